@@ -1,0 +1,488 @@
+package mesh
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A fakeSidecar is the far end of the link, under the test's control, so that
+// what an agent does at which moment can be said exactly. With synctest its
+// clock is the test's, too.
+type fakeSidecar struct {
+	t     *testing.T
+	conn  net.Conn
+	lines chan string // what the agent wrote, but for hello and list_peers
+	mu    sync.Mutex
+
+	started chan struct{} // one for each start
+}
+
+// newFakeAgent returns a mesh whose sidecar is the test. extended says whether
+// the sidecar answers hello.
+func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar) {
+	t.Helper()
+	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16)}
+	cfg.SignalingURL = "ws://127.0.0.1:1/ws"
+	cfg.launch = func(context.Context, *Config, settings) (*launched, error) {
+		agent, side := net.Pipe()
+		f.mu.Lock()
+		f.conn = side
+		f.mu.Unlock()
+		done := make(chan struct{})
+		go f.serve(side, extended, done)
+		f.started <- struct{}{}
+		return &launched{
+			conn: agent, path: "fake",
+			stop:     func(context.Context) { side.Close(); <-done },
+			diagnose: func() error { return nil },
+		}, nil
+	}
+	m, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m, f
+}
+
+func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
+	defer close(done)
+	r := bufio.NewReader(conn)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		switch {
+		case strings.Contains(line, `"type":"hello"`):
+			if extended {
+				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain"],"max_message":16777216}}`)
+			}
+		case strings.Contains(line, `"type":"list_peers"`):
+			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)
+		case strings.Contains(line, `"type":"drain"`):
+			f.say(`{"type":"drained","payload":{}}`)
+		default:
+			f.lines <- strings.TrimSuffix(line, "\n")
+		}
+	}
+}
+
+// say writes a line to the agent.
+func (f *fakeSidecar) say(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// The agent may have hung up; the test sees that where it matters.
+	_, _ = io.WriteString(f.conn, line+"\n")
+}
+
+// heard returns the next line that the agent wrote.
+func (f *fakeSidecar) heard() map[string]any {
+	f.t.Helper()
+	select {
+	case line := <-f.lines:
+		var v map[string]any
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			f.t.Fatalf("the agent wrote %q: %v", line, err)
+		}
+		return v
+	case <-time.After(20 * time.Second):
+		f.t.Fatal("the agent wrote nothing")
+		return nil
+	}
+}
+
+// request returns the id of the request that the agent has just sent.
+func (f *fakeSidecar) request() string {
+	f.t.Helper()
+	line := f.heard()
+	payload, _ := line["payload"].(map[string]any)
+	msg, _ := payload["message"].(map[string]any)
+	id, _ := msg["request_id"].(string)
+	if line["type"] != "send" || id == "" {
+		f.t.Fatalf("want a request, the agent wrote %v", line)
+	}
+	return id
+}
+
+func (f *fakeSidecar) reply(from, id string) {
+	f.say(`{"type":"message","payload":{"from_peer":"` + from + `","message":{"type":"x_response","request_id":"` + id + `","payload":{"ok":true}}}}`)
+}
+
+func (f *fakeSidecar) connect(peers ...string) {
+	for _, p := range peers {
+		f.say(`{"type":"peer_connected","payload":{"peer_id":"` + p + `"}}`)
+	}
+}
+
+type outcome struct {
+	reply *Message
+	err   error
+}
+
+// ask runs a Request beside the test.
+func ask(ctx context.Context, m *Mesh, peer string, msg Message) <-chan outcome {
+	c := make(chan outcome, 1)
+	go func() {
+		reply, err := m.Request(ctx, peer, msg)
+		c <- outcome{reply, err}
+	}()
+	return c
+}
+
+// TestRequestEnds has a pending request end in every way it can, and checks that
+// it ends at that moment and for that reason.
+func TestRequestEnds(t *testing.T) {
+	request := Message{Type: "x_request"}
+	for _, tt := range []struct {
+		name  string
+		cause func(m *Mesh, f *fakeSidecar, id string, cancel context.CancelFunc)
+		want  error // nil: a reply
+		after time.Duration
+	}{
+		{"response", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) { f.reply("bob", id) }, nil, 0},
+		{"default timeout", func(*Mesh, *fakeSidecar, string, context.CancelFunc) {}, context.DeadlineExceeded, 30 * time.Second},
+		{"cancelled", func(_ *Mesh, _ *fakeSidecar, _ string, cancel context.CancelFunc) { cancel() }, context.Canceled, 0},
+		{"peer gone", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) {
+			f.say(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`)
+		}, ErrPeerGone, 0},
+		{"sidecar gone", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) { f.conn.Close() }, ErrSidecarLost, 0},
+		{"mesh closed", func(m *Mesh, _ *fakeSidecar, _ string, _ context.CancelFunc) { m.Close() }, ErrClosed, 0},
+		{"send failed", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
+			f.say(`{"type":"error","payload":{"code":"peer_not_connected","message":"no","command":"send","target_peer":"bob","request_id":"` + id + `"}}`)
+		}, ErrUnknownPeer, 0},
+		{"reply from the wrong peer", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) { f.reply("carol", id) }, context.DeadlineExceeded, 30 * time.Second},
+		{"reply to another request", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) { f.reply("bob", "other") }, context.DeadlineExceeded, 30 * time.Second},
+		{"a request with our id is no response", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"y_request","request_id":"` + id + `"}}}`)
+		}, context.DeadlineExceeded, 30 * time.Second},
+		{"chunks precede the response", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_stream_chunk","request_id":"` + id + `"}}}`)
+			f.reply("bob", id)
+		}, nil, 0},
+		{"an error in the payload", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_response","request_id":"` + id + `","payload":{"result":null,"error":"busy"}}}}`)
+		}, ErrBusy, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, f := newFakeAgent(t, Config{}, true)
+				f.connect("bob", "carol")
+				synctest.Wait()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				began := time.Now()
+				done := ask(ctx, m, "bob", request)
+				tt.cause(m, f, f.request(), cancel)
+				got := <-done
+				if tt.want == nil {
+					if got.err != nil || got.reply.Type != "x_response" || got.reply.From != "bob" {
+						t.Fatalf("got %+v, %v", got.reply, got.err)
+					}
+				} else if !errors.Is(got.err, tt.want) {
+					t.Fatalf("got %v, want %v", got.err, tt.want)
+				}
+				var pe *PeerError
+				if got.err != nil && (!errors.As(got.err, &pe) || pe.Peer != "bob" || pe.RequestID == "") {
+					t.Errorf("%v names neither peer nor request", got.err)
+				}
+				if d := time.Since(began); d != tt.after {
+					t.Errorf("it ended after %v, want %v", d, tt.after)
+				}
+				m.calls.mu.Lock()
+				defer m.calls.mu.Unlock()
+				if n := len(m.calls.pending); n != 0 {
+					t.Errorf("%d calls still pending", n)
+				}
+			})
+		})
+	}
+}
+
+// A caller that gives up tells the peer, so that nobody works for nothing.
+func TestCancelIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, true)
+		f.connect("bob")
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := ask(ctx, m, "bob", Message{Type: "x_request"})
+		id := f.request()
+		cancel()
+		<-done
+		line := f.heard()
+		payload := line["payload"].(map[string]any)
+		if line["type"] != "cancel" || payload["target_peer"] != "bob" || payload["request_id"] != id {
+			t.Errorf("got %v", line)
+		}
+	})
+}
+
+// A late reply reaches nobody, and is not answered: two agents that answer each
+// other's errors would never stop.
+func TestLateReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reported := make(chan error, 1)
+		m, f := newFakeAgent(t, Config{OnError: func(err error) { reported <- err }}, true)
+		f.connect("bob")
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		done := ask(ctx, m, "bob", Message{Type: "x_request"})
+		id := f.request()
+		if got := <-done; !errors.Is(got.err, context.DeadlineExceeded) {
+			t.Fatal(got.err)
+		}
+		f.heard() // cancel
+		f.reply("bob", id)
+		if err := <-reported; !errors.Is(err, errUnexpectedResponse) {
+			t.Errorf("reported %v", err)
+		}
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Errorf("the agent answered: %s", <-f.lines)
+		}
+	})
+}
+
+func TestDuplicateRequestID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, true)
+		f.connect("bob", "carol")
+		synctest.Wait()
+		msg := Message{Type: "x_request", RequestID: "same"}
+		first := ask(t.Context(), m, "bob", msg)
+		f.request()
+		if _, err := m.Request(t.Context(), "bob", msg); !errors.Is(err, ErrDuplicate) {
+			t.Errorf("second request with the id to that peer: %v", err)
+		}
+		other := ask(t.Context(), m, "carol", msg) // another peer, another request
+		f.request()
+		f.reply("carol", "same")
+		if got := <-other; got.err != nil || got.reply.From != "carol" {
+			t.Errorf("got %+v", got)
+		}
+		f.reply("bob", "same")
+		if got := <-first; got.err != nil || got.reply.From != "bob" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// A handler that asks back the very peer that it works for must not wait for
+// itself, whether it handles a request or a message.
+func TestHandlerRequests(t *testing.T) {
+	for _, kind := range []string{`"type":"a_request","request_id":"1"`, `"type":"a"`} {
+		synctest.Test(t, func(t *testing.T) {
+			var m *Mesh
+			ready := make(chan struct{})
+			ended := make(chan error, 1)
+			back := func(ctx context.Context, msg *Message) (any, error) {
+				<-ready
+				_, err := m.Request(ctx, msg.From, Message{Type: "b_request"})
+				ended <- err
+				return "done", err
+			}
+			m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{"a_request": back, "a": back}}, true)
+			f.connect("bob")
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{` + kind + `}}}`)
+			close(ready)
+			f.reply("bob", f.request())
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A base-only sidecar is recognised by its answer, and hears base types only.
+func TestBaseOnlySidecar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, false)
+		f.connect("bob")
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := ask(ctx, m, "bob", Message{Type: "x_request"})
+		f.request()
+		cancel()
+		<-done
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Errorf("a base-only sidecar was sent %s", <-f.lines)
+		}
+	})
+}
+
+// A paused peer makes new work wait, not replies and not other peers; with
+// "all", replies wait, too.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+			"x_request": func(context.Context, *Message) (any, error) { <-release; return nil, nil },
+		}}, true)
+		f.connect("bob", "carol")
+		f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"1"}}}`)
+		f.say(`{"type":"pause","payload":{"peer_id":"bob"}}`)
+		synctest.Wait()
+		sent := make(chan error, 1)
+		go func() { sent <- m.Send(t.Context(), "bob", Message{Type: "n"}) }()
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Fatalf("sent to a paused peer: %s", <-f.lines)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Send(short, "bob", Message{Type: "n"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Send to a paused peer: %v", err)
+		}
+		if err := m.Send(t.Context(), "carol", Message{Type: "n"}); err != nil {
+			t.Errorf("Send to another peer: %v", err)
+		}
+		f.heard()
+		close(release)
+		if got := f.heard()["payload"].(map[string]any); got["target_peer"] != "bob" {
+			t.Errorf("the reply did not pass: %v", got)
+		}
+		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+		f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"2"}}}`)
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Errorf("a reply passed a full queue: %s", <-f.lines)
+		}
+		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+		f.heard()
+		f.heard() // the reply and the message, in either order
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Broadcast serves the peers that keep up at once, and names those that it
+// could not reach.
+func TestBroadcastPaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, true)
+		if err := m.Broadcast(t.Context(), Message{Type: "n"}); err != nil {
+			t.Errorf("with no peers: %v", err)
+		}
+		f.connect("bob", "carol", "dave")
+		f.say(`{"type":"pause","payload":{"peer_id":"carol"}}`)
+		f.say(`{"type":"pause","payload":{"peer_id":"dave"}}`)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- m.Broadcast(ctx, Message{Type: "n"}) }()
+		line := f.heard()
+		except, _ := line["payload"].(map[string]any)["except"].([]any)
+		if line["type"] != "broadcast" || len(except) != 2 {
+			t.Errorf("got %v", line)
+		}
+		f.say(`{"type":"resume","payload":{"peer_id":"dave"}}`)
+		if line := f.heard(); line["type"] != "send" || line["payload"].(map[string]any)["target_peer"] != "dave" {
+			t.Errorf("got %v", line)
+		}
+		var be *BroadcastError
+		if err := <-done; !errors.As(err, &be) || len(be.Failed) != 1 || be.Failed[0].Peer != "carol" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// One-way messages of a peer are handled one at a time and in order; requests
+// beyond the limit are refused, not queued.
+func TestHandlerOrderAndLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		block := make(chan struct{})
+		m, f := newFakeAgent(t, Config{MaxRequests: 2, Handlers: map[string]Handler{
+			"n": func(_ context.Context, msg *Message) (any, error) {
+				var s string
+				err := msg.Decode(&s)
+				got = append(got, s) // -race shows it if two ran at once
+				return nil, err
+			},
+			"x_request": func(context.Context, *Message) (any, error) { <-block; return nil, nil },
+		}}, true)
+		_ = m
+		f.connect("bob")
+		for _, s := range []string{"1", "2", "3"} {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"` + s + `"}}}`)
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"n","payload":"` + s + `"}}}`)
+		}
+		synctest.Wait()
+		if strings.Join(got, "") != "123" {
+			t.Errorf("handled %v", got)
+		}
+		refused := f.heard()["payload"].(map[string]any)["message"].(map[string]any)
+		if refused["request_id"] != "3" || refused["payload"].(map[string]any)["error"] != "busy" {
+			t.Errorf("got %v", refused)
+		}
+		close(block)
+		f.heard()
+		f.heard()
+	})
+}
+
+// A slow handler makes the sidecar pause that peer, and its end resumes it.
+func TestInboxPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+			"n": func(context.Context, *Message) (any, error) { <-block; return nil, nil },
+		}}, true)
+		f.connect("bob")
+		big := strings.Repeat("x", 1<<20)
+		for range inboxHigh>>20 + 1 {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"n","payload":"` + big + `"}}}`)
+		}
+		if line := f.heard(); line["type"] != "pause" || line["payload"].(map[string]any)["peer_id"] != "bob" {
+			t.Errorf("got %v", line)
+		}
+		close(block)
+		if line := f.heard(); line["type"] != "resume" {
+			t.Errorf("got %v", line)
+		}
+	})
+}
+
+// The sidecar's end takes the peers with it; the next one brings them back.
+func TestSidecarRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := make(chan PeerEvent, 8)
+		m, f := newFakeAgent(t, Config{OnPeer: func(e PeerEvent) { events <- e }}, true)
+		f.connect("bob")
+		if e := <-events; !e.Connected || e.Peer != "bob" {
+			t.Fatalf("got %+v", e)
+		}
+		f.conn.Close()
+		if e := <-events; e.Connected || !errors.Is(e.Err, ErrSidecarLost) {
+			t.Fatalf("got %+v", e)
+		}
+		<-f.started
+		<-f.started // the second one
+		f.connect("bob")
+		if e := <-events; !e.Connected {
+			t.Fatalf("got %+v", e)
+		}
+		if err := m.Send(t.Context(), "bob", Message{Type: "n"}); err != nil {
+			t.Fatal(err)
+		}
+		f.heard()
+	})
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Checks which package may import what, the standard library aside. What the table does not list is
+# refused, so that a new arrow or a new dependency is a change of this file. Tests may import anything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# First the package, then what it may import: . and ./x are packages of this module, the rest are
+# modules of others with all that is in them. The first row that matches a package counts.
+table='
+.                  ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+./internal/rtc     ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+./internal/signal  github.com/coder/websocket github.com/rs/zerolog
+./internal/sock    golang.org/x/sys
+./internal/wire
+./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
+./cmd/*            . ./signaling github.com/joho/godotenv github.com/rs/zerolog
+./examples/*       . ./signaling
+'
+
+module=$(go list -m)
+
+short() { # import path -> the notation of the table
+	case $1 in
+	"$module") echo . ;;
+	"$module"/*) echo "./${1#"$module"/}" ;;
+	*) echo "$1" ;;
+	esac
+}
+
+# Prints why package $1 may not import $2 (both in the notation of the table), or nothing.
+refuse() {
+	local room allowed prefix
+	while read -r room allowed; do
+		# shellcheck disable=SC2254 # a row may be a pattern
+		case $1 in $room) ;; *) continue ;; esac
+		set -f
+		for prefix in $allowed; do
+			[ "$2" = "$prefix" ] && return 0
+			case $prefix in .*) ;; *) case $2 in "$prefix"/*) return 0 ;; esac ;; esac
+		done
+		echo "$1 may not import $2; it may import: ${allowed:-only the standard library}"
+		return 0
+	done <<<"${table:1}"
+	echo "$1 has no row in the table of ci/imports.sh"
+}
+
+# Each system has files of its own, so each is asked.
+imports=$(for os in linux darwin windows; do
+	CGO_ENABLED=0 GOOS=$os go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}
+{{end}}' ./... || exit 1
+done | sort -u)
+
+failed=0
+while read -r pkg imp; do
+	case ${imp%%/*} in *.*) ;; *) continue ;; esac # the standard library has no dot in its first element
+	why=$(refuse "$(short "$pkg")" "$(short "$imp")")
+	if [ -n "$why" ]; then
+		echo "import direction: $why" >&2
+		failed=1
+	fi
+done <<<"$imports"
+exit $failed

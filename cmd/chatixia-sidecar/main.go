@@ -1,0 +1,35 @@
+// Command chatixia-sidecar is the WebRTC side of one agent: mesh.ServeSidecar with settings from flags,
+// environment variables and a .env file. A mesh in mode Binary starts it by itself; for mode Attach, and
+// for agents in other languages, it is started by hand or by a supervisor.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+func main() {
+	if mesh.SidecarMain() {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
+	signal.Ignore(syscall.SIGPIPE) // when whoever read the log is gone, the agent is still here
+	err := run(ctx, os.Args[1:], os.Stderr)
+	stop()
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "chatixia-sidecar:", err)
+	if errors.Is(err, errUsage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}

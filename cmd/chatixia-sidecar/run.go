@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/joho/godotenv"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+// run serves one agent until it is gone or ctx ends, neither of which is an error. Everything it prints
+// goes to stderr. Flags and .env end up in the environment of the process, which is where the library
+// takes its defaults from.
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	dotenvErr := loadDotEnv(".env")
+	set, err := parseSettings(args, stderr)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(stderr, set.logFormat, set.logLevel)
+	if err != nil {
+		return err
+	}
+	if dotenvErr != nil {
+		log.Warn().Err(dotenvErr).Msg(".env ignored")
+	}
+	for name, value := range set.environ {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
+	err = mesh.ServeSidecar(ctx, mesh.Config{
+		ICEServers: set.stunServers(),
+		UDPPort:    set.udpPort,
+		MDNS:       set.mdns,
+		Logger:     log,
+	})
+	if err != nil {
+		return withAdvice(err)
+	}
+	if ctx.Err() != nil {
+		log.Info().Msg("stopped by a signal")
+	} else {
+		log.Info().Msg("the agent is gone")
+	}
+	return nil
+}
+
+// withAdvice adds to an error which flag or variable of this command it is about.
+func withAdvice(err error) error {
+	if errors.Is(err, mesh.ErrRefused) {
+		return fmt.Errorf("%w; set API_KEY or -api-key-file to a key that this server knows", err)
+	}
+	var field *mesh.ConfigError
+	if !errors.As(err, &field) {
+		return err
+	}
+	for name, source := range map[string]string{
+		"SignalingURL": "-signaling-url or SIGNALING_URL", "TokenURL": "-token-url or TOKEN_URL",
+		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "UDPPort": "-udp-port",
+	} {
+		if field.Field == name {
+			return fmt.Errorf("%w (set by %s)", err, source)
+		}
+	}
+	return err
+}
+
+// loadDotEnv puts the variables of a file into the environment, except those that are there already. A
+// missing file is no error.
+func loadDotEnv(path string) error {
+	err := godotenv.Load(path)
+	var pathErr *fs.PathError
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.As(err, &pathErr):
+		return err
+	}
+	// The parser's own text quotes the file, secrets included.
+	return fmt.Errorf("%s: not in the form NAME=value", path)
+}
+
+func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
+	lvl, err := zerolog.ParseLevel(level)
+	if err != nil || level == "" {
+		return zerolog.Nop(), fmt.Errorf("-log-level: %q is not trace, debug, info, warn, error or disabled; %w", level, errUsage)
+	}
+	switch format {
+	case "text":
+		w = zerolog.ConsoleWriter{Out: w, NoColor: true, TimeFormat: time.DateTime}
+	case "json":
+	default:
+		return zerolog.Nop(), fmt.Errorf("-log-format: %q is not text or json; %w", format, errUsage)
+	}
+	return zerolog.New(w).Level(lvl).With().Timestamp().Logger(), nil
+}
+
+// rustLevel reads the level out of RUST_LOG as chatixia's own sidecar understands it: directives such as
+// "info" or "sidecar=debug,webrtc=warn". The one without a target counts, else the first; "" if there is
+// none.
+func rustLevel(directives string) string {
+	level := ""
+	for d := range strings.SplitSeq(directives, ",") {
+		target, l, scoped := strings.Cut(strings.TrimSpace(d), "=")
+		if !scoped {
+			l = target
+		}
+		l = strings.ToLower(strings.TrimSpace(l))
+		if l == "off" {
+			l = zerolog.Disabled.String()
+		}
+		if _, err := zerolog.ParseLevel(l); err != nil || l == "" {
+			continue
+		}
+		if !scoped {
+			return l
+		}
+		if level == "" {
+			level = l
+		}
+	}
+	return level
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// errUsage marks what is wrong with the command line itself.
+var errUsage = errors.New("try -h")
+
+// settings are what flags and environment say.
+type settings struct {
+	addr, port         string
+	keysFile           string
+	secret, turnSecret string
+	turnURL            string
+	dev                bool
+	logFormat          string
+	logLevel           string
+}
+
+const usageText = `usage: chatixia-signaling [flags]
+
+The signaling server of a mesh: introduces peers to each other. It needs API keys, or -dev.
+
+Flags:
+`
+
+const environmentText = `
+Environment (a flag goes before its variable; an empty variable counts as unset):
+  PORT              -port
+  API_KEYS_FILE     -keys-file: {"keys": {"<key>": {"peer_id": "agent-001", "role": "agent"}}}
+  SIGNALING_SECRET  signs the tokens, at least 32 random bytes (default: random at every start, which
+                    is fine for a single server: clients get new tokens by themselves)
+  TURN_URL          -turn-url
+  TURN_SECRET       coturn's static-auth-secret, needed with TURN_URL
+
+A file .env in the working directory may set any of them; what is already in the environment stays.
+Secrets have files (-secret-file, -turn-secret-file) but no flags: those show in the process list.
+`
+
+// parseSettings reads flags, with defaults from the environment.
+func parseSettings(args []string, env func(string) string, output io.Writer) (settings, error) {
+	var s settings
+	var secretFile, turnSecretFile string
+	fs := flag.NewFlagSet("chatixia-signaling", flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // errors are returned, and printed once
+	fs.StringVar(&s.addr, "addr", "", "listen on this `address` (default: every address; 127.0.0.1 with -dev)")
+	fs.StringVar(&s.port, "port", or(env("PORT"), "8080"), "listen on this TCP `port`; 0 picks a free one (default 8080)")
+	fs.StringVar(&s.keysFile, "keys-file", env("API_KEYS_FILE"), "read API keys from this JSON `file`")
+	fs.StringVar(&secretFile, "secret-file", "", "read the secret from this `file` instead of SIGNALING_SECRET")
+	fs.StringVar(&s.turnURL, "turn-url", env("TURN_URL"), "tell peers to use the TURN server at a `URL` like turn:turn.example.org:3478")
+	fs.StringVar(&turnSecretFile, "turn-secret-file", "", "read the TURN secret from this `file` instead of TURN_SECRET")
+	fs.BoolVar(&s.dev, "dev", false, "development mode: no keys, every client on this machine is the peer that its key says")
+	fs.StringVar(&s.logFormat, "log-format", "text", "log in this `format`: text, json")
+	fs.StringVar(&s.logLevel, "log-level", "info", "log from this `level` on: debug, info, warn, error")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			printUsage(fs, output)
+			return s, err
+		}
+		return s, fmt.Errorf("%w; %w", err, errUsage)
+	}
+	if fs.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q; %w", fs.Arg(0), errUsage)
+	}
+	if _, err := strconv.ParseUint(s.port, 10, 16); err != nil {
+		return s, fmt.Errorf("-port (or PORT): %q is not a number from 0 to 65535; %w", s.port, errUsage)
+	}
+	var err error
+	if s.secret, err = secret("SIGNALING_SECRET", env, "-secret-file", secretFile); err != nil {
+		return s, err
+	}
+	s.turnSecret, err = secret("TURN_SECRET", env, "-turn-secret-file", turnSecretFile)
+	return s, err
+}
+
+// printUsage leaves defaults out that come from the environment of this moment: a path or URL of this
+// machine is no documentation.
+func printUsage(fs *flag.FlagSet, w io.Writer) {
+	fs.VisitAll(func(f *flag.Flag) {
+		switch f.Name {
+		case "port", "keys-file", "turn-url":
+			f.DefValue = ""
+		}
+	})
+	fs.SetOutput(w)
+	_, _ = io.WriteString(w, usageText)
+	fs.PrintDefaults()
+	_, _ = io.WriteString(w, environmentText)
+}
+
+// secret is the content of a file without the line break at its end, or a variable.
+func secret(variable string, env func(string) string, flagName, path string) (string, error) {
+	if path == "" {
+		return env(variable), nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flagName, err)
+	}
+	text := strings.TrimRight(string(b), "\r\n")
+	if text == "" {
+		return "", fmt.Errorf("%s: %s is empty", flagName, path)
+	}
+	return text, nil
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

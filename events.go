@@ -1,0 +1,176 @@
+package mesh
+
+import (
+	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// What a session tells the mesh. All of it is called from the link's reader,
+// and none of it waits.
+
+// receive takes a message from a peer: the response that a call waits for, or
+// work for a handler. Responses are matched here, on the read path, so that a
+// handler may itself wait for one.
+func (m *Mesh) receive(from string, w *wire.Message) {
+	msg := received(from, w)
+	if msg.RequestID != "" && canRespond(msg.Type) && m.calls.reply(msg) {
+		return
+	}
+	m.mu.Lock()
+	p := m.peers[from]
+	m.mu.Unlock()
+	if p == nil {
+		m.report(&PeerError{Op: "message", Peer: from, RequestID: msg.RequestID, Err: ErrUnknownPeer})
+		return
+	}
+	p.inbox.message(msg)
+}
+
+// peerConnected begins the link to a peer. A peer that is live already was
+// announced by the list and by its own event: both tell of the same link.
+func (m *Mesh) peerConnected(s *session, id string) {
+	m.mu.Lock()
+	m.current = s // the first peers may be told before New has returned
+	p := m.peers[id]
+	if p == nil {
+		p = &peer{changed: make(chan struct{}), inbox: newInbox(m, id)}
+		m.peers[id] = p
+	}
+	known := p.live
+	p.live, p.stop = true, stopNothing
+	p.change()
+	waiters := m.waiters[id]
+	delete(m.waiters, id)
+	m.mu.Unlock()
+	if known {
+		return
+	}
+	p.inbox.connected()
+	for _, w := range waiters {
+		w.done <- nil
+	}
+}
+
+// peerDisconnected ends the link: what waits for the peer fails now, not at its
+// timeout.
+func (m *Mesh) peerDisconnected(id string, reason error) {
+	m.mu.Lock()
+	p := m.peers[id]
+	if p == nil || !p.live {
+		m.mu.Unlock()
+		return
+	}
+	p.live, p.stop = false, stopNothing
+	p.change()
+	m.mu.Unlock()
+	m.calls.failPeer(id, reason)
+	p.inbox.disconnected(reason)
+}
+
+func (m *Mesh) setStop(id string, s stop) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.peers[id]; p != nil && p.live && p.stop != s {
+		p.stop = s
+		p.change()
+	}
+}
+
+// change wakes whoever waits for the peer; called with Mesh.mu held.
+func (p *peer) change() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (m *Mesh) cancelled(from, id string) {
+	m.mu.Lock()
+	p := m.peers[from]
+	m.mu.Unlock()
+	if p != nil {
+		p.inbox.cancel(id)
+	}
+}
+
+// connectFailed ends the Connects that wait for a peer, and reports whether
+// there were any.
+func (m *Mesh) connectFailed(id string, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found := false
+	for _, w := range m.waiters[id] {
+		if w.connect {
+			found = true
+			select {
+			case w.done <- err:
+			default: // it has failed before and is about to leave
+			}
+		}
+	}
+	return found
+}
+
+func (m *Mesh) setSignaling(st SignalingStatus) {
+	m.mu.Lock()
+	if st.PeerID == "" {
+		st.PeerID = m.signaling.PeerID
+	}
+	m.signaling = st
+	close(m.signaled)
+	m.signaled = make(chan struct{})
+	m.mu.Unlock()
+	if f := m.cfg.OnSignaling; f != nil {
+		m.notices.add(func() { f(st) })
+	}
+}
+
+// report tells of a failure that no caller waits for.
+func (m *Mesh) report(err error) {
+	m.log.Warn().Err(err).Msg("mesh")
+	if f := m.cfg.OnError; f != nil {
+		m.notices.add(func() { f(err) })
+	}
+}
+
+// maxNotices bounds what waits for a callback that is slow.
+const maxNotices = 1024
+
+// notices calls the application's callbacks one at a time and in order, from
+// goroutines that live only while there is something to tell.
+type notices struct {
+	m       *Mesh
+	mu      sync.Mutex
+	queue   []func()
+	running bool
+	lost    int
+}
+
+func (n *notices) add(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.queue) >= maxNotices {
+		n.lost++
+		n.m.log.Error().Int("lost", n.lost).Msg("a callback is too slow: notice dropped")
+		return
+	}
+	n.queue = append(n.queue, f)
+	if !n.running {
+		n.running = true
+		n.m.handlers.Go(n.work)
+	}
+}
+
+func (n *notices) work() {
+	for {
+		n.mu.Lock()
+		if len(n.queue) == 0 {
+			n.queue, n.running = nil, false
+			n.mu.Unlock()
+			return
+		}
+		f := n.queue[0]
+		n.queue = n.queue[1:]
+		n.mu.Unlock()
+		n.m.guard(f)
+	}
+}

@@ -1,0 +1,145 @@
+package mesh
+
+import (
+	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// Between inboundHigh and inboundLow bytes of one peer waiting on the link,
+	// the far side has been asked to pause; at inboundHard its channel is not
+	// read any more. The agent reads always, so this fills only when the agent
+	// is stopped or starved.
+	inboundHigh = 1 << 20
+	inboundLow  = 256 << 10
+	inboundHard = 64 << 20
+	// haltedAllowance is what may still arrive after the agent has paused a
+	// peer: what was on its way. A peer that sends more ignores the pause, and
+	// its channel is not read until the agent resumes. Responses do not count:
+	// to hold them up could lock both sides.
+	haltedAllowance = 64 << 20
+)
+
+// A remote is one live peer as its sidecar sees it: the peer link, and who is
+// to send and who is to wait. It is the account of the peer's messages on the
+// link.
+type remote struct {
+	sidecar *sidecar
+	peer    *rtc.Peer
+
+	mu        sync.Mutex
+	ended     bool
+	acting    bool // a goroutine is carrying out a change
+	congested bool // our queue to the peer is full
+	refused   bool // the far sidecar said pause
+	halted    bool // our agent said pause
+	since     int  // bytes of new work that arrived since
+	queued    int  // bytes of the peer's messages waiting on the link
+	told      flow // what agent and peer know of it
+}
+
+// flow is what agent and peer have been told.
+type flow struct {
+	agent   stop // pause or resume towards the agent
+	pause   bool // pause towards the peer
+	reading bool // we read from the peer's channel
+}
+
+// stop says what an agent is to hold back for one peer.
+type stop int
+
+const (
+	stopNothing stop = iota
+	stopNewWork      // the peer is busy: sends and requests wait, replies pass
+	stopAll          // our queue to the peer is full: replies wait, too
+)
+
+func (r *remote) want() flow {
+	w := flow{reading: true}
+	switch {
+	case r.congested:
+		w.agent = stopAll
+	case r.refused:
+		w.agent = stopNewWork
+	}
+	w.pause = r.halted || r.queued > inboundHigh || r.told.pause && r.queued > inboundLow
+	switch {
+	case r.halted && (!r.peer.Extended() || r.since > haltedAllowance):
+		w.reading = false
+	case r.queued > inboundHard, !r.told.reading && r.queued > inboundLow:
+		w.reading = false
+	}
+	return w
+}
+
+// update changes the state and carries out what follows from it. Nothing is
+// written with the lock held; one goroutine acts at a time and looks again
+// before it stops, so that what agent and peer hear is in order and the last
+// word is right.
+func (r *remote) update(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	if r.acting {
+		return
+	}
+	r.acting = true
+	for !r.ended {
+		was, want := r.told, r.want()
+		if was == want {
+			break
+		}
+		r.told = want
+		r.mu.Unlock()
+		r.act(was, want)
+		r.mu.Lock()
+	}
+	r.acting = false
+}
+
+func (r *remote) act(was, want flow) {
+	if was.agent != want.agent {
+		id := r.peer.ID()
+		r.sidecar.tell(func(b []byte) []byte {
+			if want.agent == stopNothing {
+				return wire.AppendResume(b, id)
+			}
+			return wire.AppendPause(b, id, want.agent == stopAll)
+		})
+	}
+	switch {
+	case want.pause && !was.pause:
+		r.peer.Pause()
+	case was.pause && !want.pause:
+		r.peer.Resume()
+	}
+	if was.reading != want.reading {
+		r.peer.SetReading(want.reading)
+	}
+}
+
+func (r *remote) setCongested(on bool) { r.update(func() { r.congested = on }) }
+func (r *remote) setRefused(on bool)   { r.update(func() { r.refused = on }) }
+func (r *remote) setHalted(on bool)    { r.update(func() { r.halted, r.since = on, 0 }) }
+func (r *remote) end()                 { r.update(func() { r.ended = true }) }
+
+// charge is called with the link's lock held, so it only counts; arrived
+// follows with the consequences.
+func (r *remote) charge(n int) {
+	r.mu.Lock()
+	r.queued += n
+	r.mu.Unlock()
+}
+
+func (r *remote) release(n int) { r.update(func() { r.queued -= n }) }
+
+// arrived follows the forwarding of one message.
+func (r *remote) arrived(m *wire.Message) {
+	r.update(func() {
+		if r.halted && (m.RequestID == nil || !canRespond(string(m.Type))) {
+			r.since += len(m.Raw)
+		}
+	})
+}

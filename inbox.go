@@ -1,0 +1,305 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// Between inboxHigh and inboxLow bytes of one peer's messages waiting for
+	// handlers, or being handled, the peer has been asked to pause.
+	inboxHigh = 8 << 20
+	inboxLow  = 2 << 20
+	// inboxHard is where messages are dropped and reported. The sidecar stops
+	// reading long before; only one that knows no pause gets here.
+	inboxHard = 256 << 20
+
+	busyText = "busy"
+)
+
+var (
+	errNoHandler = errors.New("mesh: no handler for the message")
+	// errUnexpectedResponse: late, of an unknown id, or not from the peer asked.
+	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
+
+	errInboxFull    = errors.New("mesh: message dropped: the handlers are too slow and the peer did not pause")
+	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is already being handled")
+)
+
+// An inbox takes what arrives from one peer, without ever making the link's
+// reader wait: responses would wait with it. Messages that want no answer, and
+// the peer's comings and goings, pass through one queue in order; requests
+// start at once, each in a goroutine of its own.
+type inbox struct {
+	m    *Mesh
+	peer string
+
+	mu      sync.Mutex
+	queue   []item
+	running bool                          // a goroutine works through queue
+	bytes   int                           // in queue and in running requests
+	handled map[string]context.CancelFunc // running requests by id
+	gone    context.Context               // ends with the current peer link
+	leave   context.CancelCauseFunc
+	acting  bool
+	paused  bool // the sidecar was asked to pause the peer
+	again   bool // it has to be told anew, whatever it was told
+}
+
+type item struct {
+	msg   *Message   // or
+	event *PeerEvent // one of the two
+}
+
+func newInbox(m *Mesh, peer string) *inbox {
+	b := &inbox{m: m, peer: peer, handled: make(map[string]context.CancelFunc)}
+	b.gone, b.leave = context.WithCancelCause(m.ctx)
+	return b
+}
+
+// connected begins a new link to the peer.
+func (b *inbox) connected() {
+	b.update(func() {
+		b.leave(nil)
+		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
+		// A pause for the previous link may have crossed the reconnect, and
+		// would freeze the new one.
+		b.again = b.paused
+		b.push(item{event: &PeerEvent{Peer: b.peer, Connected: true}})
+	})
+}
+
+// disconnected ends the link: handlers of its requests can reply to nobody.
+func (b *inbox) disconnected(reason error) {
+	b.update(func() {
+		b.leave(reason)
+		b.push(item{event: &PeerEvent{Peer: b.peer, Err: reason}})
+	})
+}
+
+// message takes one message that is no response to a pending call.
+func (b *inbox) message(msg *Message) {
+	var dropped error
+	busy := false
+	b.update(func() {
+		switch {
+		case b.bytes > inboxHard:
+			dropped = errInboxFull
+		case !wantsReply(msg.Type, msg.RequestID):
+			b.bytes += len(msg.Raw)
+			b.push(item{msg: msg})
+		case b.handled[msg.RequestID] != nil:
+			dropped = errDuplicateRun
+		case len(b.handled) >= b.m.cfg.MaxRequests:
+			busy = true
+		default:
+			b.request(msg)
+		}
+	})
+	switch {
+	case busy:
+		b.m.replyNow(msg, errorPayload(busyText))
+	case dropped != nil:
+		b.m.report(&PeerError{Op: "message", Peer: b.peer, RequestID: msg.RequestID, Err: dropped})
+	}
+}
+
+// cancel ends the context of a request's handler.
+func (b *inbox) cancel(id string) {
+	b.mu.Lock()
+	cancel := b.handled[id]
+	b.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// request starts a handler; called with mu held.
+func (b *inbox) request(msg *Message) {
+	ctx, cancel := context.WithCancel(b.gone)
+	b.handled[msg.RequestID] = cancel
+	b.bytes += len(msg.Raw)
+	b.m.handlers.Go(func() {
+		defer cancel()
+		b.m.answer(ctx, msg)
+		b.update(func() {
+			delete(b.handled, msg.RequestID)
+			b.bytes -= len(msg.Raw)
+		})
+	})
+}
+
+// push queues an item; called with mu held.
+func (b *inbox) push(it item) {
+	if it.event != nil && b.m.cfg.OnPeer == nil {
+		return
+	}
+	b.queue = append(b.queue, it)
+	if !b.running {
+		b.running = true
+		b.m.handlers.Go(b.work)
+	}
+}
+
+// work handles the queue until it is empty.
+func (b *inbox) work() {
+	for {
+		b.mu.Lock()
+		if len(b.queue) == 0 {
+			b.queue, b.running = nil, false
+			b.mu.Unlock()
+			return
+		}
+		if b.m.ctx.Err() != nil {
+			b.queue = b.queue[:0] // the application has closed the mesh
+			b.mu.Unlock()
+			continue
+		}
+		it, ctx := b.queue[0], b.gone
+		b.queue[0] = item{}
+		b.queue = b.queue[1:]
+		b.mu.Unlock()
+		if it.event != nil {
+			b.m.guard(func() { b.m.cfg.OnPeer(*it.event) })
+			continue
+		}
+		b.m.notify(ctx, it.msg)
+		b.update(func() { b.bytes -= len(it.msg.Raw) })
+	}
+}
+
+// update changes the state, then tells the sidecar to pause or resume the peer
+// where that follows. Like remote.update it writes without the lock and leaves
+// the last word to the goroutine that acts.
+func (b *inbox) update(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+	if b.acting {
+		return
+	}
+	b.acting = true
+	for {
+		want := b.bytes > inboxHigh || b.paused && b.bytes > inboxLow
+		if want == b.paused && !b.again {
+			break
+		}
+		b.paused, b.again = want, false
+		b.mu.Unlock()
+		b.m.flow(b.peer, want)
+		b.mu.Lock()
+	}
+	b.acting = false
+}
+
+// flow asks the sidecar to pause or resume a peer.
+func (m *Mesh) flow(peer string, pause bool) {
+	s := m.session()
+	if s == nil || !s.has(wire.FeatureFlow) {
+		return
+	}
+	// An error means that the link is gone, and the pause with it.
+	_ = s.link.writeNow(nil, func(b []byte) []byte {
+		if pause {
+			return wire.AppendPause(b, peer, false)
+		}
+		return wire.AppendResume(b, peer)
+	})
+}
+
+// answer runs the handler of a request and sends its reply.
+func (m *Mesh) answer(ctx context.Context, msg *Message) {
+	reply, err := m.handle(ctx, msg)
+	if ctx.Err() != nil {
+		return // the asker gave up or is gone: nobody waits
+	}
+	out := replyTo(msg)
+	out.Payload = reply
+	var failed any
+	if err != nil {
+		failed = errorPayload(err.Error())
+	} else if reply == nil {
+		out.Payload = struct{}{} // agents in other languages expect an object
+	}
+	if failed == nil {
+		if _, encErr := out.encode(m.limits); encErr != nil {
+			failed = errorPayload("the handler's reply cannot be sent: " + encErr.Error())
+		}
+	}
+	if failed != nil {
+		out.Payload = failed
+	}
+	if err := m.post(ctx, msg.From, &out, true); err != nil && ctx.Err() == nil {
+		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
+	}
+}
+
+// notify runs the handler of a message that wants no answer.
+func (m *Mesh) notify(ctx context.Context, msg *Message) {
+	if _, err := m.handle(ctx, msg); err != nil {
+		m.report(&PeerError{Op: "handle " + msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
+	}
+}
+
+// handle runs the handler of a message's type. Its panic is an error like any
+// other: a peer's message must not end the program.
+func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
+	h := m.handler(msg.Type)
+	switch {
+	case h != nil:
+	case msg.Type == typePing:
+		return struct{}{}, nil
+	case msg.RequestID != "" && !wantsReply(msg.Type, msg.RequestID):
+		return nil, errUnexpectedResponse
+	default:
+		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, msg.Type)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error().Str("type", msg.Type).Str("peer", msg.From).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handler panicked")
+			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
+		}
+	}()
+	return h(ctx, msg)
+}
+
+// guard runs a callback of the application that has no reply to fail.
+func (m *Mesh) guard(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
+		}
+	}()
+	f()
+}
+
+func replyTo(msg *Message) Message {
+	return Message{
+		Type: responseType(msg.Type), RequestID: msg.RequestID,
+		SourceAgent: msg.TargetAgent, TargetAgent: msg.SourceAgent,
+	}
+}
+
+func errorPayload(text string) any {
+	return struct {
+		Error string `json:"error"`
+	}{text}
+}
+
+// replyNow answers from the read path, which must not wait.
+func (m *Mesh) replyNow(msg *Message, payload any) {
+	out := replyTo(msg)
+	out.Payload = payload
+	raw, err := out.encode(m.limits)
+	if s := m.session(); err == nil && s != nil {
+		err = s.link.writeNow(nil, func(b []byte) []byte { return wire.AppendSend(b, msg.From, raw) })
+	}
+	if err != nil {
+		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
+	}
+}

@@ -1,0 +1,152 @@
+package rtc
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+const (
+	// maxMessageSize is what our SDP says that we read as one data channel message.
+	maxMessageSize = 256 << 10
+	// receiveWindow is the SCTP receive buffer: what a peer may send before it is read. A window that
+	// was closed reopens slowly, so that it should be more than a moment's hiccup of the reader's.
+	receiveWindow = 4 << 20
+	// sctpMaxRTO bounds how long a sender waits before it probes a window that had closed, or resends
+	// after an outage. pion's default is a minute.
+	sctpMaxRTO = time.Second
+	// maxChecks is how often ICE checks a pair of addresses, five times a second, before it gives the pair
+	// up. It must outlast the delays of signaling, and the time to the next restart.
+	maxChecks = 50
+	// socketBuffer is what the shared UDP socket asks of the system, which may grant less. With usual
+	// defaults (208 KiB) bursts from several peers overflow it, and each lost packet costs a second.
+	socketBuffer = 4 << 20
+)
+
+// api makes PeerConnections.
+type api struct {
+	webrtc  *webrtc.API
+	cert    webrtc.Certificate
+	relay   bool
+	servers []webrtc.ICEServer // owned by the node's loop
+	mux     *ice.MultiUDPMuxDefault
+}
+
+func newAPI(cfg Config) (*api, error) {
+	// One certificate for all connections: making a key for each costs more than the rest of the setup.
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a DTLS key: %w", err)
+	}
+	cert, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return nil, fmt.Errorf("make a DTLS certificate: %w", err)
+	}
+	a := &api{cert: *cert, relay: cfg.RelayOnly}
+	loggers := pionLoggers{cfg.Log}
+	var se webrtc.SettingEngine
+	se.LoggerFactory = loggers
+	se.DetachDataChannels()
+	se.SetSCTPMaxMessageSize(maxMessageSize)
+	se.SetSCTPMaxReceiveBufferSize(receiveWindow)
+	se.SetSCTPRTOMax(sctpMaxRTO)
+	se.SetICEMaxBindingRequests(maxChecks)
+	se.SetIncludeLoopbackCandidate(cfg.Loopback)
+	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	se.DisableActiveTCP(true)
+	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	if cfg.MDNS {
+		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
+	}
+	if t := cfg.timing; t.iceDisconnected > 0 {
+		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
+	}
+	if cfg.net != nil {
+		se.SetNet(cfg.net)
+	}
+	if cfg.ipFilter != nil {
+		se.SetIPFilter(cfg.ipFilter)
+	}
+	if cfg.UDPPort > 0 || cfg.UDPMux {
+		if a.mux, err = newMux(cfg, loggers); err != nil {
+			return nil, err
+		}
+		se.SetICEUDPMux(a.mux)
+	}
+	// Without these two options pion registers media codecs and interceptors, which cost memory and
+	// goroutines for each connection.
+	a.webrtc = webrtc.NewAPI(webrtc.WithSettingEngine(se), webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
+	for _, s := range cfg.ICEServers {
+		server, err := a.server(s)
+		if err != nil {
+			a.close()
+			return nil, err
+		}
+		a.servers = append(a.servers, server)
+	}
+	return a, nil
+}
+
+// newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
+// kind answers from whichever address the system likes, which ICE takes for another peer's.
+func newMux(cfg Config, loggers pionLoggers) (*ice.MultiUDPMuxDefault, error) {
+	opts := []ice.UDPMuxFromPortOption{
+		ice.UDPMuxFromPortWithLogger(loggers.NewLogger("udpmux")),
+		ice.UDPMuxFromPortWithReadBufferSize(socketBuffer),
+		ice.UDPMuxFromPortWithWriteBufferSize(socketBuffer),
+	}
+	if cfg.Loopback {
+		opts = append(opts, ice.UDPMuxFromPortWithLoopback())
+	}
+	if cfg.net != nil {
+		opts = append(opts, ice.UDPMuxFromPortWithNet(cfg.net))
+	}
+	if cfg.ipFilter != nil {
+		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
+	}
+	mux, err := ice.NewMultiUDPMuxFromPort(cfg.UDPPort, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("listen on UDP port %d: %w", cfg.UDPPort, err)
+	}
+	if len(mux.GetListenAddresses()) == 0 {
+		_ = mux.Close()
+		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, cfg.Loopback)
+	}
+	return mux, nil
+}
+
+// server checks an ICE server's URLs: one that pion refuses would fail every connection.
+func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
+	server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
+	if s.Credential != "" {
+		server.Credential = s.Credential
+	}
+	_, err := a.webrtc.NewICEGatherer(webrtc.ICEGatherOptions{ICEServers: []webrtc.ICEServer{server}})
+	if err != nil {
+		return server, fmt.Errorf("ICE server %q: %w", s.URLs, err)
+	}
+	return server, nil
+}
+
+func (a *api) configuration() webrtc.Configuration {
+	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{a.cert}}
+	if a.relay {
+		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+	}
+	return c
+}
+
+func (a *api) close() {
+	if a.mux != nil {
+		_ = a.mux.Close()
+	}
+}

@@ -1,0 +1,116 @@
+package rtc
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net"
+	"time"
+
+	"github.com/pion/transport/v5"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	defaultRecoveryTimeout = 60 * time.Second
+	defaultConnectTimeout  = 30 * time.Second
+	defaultQueueHigh       = 1 << 20
+	defaultQueueLow        = 256 << 10
+)
+
+// Config is what a Node needs to know. The zero value works, for peers that are on the same network.
+type Config struct {
+	// Instance tells this process apart from others that had the same peer id before. Default: random.
+	Instance string
+	// Limits bounds messages in both directions.
+	Limits wire.Limits
+	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
+	ICEServers []signal.ICEServer
+	// RelayOnly uses TURN servers only, so that peers do not learn addresses.
+	RelayOnly bool
+	// UDPPort, if not 0, is the one UDP port for all peers. UDPMux does the same on a free port: fewer
+	// sockets, with larger buffers.
+	UDPPort int
+	UDPMux  bool
+	// Loopback offers loopback addresses too, for peers on this host when it has no other network.
+	Loopback bool
+	// MDNS resolves the .local names that browsers send in place of addresses.
+	MDNS bool
+	// RecoveryTimeout is how long a link may be cut before its peer counts as gone. Default 60 s.
+	RecoveryTimeout time.Duration
+	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
+	ConnectTimeout time.Duration
+	// QueueHigh and QueueLow are the bytes waiting for one peer at which it counts as congested and no
+	// longer does. From QueueHard on, Send fails. Defaults 1 MiB, 256 KiB, QueueHigh + 2 messages of
+	// the largest size.
+	QueueHigh, QueueLow, QueueHard int
+	// Log gets what happens to peers. Message contents are never logged.
+	Log zerolog.Logger
+
+	timing timing
+	// net and ipFilter replace the network in tests.
+	net      transport.Net
+	ipFilter func(net.IP) bool
+}
+
+// timing are the waits that tests shorten.
+type timing struct {
+	backoffMin, backoffMax time.Duration // between attempts, doubled each time
+	restartMin, restartMax time.Duration // between ICE restarts, likewise
+	glareHold              time.Duration // how long a base peer's offer waits for the answer to ours
+	baseWait               time.Duration // from the end of a base peer's link to our next offer
+	// iceDisconnected, iceFailed and iceKeepalive are pion's own timeouts; 0 means its defaults, 5 s,
+	// 25 s and 2 s.
+	iceDisconnected, iceFailed, iceKeepalive time.Duration
+}
+
+var defaultTiming = timing{
+	backoffMin: time.Second,
+	backoffMax: 5 * time.Minute,
+	restartMin: time.Second,
+	restartMax: 10 * time.Second,
+	glareHold:  5 * time.Second,
+	// A base peer forgets us when its connection to us fails, 30 s after it was cut, even if that was
+	// not the current one.
+	baseWait: 31 * time.Second,
+}
+
+func (c Config) withDefaults() Config {
+	if c.Instance == "" {
+		c.Instance = randomID()
+	}
+	if c.Limits.MaxMessage <= 0 {
+		c.Limits.MaxMessage = wire.DefaultMaxMessage
+	}
+	if c.Limits.MaxDepth <= 0 {
+		c.Limits.MaxDepth = wire.DefaultMaxDepth
+	}
+	if c.RecoveryTimeout <= 0 {
+		c.RecoveryTimeout = defaultRecoveryTimeout
+	}
+	if c.ConnectTimeout <= 0 {
+		c.ConnectTimeout = defaultConnectTimeout
+	}
+	if c.QueueHigh <= 0 {
+		c.QueueHigh = defaultQueueHigh
+	}
+	if c.QueueLow <= 0 {
+		c.QueueLow = min(defaultQueueLow, c.QueueHigh/2)
+	}
+	if c.QueueHard <= 0 {
+		c.QueueHard = c.QueueHigh + 2*c.Limits.MaxMessage
+	}
+	if c.timing == (timing{}) {
+		c.timing = defaultTiming
+	}
+	return c
+}
+
+// randomID returns a new name for a session or instance. It is no secret.
+func randomID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, since Go 1.24
+	return hex.EncodeToString(b[:])
+}

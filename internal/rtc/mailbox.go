@@ -1,0 +1,58 @@
+package rtc
+
+import "sync"
+
+// mailbox queues work for the node's loop. Posting never blocks, because pion's callbacks must not.
+// What it holds is bounded by what posts: a few events for each connection and timer, and messages from
+// signaling, which are refused when it is long.
+type mailbox struct {
+	wake chan struct{}
+
+	mu     sync.Mutex
+	work   []func()
+	closed bool
+}
+
+func newMailbox() *mailbox {
+	return &mailbox{wake: make(chan struct{}, 1)}
+}
+
+// post queues f, or drops it after close.
+func (m *mailbox) post(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.work = append(m.work, f)
+	notify(m.wake)
+}
+
+// postUpTo is post unless n or more pieces of work wait.
+func (m *mailbox) postUpTo(n int, f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || len(m.work) >= n {
+		return m.closed
+	}
+	m.work = append(m.work, f)
+	notify(m.wake)
+	return true
+}
+
+// take returns what is queued. It waits until there is something.
+func (m *mailbox) take() []func() {
+	<-m.wake
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	work := m.work
+	m.work = nil
+	return work
+}
+
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.work = nil
+}

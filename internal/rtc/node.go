@@ -1,0 +1,294 @@
+// Package rtc keeps the links to other sidecars: it connects to them over WebRTC, with offers, answers
+// and candidates that a signaling server relays, repairs the links, and carries lines over them.
+//
+// It is the only package that knows pion.
+//
+// All decisions are made in one goroutine, the node's loop, which works through a mailbox that
+// everything else posts to: signaling, timers, pion's callbacks. Each link has a reader and a writer of
+// its own, so that messages never pass the loop.
+package rtc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// maxSlots bounds the peers that are known at a time.
+	maxSlots = 4096
+	// maxAttempts bounds the links that are being made at a time; the others wait.
+	maxAttempts = 256
+	// maxClosing bounds the connections that are being closed before offers are refused, since each
+	// offer may end one.
+	maxClosing = 256
+	// maxParked bounds the superseded links to one base peer.
+	maxParked = 4
+	// maxMail bounds the messages from signaling that wait for the loop.
+	maxMail = 8192
+	// maxIDLength bounds the ids that come from outside.
+	maxIDLength = 256
+	// maxSilence is how many offers in a row a peer may leave unanswered before it has to come by itself.
+	maxSilence = 6
+	// attemptDelay is the wait for one of maxAttempts.
+	attemptDelay = 500 * time.Millisecond
+)
+
+// Signaler sends messages to the signaling server. Send must not block.
+type Signaler interface {
+	Send(signal.Message) error
+}
+
+// Node holds the links of one sidecar. Its methods may be called from any goroutine.
+//
+// It is the greater part of a signal.Handler: Registered, Receive, Disconnected and ICEServers are to be
+// called in the order of what happened.
+type Node struct {
+	cfg Config
+	log zerolog.Logger
+	sig Signaler
+	ev  Events
+	api *api
+	box *mailbox
+	wg  sync.WaitGroup // the loop, closers of connections, readers and writers
+
+	closeOnce sync.Once
+	closed    chan struct{}
+	closeErr  error
+
+	peersMu sync.Mutex
+	peers   map[*Peer]struct{} // with a running reader
+
+	// Owned by the loop.
+	self    string // our peer id, as signaling knows it
+	online  bool   // signaling is connected and we are registered
+	ending  bool   // Close was called: no new links
+	stopped bool
+	slots   map[string]*slot
+	closing int // connections being closed
+}
+
+// New makes a node, which connects to nobody before Registered is called. The error names the setting
+// that is wrong.
+func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
+	cfg = cfg.withDefaults()
+	a, err := newAPI(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("rtc: %w", err)
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Log, sig: sig, ev: ev, api: a, box: newMailbox(),
+		closed: make(chan struct{}),
+		peers:  make(map[*Peer]struct{}),
+		slots:  make(map[string]*slot),
+	}
+	n.wg.Go(n.loop)
+	return n, nil
+}
+
+func (n *Node) loop() {
+	for !n.stopped {
+		for _, f := range n.box.take() {
+			if !n.stopped {
+				f()
+			}
+		}
+	}
+	n.box.close()
+}
+
+// Connect asks for a link to a peer. If there is none within Config.ConnectTimeout, or signaling does
+// not know the peer, Events.ConnectFailed tells so. Nothing happens if there is a link.
+func (n *Node) Connect(id string) {
+	n.box.post(func() { n.connect(id) })
+}
+
+// Registered is called when signaling has connected and registered us as self, with the other peers that
+// are registered.
+func (n *Node) Registered(self string, peers []string) {
+	n.box.post(func() { n.registered(self, peers) })
+}
+
+// Disconnected is called when signaling has lost its connection. Links are not touched.
+func (n *Node) Disconnected() {
+	n.box.post(func() { n.online = false })
+}
+
+// ICEServers replaces the ICE servers, for links and ICE restarts that begin after it.
+func (n *Node) ICEServers(servers []signal.ICEServer) {
+	n.box.post(func() {
+		var usable []webrtc.ICEServer
+		for _, s := range servers {
+			server, err := n.api.server(s)
+			if err != nil {
+				n.log.Warn().Err(err).Msg("ICE server left out")
+				continue
+			}
+			usable = append(usable, server)
+		}
+		n.api.servers = usable
+	})
+}
+
+// Receive takes a message that signaling relayed, or an error of the server's.
+func (n *Node) Receive(m signal.Message) {
+	work, err := n.reader(m)
+	switch {
+	case err != nil:
+		n.log.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
+	case work != nil && !n.box.postUpTo(maxMail, work):
+		n.log.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
+	}
+}
+
+// reader decodes a message and returns what the loop is to do about it.
+func (n *Node) reader(m signal.Message) (func(), error) {
+	if len(m.PeerID) > maxIDLength {
+		return nil, fmt.Errorf("peer_id of %d bytes, the limit is %d", len(m.PeerID), maxIDLength)
+	}
+	switch m.Type {
+	case signal.Offer, signal.Answer:
+		var d signal.Description
+		if err := json.Unmarshal(m.Payload, &d); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		if err := checkIDs(d.Session, d.Instance, d.Answers); err != nil {
+			return nil, err
+		}
+		if m.Type == signal.Offer {
+			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
+		}
+		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
+	case signal.Candidate:
+		var c signal.ICECandidate
+		if err := json.Unmarshal(m.Payload, &c); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		if err := checkIDs(c.Session, c.Instance); err != nil {
+			return nil, err
+		}
+		return func() { n.candidate(m.PeerID, c) }, nil
+	case signal.ErrorType:
+		var e signal.ErrorPayload
+		if err := json.Unmarshal(m.Payload, &e); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		return func() { n.refused(e) }, nil
+	}
+	return nil, nil
+}
+
+func checkIDs(ids ...string) error {
+	for _, id := range ids {
+		if len(id) > maxIDLength {
+			return fmt.Errorf("session or instance of %d bytes, the limit is %d", len(id), maxIDLength)
+		}
+	}
+	return nil
+}
+
+// Flush waits until everything sent to peers that are connected now is acknowledged, or ctx ends.
+func (n *Node) Flush(ctx context.Context) error {
+	// Polling, because an event for "nothing buffered" would take pion's one threshold away from the
+	// writer. Flush is for the end of a sidecar's life, where a few milliseconds do not matter.
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for d := time.Millisecond; ; d = min(2*d, 20*time.Millisecond) {
+		peers := n.unflushed()
+		if len(peers) == 0 {
+			return nil
+		}
+		wait.Reset(d)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not everything was sent to %q: %w", peers, ctx.Err())
+		}
+	}
+}
+
+func (n *Node) unflushed() (ids []string) {
+	n.peersMu.Lock()
+	defer n.peersMu.Unlock()
+	for p := range n.peers {
+		if p.live() && !p.flushed() {
+			ids = append(ids, p.id)
+		}
+	}
+	return ids
+}
+
+// Close flushes while ctx lasts, ends all links, which their peers notice at once, and returns when all
+// goroutines have ended. Its error tells what could not be sent. Further calls wait for the first.
+func (n *Node) Close(ctx context.Context) error {
+	n.closeOnce.Do(func() {
+		defer close(n.closed)
+		n.box.post(func() { n.ending = true })
+		n.closeErr = n.Flush(ctx)
+		n.box.post(n.stop)
+		n.wg.Wait()
+		n.api.close()
+	})
+	<-n.closed
+	return n.closeErr
+}
+
+// start runs a peer's goroutines.
+func (n *Node) start(p *Peer) {
+	n.peersMu.Lock()
+	n.peers[p] = struct{}{}
+	n.peersMu.Unlock()
+	n.wg.Go(p.write)
+	n.wg.Go(func() {
+		p.read()
+		n.peersMu.Lock()
+		delete(n.peers, p)
+		n.peersMu.Unlock()
+	})
+}
+
+// closeSession closes the connection in a goroutine, since that takes up to half a second when the
+// network does not take the goodbye.
+func (n *Node) closeSession(s *session) {
+	n.closing++
+	n.wg.Go(func() {
+		if err := s.pc.GracefulClose(); err != nil {
+			s.log.Debug().Err(err).Msg("close the PeerConnection")
+		}
+		n.box.post(func() { n.closing-- })
+	})
+}
+
+// stop ends the loop.
+func (n *Node) stop() {
+	n.stopped = true
+	for _, sl := range n.slots {
+		if sl.connecting {
+			n.connectFailed(sl, wire.CodePeerUnavailable, ErrClosed)
+		}
+		n.drop(sl, ErrClosed)
+		sl.stop()
+	}
+	clear(n.slots)
+}
+
+// backoff returns a random time around minimum doubled n times, at most maximum.
+func backoff(minimum, maximum time.Duration, n int) time.Duration {
+	d := maximum
+	if n < 32 && minimum<<n < maximum && minimum<<n > 0 {
+		d = minimum << n
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+var errTooManyPeers = errors.New("too many peers")

@@ -1,0 +1,205 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pion/datachannel"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// The reasons that Events.PeerDisconnected gives, for errors.Is.
+var (
+	ErrPeerClosed  = errors.New("the peer closed the link")
+	ErrReplaced    = errors.New("the peer made a new link")
+	ErrRestarted   = errors.New("the peer was restarted")
+	ErrUnreachable = errors.New("the peer cannot be reached any more")
+	ErrViolation   = errors.New("the peer broke the protocol")
+	ErrClosed      = errors.New("closed by us")
+)
+
+// Events is what a Node reports. The calls about one peer never overlap and come in order; those about
+// different peers may overlap. A call must not block, since it holds up its peer, and must call neither
+// Flush nor Close.
+type Events interface {
+	// PeerConnected: both ends can send and receive.
+	PeerConnected(p *Peer)
+	// PeerDisconnected comes once after PeerConnected, and no call about p after it. What was sent and
+	// not acknowledged is lost.
+	PeerDisconnected(p *Peer, reason error)
+	// PeerLine is a message, or a cancel, pause or resume. l is valid until the call returns.
+	PeerLine(p *Peer, l *wire.PeerLine)
+	// PeerRejected: a line of p's was not valid and was dropped. The link goes on.
+	PeerRejected(p *Peer, err error)
+	// PeerCongested: the queue to p grew over Config.QueueHigh, or fell to Config.QueueLow.
+	PeerCongested(p *Peer, congested bool)
+	// ConnectFailed: a call to Connect did not lead to a link. The node may still be trying.
+	ConnectFailed(id string, err *wire.Error)
+}
+
+// cancelRoom is what cancels may fill beyond QueueHard: they relieve a congested peer.
+const cancelRoom = 64 << 10
+
+// Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
+type Peer struct {
+	id     string
+	stream bool // stream framing, otherwise base framing
+	cfg    *Config
+	ev     Events
+	log    zerolog.Logger
+	dc     *datachannel.DataChannel
+	up     func()      // called once after PeerConnected
+	down   func(error) // called once the reader has ended
+
+	sendMax atomic.Int64 // bytes of the longest message that the other end takes
+
+	out    *outbox
+	low    chan struct{} // the data channel has room again
+	opened chan struct{} // the far end acknowledged the data channel (base framing)
+	done   chan struct{} // closed by end
+
+	reading gate
+
+	// evMu makes calls to ev one at a time and puts PeerDisconnected last.
+	evMu      sync.Mutex
+	announced bool
+	ended     bool
+}
+
+func newPeer(id string, stream bool, dc *datachannel.DataChannel, cfg *Config, ev Events) *Peer {
+	p := &Peer{
+		id: id, stream: stream, cfg: cfg, ev: ev, dc: dc,
+		log:    cfg.Log.With().Str("peer", id).Logger(),
+		out:    newOutbox(cfg.QueueHigh, cfg.QueueLow),
+		low:    make(chan struct{}, 1),
+		opened: make(chan struct{}, 1),
+		done:   make(chan struct{}),
+	}
+	p.reading.init()
+	p.sendMax.Store(int64(min(wire.BaseMaxMessage, cfg.Limits.MaxMessage)))
+	if stream {
+		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
+		p.out.addHello(cfg.Limits.MaxMessage)
+	}
+	dc.SetBufferedAmountLowThreshold(bufferedLow)
+	dc.OnBufferedAmountLow(func() { notify(p.low) })
+	return p
+}
+
+// ID returns the peer's id.
+func (p *Peer) ID() string { return p.id }
+
+// Extended tells whether the link has control lines (stream framing).
+func (p *Peer) Extended() bool { return p.stream }
+
+// Send queues one message, which must be a valid JSON object. It copies msg. The error is a
+// [*wire.Error]: too_large if the peer does not read messages of this size, queue_full over
+// Config.QueueHard, peer_lost after the link has ended.
+func (p *Peer) Send(msg []byte) error {
+	if limit := int(p.sendMax.Load()); len(msg) > limit {
+		return &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf(
+			"message of %d bytes, peer %q takes %d", len(msg), p.id, limit)}
+	}
+	switch p.out.addMessage(msg, p.cfg.QueueHard) {
+	case addedFull:
+		return &wire.Error{Code: wire.CodeQueueFull, Text: fmt.Sprintf(
+			"queue of peer %q has %d of at most %d bytes, no room for %d more", p.id, p.out.size(), p.cfg.QueueHard, len(msg))}
+	case addedClosed:
+		return &wire.Error{Code: wire.CodePeerLost, Text: fmt.Sprintf("the link to peer %q has ended", p.id)}
+	}
+	return nil
+}
+
+// Cancel tells the peer that the request is given up. It stays behind the messages sent before, or it
+// might overtake its own request.
+func (p *Peer) Cancel(requestID string) {
+	if !p.stream {
+		return
+	}
+	if p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom) == addedFull {
+		p.log.Debug().Str("request_id", requestID).Msg("queue full, cancel not sent")
+	}
+}
+
+// Pause asks the peer for no more messages but replies, until Resume. Both overtake queued messages.
+func (p *Peer) Pause() { p.setPause(pauseOn) }
+
+// Resume ends a Pause. Without one it does nothing.
+func (p *Peer) Resume() { p.setPause(pauseOff) }
+
+func (p *Peer) setPause(s pauseState) {
+	if p.stream {
+		p.out.setPause(s)
+	}
+}
+
+// SetReading stops or continues reading from the data channel. Once stopped, a call of PeerLine that is
+// under way ends, and no other begins; the peer's messages fill its own queue in the end.
+func (p *Peer) SetReading(on bool) { p.reading.set(on) }
+
+// Queued returns the bytes that wait for the data channel.
+func (p *Peer) Queued() int { return p.out.size() }
+
+// flushed tells whether everything was sent and acknowledged.
+func (p *Peer) flushed() bool {
+	return p.out.size() == 0 && p.dc.BufferedAmount() == 0
+}
+
+// announce reports the link as up, once.
+func (p *Peer) announce() {
+	p.evMu.Lock()
+	defer p.evMu.Unlock()
+	if p.announced || p.ended {
+		return
+	}
+	p.announced = true
+	p.log.Info().Bool("stream", p.stream).Msg("peer connected")
+	p.ev.PeerConnected(p)
+	p.up()
+}
+
+// emit makes one call to Events if the link is up.
+func (p *Peer) emit(call func()) {
+	p.evMu.Lock()
+	defer p.evMu.Unlock()
+	if p.announced && !p.ended {
+		call()
+	}
+}
+
+// live tells whether PeerConnected was called and PeerDisconnected was not.
+func (p *Peer) live() bool {
+	p.evMu.Lock()
+	defer p.evMu.Unlock()
+	return p.announced && !p.ended
+}
+
+// end makes the link unusable and reports that, once. Whoever calls it first gives the reason.
+func (p *Peer) end(reason error) {
+	p.evMu.Lock()
+	defer p.evMu.Unlock()
+	if p.ended {
+		return
+	}
+	p.ended = true
+	close(p.done)
+	p.reading.close()
+	lost := p.out.close()
+	if !p.announced {
+		return
+	}
+	p.log.Info().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
+	p.ev.PeerDisconnected(p, reason)
+}
+
+// notify wakes whoever waits on c, without waiting.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

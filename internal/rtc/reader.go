@@ -1,0 +1,177 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/pion/datachannel"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// read is the reader goroutine, and the one that reports the link's end.
+func (p *Peer) read() {
+	var err error
+	if p.stream {
+		err = p.readStream()
+	} else {
+		err = p.readTexts()
+	}
+	p.end(err)
+	p.down(err)
+}
+
+// readStream reads stream framing: lines, the first of which is hello.
+func (p *Peer) readStream() error {
+	r := wire.NewReader(&channelReader{dc: p.dc}, p.cfg.Limits.MaxLine())
+	var line wire.PeerLine
+	greeted := false
+	for p.reading.wait() {
+		b, err := r.ReadLine()
+		var bad *wire.Error
+		if err != nil && !errors.As(err, &bad) {
+			return ended(err)
+		}
+		if err == nil {
+			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
+		}
+		if !greeted {
+			if err := p.greet(&line, err); err != nil {
+				return err
+			}
+			greeted = true
+			p.announce()
+			continue
+		}
+		p.deliver(&line, err)
+	}
+	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+}
+
+// greet takes the first line of a stream.
+func (p *Peer) greet(l *wire.PeerLine, err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: its first line is not hello: %w", ErrViolation, err)
+	}
+	if l.Kind != wire.PeerHello || l.MaxMessage < 0 {
+		return fmt.Errorf("%w: its first line is not hello but %s", ErrViolation, l.Kind)
+	}
+	if l.MaxMessage > 0 {
+		p.sendMax.Store(int64(min(l.MaxMessage, p.cfg.Limits.MaxMessage)))
+	}
+	return nil
+}
+
+// readTexts reads base framing: each data channel message is a mesh message.
+func (p *Peer) readTexts() error {
+	r := channelReader{dc: p.dc}
+	var line wire.PeerLine
+	for p.reading.wait() {
+		b, err := r.next()
+		if err != nil {
+			return ended(err)
+		}
+		p.announce() // the acknowledgement of the channel came before, if we wait for one
+		line = wire.PeerLine{Kind: wire.PeerMessage}
+		p.deliver(&line, wire.ParseMessage(b, p.cfg.Limits, &line.Message))
+	}
+	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+}
+
+// deliver reports one line, or what was wrong with it.
+func (p *Peer) deliver(l *wire.PeerLine, err error) {
+	if err != nil {
+		p.log.Debug().Err(err).Msg("line from peer dropped")
+		p.emit(func() { p.ev.PeerRejected(p, err) })
+		return
+	}
+	switch l.Kind {
+	case wire.PeerMessage, wire.PeerCancel, wire.PeerPause, wire.PeerResume:
+		p.emit(func() { p.ev.PeerLine(p, l) })
+	}
+}
+
+// ended turns the error of a read into a reason.
+func ended(err error) error {
+	if errors.Is(err, ErrViolation) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
+}
+
+// channelReader reads a data channel: as a stream of bytes, or message by message.
+type channelReader struct {
+	dc   *datachannel.DataChannel
+	buf  []byte // for messages that did not fit
+	rest []byte // of buf, not yet read
+}
+
+// Read implements io.Reader. It reads straight into b if the message fits; the slices of a peer that
+// keeps to the protocol do, since a wire.Reader offers as much.
+func (r *channelReader) Read(b []byte) (int, error) {
+	for len(r.rest) == 0 {
+		n, err := r.dc.Read(b)
+		if err == nil && n > 0 {
+			return n, nil
+		}
+		if errors.Is(err, io.ErrShortBuffer) {
+			r.rest, err = r.next()
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// next reads one whole message, valid until the next call. pion keeps a message that does not fit.
+func (r *channelReader) next() ([]byte, error) {
+	if r.buf == nil {
+		r.buf = make([]byte, 64<<10)
+	}
+	n, err := r.dc.Read(r.buf)
+	if errors.Is(err, io.ErrShortBuffer) && len(r.buf) < maxMessageSize {
+		r.buf = make([]byte, maxMessageSize)
+		n, err = r.dc.Read(r.buf)
+	}
+	if errors.Is(err, io.ErrShortBuffer) {
+		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
+	}
+	return r.buf[:n], err
+}
+
+// gate is where a reader waits while reading is stopped.
+type gate struct {
+	mu     sync.Mutex
+	change sync.Cond
+	off    bool // stopped by SetReading
+	gone   bool // the far end has closed: what it sent can be read, but not waited for
+	closed bool
+}
+
+func (g *gate) init() { g.change.L = &g.mu }
+
+// wait returns true when the reader may go on and false when it should end.
+func (g *gate) wait() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.off && !g.gone && !g.closed {
+		g.change.Wait()
+	}
+	return !g.off && !g.closed
+}
+
+func (g *gate) set(on bool) { g.update(func() { g.off = !on }) }
+func (g *gate) remoteGone() { g.update(func() { g.gone = true }) }
+func (g *gate) close()      { g.update(func() { g.closed = true }) }
+
+func (g *gate) update(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f()
+	g.change.Broadcast()
+}

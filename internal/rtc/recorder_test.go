@@ -1,0 +1,137 @@
+package rtc_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// recorder is an Events that keeps what it was told and checks the rules of the interface.
+type recorder struct {
+	t    *testing.T
+	name string
+
+	mu       sync.Mutex
+	live     map[string]*rtc.Peer
+	log      []string // "+peer", "-peer", in order
+	reasons  []error
+	failed   map[string]*wire.Error
+	rejected []error
+	controls []string
+	jams     []bool // PeerCongested
+	messages map[string][]string
+	busy     map[string]*atomic.Int32
+	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
+}
+
+func newRecorder(t *testing.T, name string) *recorder {
+	return &recorder{
+		t: t, name: name, live: make(map[string]*rtc.Peer), failed: make(map[string]*wire.Error),
+		messages: make(map[string][]string), busy: make(map[string]*atomic.Int32),
+	}
+}
+
+// enter checks that calls about a peer do not overlap.
+func (r *recorder) enter(id string) func() {
+	r.mu.Lock()
+	b := r.busy[id]
+	if b == nil {
+		b = new(atomic.Int32)
+		r.busy[id] = b
+	}
+	r.mu.Unlock()
+	if b.Add(1) != 1 {
+		r.t.Errorf("%s: calls about %s overlap", r.name, id)
+	}
+	return func() { b.Add(-1) }
+}
+
+func (r *recorder) PeerConnected(p *rtc.Peer) {
+	defer r.enter(p.ID())()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live[p.ID()] != nil {
+		r.t.Errorf("%s: second PeerConnected for %s", r.name, p.ID())
+	}
+	r.live[p.ID()] = p
+	r.log = append(r.log, "+"+p.ID())
+}
+
+func (r *recorder) PeerDisconnected(p *rtc.Peer, reason error) {
+	defer r.enter(p.ID())()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live[p.ID()] != p {
+		r.t.Errorf("%s: PeerDisconnected for %s, which is not connected", r.name, p.ID())
+	}
+	delete(r.live, p.ID())
+	r.log = append(r.log, "-"+p.ID())
+	r.reasons = append(r.reasons, reason)
+}
+
+func (r *recorder) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
+	defer r.enter(p.ID())()
+	r.mu.Lock()
+	if r.live[p.ID()] != p {
+		r.t.Errorf("%s: line from %s, which is not connected", r.name, p.ID())
+	}
+	onLine := r.onLine
+	r.mu.Unlock()
+	if onLine != nil && onLine(p, l) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l.Kind == wire.PeerMessage {
+		r.messages[p.ID()] = append(r.messages[p.ID()], string(l.Message.Raw))
+		return
+	}
+	c := l.Kind.String()
+	if l.Kind == wire.PeerCancel {
+		c += " " + string(l.RequestID)
+	}
+	r.controls = append(r.controls, c)
+}
+
+func (r *recorder) PeerRejected(p *rtc.Peer, err error) {
+	defer r.enter(p.ID())()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rejected = append(r.rejected, err)
+}
+
+func (r *recorder) PeerCongested(p *rtc.Peer, congested bool) {
+	defer r.enter(p.ID())()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jams = append(r.jams, congested)
+}
+
+func (r *recorder) ConnectFailed(id string, err *wire.Error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed[id] = err
+}
+
+// get reads fields of the recorder.
+func get[T any](r *recorder, f func() T) T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f()
+}
+
+func (r *recorder) peer(id string) *rtc.Peer {
+	return get(r, func() *rtc.Peer { return r.live[id] })
+}
+
+func (r *recorder) history() string {
+	return get(r, func() string { return fmt.Sprint(r.log) })
+}
+
+func (r *recorder) received(from string) []string {
+	return get(r, func() []string { return append([]string(nil), r.messages[from]...) })
+}

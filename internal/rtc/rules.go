@@ -1,0 +1,400 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// The methods of Node in this file run in the loop.
+
+// slot returns the slot of a peer, a new one if need be, or nil if there are too many.
+func (n *Node) slot(id string) *slot {
+	if id == "" || id == n.self || len(id) > maxIDLength {
+		return nil
+	}
+	sl := n.slots[id]
+	if sl == nil {
+		if len(n.slots) >= maxSlots {
+			n.log.Warn().Str("peer", id).Int("limit", maxSlots).Msg("peer left out, there are too many")
+			return nil
+		}
+		sl = &slot{id: id}
+		n.slots[id] = sl
+	}
+	return sl
+}
+
+// tidy forgets a slot that has nothing to remember, or comes back to it when that may be so.
+func (n *Node) tidy(sl *slot) {
+	now := time.Now()
+	if sl.idle(now) {
+		sl.stop()
+		delete(n.slots, sl.id)
+		return
+	}
+	if sl.cur != nil || sl.wanted || sl.connecting || sl.held != nil || sl.sweep != nil {
+		return
+	}
+	// Early candidates whose offer never came, or the end of a base peer's wait.
+	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore))
+	sl.sweep = n.after(sl, wait, func() {
+		sl.sweep = nil
+		if sl.cur == nil {
+			sl.early = nil
+		}
+		n.tidy(sl)
+	})
+}
+
+// after runs f in the loop unless the slot is gone by then.
+func (n *Node) after(sl *slot, d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() {
+		n.box.post(func() {
+			if n.slots[sl.id] == sl {
+				f()
+			}
+		})
+	})
+}
+
+func (n *Node) connect(id string) {
+	sl := n.slot(id)
+	switch {
+	case n.ending:
+		n.ev.ConnectFailed(id, &wire.Error{Code: wire.CodePeerUnavailable, Text: "peer " + quote(id) + ": " + ErrClosed.Error()})
+		return
+	case sl == nil:
+		n.ev.ConnectFailed(id, &wire.Error{Code: wire.CodeInvalidField, Text: "peer " + quote(id) +
+			": it is empty, too long, this agent itself, or one too many"})
+		return
+	case sl.cur != nil && sl.cur.up:
+		return
+	}
+	sl.wanted = true
+	sl.silence = 0
+	if !sl.connecting {
+		sl.connecting = true
+		sl.connect = n.after(sl, n.cfg.ConnectTimeout, func() {
+			n.connectFailed(sl, wire.CodePeerUnavailable,
+				fmt.Errorf("no link within %s, still trying", n.cfg.ConnectTimeout))
+		})
+	}
+	n.dial(sl)
+}
+
+func (n *Node) connectFailed(sl *slot, code wire.Code, err error) {
+	if !sl.connecting {
+		return
+	}
+	sl.connecting = false
+	stopTimer(sl.connect)
+	n.ev.ConnectFailed(sl.id, &wire.Error{Code: code, Text: "peer " + quote(sl.id) + ": " + err.Error()})
+}
+
+func quote(id string) string { return fmt.Sprintf("%q", id) }
+
+// registered begins or resumes what needs signaling. Peers that have a link are left alone.
+func (n *Node) registered(self string, peers []string) {
+	if n.self != "" && n.self != self {
+		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling knows this agent under another id now")
+	}
+	n.self, n.online = self, true
+	listed := make(map[string]bool, len(peers))
+	for _, id := range peers {
+		listed[id] = true
+		if sl := n.slot(id); sl != nil && !n.ending {
+			sl.wanted = true
+			sl.silence = 0
+		}
+	}
+	for id, sl := range n.slots {
+		switch {
+		case sl.cur != nil:
+			n.resume(sl.cur)
+		case listed[id] || sl.connecting:
+			n.dial(sl)
+		default:
+			sl.wanted = false
+			stopTimer(sl.retry)
+		}
+		n.tidy(sl)
+	}
+}
+
+// resume goes on with a session after signaling was lost, with all that it had not delivered.
+func (n *Node) resume(s *session) {
+	switch {
+	case s.recovering && s.offerer:
+		s.restarts = 0
+		s.restartICE()
+	case s.up:
+	case !s.descSent:
+		s.send()
+	case s.sl.kind == kindExtended:
+		s.sendAgain()
+	case s.waiting():
+		// The offer or its answer may be lost. Should the peer be a base peer that has it, a second
+		// one would do harm until it has given up the first.
+		n.lost(s, errors.New("signaling was interrupted"))
+	}
+}
+
+// dial makes an offer to a peer that is wanted, now or when it is allowed.
+func (n *Node) dial(sl *slot) {
+	if sl.cur != nil || !sl.wanted || !n.online || n.ending {
+		return
+	}
+	if wait := time.Until(sl.notBefore); wait > 0 {
+		n.redial(sl, wait)
+		return
+	}
+	if n.attempts() >= maxAttempts {
+		n.redial(sl, attemptDelay)
+		return
+	}
+	s, err := n.newSession(sl, true)
+	if err != nil {
+		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot connect")
+		n.connectFailed(sl, wire.CodeInternal, err)
+		n.retry(sl)
+		return
+	}
+	if err := s.offer(); err != nil {
+		n.lost(s, err)
+	}
+}
+
+func (n *Node) redial(sl *slot, d time.Duration) {
+	stopTimer(sl.retry)
+	sl.retry = n.after(sl, d, func() { n.dial(sl) })
+}
+
+// retry dials again after a while, longer each time.
+func (n *Node) retry(sl *slot) {
+	if sl.silence >= maxSilence {
+		n.log.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer, waiting for its own offer")
+		sl.wanted = false
+	}
+	if sl.wanted {
+		t := n.cfg.timing
+		n.redial(sl, backoff(t.backoffMin, t.backoffMax, sl.failures))
+		sl.failures++
+	}
+	n.tidy(sl)
+}
+
+// attempts counts the links that are being made.
+func (n *Node) attempts() (count int) {
+	for _, sl := range n.slots {
+		if sl.cur != nil && !sl.cur.up {
+			count++
+		}
+	}
+	return count
+}
+
+// lost ends a session that failed, and tries again if that makes sense.
+func (n *Node) lost(s *session, reason error) {
+	sl := s.sl
+	if sl.cur != s {
+		return
+	}
+	s.log.Debug().Err(reason).Bool("up", s.up).Msg("session ended")
+	if s.offerer && !s.answered && s.descSent {
+		sl.silence++
+	}
+	if s.base() || s.offerer && !s.answered && s.descSent && sl.kind != kindExtended {
+		sl.notBefore = time.Now().Add(n.cfg.timing.baseWait)
+	}
+	n.drop(sl, reason)
+	if errors.Is(reason, ErrViolation) {
+		n.log.Warn().Err(reason).Str("peer", sl.id).Msg("link closed, not trying again")
+		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
+		sl.wanted = false
+	} else if s.up {
+		sl.wanted = true
+	}
+	if sl.held != nil {
+		n.acceptHeld(sl)
+		return
+	}
+	n.retry(sl)
+}
+
+// drop ends whatever links there are to a peer.
+func (n *Node) drop(sl *slot, reason error) {
+	if s := sl.cur; s != nil {
+		sl.cur = nil
+		s.abandon(reason)
+		n.closeSession(s)
+	}
+	for _, s := range sl.parked {
+		n.closeSession(s)
+	}
+	sl.parked = nil
+}
+
+// abandon ends a session but for its connection.
+func (s *session) abandon(reason error) {
+	s.stopTimers()
+	if s.peer != nil {
+		s.peer.end(reason)
+	}
+}
+
+// offered handles an offer.
+func (n *Node) offered(id string, o description) {
+	sl := n.slot(id)
+	if sl == nil || n.ending || !n.online {
+		return
+	}
+	defer n.tidy(sl)
+	sl.heard(o)
+	var l *link
+	if sl.cur != nil {
+		l = &sl.cur.link
+	}
+	v := judgeOffer(n.self, id, l, o)
+	n.log.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
+	switch v {
+	case repeat:
+		if sl.cur.descType == signal.Answer {
+			sl.cur.sendAgain()
+		}
+	case insist:
+		sl.cur.sendAgain()
+	case hold:
+		sl.held = &o
+		stopTimer(sl.holding)
+		sl.holding = n.after(sl, n.cfg.timing.glareHold, func() { n.acceptHeld(sl) })
+	case accept:
+		n.accept(sl, o)
+	case apply:
+		if err := sl.cur.answer(o); err != nil {
+			n.lost(sl.cur, err)
+		} else if sl.cur.up {
+			sl.cur.interrupted()
+		}
+	}
+}
+
+// acceptHeld answers a base peer's offer that was held, in place of our own.
+func (n *Node) acceptHeld(sl *slot) {
+	o := sl.held
+	sl.held = nil
+	stopTimer(sl.holding)
+	if o != nil && (sl.cur == nil || !sl.cur.described()) {
+		n.accept(sl, *o)
+	}
+}
+
+// accept makes a new link of an offer, in place of the present one.
+func (n *Node) accept(sl *slot, o description) {
+	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
+		n.log.Warn().Str("peer", sl.id).Msg("offer dropped, too many at a time")
+		return
+	}
+	n.supersede(sl, o)
+	sl.held = nil
+	stopTimer(sl.retry)
+	s, err := n.newSession(sl, false)
+	if err != nil {
+		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot answer an offer")
+		n.connectFailed(sl, wire.CodeInternal, err)
+		return
+	}
+	if err := s.answer(o); err != nil {
+		n.lost(s, err)
+	}
+}
+
+// supersede ends the present link, if any, because of a new offer.
+func (n *Node) supersede(sl *slot, o description) {
+	old := sl.cur
+	if old == nil {
+		return
+	}
+	reason := ErrReplaced
+	if old.remote.instance != o.instance {
+		reason = ErrRestarted
+	}
+	if !old.base() || !o.base() {
+		n.drop(sl, reason)
+		return
+	}
+	// A base peer would take the end of the old connection for that of the new one.
+	sl.cur = nil
+	old.abandon(reason)
+	sl.parked = append(sl.parked, old)
+	if len(sl.parked) > maxParked {
+		n.closeSession(sl.parked[0])
+		sl.parked = sl.parked[1:]
+	}
+}
+
+// answered handles an answer.
+func (n *Node) answered(id string, a description) {
+	sl := n.slots[id]
+	if sl == nil || sl.cur == nil {
+		return
+	}
+	s := sl.cur
+	v := judgeAnswer(&s.link, s.waiting(), a)
+	s.log.Debug().Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
+	switch v {
+	case apply:
+		sl.heard(a)
+		sl.held = nil
+		stopTimer(sl.holding)
+		if err := s.applyAnswer(a); err != nil {
+			n.lost(s, err)
+			return
+		}
+		if s.recovering && s.iceDead() {
+			s.restartICE() // ICE had given up while the answer was missing
+		}
+	case unknown:
+		sl.heard(a)
+		n.lost(s, ErrRestarted)
+	}
+}
+
+// candidate handles a candidate: it is for the present link, or for a description still to come, or
+// stale, which cannot be told from the former.
+func (n *Node) candidate(id string, c signal.ICECandidate) {
+	sl := n.slot(id)
+	if sl == nil || n.ending {
+		return
+	}
+	if sl.cur != nil && sl.cur.owns(c.Session) {
+		sl.cur.remoteCandidate(c)
+		return
+	}
+	sl.keep(c)
+	n.tidy(sl)
+}
+
+// refused handles an error of the signaling server.
+func (n *Node) refused(e signal.ErrorPayload) {
+	n.log.Debug().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling error")
+	sl := n.slots[e.TargetID]
+	if e.Code != signal.CodePeerUnavailable || sl == nil {
+		return
+	}
+	// It may be about a candidate for a link that works, or that may yet.
+	if sl.cur != nil && (sl.cur.described() || !sl.cur.descSent) {
+		return
+	}
+	sl.wanted = false
+	stopTimer(sl.retry)
+	n.connectFailed(sl, wire.CodePeerUnavailable, errors.New("it is not registered with signaling"))
+	n.drop(sl, errors.New("not registered with signaling"))
+	if sl.held != nil {
+		n.acceptHeld(sl)
+	}
+	n.tidy(sl)
+}

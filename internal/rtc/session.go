@@ -1,0 +1,435 @@
+package rtc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pion/datachannel"
+	"github.com/pion/webrtc/v4"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+const (
+	channelLabel = "mesh"
+	// maxLocalCandidates and maxRemoteCandidates bound the candidates of one ICE generation. A host
+	// has one for each of its addresses and each ICE server.
+	maxLocalCandidates  = 128
+	maxRemoteCandidates = 128
+	// resendDelay is the wait after signaling was connected but took no message.
+	resendDelay = 500 * time.Millisecond
+)
+
+// session is one PeerConnection, as the node's loop sees it. Only the loop uses it.
+type session struct {
+	link
+	n   *Node
+	sl  *slot
+	pc  *webrtc.PeerConnection
+	log zerolog.Logger
+
+	// The last description of ours and its candidates, and how much of that signaling has taken.
+	descType   string
+	desc       signal.Description
+	descSent   bool
+	local      []signal.ICECandidate
+	localSent  int
+	remoteSeen int // the peer's candidates since its last description
+
+	peer       *Peer // once there is a data channel
+	up         bool  // PeerConnected was called
+	ice        webrtc.ICEConnectionState
+	recovering bool
+	cutAt      time.Time
+	restarts   int
+
+	deadline *time.Timer // of the attempt, or of the recovery
+	restart  *time.Timer
+	resend   *time.Timer
+}
+
+// newSession makes the slot's next session and its PeerConnection. Its callbacks count only while it is
+// the slot's current one.
+func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
+	pc, err := n.api.webrtc.NewPeerConnection(n.api.configuration())
+	if err != nil {
+		return nil, fmt.Errorf("make a PeerConnection: %w", err)
+	}
+	s := &session{n: n, sl: sl, pc: pc, link: link{session: randomID(), offerer: offerer}}
+	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			init := c.ToJSON()
+			s.post(func() { s.localCandidate(init) })
+		}
+	})
+	pc.OnICEConnectionStateChange(func(state webrtc.ICEConnectionState) {
+		s.post(func() { s.iceChanged(state) })
+	})
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		switch state {
+		case webrtc.PeerConnectionStateClosed: // pion closes it when the peer has
+			s.post(s.transportGone)
+		case webrtc.PeerConnectionStateFailed: // ICE, which iceChanged sees too, or DTLS
+			s.post(s.transportFailed)
+		}
+	})
+	pc.SCTP().OnClose(func(error) { s.post(s.transportGone) })
+	pc.OnDataChannel(s.useChannel)
+	sl.cur = s
+	s.setDeadline(n.cfg.ConnectTimeout, func() {
+		n.lost(s, fmt.Errorf("%w: no link within %s", ErrUnreachable, n.cfg.ConnectTimeout))
+	})
+	return s, nil
+}
+
+// post runs f in the loop if the session is current then.
+func (s *session) post(f func()) {
+	s.n.box.post(func() {
+		if s.sl.cur == s {
+			f()
+		}
+	})
+}
+
+func (s *session) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { s.post(f) })
+}
+
+// setDeadline replaces the deadline; an earlier one that is already in the mailbox no longer counts.
+func (s *session) setDeadline(d time.Duration, f func()) {
+	stopTimer(s.deadline)
+	var t *time.Timer
+	t = s.after(d, func() {
+		if s.deadline == t {
+			f()
+		}
+	})
+	s.deadline = t
+}
+
+func (s *session) stopTimers() {
+	stopTimer(s.deadline)
+	stopTimer(s.restart)
+	stopTimer(s.resend)
+	s.deadline = nil
+}
+
+func stopTimer(t *time.Timer) {
+	if t != nil {
+		t.Stop()
+	}
+}
+
+// offer makes the data channel and the first offer.
+func (s *session) offer() error {
+	dc, err := s.pc.CreateDataChannel(channelLabel, nil)
+	if err != nil {
+		return fmt.Errorf("create the data channel: %w", err)
+	}
+	s.useChannel(dc)
+	return s.sendOffer(nil)
+}
+
+// sendOffer makes an offer and sends it, as soon as signaling takes it.
+func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
+	d, err := s.pc.CreateOffer(opts)
+	if err == nil {
+		err = s.pc.SetLocalDescription(d)
+	}
+	if err != nil {
+		return fmt.Errorf("make an offer: %w", err)
+	}
+	s.describe(signal.Offer, signal.Description{SDP: d.SDP, Caps: []string{capStream, capRestart}})
+	return nil
+}
+
+// answer applies an offer and sends the answer.
+func (s *session) answer(o description) error {
+	s.setRemote(o)
+	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.sdp})
+	if err != nil {
+		return fmt.Errorf("%w: its offer cannot be applied: %w", ErrViolation, err)
+	}
+	d, err := s.pc.CreateAnswer(nil)
+	if err == nil {
+		err = s.pc.SetLocalDescription(d)
+	}
+	if err != nil {
+		return fmt.Errorf("make an answer: %w", err)
+	}
+	desc := signal.Description{SDP: d.SDP, Answers: o.session}
+	if o.stream {
+		desc.Caps = append(desc.Caps, capStream)
+	}
+	if o.restart {
+		desc.Caps = append(desc.Caps, capRestart)
+	}
+	s.describe(signal.Answer, desc)
+	s.addEarly()
+	return nil
+}
+
+// applyAnswer applies the answer to our last offer.
+func (s *session) applyAnswer(a description) error {
+	s.setRemote(a)
+	s.answered = true
+	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: a.sdp})
+	if err != nil {
+		return fmt.Errorf("%w: its answer cannot be applied: %w", ErrViolation, err)
+	}
+	s.addEarly()
+	return nil
+}
+
+func (s *session) setRemote(d description) {
+	s.remote = d
+	s.remoteSeen = 0
+}
+
+// waiting tells whether an offer of ours is not answered.
+func (s *session) waiting() bool {
+	return s.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer
+}
+
+// describe sends a new description of ours.
+func (s *session) describe(typ string, d signal.Description) {
+	d.Session, d.Instance = s.session, s.n.cfg.Instance
+	s.descType, s.desc = typ, d
+	s.local = nil
+	s.sendAgain()
+}
+
+// sendAgain sends our last description and its candidates. The peer knows a repetition by its session.
+func (s *session) sendAgain() {
+	s.descSent = false
+	s.send()
+}
+
+// send sends what is new: description first, since candidates mean nothing before it. What signaling
+// does not take stays for later.
+func (s *session) send() {
+	stopTimer(s.resend)
+	if !s.n.online {
+		return // registered sends it
+	}
+	err := s.trySend()
+	if err == nil {
+		return
+	}
+	s.log.Debug().Err(err).Msg("signaling does not take a message, trying again")
+	s.resend = s.after(resendDelay, s.send)
+}
+
+func (s *session) trySend() error {
+	if !s.descSent {
+		if err := s.sendMessage(s.descType, s.desc); err != nil {
+			return err
+		}
+		s.descSent = true
+		s.localSent = 0
+	}
+	for s.localSent < len(s.local) {
+		if err := s.sendMessage(signal.Candidate, s.local[s.localSent]); err != nil {
+			return err
+		}
+		s.localSent++
+	}
+	return nil
+}
+
+func (s *session) sendMessage(typ string, payload any) error {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		return err // cannot be: both payloads are strings and numbers
+	}
+	return s.n.sig.Send(signal.Message{Type: typ, PeerID: s.n.self, TargetID: s.sl.id, Payload: b})
+}
+
+func (s *session) localCandidate(c webrtc.ICECandidateInit) {
+	if len(s.local) >= maxLocalCandidates {
+		return
+	}
+	s.local = append(s.local, signal.ICECandidate{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+		Session: s.session, Instance: s.n.cfg.Instance,
+	})
+	if s.descSent {
+		s.send()
+	}
+}
+
+func (s *session) remoteCandidate(c signal.ICECandidate) {
+	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
+		s.log.Debug().Int("limit", maxRemoteCandidates).Msg("candidate dropped, there are too many")
+		return
+	}
+	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+	})
+	if err != nil {
+		s.log.Warn().Err(err).Str("candidate", c.Candidate).Msg("candidate dropped")
+	}
+}
+
+func (s *session) addEarly() {
+	for _, c := range s.sl.takeEarly(s.remote.session) {
+		s.remoteCandidate(c)
+	}
+}
+
+// useChannel waits for a data channel to open. It runs in pion's goroutines too.
+func (s *session) useChannel(dc *webrtc.DataChannel) {
+	dc.OnOpen(func() {
+		raw, err := dc.Detach() // allowed only here
+		channel, ok := raw.(*datachannel.DataChannel)
+		if err != nil || !ok {
+			s.post(func() { s.n.lost(s, fmt.Errorf("detach the data channel: %w", err)) })
+			return
+		}
+		reliable := dc.Ordered() && dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil
+		s.post(func() { s.channelOpen(channel, dc.Label(), reliable) })
+	})
+}
+
+// channelOpen makes a Peer of the data channel and starts its goroutines.
+func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
+	switch {
+	case label != channelLabel || s.peer != nil:
+		s.log.Warn().Str("label", label).Msg("data channel closed, it is not ours")
+		_ = dc.Close()
+		return
+	case !reliable:
+		s.n.lost(s, fmt.Errorf("%w: its data channel is not ordered and reliable", ErrViolation))
+		return
+	}
+	s.peer = newPeer(s.sl.id, s.remote.stream, dc, &s.n.cfg, s.n.ev)
+	s.peer.up = func() { s.post(s.peerUp) }
+	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
+	switch {
+	case s.remote.stream: // hello tells
+	case s.offerer:
+		dc.OnOpen(func() { notify(s.peer.opened) })
+	default:
+		notify(s.peer.opened) // the peer sends only after our acknowledgement
+	}
+	s.n.start(s.peer)
+}
+
+// peerUp follows PeerConnected.
+func (s *session) peerUp() {
+	s.up = true
+	stopTimer(s.deadline)
+	s.deadline = nil
+	s.sl.linked()
+	if s.ice == webrtc.ICEConnectionStateDisconnected || s.ice == webrtc.ICEConnectionStateFailed {
+		s.iceChanged(s.ice) // it did not count before
+	}
+}
+
+// transportGone follows the end of the SCTP association or of the PeerConnection, neither of which
+// comes back.
+func (s *session) transportGone() {
+	if s.peer != nil {
+		s.peer.reading.remoteGone() // the reader reads what has arrived, and then ends the link
+		return
+	}
+	s.n.lost(s, ErrPeerClosed)
+}
+
+func (s *session) transportFailed() {
+	if !s.up {
+		s.n.lost(s, fmt.Errorf("%w: ICE or DTLS failed", ErrUnreachable))
+	}
+}
+
+var errNotRestartable = errors.New("it knows no ICE restarts")
+
+// iceChanged follows the state of ICE. Losing the path is no reason to lose the link: SCTP keeps what is
+// not acknowledged, and goes on after an ICE restart as if nothing had been.
+func (s *session) iceChanged(state webrtc.ICEConnectionState) {
+	s.log.Debug().Stringer("ice", state).Msg("ICE state")
+	s.ice = state
+	switch state {
+	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
+		s.restored()
+	case webrtc.ICEConnectionStateChecking:
+		if s.up { // a restart, of ours or the peer's
+			s.interrupted()
+		}
+	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
+		switch {
+		case !s.up && state == webrtc.ICEConnectionStateFailed:
+			s.transportFailed()
+		case !s.up:
+		case !s.remote.restart:
+			s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, errNotRestartable))
+		default:
+			s.interrupted()
+		}
+	}
+}
+
+// iceDead tells whether ICE has given its candidates up, so that only a restart can help.
+func (s *session) iceDead() bool { return s.ice == webrtc.ICEConnectionStateFailed }
+
+// interrupted begins to repair the link, or to wait for the other end to do so.
+func (s *session) interrupted() {
+	if s.recovering {
+		return
+	}
+	s.recovering = true
+	s.cutAt = time.Now()
+	s.restarts = 0
+	s.log.Info().Msg("link interrupted")
+	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
+		s.n.lost(s, fmt.Errorf("%w: interrupted for %s", ErrUnreachable, s.n.cfg.RecoveryTimeout))
+	})
+	s.planRestart()
+}
+
+// restored ends what interrupted began.
+func (s *session) restored() {
+	if !s.recovering {
+		return
+	}
+	s.recovering = false
+	s.log.Info().Dur("after", time.Since(s.cutAt)).Msg("link restored")
+	stopTimer(s.restart)
+	stopTimer(s.deadline)
+	s.deadline = nil
+}
+
+// planRestart schedules the next ICE restart. Only the first offerer does them, so that they cannot
+// cross.
+func (s *session) planRestart() {
+	if !s.offerer {
+		return
+	}
+	stopTimer(s.restart)
+	t := s.n.cfg.timing
+	s.restart = s.after(backoff(t.restartMin, t.restartMax, s.restarts), s.restartICE)
+	s.restarts++
+}
+
+func (s *session) restartICE() {
+	if !s.recovering || !s.offerer || !s.n.online {
+		return // registered comes back to it
+	}
+	s.planRestart()
+	if s.waiting() {
+		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
+		s.sendAgain()
+		return
+	}
+	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
+	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
+		s.log.Debug().Err(err).Msg("ICE servers not refreshed")
+	}
+	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
+		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))
+	}
+}

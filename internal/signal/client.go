@@ -1,0 +1,285 @@
+// Package signal is the client of the signaling server: it exchanges the API key for a token, keeps a
+// WebSocket open, registers, and passes offers, answers and candidates both ways. It knows nothing of
+// WebRTC: losing the server means Handler.Disconnected, and what that means for peers is up to others.
+package signal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+)
+
+// What Send returns and Status.Err wraps.
+var (
+	// ErrRefused means that the server does not accept the API key, or the token it has issued.
+	ErrRefused = errors.New("the signaling server refused the credentials")
+	// ErrOffline means that there is no connection to send on.
+	ErrOffline = errors.New("not connected to the signaling server")
+	// ErrBacklog means that too much is waiting to be sent already.
+	ErrBacklog = errors.New("too many signaling messages waiting to be sent")
+)
+
+// State is where a client is with its server.
+type State string
+
+// The states of a client.
+const (
+	// Connecting: no connection yet, or lost; Status.Err says why the last try ended.
+	Connecting State = "connecting"
+	// Connected: registered with the server; Status.PeerID is who we are there.
+	Connected State = "connected"
+	// Refused: the credentials were not accepted. The client goes on trying, slowly: keys can be
+	// added to a running server's successor.
+	Refused State = "refused"
+)
+
+// Status is one change of state.
+type Status struct {
+	State  State
+	PeerID string // with Connected
+	Err    error  // with Refused, and with Connecting after the first try
+}
+
+// Handler is told what happens. Its methods are called one at a time, all from Run's own goroutine, and
+// should return soon: while one runs, nothing is read from the server.
+type Handler interface {
+	// Registered follows every connect: self is our peer id, peers is who else is registered (never
+	// self, no duplicates). It comes before any Receive of the same connection.
+	Registered(self string, peers []string)
+	// Receive is an offer, answer, candidate or error. Payloads are not looked into.
+	Receive(Message)
+	// Disconnected says that the WebSocket is gone and what was queued for it is lost. Once per
+	// connection that had been Registered.
+	Disconnected()
+	// Status reports every change of state, the first one being Connecting.
+	Status(Status)
+	// ICEServers is what the server's /api/config lists, before Registered, and again in time before
+	// TURN credentials expire. Only with Config.FetchICE. Servers with unusable URLs are left out.
+	ICEServers([]ICEServer)
+}
+
+// Config is where the server is and who is asking.
+type Config struct {
+	URL      string // the WebSocket: ws, wss, http or https
+	TokenURL string // the token exchange: http or https
+	// APIKey goes into the header X-API-Key of the token exchange and nowhere else: not into a
+	// log, an error or a redirected request. Empty asks a server in development mode for a random id.
+	APIKey string
+	// FetchICE asks for the server's ICE servers, at TokenURL with its last element replaced by config.
+	FetchICE bool
+	Log      zerolog.Logger // silent by default
+	// HTTPClient's transport is used for all requests, the WebSocket handshake included. Nil means one
+	// of our own. Its redirect policy is not used: redirects are errors, because they would carry the
+	// key to another place.
+	HTTPClient *http.Client
+}
+
+// Check reports the first field that cannot work, by name.
+func (c Config) Check() error {
+	if err := checkURL("URL", c.URL, "ws", "wss", "http", "https"); err != nil {
+		return err
+	}
+	return checkURL("TokenURL", c.TokenURL, "http", "https")
+}
+
+func checkURL(field, s string, schemes ...string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		// The text of a url.Error repeats the URL, which may hold a password.
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return fmt.Errorf("%s: not a URL: %w", field, err)
+	}
+	for _, scheme := range schemes {
+		if u.Scheme == scheme {
+			if u.Hostname() == "" {
+				return fmt.Errorf("%s: %s has no host", field, public(u))
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %q must start with one of %v and ://", field, public(u), schemes)
+}
+
+// public is u without what may be secret: password, query (the token is there) and fragment.
+func public(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, Opaque: u.Opaque}).String()
+}
+
+// timing is what tests make shorter.
+type timing struct {
+	request   time.Duration // one HTTP request or handshake
+	register  time.Duration // from the WebSocket's opening to the peer_list
+	ping      time.Duration // between pings
+	pong      time.Duration // for the answer to a ping
+	write     time.Duration // for one message
+	heartbeat time.Duration // between heartbeats
+	refresh   time.Duration // at least between two fetches of /api/config
+	retry     func(failures int) time.Duration
+	slow      func() time.Duration
+}
+
+var defaultTiming = timing{
+	request:   10 * time.Second,
+	register:  10 * time.Second,
+	ping:      20 * time.Second,
+	pong:      10 * time.Second,
+	write:     10 * time.Second,
+	heartbeat: 30 * time.Second,
+	refresh:   time.Minute,
+	retry:     func(n int) time.Duration { return backoff(n, rand.Float64()) },
+	slow:      func() time.Duration { return slowBackoff(rand.Float64()) },
+}
+
+const (
+	// readLimit holds a peer_list of ten thousand ids of 128 bytes with every byte escaped.
+	readLimit = 4 << 20
+	// sendLimit holds the offers of a newcomer to a mesh of thousands.
+	sendLimit = 8 << 20
+	// holdLimit is how many messages may arrive before the peer_list.
+	holdLimit = 1024
+)
+
+// Client is a signaling client. Send may be called from anywhere at any time.
+type Client struct {
+	cfg    Config
+	http   *http.Client
+	timing timing
+
+	key  string // Run's own; see connect
+	last Status // Run's own
+
+	mu   sync.Mutex
+	self string
+	out  *Queue // nil while there is no connection
+}
+
+// New prepares a client; Run does the work.
+func New(cfg Config) *Client {
+	hc := &http.Client{}
+	if cfg.HTTPClient != nil {
+		*hc = *cfg.HTTPClient
+	}
+	if hc.Transport == nil {
+		// Requests are minutes apart: kept connections would only be goroutines to wait for.
+		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	}
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{cfg: cfg, http: hc, timing: defaultTiming, key: cfg.APIKey}
+}
+
+// Run connects, and connects again whenever the connection ends, until ctx does; then it returns
+// ctx.Err() and none of its goroutines is left. What Config.Check finds is returned at once. Waits grow
+// from under a second to 30 s, with jitter; every connect uses a fresh token. Call it once.
+func (c *Client) Run(ctx context.Context, h Handler) error {
+	if err := c.cfg.Check(); err != nil {
+		return err
+	}
+	c.status(h, Status{State: Connecting})
+	for failures := 0; ; failures++ {
+		up, err := c.connect(ctx, h)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if up >= stableAfter {
+			failures = 0
+		}
+		wait := c.timing.retry(failures)
+		state := Connecting
+		replaced := websocket.CloseStatus(err) == CloseReplaced
+		if errors.Is(err, ErrRefused) {
+			state = Refused
+		}
+		if state == Refused || replaced {
+			wait = c.timing.slow()
+		}
+		if replaced {
+			err = fmt.Errorf("another process connected with the same API key: %w", err)
+		}
+		c.cfg.Log.Warn().Err(err).Dur("retry_in", wait).Msg("no signaling connection")
+		c.status(h, Status{State: state, Err: err})
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// status reports s unless it says what the last one has said.
+func (c *Client) status(h Handler, s Status) {
+	same := s.State == c.last.State && s.PeerID == c.last.PeerID && fmt.Sprint(s.Err) == fmt.Sprint(c.last.Err)
+	if same {
+		return
+	}
+	c.last = s
+	h.Status(s)
+}
+
+// connect makes one connection and serves it to its end; up is how long it had been registered.
+func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err error) {
+	tok, err := c.exchange(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if c.key == "" {
+		// A server in development mode gave us a random id. There the id is the key, so that we can
+		// stay who we are after a reconnect.
+		c.key = tok.PeerID
+	}
+	var refresh time.Duration
+	if c.cfg.FetchICE {
+		var servers []ICEServer
+		if servers, refresh, err = c.fetchICE(ctx, tok); err != nil {
+			c.cfg.Log.Warn().Err(err).Msg("no ICE servers from the signaling server")
+		} else {
+			h.ICEServers(servers)
+		}
+	}
+	s := &session{client: c, token: tok, handler: h, refresh: refresh, out: NewQueue(sendLimit)}
+	if s.conn, s.name, err = c.dial(ctx, tok); err != nil {
+		return 0, err
+	}
+	return s.run(ctx)
+}
+
+// Send queues m for the current connection. An empty PeerID is filled in. It does not wait: the error
+// is ErrOffline or ErrBacklog. Nil says that m was queued, not that it arrives: the connection may end
+// (Handler.Disconnected), or the server may know no such target (an error message).
+func (c *Client) Send(m Message) error {
+	c.mu.Lock()
+	self, out := c.self, c.out
+	c.mu.Unlock()
+	if out == nil {
+		return ErrOffline
+	}
+	if m.PeerID == "" {
+		m.PeerID = self
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("signaling message %q: %w", m.Type, err)
+	}
+	if !out.Push(b) {
+		return ErrBacklog
+	}
+	return nil
+}
+
+// setOut makes Send use q, or fail with nil.
+func (c *Client) setOut(self string, q *Queue) {
+	c.mu.Lock()
+	c.self, c.out = self, q
+	c.mu.Unlock()
+}

@@ -1,0 +1,675 @@
+package signal_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+// serve runs the real signaling server for the keys key-a, key-b, ... of the peers a, b, ...
+func serve(t *testing.T, peers ...string) (cfg func(peer string) signal.Config, server *signaling.Server) {
+	t.Helper()
+	keys := map[string]signaling.Key{}
+	for _, p := range peers {
+		keys["key-"+p] = signaling.Key{PeerID: p, Role: "agent"}
+	}
+	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := httptest.NewServer(http.StripPrefix("/mesh", server))
+	t.Cleanup(func() {
+		_ = server.Close()
+		hs.Close()
+	})
+	return func(peer string) signal.Config {
+		return signal.Config{URL: hs.URL + "/mesh/ws", TokenURL: hs.URL + "/mesh/api/token", APIKey: "key-" + peer}
+	}, server
+}
+
+func TestTwoPeersMeet(t *testing.T) {
+	cfg, _ := serve(t, "a", "b")
+	a, b := newRecorder(), newRecorder()
+	ca, cb := signal.New(cfg("a")), signal.New(cfg("b"))
+	if err := ca.Send(signal.Message{Type: signal.Heartbeat}); !errors.Is(err, signal.ErrOffline) {
+		t.Fatalf("Send before Run: %v, want ErrOffline", err)
+	}
+	start(t, ca, a)
+	if e := a.next(t); e.kind != "status" || e.status.State != signal.Connecting || e.status.Err != nil {
+		t.Fatalf("first event %+v, want connecting", e)
+	}
+	if e := a.next(t); e.status != (signal.Status{State: signal.Connected, PeerID: "a"}) {
+		t.Fatalf("second event %+v, want connected", e)
+	}
+	if e := a.next(t); e.kind != "registered" || e.self != "a" || len(e.peers) != 0 {
+		t.Fatalf("third event %+v, want registered", e)
+	}
+	stopB := start(t, cb, b)
+	if e := b.waitKind(t, "registered"); e.self != "b" || !slices.Equal(e.peers, []string{"a"}) {
+		t.Fatalf("b registered %+v, want peer a", e)
+	}
+	offer := signal.Message{Type: signal.Offer, TargetID: "a", Payload: json.RawMessage(`{"sdp":"v=0\r\n"}`)}
+	if err := cb.Send(offer); err != nil {
+		t.Fatal(err)
+	}
+	offer.PeerID = "b"
+	if e := a.next(t); !reflect.DeepEqual(e.msg, offer) {
+		t.Fatalf("a received %+v, want %+v", e, offer)
+	}
+	if err := ca.Send(signal.Message{Type: signal.Candidate, TargetID: "ghost"}); err != nil {
+		t.Fatal(err)
+	}
+	e := a.next(t)
+	var p signal.ErrorPayload
+	if err := json.Unmarshal(e.msg.Payload, &p); err != nil || e.msg.Type != signal.ErrorType ||
+		p != (signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: "ghost"}) {
+		t.Fatalf("a received %+v, want peer_unavailable for ghost", e)
+	}
+	stopB()
+	b.waitKind(t, "disconnected")
+	if err := cb.Send(offer); !errors.Is(err, signal.ErrOffline) {
+		t.Fatalf("Send after Run: %v, want ErrOffline", err)
+	}
+}
+
+// TestReconnect loses the server and finds its successor at the same address.
+func TestReconnect(t *testing.T) {
+	f := newFake(t)
+	var seen []string
+	tokens := make(chan string, 10)
+	kill := make(chan struct{})
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		if err := register(ctx, c); err != nil {
+			return
+		}
+		<-kill
+	}
+	upgrade := f.Config.Handler
+	f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ws" {
+			tokens <- r.URL.Query().Get("token")
+		}
+		upgrade.ServeHTTP(w, r)
+	})
+	r := newRecorder()
+	stop := start(t, f.client(), r)
+	for range 3 {
+		r.waitKind(t, "registered")
+		seen = append(seen, <-tokens)
+		kill <- struct{}{}
+		if e := r.next(t); e.kind != "disconnected" {
+			t.Fatalf("%+v, want disconnected", e)
+		}
+		if e := r.next(t); e.status.State != signal.Connecting || e.status.Err == nil || !strings.Contains(e.status.Err.Error(), f.Listener.Addr().String()) {
+			t.Fatalf("%+v, want connecting with an error that names the URL", e)
+		}
+	}
+	if !slices.Equal(seen, []string{"tok-1", "tok-2", "tok-3"}) {
+		t.Fatalf("tokens %q, want a fresh one for each connection", seen)
+	}
+	r.waitKind(t, "registered")
+	stop()
+	if e := r.next(t); e.kind != "disconnected" {
+		t.Fatalf("%+v at the end, want disconnected", e)
+	}
+	close(kill)
+}
+
+// fixture is one line of the protocol's examples.
+type fixture struct{ Name, From, To, Expect, Line string }
+
+func fixtures(t *testing.T) (all []fixture) {
+	t.Helper()
+	f, err := os.Open("../../docs/fixtures/signaling.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		var x fixture
+		if err := json.Unmarshal(sc.Bytes(), &x); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, x)
+	}
+	return all
+}
+
+// TestFixturesReceived sends the client every example, whatever its direction; the client is agent-002.
+func TestFixturesReceived(t *testing.T) {
+	f := newFake(t)
+	lines := make(chan string)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		if err := register(ctx, c); err != nil {
+			return
+		}
+		for line := range lines {
+			if err := c.Write(ctx, websocket.MessageText, []byte(line)); err != nil {
+				return
+			}
+		}
+		readAll(ctx, c)
+	}
+	defer close(lines)
+	r := newRecorder()
+	start(t, f.client(), r)
+	r.waitKind(t, "registered")
+	const marker = `{"type":"error","peer_id":"registry","payload":{"code":"marker"}}`
+	for _, x := range fixtures(t) {
+		t.Run(x.Name, func(t *testing.T) {
+			lines <- x.Line
+			lines <- marker
+			var got []event
+			for e := r.next(t); !strings.Contains(string(e.msg.Payload), "marker"); e = r.next(t) {
+				got = append(got, e)
+			}
+			want := 0
+			if x.To == "sidecar" && x.Expect == "ok" {
+				want = 1
+			}
+			var m signal.Message
+			_ = json.Unmarshal([]byte(x.Line), &m)
+			if m.TargetID == "agent-002" {
+				want = 1 // it reaches us relayed
+			}
+			if m.Type == signal.Offer && m.TargetID == "" {
+				want = 1 // no target at all is the server's affair
+			}
+			if m.PeerID == "agent-002" {
+				want = 0 // nobody else may be us
+			}
+			if x.Name == "ice_candidate, null mid" && m.TargetID != "agent-002" {
+				want = 0
+			}
+			if len(got) != want {
+				t.Fatalf("events %+v, want %d", got, want)
+			}
+			if want == 0 {
+				return
+			}
+			switch e := got[0]; m.Type {
+			case signal.PeerList:
+				if e.kind != "registered" || len(e.peers) != 0 { // only ourselves were listed
+					t.Fatalf("event %+v", e)
+				}
+			default:
+				if e.kind != "receive" || !reflect.DeepEqual(e.msg, m) {
+					t.Fatalf("event %+v, want %+v", e, m)
+				}
+			}
+		})
+	}
+}
+
+// TestFixturesSent has the client write every example that a sidecar may write.
+func TestFixturesSent(t *testing.T) {
+	f := newFake(t)
+	got := make(chan []byte, 100)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		if err := register(ctx, c); err != nil {
+			return
+		}
+		for {
+			_, b, err := c.Read(ctx)
+			if err != nil {
+				return
+			}
+			got <- b
+		}
+	}
+	r := newRecorder()
+	c := f.client()
+	start(t, c, r)
+	r.waitKind(t, "registered")
+	for _, x := range fixtures(t) {
+		if x.From != "sidecar" || x.Expect != "ok" {
+			continue
+		}
+		t.Run(x.Name, func(t *testing.T) {
+			var m signal.Message
+			var want, have any
+			if err := errors.Join(json.Unmarshal([]byte(x.Line), &m), json.Unmarshal([]byte(x.Line), &want)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Send(m); err != nil {
+				t.Fatal(err)
+			}
+			b := <-got
+			if err := json.Unmarshal(b, &have); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(have, want) {
+				t.Fatalf("sent %s, want %s", b, x.Line)
+			}
+		})
+	}
+}
+
+// TestFailures is what a client says about a server that does not work. No error may hold the key or
+// the token.
+func TestFailures(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("a redirect was followed, with the key %q and the query %q", r.Header.Get("X-API-Key"), r.URL.RawQuery)
+	}))
+	defer elsewhere.Close()
+	reply := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		breakIt func(f *fake)
+		state   signal.State
+		want    []string
+	}{
+		{"401", func(f *fake) { f.token = reply(401, `{"error":"unknown API key `+apiKey+"\\n\"}") },
+			signal.Refused, []string{"/api/token", "401", "unknown API key ***", "check the API key"}},
+		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token", "403"}},
+		{"500", func(f *fake) { f.token = reply(500, apiKey) }, signal.Connecting, []string{"/api/token", "500"}},
+		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, signal.Connecting, []string{"/api/token", "not a JSON object"}},
+		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, signal.Connecting, []string{"peer_id: missing"}},
+		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, signal.Connecting, []string{"token: not a string"}},
+		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<20)) }, signal.Connecting, []string{"longer than"}},
+		{"redirect of the key", func(f *fake) { f.token = http.RedirectHandler(elsewhere.URL, 307).ServeHTTP },
+			signal.Connecting, []string{"307", "redirects are not followed"}},
+		{"hangs up", func(f *fake) { f.token = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
+			signal.Connecting, []string{"/api/token", "EOF"}},
+		{"ws 401", func(f *fake) { f.upgrade = reply(401, `{"error":"invalid token tok-1"}`) },
+			signal.Refused, []string{"/ws: 401", "invalid token ***"}},
+		{"ws 404", func(f *fake) { f.upgrade = http.NotFound }, signal.Connecting, []string{"/ws: 404"}},
+		{"ws redirect", func(f *fake) { f.upgrade = http.RedirectHandler(elsewhere.URL, 307).ServeHTTP },
+			signal.Connecting, []string{"/ws: 307"}},
+		{"ws hangs up", func(f *fake) { f.upgrade = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
+			signal.Connecting, []string{"/ws", "EOF"}},
+		{"ws no WebSocket", func(f *fake) {
+			f.upgrade = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusSwitchingProtocols) }
+		}, signal.Connecting, []string{"/ws", "Connection header"}},
+		{"closed with a reason", func(f *fake) {
+			f.ws = func(_ context.Context, c *websocket.Conn) { _ = c.Close(4321, "go away") }
+		}, signal.Connecting, []string{"/ws", "go away"}},
+		{"oversized message", func(f *fake) {
+			f.ws = func(ctx context.Context, c *websocket.Conn) {
+				_ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20))
+				readAll(ctx, c)
+			}
+		}, signal.Connecting, []string{"/ws", "too big"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			f.Config.ErrorLog = nil
+			c.breakIt(f)
+			r := newRecorder()
+			start(t, f.client(), r)
+			s := r.waitFailure(t)
+			if s.State != c.state || errors.Is(s.Err, signal.ErrRefused) != (c.state == signal.Refused) {
+				t.Errorf("state %s, error %v; want %s", s.State, s.Err, c.state)
+			}
+			text := s.Err.Error()
+			for _, w := range append(c.want, f.Listener.Addr().String()) {
+				if !strings.Contains(text, w) {
+					t.Errorf("error %q does not say %q", text, w)
+				}
+			}
+			for _, secret := range []string{apiKey, "tok-", "token="} {
+				if strings.Contains(text, secret) {
+					t.Errorf("error %q tells the secret %q", text, secret)
+				}
+			}
+		})
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	c := signal.New(signal.Config{URL: "ws://u:pw@" + addr + "/ws", TokenURL: "http://u:pw@" + addr + "/api/token?x=pw", APIKey: apiKey})
+	r := newRecorder()
+	start(t, c, r)
+	text := r.waitFailure(t).Err.Error()
+	if !strings.Contains(text, "http://"+addr+"/api/token") || strings.Contains(text, "pw") {
+		t.Fatalf("error %q: want the URL without password and query", text)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	good := signal.Config{URL: "ws://h/ws", TokenURL: "http://h/api/token"}
+	for _, c := range []struct {
+		name   string
+		change func(*signal.Config)
+		want   string
+	}{
+		{"good", func(*signal.Config) {}, ""},
+		{"https", func(c *signal.Config) { c.URL, c.TokenURL = "https://h", "https://h" }, ""},
+		{"no URL", func(c *signal.Config) { c.URL = "" }, "URL: "},
+		{"no scheme", func(c *signal.Config) { c.URL = "localhost:8080/ws" }, "URL: "},
+		{"no host", func(c *signal.Config) { c.URL = "ws:///ws" }, "has no host"},
+		{"file", func(c *signal.Config) { c.TokenURL = "file:///etc/passwd" }, "TokenURL: "},
+		{"ws for the token", func(c *signal.Config) { c.TokenURL = "ws://h" }, "TokenURL: "},
+		{"not a URL", func(c *signal.Config) { c.TokenURL = "http://u:secret@h:\x7f" }, "TokenURL: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := good
+			c.change(&cfg)
+			err := cfg.Check()
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+				t.Fatalf("error %v, want one with %q", err, c.want)
+			}
+			if runErr := signal.New(cfg).Run(t.Context(), newRecorder()); runErr == nil || runErr.Error() != err.Error() {
+				t.Fatalf("Run: %v, want %v", runErr, err)
+			}
+		})
+	}
+}
+
+func TestRefusedThenAccepted(t *testing.T) {
+	f := newFake(t)
+	accept := f.token
+	tries := 0
+	f.token = func(w http.ResponseWriter, r *http.Request) {
+		if tries++; tries < 4 {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		accept(w, r)
+	}
+	r := newRecorder()
+	start(t, f.client(), r)
+	r.waitState(t, signal.Refused)
+	if e := r.next(t); e.status.State != signal.Connected {
+		t.Fatalf("after refused: %+v, want connected and no repetition", e)
+	}
+}
+
+// TestEmptyKeyKeepsItsID: in development mode an empty key gets a random id, which must outlive the
+// connection.
+func TestEmptyKeyKeepsItsID(t *testing.T) {
+	server, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var current http.Handler = server
+	swap := make(chan http.Handler, 1)
+	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case current = <-swap:
+		default:
+		}
+		current.ServeHTTP(w, r)
+	}))
+	defer hs.Close()
+	c := signal.New(signal.Config{URL: hs.URL + "/ws", TokenURL: hs.URL + "/api/token"})
+	signal.HurryUp(c, time.Millisecond)
+	r := newRecorder()
+	defer start(t, c, r)()
+	first := r.waitKind(t, "registered").self
+	second, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Close() }()
+	swap <- second
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := r.waitKind(t, "registered").self; first == "" || again != first {
+		t.Fatalf("id %q became %q", first, again)
+	}
+}
+
+func TestICEServers(t *testing.T) {
+	f := newFake(t)
+	fetched := 0
+	f.config = func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "Bearer tok-1" {
+			t.Errorf("Authorization %q", got)
+		}
+		if fetched++; fetched == 2 {
+			w.WriteHeader(http.StatusInternalServerError) // a failed refresh is tried again
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"iceServers":[{"urls":["turn:x"],"username":"%d:mesh","credential":"%d"}]}`, time.Now().Unix(), fetched)
+	}
+	cfg := f.clientConfig()
+	cfg.FetchICE = true
+	c := signal.New(cfg)
+	signal.SetTiming(c, "refresh", time.Millisecond)
+	r := newRecorder()
+	start(t, c, r)
+	if e := r.next(t); e.kind != "status" {
+		t.Fatalf("%+v, want connecting", e)
+	}
+	if e := r.next(t); e.kind != "ice" || e.ice[0].Credential != "1" {
+		t.Fatalf("%+v, want the ICE servers before anything else", e)
+	}
+	r.waitKind(t, "registered")
+	if e := r.waitKind(t, "ice"); e.ice[0].Credential != "3" {
+		t.Fatalf("%+v, want the third answer", e)
+	}
+}
+
+// TestNoICEServers: a server without /api/config, or with nonsense there, is as good as another.
+func TestNoICEServers(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"404":      http.NotFound,
+		"nonsense": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.config = h
+			cfg := f.clientConfig()
+			cfg.FetchICE = true
+			r := newRecorder()
+			start(t, signal.New(cfg), r)
+			r.waitKind(t, "registered")
+		})
+	}
+}
+
+// TestEarlyMessagesWait: a relayed offer may come before the peer_list.
+func TestEarlyMessagesWait(t *testing.T) {
+	f := newFake(t)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		for i := range 3 {
+			_ = c.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"offer","peer_id":"p%d","target_id":"agent-002"}`, i))
+		}
+		f.talk(ctx, c)
+	}
+	r := newRecorder()
+	start(t, f.client(), r)
+	r.waitKind(t, "registered")
+	for i := range 3 {
+		if e := r.next(t); e.kind != "receive" || e.msg.PeerID != fmt.Sprintf("p%d", i) {
+			t.Fatalf("%+v, want the offer of p%d", e, i)
+		}
+	}
+}
+
+func TestPeerList(t *testing.T) {
+	many := make([]string, 5000) // more than the WebSocket library's default of 32 KiB
+	for i := range many {
+		many[i] = fmt.Sprintf("agent-%05d", i)
+	}
+	b, err := json.Marshal(append(many, "", "agent-002", many[7]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFake(t)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		for _, peers := range []string{`"agent-001"`, `{"a":1}`, `[1]`, string(b)} {
+			_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"peer_list","peer_id":"registry","payload":{"peers":`+peers+`}}`))
+		}
+		readAll(ctx, c)
+	}
+	r := newRecorder()
+	start(t, f.client(), r)
+	if e := r.waitKind(t, "registered"); !slices.Equal(e.peers, many) {
+		t.Fatalf("%d peers, want the %d of the only good list", len(e.peers), len(many))
+	}
+}
+
+// TestSilentServers finds out about servers that are there and do nothing.
+func TestSilentServers(t *testing.T) {
+	for _, c := range []struct {
+		name, timing, want string
+		ws                 func(f *fake) func(context.Context, *websocket.Conn)
+	}{
+		{"no peer_list", "register", "no peer_list", func(*fake) func(context.Context, *websocket.Conn) { return readAll }},
+		{"no pong", "ping", "ping", func(*fake) func(context.Context, *websocket.Conn) {
+			return func(ctx context.Context, c *websocket.Conn) {
+				_ = register(ctx, c)
+				<-ctx.Done() // not reading means not answering pings
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			done := make(chan struct{})
+			ws := c.ws(f)
+			f.ws = func(ctx context.Context, c *websocket.Conn) {
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				go func() {
+					<-done
+					cancel()
+				}()
+				ws(ctx, c)
+			}
+			client := f.client()
+			signal.SetTiming(client, c.timing, 10*time.Millisecond)
+			signal.SetTiming(client, "pong", 50*time.Millisecond)
+			r := newRecorder()
+			stop := start(t, client, r)
+			if s := r.waitFailure(t); !strings.Contains(s.Err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", s.Err, c.want)
+			}
+			stop()
+			close(done)
+		})
+	}
+}
+
+func TestSlowTokenExchange(t *testing.T) {
+	f := newFake(t)
+	release := make(chan struct{})
+	f.token = func(http.ResponseWriter, *http.Request) { <-release }
+	c := f.client()
+	signal.SetTiming(c, "request", 20*time.Millisecond)
+	r := newRecorder()
+	stop := start(t, c, r)
+	if s := r.waitFailure(t); !errors.Is(s.Err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want a timeout", s.Err)
+	}
+	stop()
+	close(release)
+}
+
+func TestHeartbeat(t *testing.T) {
+	f := newFake(t)
+	beats := make(chan signal.Message, 100)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		if register(ctx, c) != nil {
+			return
+		}
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			return
+		}
+		var m signal.Message
+		_ = json.Unmarshal(b, &m)
+		beats <- m
+		readAll(ctx, c)
+	}
+	c := f.client()
+	signal.SetTiming(c, "heartbeat", 10*time.Millisecond)
+	start(t, c, newRecorder())
+	select {
+	case m := <-beats:
+		if m.Type != signal.Heartbeat || m.PeerID != "agent-002" {
+			t.Fatalf("%+v, want a heartbeat", m)
+		}
+	case <-time.After(patience):
+		t.Fatal("no heartbeat")
+	}
+}
+
+// TestReplaced: of two processes with one key the older gives way, and does not fight back at once.
+func TestReplaced(t *testing.T) {
+	cfg, _ := serve(t, "a")
+	first, second := newRecorder(), newRecorder()
+	c1, c2 := signal.New(cfg("a")), signal.New(cfg("a"))
+	signal.HurryUp(c1, time.Hour)
+	start(t, c1, first)
+	first.waitKind(t, "registered")
+	start(t, c2, second)
+	second.waitKind(t, "registered")
+	if s := first.waitFailure(t); s.State != signal.Connecting || !strings.Contains(s.Err.Error(), "same API key") {
+		t.Fatalf("status %+v, want connecting because of another process", s)
+	}
+}
+
+func TestBacklog(t *testing.T) {
+	f := newFake(t)
+	done := make(chan struct{})
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		_ = register(ctx, c)
+		<-done // and nothing more is read
+	}
+	c := f.client()
+	r := newRecorder()
+	stop := start(t, c, r)
+	r.waitKind(t, "registered")
+	big := signal.Message{Type: signal.Offer, TargetID: "x", Payload: json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)}
+	var err error
+	for range 100 {
+		if err = c.Send(big); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, signal.ErrBacklog) {
+		t.Errorf("error %v, want ErrBacklog", err)
+	}
+	stop()
+	close(done)
+	if err := c.Send(signal.Message{Type: "x", Payload: json.RawMessage(`{`)}); !errors.Is(err, signal.ErrOffline) {
+		t.Errorf("error %v after the end, want ErrOffline", err)
+	}
+}
+
+func TestSendInvalidPayload(t *testing.T) {
+	f := newFake(t)
+	c, r := f.client(), newRecorder()
+	start(t, c, r)
+	r.waitKind(t, "registered")
+	err := c.Send(signal.Message{Type: "offer", Payload: json.RawMessage(`{`)})
+	if err == nil || !strings.Contains(err.Error(), "offer") {
+		t.Fatalf("error %v, want one that names the message", err)
+	}
+}

@@ -1,0 +1,176 @@
+package signal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// The types of a Message.
+const (
+	Register  = "register"      // sidecar → server: here I am
+	PeerList  = "peer_list"     // server → sidecar: who else is here
+	Offer     = "offer"         // sidecar → sidecar, relayed
+	Answer    = "answer"        // sidecar → sidecar, relayed
+	Candidate = "ice_candidate" // sidecar → sidecar, relayed
+	Heartbeat = "heartbeat"     // sidecar → server: still here
+	ErrorType = "error"         // server → sidecar: an earlier message went nowhere
+)
+
+// The codes of an error message's payload.
+const (
+	CodePeerUnavailable = "peer_unavailable" // the target is not registered; ErrorPayload.TargetID names it
+	CodeMalformed       = "malformed"        // the text is no signaling message
+	CodeInvalidField    = "invalid_field"    // a field is missing or has a value that cannot be
+	CodeUnauthorized    = "unauthorized"     // peer_id is not the token's subject
+)
+
+// Message is one signaling message: a JSON object in one WebSocket text message.
+type Message struct {
+	Type string `json:"type"`
+	// PeerID is the sender. The server drops what does not match the sender's token.
+	PeerID string `json:"peer_id"`
+	// TargetID is the peer that an offer, answer or candidate is for.
+	TargetID string `json:"target_id,omitempty"`
+	// Payload is raw JSON: PeersPayload, Description, ICECandidate or ErrorPayload by Type.
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// Description is the payload of an offer or answer. All fields but SDP are optional and unknown to
+// chatixia-mesh's own sidecars, which ignore them.
+type Description struct {
+	SDP string `json:"sdp"`
+	// Caps are the sender's capabilities; an answer lists only what the offer listed.
+	Caps []string `json:"caps,omitempty"`
+	// Session is random per PeerConnection, Instance random per sidecar process.
+	Session  string `json:"session,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	// Answers is the session of the offer that an answer belongs to.
+	Answers string `json:"answers,omitempty"`
+}
+
+// ICECandidate is the payload of an ice_candidate message: RTCIceCandidateInit of the W3C's WebRTC
+// API, whose two SDP fields may be null, and the Session and Instance of Description.
+type ICECandidate struct {
+	Candidate     string  `json:"candidate"`
+	SDPMid        *string `json:"sdpMid"`
+	SDPMLineIndex *uint16 `json:"sdpMLineIndex"`
+	Session       string  `json:"session,omitempty"`
+	Instance      string  `json:"instance,omitempty"`
+}
+
+// PeersPayload is the payload of a peer_list.
+type PeersPayload struct {
+	Peers []string `json:"peers"`
+}
+
+// ErrorPayload is the payload of an error message.
+type ErrorPayload struct {
+	Code     string `json:"code"`
+	TargetID string `json:"target_id,omitempty"`
+	Message  string `json:"message,omitempty"`
+}
+
+// ICEServer is one STUN or TURN server, as in the W3C's RTCIceServer.
+type ICEServer struct {
+	// URLs are stun:, stuns:, turn: or turns: URLs (RFC 7064, RFC 7065).
+	URLs       []string `json:"urls"`
+	Username   string   `json:"username,omitempty"`
+	Credential string   `json:"credential,omitempty"`
+}
+
+// UnmarshalJSON accepts a single string for urls too, as the W3C's dictionary allows.
+func (s *ICEServer) UnmarshalJSON(b []byte) error {
+	var raw struct {
+		URLs       json.RawMessage `json:"urls"`
+		Username   string          `json:"username"`
+		Credential string          `json:"credential"`
+	}
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return fmt.Errorf("ICE server: %w", err)
+	}
+	var urls []string
+	var one string
+	if err := json.Unmarshal(raw.URLs, &one); err == nil && one != "" {
+		urls = []string{one}
+	} else if err := json.Unmarshal(raw.URLs, &urls); err != nil {
+		return fmt.Errorf("ICE server: urls must be a string or a list of strings")
+	}
+	*s = ICEServer{URLs: urls, Username: raw.Username, Credential: raw.Credential}
+	return nil
+}
+
+// CloseReplaced is the WebSocket close code (RFC 6455 section 7.4.2, private range) for a connection
+// that ends because its peer has connected anew.
+const CloseReplaced = 4001
+
+// ParseMessage reads one signaling message: a single JSON object of valid UTF-8 with a non-empty string
+// type; peer_id and target_id are strings or null if present. Unknown keys are ignored. The payload
+// is a view of b's value, not a decoded one.
+//
+// It is stricter than encoding/json on purpose. That package takes the last of duplicate keys and
+// matches names in any case, other readers take the first and match exactly: with it, a sender could
+// show the server one peer_id and the receiver of the same bytes another.
+func ParseMessage(b []byte) (Message, error) {
+	var m Message
+	if !utf8.Valid(b) {
+		return m, errors.New("not valid UTF-8")
+	}
+	var whole json.RawMessage
+	if err := json.Unmarshal(b, &whole); err != nil {
+		return m, fmt.Errorf("not JSON: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(whole))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return m, errors.New("not a JSON object")
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return m, fmt.Errorf("not JSON: %w", err)
+		}
+		key, _ := t.(string)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return m, fmt.Errorf("not JSON: %w", err)
+		}
+		if err := m.set(key, value, seen); err != nil {
+			return m, err
+		}
+	}
+	if m.Type == "" {
+		return m, errors.New("type: missing or empty")
+	}
+	return m, nil
+}
+
+// set takes over one key of the message object.
+func (m *Message) set(key string, value json.RawMessage, seen map[string]bool) error {
+	var field *string
+	switch key {
+	case "type":
+		field = &m.Type
+	case "peer_id":
+		field = &m.PeerID
+	case "target_id":
+		field = &m.TargetID
+	case "payload":
+	default:
+		return nil
+	}
+	if seen[key] {
+		return fmt.Errorf("%s: given twice", key)
+	}
+	seen[key] = true
+	if field == nil {
+		m.Payload = value
+		return nil
+	}
+	if err := json.Unmarshal(value, field); err != nil {
+		return fmt.Errorf("%s: not a string", key)
+	}
+	return nil
+}

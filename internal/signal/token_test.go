@@ -1,0 +1,133 @@
+package signal
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseToken(t *testing.T) {
+	for _, c := range []struct{ name, body, err string }{
+		{"complete", `{"token":"t","peer_id":"agent-001","role":"agent","more":1}`, ""},
+		{"no token", `{"peer_id":"a","role":"agent"}`, "token: missing or empty"},
+		{"empty peer id", `{"token":"t","peer_id":"","role":"agent"}`, "peer_id: missing or empty"},
+		{"null role", `{"token":"t","peer_id":"a","role":null}`, "role: missing or empty"},
+		{"number as peer id", `{"token":"t","peer_id":1,"role":"agent"}`, "peer_id: not a string"},
+		{"a page", `<html>`, "not a JSON object"},
+		{"a list", `[]`, "not a JSON object"},
+		{"nothing", ``, "not a JSON object"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := parseToken([]byte(c.body))
+			if c.err == "" {
+				if err != nil || got != (token{"t", "agent-001", "agent"}) {
+					t.Fatalf("parseToken = %+v, %v", got, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Fatalf("error %v, want one with %q", err, c.err)
+			}
+		})
+	}
+}
+
+func FuzzParseToken(f *testing.F) {
+	f.Add([]byte(`{"token":"t","peer_id":"agent-001","role":"agent"}`))
+	f.Add([]byte(`{"token":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := parseToken(b)
+		if err == nil && (got.Token == "" || got.PeerID == "" || got.Role == "") {
+			t.Fatalf("accepted %q as %+v", b, got)
+		}
+	})
+}
+
+func TestConfigURL(t *testing.T) {
+	for _, c := range []struct{ token, want string }{
+		{"http://localhost:8080/api/token", "http://localhost:8080/api/config"},
+		{"https://x.org/mesh/api/token?k=1#f", "https://x.org/mesh/api/config"},
+		{"http://x/token", "http://x/config"},
+		{"http://x/api/token/", "http://x/api/config"},
+		{"http://x/api/login", ""},
+		{"http://x", ""},
+		{"http://x/api/mytoken", ""},
+		{"http://\x7f", ""},
+	} {
+		u, err := configURL(c.token)
+		if (err == nil) != (c.want != "") || err == nil && u.String() != c.want {
+			t.Errorf("configURL(%q) = %v, %v, want %q", c.token, u, err, c.want)
+		}
+	}
+}
+
+func TestParseICEServers(t *testing.T) {
+	servers, dropped, err := parseICEServers([]byte(`{"iceServers":[
+		{"urls":"stun:a:3478"},
+		{"urls":["turn:b","turns:b"],"username":"1:mesh","credential":"p"},
+		{"urls":["turn:c"]},
+		{"urls":["http://d"]},
+		{"urls":["stun:"]},
+		{"urls":[]},
+		{"urls":7},
+		{},
+		null,
+		7
+	]}`))
+	if err != nil || len(servers) != 2 || len(dropped) != 8 {
+		t.Fatalf("%d servers, dropped %q, %v; want 2 and 8", len(servers), dropped, err)
+	}
+	if servers[0].URLs[0] != "stun:a:3478" || servers[1].Credential != "p" || len(servers[1].URLs) != 2 {
+		t.Fatalf("servers %+v", servers)
+	}
+	if servers, _, err := parseICEServers([]byte(`{}`)); err != nil || len(servers) != 0 {
+		t.Fatalf("no list: %v, %v", servers, err)
+	}
+	if _, _, err := parseICEServers([]byte(`{"iceServers":{}}`)); err == nil {
+		t.Fatal("an object was taken for a list")
+	}
+}
+
+func FuzzParseICEServers(f *testing.F) {
+	f.Add([]byte(`{"iceServers":[{"urls":"stun:a"},{"urls":["turn:b"],"username":"9:m","credential":"p"}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		servers, _, err := parseICEServers(b)
+		if err != nil {
+			return
+		}
+		for _, s := range servers {
+			if err := s.Check(); err != nil {
+				t.Fatalf("unusable server %+v: %v", s, err)
+			}
+		}
+		if d := refreshIn(servers, time.Unix(1_700_000_000, 0)); d < 0 {
+			t.Fatalf("refresh in %v", d)
+		}
+	})
+}
+
+func TestRefreshIn(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	user := func(names ...string) (servers []ICEServer) {
+		for _, n := range names {
+			servers = append(servers, ICEServer{Username: n})
+		}
+		return servers
+	}
+	for _, c := range []struct {
+		name    string
+		servers []ICEServer
+		want    time.Duration
+	}{
+		{"none", nil, 0},
+		{"fixed credentials", user("bob", "", "bob:7", "12"), 0},
+		{"one", user("1700000400:mesh"), 300 * time.Second},
+		{"the first counts", user("1700086400:mesh", "1700000400:mesh"), 300 * time.Second},
+		{"expired already", user("1600000000:mesh"), 1},
+		{"absurd", user("9223372036854775807:mesh"), 0},
+	} {
+		if got := refreshIn(c.servers, now); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

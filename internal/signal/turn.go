@@ -1,0 +1,19 @@
+package signal
+
+import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
+	"strconv"
+	"time"
+)
+
+// TURNCredentials makes the ephemeral credentials that a TURN server accepts
+// until expiry when it shares the secret, as coturn does with use-auth-secret:
+// the user is "<unix expiry>:mesh", the password the base64 of its HMAC-SHA1.
+func TURNCredentials(secret string, expiry time.Time) (user, password string) {
+	user = strconv.FormatInt(expiry.Unix(), 10) + ":mesh"
+	mac := hmac.New(sha1.New, []byte(secret))
+	mac.Write([]byte(user)) // a hash never fails to write
+	return user, base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}

@@ -1,0 +1,38 @@
+package sock
+
+import (
+	"context"
+	"net"
+	"syscall"
+)
+
+// maxPath is the size of sun_path (108) less the NUL that ends it.
+const maxPath = 107
+
+// listenPrivate binds and listens. On Linux bind gives the file the mode of the socket's own inode less
+// the umask, so setting the mode of the descriptor first makes a file that never had a wider one.
+// Rejected: changing the umask (it belongs to the whole process, and other goroutines create files),
+// chmod by path afterwards (too late, and follows what the path has become), binding in a private
+// directory and renaming (the path gets longer, and rename replaces what is there).
+func listenPrivate(path string) (*net.UnixListener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var modeErr error
+		if err := c.Control(func(fd uintptr) { modeErr = syscall.Fchmod(int(fd), 0o600) }); err != nil {
+			return err
+		}
+		return modeErr
+	}}
+	ln, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.UnixListener), nil
+}
+
+func peerUID(fd int) (int, error) {
+	cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Uid), nil
+}

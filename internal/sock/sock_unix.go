@@ -1,0 +1,277 @@
+//go:build linux || darwin
+
+package sock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	dirPrefix = "mesh-"
+	// nameRoom is what TempDir leaves of the path limit for the name of a socket in it.
+	nameRoom = 16
+	// lockWait bounds how long Listen waits for another Listen in the same directory. Each holds the
+	// lock for well under a millisecond.
+	lockWait = time.Second
+	// probeWait bounds how long a leftover is asked for signs of life.
+	probeWait = time.Second
+)
+
+// TempDir makes a new directory that only this user can enter (mode 0700) and returns its absolute
+// path, short enough for a socket with a name of up to 16 bytes in it. It is made in $XDG_RUNTIME_DIR
+// if that is a directory of this user that nobody else can write to, else in [os.TempDir]. The caller
+// removes it.
+func TempDir() (string, error) {
+	var errs []error
+	for _, parent := range []string{runtimeDir(), os.TempDir()} {
+		if parent == "" {
+			continue
+		}
+		dir, err := tempDirIn(parent)
+		if err == nil {
+			return dir, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", fmt.Errorf("no private directory for a socket (set XDG_RUNTIME_DIR or TMPDIR to a short, writable one): %w",
+		errors.Join(errs...))
+}
+
+func tempDirIn(parent string) (string, error) {
+	parent, err := filepath.Abs(parent)
+	if err != nil {
+		return "", err
+	}
+	const digits = len("4294967295") // the longest suffix of os.MkdirTemp
+	if n := len(parent) + len("/"+dirPrefix) + digits + len("/") + nameRoom; n > maxPath {
+		return "", pathError(parent, fmt.Errorf("%w: a socket in it needs %d bytes and %d are allowed", ErrPath, n, maxPath))
+	}
+	dir, err := os.MkdirTemp(parent, dirPrefix)
+	if err != nil {
+		return "", err
+	}
+	// MkdirTemp asks for 0700, of which an unusual umask may have left less.
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	return dir, nil
+}
+
+// runtimeDir returns $XDG_RUNTIME_DIR, or "" if it is not what the XDG base directory specification
+// asks for. Under sudo, for example, it often names the directory of the user who called sudo.
+func runtimeDir() string {
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if !filepath.IsAbs(dir) {
+		return ""
+	}
+	fi, err := os.Stat(dir)
+	if err != nil || !fi.IsDir() || owner(fi) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0 {
+		return ""
+	}
+	return dir
+}
+
+// Listen listens on a Unix socket at path, which has mode 0600 from the first moment that anybody can
+// connect to it. The umask, which belongs to the whole process, is neither needed nor changed.
+//
+// A socket that an earlier process left at path is removed, but only if it is this user's and nobody
+// listens on it: otherwise the error wraps [ErrOwner] or [ErrInUse]. To find out, Listen connects to it
+// and hangs up, so a listener must take a connection that says nothing in good part. Anything but a
+// socket is left alone ([ErrNotSocket]). Listens of several processes in one directory take turns, so
+// that of two that find the same leftover exactly one gets the path.
+//
+// Closing the listener removes the socket file unless another one has taken its place. Accept does not
+// look at who connects: call [CheckPeer].
+func Listen(path string) (net.Listener, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path) // the working directory may have changed by the time of Close
+	if err != nil {
+		return nil, pathError(path, err)
+	}
+	unlock, err := lockDir(filepath.Dir(path))
+	if err != nil {
+		return nil, pathError(path, err)
+	}
+	defer unlock()
+	if err := removeLeftover(path); err != nil {
+		return nil, pathError(path, err)
+	}
+	ln, err := listenPrivate(path)
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // it would remove whatever has the name by then
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	l := &listener{UnixListener: ln, path: abs, file: fi}
+	if mode := fi.Mode().Perm(); mode != 0o600 {
+		err := fmt.Errorf("its mode is %#o and not 0600: does the file system keep modes?", mode)
+		return nil, pathError(path, errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+// listener removes its own socket file, and no other, when it is closed.
+type listener struct {
+	*net.UnixListener
+	path string
+	file os.FileInfo
+	once sync.Once
+	err  error
+}
+
+// Close may be called more than once and from several goroutines.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		// The file goes first: while the socket is open its inode number cannot be given to
+		// another file, so the comparison cannot be fooled.
+		var err error
+		if fi, e := os.Lstat(l.path); e == nil && os.SameFile(fi, l.file) {
+			err = os.Remove(l.path)
+		}
+		l.err = errors.Join(err, l.UnixListener.Close())
+	})
+	return l.err
+}
+
+// lockDir makes the Listens in one directory take turns. Looking at a leftover, removing it and binding
+// anew are separate steps, and a socket that is bound and does not listen yet looks like a leftover.
+// The lock is on the directory itself, so that no lock file stays behind. Where the directory cannot be
+// opened or its file system has no such locks (NFS), Listen goes on without.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return func() {}, nil
+	}
+	deadline := time.Now().Add(lockWait)
+	for {
+		// Never a blocking lock: in a shared directory any user can hold it for ever.
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return func() { _ = f.Close() }, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("another process has locked %s for over %v", dir, lockWait), f.Close())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// removeLeftover removes a socket of ours on which nobody listens.
+func removeLeftover(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkFile(fi); err != nil {
+		return err
+	}
+	live, err := listening(path)
+	if err != nil {
+		return err
+	}
+	if live {
+		return ErrInUse
+	}
+	return os.Remove(path)
+}
+
+// checkFile reports whether a file is a socket of this user.
+func checkFile(fi os.FileInfo) error {
+	if fi.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%w (its mode is %v)", ErrNotSocket, fi.Mode())
+	}
+	if uid := owner(fi); uid != os.Geteuid() {
+		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrOwner, uid, os.Geteuid())
+	}
+	return nil
+}
+
+// listening reports whether somebody listens on the socket at path.
+func listening(path string) (bool, error) {
+	conn, err := net.DialTimeout("unix", path, probeWait)
+	switch {
+	case err == nil:
+		return true, conn.Close()
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		// macOS also refuses when the backlog is full: there a flooded listener looks like a leftover.
+		return false, nil
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return true, nil // a listener whose backlog is full
+	default:
+		return false, err
+	}
+}
+
+// Dial makes one attempt to connect to the Unix socket at path. The socket must be this user's
+// ([ErrOwner]) and so must the process that listens on it ([ErrPeer]); a symbolic link is followed. It
+// ends early with ctx. A socket that is not there yet is [fs.ErrNotExist], one that nobody listens on
+// is [syscall.ECONNREFUSED].
+func Dial(ctx context.Context, path string) (net.Conn, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(fi); err != nil {
+		return nil, pathError(path, err)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckPeer(conn); err != nil {
+		return nil, pathError(path, errors.Join(err, conn.Close()))
+	}
+	return conn, nil
+}
+
+// CheckPeer reports whether the process on the other end of a Unix socket runs as the same user as
+// this one, by the credentials that the kernel recorded when the other end connected or listened
+// (SO_PEERCRED on Linux, LOCAL_PEERCRED on macOS). If not the error wraps [ErrPeer]; for a connection
+// that is not a Unix socket it wraps [ErrUnsupported].
+func CheckPeer(c net.Conn) error {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("%w: a %T has no peer credentials", ErrUnsupported, c)
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("peer credentials: %w", err)
+	}
+	var uid int
+	var credErr error
+	if err := raw.Control(func(fd uintptr) { uid, credErr = peerUID(int(fd)) }); err != nil {
+		return fmt.Errorf("peer credentials: %w", err)
+	}
+	if credErr != nil {
+		return fmt.Errorf("peer credentials: %w", os.NewSyscallError("getsockopt", credErr))
+	}
+	if uid != os.Geteuid() {
+		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+	}
+	return nil
+}
+
+func owner(fi os.FileInfo) int {
+	return int(fi.Sys().(*syscall.Stat_t).Uid)
+}

@@ -1,0 +1,423 @@
+//go:build linux || darwin
+
+package sock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
+)
+
+// shortDir is t.TempDir with a name that leaves room for a socket: macOS puts t.TempDir deep inside
+// /var/folders.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "sock-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func listen(t *testing.T, path string) net.Listener {
+	t.Helper()
+	ln, err := sock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// leftover makes what a killed process leaves: a socket file on which nobody listens.
+func leftover(t *testing.T, path string) {
+	t.Helper()
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exchange dials path and passes a byte each way.
+func exchange(t *testing.T, ln net.Listener, path string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	client, err := sock.Dial(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if err := sock.CheckPeer(server); err != nil {
+		t.Errorf("CheckPeer of a client of our own: %v", err)
+	}
+	for _, c := range [][2]net.Conn{{client, server}, {server, client}} {
+		if _, err := c[0].Write([]byte{'x'}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c[1].Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestListen(t *testing.T) {
+	tests := []struct {
+		name    string
+		prepare func(t *testing.T, path string)
+		want    error // nil: the path is free or becomes free
+	}{
+		{"nothing there", func(*testing.T, string) {}, nil},
+		{"leftover", leftover, nil},
+		{"live listener", func(t *testing.T, path string) { listen(t, path) }, sock.ErrInUse},
+		{"live listener with a full backlog", fullListener, sock.ErrInUse},
+		{"regular file", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, sock.ErrNotSocket},
+		{"directory", func(t *testing.T, path string) {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, sock.ErrNotSocket},
+		{"symbolic link to a leftover", func(t *testing.T, path string) {
+			leftover(t, path+"2")
+			if err := os.Symlink(path+"2", path); err != nil {
+				t.Fatal(err)
+			}
+		}, sock.ErrNotSocket},
+		{"dangling symbolic link", func(t *testing.T, path string) {
+			if err := os.Symlink(path+"2", path); err != nil {
+				t.Fatal(err)
+			}
+		}, sock.ErrNotSocket},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(shortDir(t), "s")
+			tt.prepare(t, path)
+			before, _ := os.Lstat(path)
+			ln, err := sock.Listen(path)
+			if tt.want == nil {
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				exchange(t, ln, path)
+				return
+			}
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Listen = %v, want %v with the path", err, tt.want)
+			}
+			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+				t.Errorf("what was there is gone: %v", err)
+			}
+		})
+	}
+	t.Run("no such directory", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "no", "s")
+		if _, err := sock.Listen(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+			t.Errorf("Listen = %v, want ErrNotExist with the path", err)
+		}
+	})
+}
+
+// fullListener listens on path and takes connections until the kernel has no room for more.
+func fullListener(t *testing.T, path string) {
+	t.Helper()
+	if _, err := os.Stat("/proc/self"); err != nil {
+		t.Skip("only Linux tells a full backlog from a leftover") // holds on macOS, where this cannot work
+	}
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		conn, err := net.Dial("unix", path)
+		if errors.Is(err, syscall.EAGAIN) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatal("the backlog never fills")
+}
+
+// The umask that hides nothing must not widen the socket.
+func TestListenMode(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	old := syscall.Umask(0) // no test of this package runs in parallel
+	ln, err := sock.Listen(path)
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if fi, err := os.Lstat(path); err != nil || fi.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("mode %v, %v, want 0600", fi.Mode(), err)
+	}
+}
+
+// Of several processes that find the same leftover, exactly one gets the path, and it keeps it.
+func TestListenRace(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	for round := range 50 {
+		leftover(t, path)
+		listeners := make([]net.Listener, 4)
+		errs := make([]error, len(listeners))
+		var wg sync.WaitGroup
+		for i := range listeners {
+			wg.Go(func() { listeners[i], errs[i] = sock.Listen(path) })
+		}
+		wg.Wait()
+		var winner net.Listener
+		for i, ln := range listeners {
+			switch {
+			case errs[i] == nil && winner == nil:
+				winner = ln
+			case errs[i] == nil:
+				t.Fatalf("round %d: two listeners on one path", round)
+			case !errors.Is(errs[i], sock.ErrInUse):
+				t.Fatalf("round %d: %v", round, errs[i])
+			}
+		}
+		if winner == nil {
+			t.Fatalf("round %d: no listener", round)
+		}
+		conn, err := sock.Dial(t.Context(), path)
+		if err != nil {
+			t.Fatalf("round %d: the winner cannot be reached: %v", round, err)
+		}
+		if err := errors.Join(conn.Close(), winner.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestListenLockedDirectory(t *testing.T) {
+	dir := shortDir(t)
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sock.Listen(filepath.Join(dir, "s")); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("Listen = %v, want an error that names the locked directory", err)
+	}
+}
+
+func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
+	t.Run("its own", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		ln := listen(t, path)
+		if err := errors.Join(ln.Close(), ln.Close()); err != nil {
+			t.Error(err)
+		}
+		if exists(t, path) {
+			t.Error("the socket is still there")
+		}
+	})
+	t.Run("removed already", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		ln := listen(t, path)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("replaced", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		old := listen(t, path)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		ln := listen(t, path)
+		if err := old.Close(); err != nil {
+			t.Error(err)
+		}
+		exchange(t, ln, path)
+	})
+	t.Run("after a change of directory", func(t *testing.T) {
+		dir := shortDir(t)
+		t.Chdir(dir)
+		ln := listen(t, "s")
+		t.Chdir("/")
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
+		if exists(t, filepath.Join(dir, "s")) {
+			t.Error("the socket is still there")
+		}
+	})
+}
+
+func TestDial(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("nothing there: %v, want ErrNotExist with the path", err)
+	}
+	leftover(t, path)
+	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), path) {
+		t.Errorf("leftover: %v, want ECONNREFUSED with the path", err)
+	}
+	file := path + "2"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sock.Dial(t.Context(), file); !errors.Is(err, sock.ErrNotSocket) {
+		t.Errorf("regular file: %v, want ErrNotSocket", err)
+	}
+	ln := listen(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := sock.Dial(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v, want Canceled", err)
+	}
+	link := path + "3"
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, ln, link)
+}
+
+func TestCheckPeerNeedsAUnixSocket(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if err := sock.CheckPeer(a); !errors.Is(err, sock.ErrUnsupported) {
+		t.Errorf("net.Pipe: %v, want ErrUnsupported", err)
+	}
+}
+
+func TestTempDir(t *testing.T) {
+	mkdir := func(t *testing.T, mode os.FileMode) string {
+		dir := filepath.Join(shortDir(t), "d")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	tests := []struct {
+		name    string
+		runtime func(t *testing.T) string
+		used    bool
+	}{
+		{"unset", func(*testing.T) string { return "" }, false},
+		{"private", func(t *testing.T) string { return mkdir(t, 0o700) }, true},
+		{"others may write", func(t *testing.T) string { return mkdir(t, 0o777) }, false},
+		{"missing", func(t *testing.T) string { return filepath.Join(shortDir(t), "no") }, false},
+		{"relative", func(*testing.T) string { return "." }, false},
+		{"too long", func(t *testing.T) string {
+			dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			runtime, tmp := tt.runtime(t), shortDir(t)
+			t.Setenv("XDG_RUNTIME_DIR", runtime)
+			t.Setenv("TMPDIR", tmp)
+			parent := tmp
+			if tt.used {
+				parent = runtime
+			}
+			for _, umask := range []int{0, 0o77, 0o377} {
+				old := syscall.Umask(umask)
+				dir, err := sock.TempDir()
+				syscall.Umask(old)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if filepath.Dir(dir) != parent {
+					t.Errorf("made %s, want it in %s", dir, parent)
+				}
+				if fi, err := os.Lstat(dir); err != nil || fi.Mode() != fs.ModeDir|0o700 {
+					t.Errorf("mode %v, %v, want 0700", fi.Mode(), err)
+				}
+				if err := sock.CheckPath(filepath.Join(dir, strings.Repeat("s", 16))); err != nil {
+					t.Errorf("no room for a socket: %v", err)
+				}
+			}
+		})
+	}
+	t.Run("nowhere", func(t *testing.T) {
+		missing := filepath.Join(shortDir(t), "no")
+		t.Setenv("XDG_RUNTIME_DIR", "")
+		t.Setenv("TMPDIR", missing)
+		if dir, err := sock.TempDir(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
+			t.Errorf("TempDir = %q, %v, want ErrNotExist and what to set", dir, err)
+		}
+		t.Setenv("TMPDIR", "/"+strings.Repeat("x", 100))
+		if dir, err := sock.TempDir(); !errors.Is(err, sock.ErrPath) {
+			t.Errorf("TempDir = %q, %v, want ErrPath", dir, err)
+		}
+	})
+}
+
+func ExampleListen() {
+	dir, err := sock.TempDir()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "s")
+	ln, err := sock.Listen(path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer ln.Close()
+	_, err = sock.Listen(path)
+	fmt.Println(errors.Is(err, sock.ErrInUse))
+	// Output: true
+}

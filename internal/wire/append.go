@@ -1,0 +1,122 @@
+package wire
+
+import "bytes"
+
+// The Append functions add one whole line, newline included, to dst and return it, as append does. They
+// trust what they are given: msg must have come from a parser of this package or be known to be one JSON
+// object. They never fail, and never write a second line, whatever they are given.
+
+// AppendSend appends a send command.
+func AppendSend(dst []byte, peer string, msg []byte) []byte {
+	dst = AppendString(append(appendType(dst, TypeSend), `{"target_peer":`...), peer)
+	dst = appendOneLine(append(dst, `,"message":`...), msg)
+	return append(dst, "}}\n"...)
+}
+
+// AppendBroadcast appends a broadcast command to all peers but those in except.
+func AppendBroadcast(dst []byte, msg []byte, except []string) []byte {
+	dst = append(appendType(dst, TypeBroadcast), '{')
+	if len(except) > 0 {
+		dst = append(appendStrings(append(dst, `"except":`...), except), ',')
+	}
+	dst = appendOneLine(append(dst, `"message":`...), msg)
+	return append(dst, "}}\n"...)
+}
+
+// AppendListPeers appends a list_peers command.
+func AppendListPeers(dst []byte) []byte { return append(appendType(dst, TypeListPeers), "{}}\n"...) }
+
+// AppendConnect appends a connect command.
+func AppendConnect(dst []byte, peer string) []byte {
+	return appendPeer(dst, TypeConnect, `{"target_peer_id":`, peer)
+}
+
+// AppendCancelCommand appends a cancel command: the agent gave up a request to the peer.
+func AppendCancelCommand(dst []byte, peer, requestID string) []byte {
+	return appendCancel(dst, `{"target_peer":`, peer, requestID)
+}
+
+// AppendCancelEvent appends a cancel event: the peer gave up its request to the agent.
+func AppendCancelEvent(dst []byte, from, requestID string) []byte {
+	return appendCancel(dst, `{"from_peer":`, from, requestID)
+}
+
+func appendCancel(dst []byte, peerField, peer, requestID string) []byte {
+	dst = AppendString(append(appendType(dst, TypeCancel), peerField...), peer)
+	dst = AppendString(append(dst, `,"request_id":`...), requestID)
+	return append(dst, "}}\n"...)
+}
+
+// AppendMessage appends a message event.
+func AppendMessage(dst []byte, from string, msg []byte) []byte {
+	dst = AppendString(append(appendType(dst, TypeMessage), `{"from_peer":`...), from)
+	dst = appendOneLine(append(dst, `,"message":`...), msg)
+	return append(dst, "}}\n"...)
+}
+
+// AppendPeerConnected appends a peer_connected event.
+func AppendPeerConnected(dst []byte, peer string) []byte {
+	return appendPeer(dst, TypePeerConnected, `{"peer_id":`, peer)
+}
+
+// AppendPeerDisconnected appends a peer_disconnected event.
+func AppendPeerDisconnected(dst []byte, peer string) []byte {
+	return appendPeer(dst, TypePeerDisconnected, `{"peer_id":`, peer)
+}
+
+// AppendPeerList appends a peer_list event.
+func AppendPeerList(dst []byte, peers []string) []byte {
+	dst = appendStrings(append(appendType(dst, TypePeerList), `{"peers":`...), peers)
+	return append(dst, "}}\n"...)
+}
+
+// AppendPause appends a pause, command or event: new messages for the peer wait, and, if all is set,
+// replies too.
+func AppendPause(dst []byte, peer string, all bool) []byte {
+	dst = AppendString(append(appendType(dst, TypePause), `{"peer_id":`...), peer)
+	if all {
+		dst = append(dst, `,"all":true`...)
+	}
+	return append(dst, "}}\n"...)
+}
+
+// AppendResume appends a resume, command or event.
+func AppendResume(dst []byte, peer string) []byte {
+	return appendPeer(dst, TypeResume, `{"peer_id":`, peer)
+}
+
+// AppendDrain appends a drain command.
+func AppendDrain(dst []byte) []byte { return append(appendType(dst, TypeDrain), "{}}\n"...) }
+
+// AppendDrained appends a drained event.
+func AppendDrained(dst []byte) []byte { return append(appendType(dst, TypeDrained), "{}}\n"...) }
+
+// appendType appends a line up to its payload, which the caller appends with "}\n" behind it.
+func appendType(dst []byte, t Type) []byte {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, t.String()...)
+	return append(dst, `","payload":`...)
+}
+
+func appendPeer(dst []byte, t Type, peerField, peer string) []byte {
+	dst = AppendString(append(appendType(dst, t), peerField...), peer)
+	return append(dst, "}}\n"...)
+}
+
+// appendOneLine appends msg with CR and LF replaced by spaces. Valid JSON has them only between tokens,
+// where they mean the same; left alone they would let a message forge lines.
+func appendOneLine(dst, msg []byte) []byte {
+	start := len(dst)
+	dst = append(dst, msg...)
+	for _, c := range [...]byte{'\n', '\r'} {
+		for rest := dst[start:]; ; {
+			n := bytes.IndexByte(rest, c)
+			if n < 0 {
+				break
+			}
+			rest[n] = ' '
+			rest = rest[n+1:]
+		}
+	}
+	return dst
+}

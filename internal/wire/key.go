@@ -1,0 +1,101 @@
+package wire
+
+// key is a member name that the parsers know; every other name is keyOther and its value is ignored.
+type key uint8
+
+const (
+	keyOther key = iota
+	// The first ones are members of the payload of a frequent line: parsing one keeps them in an array.
+	keyTargetPeer
+	keyTargetPeerID
+	keyFromPeer
+	keyPeerID
+	keyMessage
+	keyRequestID
+	keyAll
+	keyExcept
+	keyType
+	keyPayload
+	keySourceAgent
+	keyTargetAgent
+	keyProtocol
+	keyMaxMessage
+	keyFeatures
+	keyToken
+	keyState
+	keyError
+	keyCode
+	keyCommand
+	keyPeers
+	keyCount
+)
+
+func (k key) String() string {
+	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
+		"message", "request_id", "all", "except", "type", "payload", "source_agent", "target_agent",
+		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers"}[k]
+}
+
+// keySet is a set of keys. Which names count, for meaning and for duplicates, differs from object to
+// object: a message may well have two `peer_id`, which are its own business.
+type keySet uint32
+
+func (s keySet) has(k key) bool { return s>>k&1 != 0 }
+
+// lookup returns the key that a string's contents spell. One written with escapes ("\u0074ype") counts
+// as what it spells: to take it for another name would let a duplicate through.
+func lookup(raw []byte, escaped bool) key {
+	if !escaped {
+		return lookupText(raw)
+	}
+	var buf [64]byte
+	return lookupText(appendUnescaped(buf[:0], raw))
+}
+
+func lookupText(name []byte) key {
+	switch string(name) {
+	case "type":
+		return keyType
+	case "payload":
+		return keyPayload
+	case "request_id":
+		return keyRequestID
+	case "source_agent":
+		return keySourceAgent
+	case "target_agent":
+		return keyTargetAgent
+	case "target_peer":
+		return keyTargetPeer
+	case "target_peer_id":
+		return keyTargetPeerID
+	case "from_peer":
+		return keyFromPeer
+	case "peer_id":
+		return keyPeerID
+	case "message":
+		return keyMessage
+	case "all":
+		return keyAll
+	case "except":
+		return keyExcept
+	case "protocol":
+		return keyProtocol
+	case "max_message":
+		return keyMaxMessage
+	case "features":
+		return keyFeatures
+	case "token":
+		return keyToken
+	case "state":
+		return keyState
+	case "error":
+		return keyError
+	case "code":
+		return keyCode
+	case "command":
+		return keyCommand
+	case "peers":
+		return keyPeers
+	}
+	return keyOther
+}

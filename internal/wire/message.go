@@ -1,0 +1,126 @@
+package wire
+
+// Message is one parsed mesh message. Its fields are views into the bytes it was parsed from, except
+// that strings with escapes are decoded into memory of their own. An absent field is nil, an empty
+// string is not.
+type Message struct {
+	Raw         []byte // the whole object
+	Type        []byte
+	RequestID   []byte
+	SourceAgent []byte
+	TargetAgent []byte
+	Payload     []byte // JSON text
+}
+
+// ParseMessage reads b, which must be exactly one JSON object in valid UTF-8 within lim, with a string
+// `type`; `request_id`, `source_agent` and `target_agent` must be strings if present, and none of these
+// or `payload` may be there twice. White space around the object is allowed and not part of m.Raw.
+//
+// The error is an [*Error] (malformed, invalid_field, too_large or too_deep). After one, m holds what
+// was read before it. m refers to b.
+func ParseMessage(b []byte, lim Limits, m *Message) error {
+	*m = Message{}
+	lim = lim.withDefaults()
+	s := scanner{b: b, limit: lim.MaxDepth}
+	if s.peek() != '{' {
+		s.unexpected("a JSON object")
+		return s.err
+	}
+	bad := s.message(m, lim)
+	s.end()
+	return firstError(s.err, bad)
+}
+
+const messageKeys = keySet(1<<keyType | 1<<keyPayload | 1<<keyRequestID | 1<<keySourceAgent | 1<<keyTargetAgent)
+
+// message reads the object at the cursor into m. What makes it no message although it is JSON is
+// returned, not kept in s.err: it matters only if the line turns out to be one that has a message.
+func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
+	start, outerLimit := s.i, s.limit
+	s.outer, s.limit = s.depth, s.depth+lim.MaxDepth
+	var seen keySet
+	s.open()
+	for s.next() {
+		k := s.key
+		if !messageKeys.has(k) {
+			s.skip()
+			continue
+		}
+		if seen.has(k) && bad == nil {
+			bad = problem(CodeInvalidField, s.path(k), "present twice", s.i)
+		}
+		seen |= 1 << k
+		v := s.value()
+		if k == keyPayload {
+			m.Payload = s.raw(v)
+			continue
+		}
+		if v.kind != '"' {
+			if s.err == nil && bad == nil {
+				bad = problem(CodeInvalidField, s.path(k), "want a string", v.start)
+			}
+			continue
+		}
+		switch k {
+		case keyType:
+			m.Type = s.text(v)
+		case keyRequestID:
+			m.RequestID = s.text(v)
+		case keySourceAgent:
+			m.SourceAgent = s.text(v)
+		case keyTargetAgent:
+			m.TargetAgent = s.text(v)
+		}
+	}
+	s.outer, s.limit = 0, outerLimit
+	if s.err != nil {
+		return nil
+	}
+	m.Raw = s.b[start:s.i:s.i]
+	switch {
+	case len(m.Raw) > lim.MaxMessage:
+		return tooLarge(s.where, "message", len(m.Raw), lim.MaxMessage)
+	case bad == nil && !seen.has(keyType):
+		return problem(CodeInvalidField, s.path(keyType), "missing", start)
+	}
+	return bad
+}
+
+// path names a member of the object being walked.
+func (s *scanner) path(k key) string {
+	if s.where == "" {
+		return k.String()
+	}
+	return s.where + "." + k.String()
+}
+
+// MessageFields are the fields of a message to encode.
+type MessageFields struct {
+	Type        string
+	RequestID   string // left out if empty, like the next two
+	SourceAgent string
+	TargetAgent string
+	Payload     []byte // JSON text; left out if nil
+}
+
+// AppendMessageFields appends f as a JSON object, without newline. It does not check the payload.
+func AppendMessageFields(dst []byte, f MessageFields) []byte {
+	dst = append(dst, `{"type":`...)
+	dst = AppendString(dst, f.Type)
+	dst = appendOptional(dst, `,"request_id":`, f.RequestID)
+	dst = appendOptional(dst, `,"source_agent":`, f.SourceAgent)
+	dst = appendOptional(dst, `,"target_agent":`, f.TargetAgent)
+	if f.Payload != nil {
+		dst = append(dst, `,"payload":`...)
+		dst = append(dst, f.Payload...)
+	}
+	return append(dst, '}')
+}
+
+// appendOptional appends prefix and s as a JSON string, or nothing if s is empty.
+func appendOptional(dst []byte, prefix, s string) []byte {
+	if s == "" {
+		return dst
+	}
+	return AppendString(append(dst, prefix...), s)
+}

@@ -1,0 +1,217 @@
+package wire
+
+import "strconv"
+
+// Optional features of a link, as named in hello and ready. A party uses one only if both named it.
+const (
+	FeatureError  = "error"  // `error` and `signaling` events
+	FeatureFlow   = "flow"   // `pause` and `resume`
+	FeatureCancel = "cancel" // `cancel`
+	FeatureDrain  = "drain"  // `drain` and `drained`
+)
+
+// Hello is the payload of hello and of ready.
+type Hello struct {
+	Protocol   int      `json:"protocol"`
+	Features   []string `json:"features"`
+	MaxMessage int      `json:"max_message"`     // bytes of the longest message its sender takes
+	Token      string   `json:"token,omitempty"` // hello only: proves that the sidecar's parent dialled
+}
+
+// Signaling is the payload of a signaling event.
+type Signaling struct {
+	State  string `json:"state"`             // connecting, connected or refused
+	PeerID string `json:"peer_id,omitempty"` // known after the first token exchange
+	Error  string `json:"error,omitempty"`
+}
+
+// ErrorEvent is the payload of an error event. Fields that are not known are empty.
+type ErrorEvent struct {
+	Code       Code   `json:"code"`
+	Message    string `json:"message"`
+	Command    string `json:"command,omitempty"` // type of the line that failed
+	TargetPeer string `json:"target_peer,omitempty"`
+	RequestID  string `json:"request_id,omitempty"`
+}
+
+// DecodeHello reads the payload of hello or ready; a nil payload gives the zero Hello. Errors are
+// [*Error], as in the other Decode functions.
+func DecodeHello(payload []byte) (Hello, error) {
+	var h Hello
+	err := decodeObject(payload, []field{
+		{keyProtocol, &h.Protocol}, {keyFeatures, &h.Features}, {keyMaxMessage, &h.MaxMessage}, {keyToken, &h.Token},
+	})
+	return h, err
+}
+
+// DecodeSignaling reads the payload of a signaling event.
+func DecodeSignaling(payload []byte) (Signaling, error) {
+	var s Signaling
+	err := decodeObject(payload, []field{
+		{keyState, &s.State}, {keyPeerID, &s.PeerID}, {keyError, &s.Error},
+	})
+	return s, err
+}
+
+// DecodeErrorEvent reads the payload of an error event.
+func DecodeErrorEvent(payload []byte) (ErrorEvent, error) {
+	var e ErrorEvent
+	err := decodeObject(payload, []field{
+		{keyCode, (*string)(&e.Code)}, {keyMessage, &e.Message}, {keyCommand, &e.Command},
+		{keyTargetPeer, &e.TargetPeer}, {keyRequestID, &e.RequestID},
+	})
+	return e, err
+}
+
+// DecodePeerList reads the payload of a peer_list event.
+func DecodePeerList(payload []byte) ([]string, error) {
+	var peers []string
+	err := decodeObject(payload, []field{{keyPeers, &peers}})
+	return peers, err
+}
+
+// DecodeStrings reads a JSON array of strings, such as Line.Except. Nil gives nil.
+func DecodeStrings(raw []byte) ([]string, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	s := scanner{b: raw, limit: DefaultMaxDepth}
+	list, bad := s.strings("")
+	s.end()
+	return list, firstError(s.err, bad)
+}
+
+// field says where a member of a payload goes.
+type field struct {
+	key key
+	to  any // *string, *int or *[]string
+}
+
+// decodeObject reads the payload of a rare line. A member that is null counts as absent.
+//
+// encoding/json would do but for two habits: it takes `Token` for `token`, and the last of two.
+func decodeObject(payload []byte, fields []field) error {
+	if payload == nil {
+		return nil
+	}
+	s := scanner{b: payload, limit: DefaultMaxDepth + EnvelopeDepth, where: "payload"}
+	if s.peek() != '{' {
+		s.unexpected("an object")
+		return s.err
+	}
+	bad := s.decodeMembers(fields)
+	s.end()
+	return firstError(s.err, bad)
+}
+
+// decodeMembers reads the object at the cursor into fields.
+func (s *scanner) decodeMembers(fields []field) (bad *Error) {
+	var seen keySet
+	s.open()
+	for s.next() {
+		to := target(fields, s.key)
+		if to == nil {
+			s.skip()
+			continue
+		}
+		if seen.has(s.key) && bad == nil {
+			bad = problem(CodeInvalidField, s.path(s.key), "present twice", s.i)
+		}
+		seen |= 1 << s.key
+		if err := s.decode(to); bad == nil {
+			bad = err
+		}
+	}
+	return bad
+}
+
+func target(fields []field, k key) any {
+	for _, f := range fields {
+		if f.key == k {
+			return f.to
+		}
+	}
+	return nil
+}
+
+// decode reads the value at the cursor into to.
+func (s *scanner) decode(to any) (bad *Error) {
+	path := s.path(s.key)
+	if list, ok := to.(*[]string); ok && s.peek() != 'n' {
+		*list, bad = s.strings(path)
+		return bad
+	}
+	v := s.value()
+	if s.err != nil || v.kind == 'n' {
+		return nil
+	}
+	switch to := to.(type) {
+	case *string:
+		if v.kind == '"' {
+			*to = string(s.text(v))
+			return nil
+		}
+		return problem(CodeInvalidField, path, "want a string", v.start)
+	case *int:
+		n, err := strconv.Atoi(string(s.raw(v)))
+		if err == nil && n >= 0 {
+			*to = n
+			return nil
+		}
+		return problem(CodeInvalidField, path, "want an integer of 0 or more", v.start)
+	}
+	return nil
+}
+
+// strings reads the array of strings at the cursor.
+func (s *scanner) strings(path string) (list []string, bad *Error) {
+	if s.peek() != '[' {
+		bad = problem(CodeInvalidField, path, "want an array of strings", s.i)
+		s.skip()
+		return nil, bad
+	}
+	list = []string{}
+	s.open()
+	for s.element(']') {
+		if c := s.peek(); c != '"' && bad == nil {
+			bad = problem(CodeInvalidField, path, "want an array of strings", s.i)
+		}
+		if v := s.value(); v.kind == '"' {
+			list = append(list, string(s.text(v)))
+		}
+	}
+	return list, bad
+}
+
+// AppendHello appends a hello command.
+func AppendHello(dst []byte, h Hello) []byte { return appendHello(dst, TypeHello, h) }
+
+// AppendReady appends a ready event.
+func AppendReady(dst []byte, h Hello) []byte { return appendHello(dst, TypeReady, h) }
+
+func appendHello(dst []byte, t Type, h Hello) []byte {
+	dst = append(appendType(dst, t), `{"protocol":`...)
+	dst = strconv.AppendInt(dst, int64(h.Protocol), 10)
+	dst = appendStrings(append(dst, `,"features":`...), h.Features)
+	dst = strconv.AppendInt(append(dst, `,"max_message":`...), int64(h.MaxMessage), 10)
+	dst = appendOptional(dst, `,"token":`, h.Token)
+	return append(dst, "}}\n"...)
+}
+
+// AppendSignaling appends a signaling event.
+func AppendSignaling(dst []byte, s Signaling) []byte {
+	dst = AppendString(append(appendType(dst, TypeSignaling), `{"state":`...), s.State)
+	dst = appendOptional(dst, `,"peer_id":`, s.PeerID)
+	dst = appendOptional(dst, `,"error":`, s.Error)
+	return append(dst, "}}\n"...)
+}
+
+// AppendError appends an error event.
+func AppendError(dst []byte, e ErrorEvent) []byte {
+	dst = AppendString(append(appendType(dst, TypeError), `{"code":`...), string(e.Code))
+	dst = AppendString(append(dst, `,"message":`...), e.Message)
+	dst = appendOptional(dst, `,"command":`, e.Command)
+	dst = appendOptional(dst, `,"target_peer":`, e.TargetPeer)
+	dst = appendOptional(dst, `,"request_id":`, e.RequestID)
+	return append(dst, "}}\n"...)
+}

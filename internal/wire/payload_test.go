@@ -1,0 +1,94 @@
+package wire_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+func TestDecode(t *testing.T) {
+	hello := func(b []byte) (any, error) { v, err := wire.DecodeHello(b); return v, err }
+	signaling := func(b []byte) (any, error) { v, err := wire.DecodeSignaling(b); return v, err }
+	event := func(b []byte) (any, error) { v, err := wire.DecodeErrorEvent(b); return v, err }
+	peers := func(b []byte) (any, error) { v, err := wire.DecodePeerList(b); return v, err }
+	list := func(b []byte) (any, error) { v, err := wire.DecodeStrings(b); return v, err }
+	tests := []struct {
+		decode func([]byte) (any, error)
+		text   string // none if empty
+		want   any    // nil: an error
+		says   string
+	}{
+		{hello, ``, wire.Hello{}, ""},
+		{hello, `{}`, wire.Hello{}, ""},
+		{hello, `{"protocol":2,"features":["flow","\u0065rror"],"max_message":10,"token":"t","later":{"token":1}}`,
+			wire.Hello{Protocol: 2, Features: []string{"flow", "error"}, MaxMessage: 10, Token: "t"}, ""},
+		{hello, `{"protocol":null,"features":null,"max_message":null,"token":null}`, wire.Hello{}, ""},
+		{hello, `{"Token":"x","TOKEN":"y"}`, wire.Hello{}, ""},
+		{hello, `{"token":"x","token":"y"}`, nil, "payload.token: present twice at byte 21"},
+		{hello, `{"token":7}`, nil, "payload.token: want a string at byte 9"},
+		{hello, `{"protocol":"1"}`, nil, "payload.protocol: want an integer"},
+		{hello, `{"protocol":1.5}`, nil, "payload.protocol: want an integer"},
+		{hello, `{"max_message":-1}`, nil, "payload.max_message: want an integer of 0 or more"},
+		{hello, `{"max_message":99999999999999999999}`, nil, "payload.max_message: want an integer"},
+		{hello, `{"features":"flow"}`, nil, "payload.features: want an array of strings at byte 12"},
+		{hello, `{"features":["flow",null]}`, nil, "payload.features: want an array of strings at byte 20"},
+		{hello, `{"features":{}`, nil, "unexpected end"},
+		{hello, `[]`, nil, "want an object"},
+		{hello, `{}}`, nil, "want the end"},
+		{signaling, `{"state":"refused","peer_id":"p","error":"e"}`,
+			wire.Signaling{State: "refused", PeerID: "p", Error: "e"}, ""},
+		{signaling, `{"state":7}`, nil, "payload.state: want a string"},
+		{event, `{"code":"later","message":"m","command":"send","target_peer":"p","request_id":"r"}`,
+			wire.ErrorEvent{Code: "later", Message: "m", Command: "send", TargetPeer: "p", RequestID: "r"}, ""},
+		{event, `{"code":[]}`, nil, "payload.code: want a string"},
+		{peers, `{"peers":["a","b"]}`, []string{"a", "b"}, ""},
+		{peers, `{"peers":[]}`, []string{}, ""},
+		{peers, `{}`, []string(nil), ""},
+		{peers, `{"peers":[7]}`, nil, "payload.peers: want an array of strings"},
+		{peers, `{"peers":["a"],"peers":["b"]}`, nil, "payload.peers: present twice"},
+		{list, ``, []string(nil), ""},
+		{list, ` ["a\n"] `, []string{"a\n"}, ""},
+		{list, `["a",]`, nil, "want a value"},
+		{list, `{}`, nil, "want an array of strings"},
+	}
+	for _, test := range tests {
+		t.Run(test.text, func(t *testing.T) {
+			var text []byte
+			if test.text != "" {
+				text = []byte(test.text)
+			}
+			got, err := test.decode(text)
+			if test.want == nil {
+				if code(t, err) == "" || !strings.Contains(err.Error(), test.says) {
+					t.Errorf("%+v, %v; want ...%s...", got, err, test.says)
+				}
+			} else if err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("%#v, %v; want %#v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestAppendPayloads(t *testing.T) {
+	tests := []struct {
+		line []byte
+		want string
+	}{
+		{wire.AppendHello(nil, wire.Hello{}), `{"type":"hello","payload":{"protocol":0,"features":[],"max_message":0}}`},
+		{wire.AppendReady(nil, wire.Hello{Protocol: 1, Features: []string{"flow"}, MaxMessage: 5}),
+			`{"type":"ready","payload":{"protocol":1,"features":["flow"],"max_message":5}}`},
+		{wire.AppendSignaling(nil, wire.Signaling{State: "connecting"}), `{"type":"signaling","payload":{"state":"connecting"}}`},
+		{wire.AppendError(nil, wire.ErrorEvent{Code: wire.CodeInternal}), `{"type":"error","payload":{"code":"internal","message":""}}`},
+		{wire.AppendPeerList(nil, nil), `{"type":"peer_list","payload":{"peers":[]}}`},
+		{wire.AppendBroadcast(nil, []byte(`{}`), []string{}), `{"type":"broadcast","payload":{"message":{}}}`},
+		{wire.AppendResume([]byte("before\n"), "a\r\nb"), "before\n" + `{"type":"resume","payload":{"peer_id":"a\r\nb"}}`},
+		{wire.AppendPeerCancel(nil, "a\nb"), `["cancel","a\nb"]`},
+	}
+	for _, test := range tests {
+		if string(test.line) != test.want+"\n" {
+			t.Errorf("got %q, want %q", test.line, test.want)
+		}
+	}
+}

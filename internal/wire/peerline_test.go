@@ -1,0 +1,96 @@
+package wire_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+func TestParsePeerLine(t *testing.T) {
+	tests := []struct {
+		line string
+		want wire.PeerLine
+	}{
+		{` { "type" : "x" } `, wire.PeerLine{Kind: wire.PeerMessage}},
+		{`["hello",{}]`, wire.PeerLine{Kind: wire.PeerHello}},
+		{` [ "h\u0065llo" , { "max_message" : 5 , "protocol" : 2 , "x" : [] } , 7 ] `,
+			wire.PeerLine{Kind: wire.PeerHello, Protocol: 2, MaxMessage: 5}},
+		{`["cancel","r",{"why":"time"}]`, wire.PeerLine{Kind: wire.PeerCancel, RequestID: []byte("r")}},
+		{`["cancel","\u0072"]`, wire.PeerLine{Kind: wire.PeerCancel, RequestID: []byte("r")}},
+		{`["pause"]`, wire.PeerLine{Kind: wire.PeerPause}},
+		{`["resume",null,1,"x"]`, wire.PeerLine{Kind: wire.PeerResume}},
+		{`["message",{"type":"x"}]`, wire.PeerLine{}},
+		{`["",[[]]]`, wire.PeerLine{}},
+	}
+	for _, test := range tests {
+		t.Run(test.line, func(t *testing.T) {
+			var p wire.PeerLine
+			if err := wire.ParsePeerLine([]byte(test.line), wire.Limits{}, &p); err != nil {
+				t.Fatal(err)
+			}
+			p.Message = wire.Message{}
+			if got, want := fmt.Sprintf("%v %+v", p.Kind, p), fmt.Sprintf("%v %+v", test.want.Kind, test.want); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestParsePeerLineErrors(t *testing.T) {
+	const malformed, field = wire.CodeMalformed, wire.CodeInvalidField
+	tests := []struct {
+		line string
+		code wire.Code
+		says string
+	}{
+		{``, malformed, "want an object or an array at byte 0"},
+		{`"pause"`, malformed, "want an object or an array"},
+		{`[`, malformed, "unexpected end"},
+		{`[]`, field, "empty array"},
+		{`[,]`, malformed, "want a value at byte 1"},
+		{`["pause"`, malformed, "want ',' or ']' at byte 8"},
+		{`["pause",]`, malformed, "want a value at byte 9"},
+		{`["pause"]]`, malformed, "want the end at byte 9"},
+		{`["pause"]["pause"]`, malformed, "want the end"},
+		{`["pause"}`, malformed, "at byte 8"},
+		{`[7]`, field, "control: want a string first at byte 1"},
+		{`[["pause"]]`, field, "control: want a string first"},
+		{`[null,`, malformed, "unexpected end"},
+		{`["hello"]`, field, "hello: argument missing"},
+		{`["hello",7]`, field, "hello: want an object at byte 9"},
+		{`["hello",{"protocol":"1"}]`, field, "hello.protocol: want an integer"},
+		{`["hello",{"protocol":1,"protocol":1}]`, field, "hello.protocol: present twice"},
+		{`["hello",{"max_message":1e9}]`, field, "hello.max_message: want an integer of 0 or more at byte 24"},
+		{`["hello",{"max_message":}]`, malformed, "hello: unexpected \"}\""},
+		{`["cancel"]`, field, "cancel: argument missing"},
+		{`["cancel",""]`, field, "cancel: want a request_id that is not empty at byte 10"},
+		{`["cancel",7]`, field, "cancel: want a request_id"},
+		{`["later",` + strings.Repeat("[", 516) + strings.Repeat("]", 516) + `]`, wire.CodeTooDeep, "516 levels"},
+		{`["pause",` + strings.Repeat(`{"":`, 1_000_000), wire.CodeTooDeep, "516 levels"},
+		{`{"type":"x","payload":` + strings.Repeat("[", 512), wire.CodeTooDeep, "512 levels"},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprintf("%.40s", test.line), func(t *testing.T) {
+			var p wire.PeerLine
+			err := wire.ParsePeerLine([]byte(test.line), wire.Limits{}, &p)
+			if got := code(t, err); got != test.code || !strings.Contains(fmt.Sprint(err), test.says) {
+				t.Errorf("%v, want %s: ...%s...", err, test.code, test.says)
+			}
+		})
+	}
+	lim := wire.Limits{MaxMessage: 10}
+	long := `["pause","` + strings.Repeat("x", lim.MaxLine()) + `"]`
+	if err := wire.ParsePeerLine([]byte(long), lim, new(wire.PeerLine)); code(t, err) != wire.CodeTooLarge {
+		t.Errorf("control line over the limit: %v", err)
+	}
+}
+
+func TestPeerKindString(t *testing.T) {
+	for kind, want := range map[wire.PeerKind]string{wire.PeerUnknown: "unknown", wire.PeerMessage: "message", 200: "unknown"} {
+		if kind.String() != want {
+			t.Errorf("%d: %v, want %s", kind, kind, want)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"bytes"
+	"io"
+	"strconv"
+)
+
+const (
+	// readerBuffer is a Reader's usual buffer: room for a rest of a line and one more Read.
+	readerBuffer = 2 * SliceSize
+	// readerKeep is the largest buffer kept between lines. It is a compromise: growing one anew for
+	// each long line costs copies, keeping it costs memory for each peer that ever sent one.
+	readerKeep = 256 << 10
+	// maxEmptyReads bounds how often a source may return neither bytes nor an error.
+	maxEmptyReads = 100
+)
+
+// Reader splits a byte stream into lines. It buffers no more than the longest line allowed and one Read.
+// Its methods must not be called concurrently.
+//
+// bufio.Scanner is no substitute, because it ends for good at a line that is too long, nor is
+// bufio.Reader, whose buffer cannot grow.
+type Reader struct {
+	src      io.Reader
+	max      int
+	buf      []byte
+	start    int  // buf[start:end] is not returned yet
+	end      int  //
+	searched int  // buf[start:searched] has no newline
+	skipping bool // inside a line that was reported as too long
+	err      error
+}
+
+// NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. Each Read that it
+// does on r offers at least [SliceSize] bytes, since a data channel fails when offered fewer than the
+// next message has.
+func NewReader(r io.Reader, maxLine int) *Reader {
+	return &Reader{src: r, max: maxLine}
+}
+
+// ReadLine returns the next line that is not blank, without its newline or the '\r' before that. The
+// last line needs no newline. The line is valid until the next call.
+//
+// A line over the limit is reported once, as [*Error] with [CodeTooLarge], and passed over without being
+// buffered: call ReadLine again for the line after it. All other errors, io.EOF among them, are r's own
+// and final.
+func (r *Reader) ReadLine() ([]byte, error) {
+	r.shrink()
+	for {
+		if n := bytes.IndexByte(r.buf[r.searched:r.end], '\n'); n >= 0 {
+			line := r.buf[r.start : r.searched+n]
+			r.start = r.searched + n + 1
+			r.searched = r.start
+			if r.skipping {
+				r.skipping = false
+				continue
+			}
+			if line, err := r.finish(line); line != nil || err != nil {
+				return line, err
+			}
+			continue
+		}
+		r.searched = r.end
+		if r.skipping {
+			r.start = r.end
+		} else if r.end-r.start > r.max+1 { // the one may be a '\r'
+			r.start = r.end
+			r.skipping = true
+			return nil, r.tooLong()
+		}
+		if r.err != nil {
+			line := r.buf[r.start:r.end]
+			r.start = r.end
+			if r.err == io.EOF {
+				if line, err := r.finish(line); line != nil || err != nil {
+					return line, err
+				}
+			}
+			return nil, r.err
+		}
+		r.fill()
+	}
+}
+
+// finish checks a whole line; it returns nil and nil for a blank one.
+func (r *Reader) finish(line []byte) ([]byte, error) {
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	if len(line) > r.max {
+		return nil, r.tooLong()
+	}
+	for _, c := range line {
+		if c != ' ' && c != '\t' && c != '\r' {
+			return line, nil
+		}
+	}
+	return nil, nil
+}
+
+func (r *Reader) tooLong() error {
+	return &Error{Code: CodeTooLarge, Text: "line skipped, the limit is " + strconv.Itoa(r.max) + " bytes"}
+}
+
+// fill reads once, after making room.
+func (r *Reader) fill() {
+	if r.start == r.end {
+		r.start, r.end, r.searched = 0, 0, 0
+	}
+	if len(r.buf)-r.end < SliceSize {
+		r.makeRoom()
+	}
+	for range maxEmptyReads {
+		n, err := r.src.Read(r.buf[r.end:])
+		if n < 0 || n > len(r.buf)-r.end {
+			n, err = 0, io.ErrNoProgress
+		}
+		r.end += n
+		if err != nil {
+			r.err = err
+		}
+		if n > 0 || err != nil {
+			return
+		}
+	}
+	r.err = io.ErrNoProgress
+}
+
+// makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be.
+func (r *Reader) makeRoom() {
+	unread := r.buf[r.start:r.end]
+	size := max(len(r.buf), readerBuffer)
+	if size-len(unread) < SliceSize {
+		// Doubling keeps the copies linear in the line's length; beyond the limit nothing is buffered.
+		size = min(2*size, r.max+1+2*SliceSize)
+	}
+	buf := r.buf
+	if size > len(buf) {
+		buf = make([]byte, size)
+	}
+	r.move(buf, unread)
+}
+
+// shrink gives up a buffer that a long line has grown.
+func (r *Reader) shrink() {
+	unread := r.buf[r.start:r.end]
+	if len(r.buf) > readerKeep && len(unread) <= readerBuffer-SliceSize {
+		r.move(make([]byte, readerBuffer), unread)
+	}
+}
+
+func (r *Reader) move(buf, unread []byte) {
+	copy(buf, unread)
+	r.searched -= r.start
+	r.start, r.end = 0, len(unread)
+	r.buf = buf
+}

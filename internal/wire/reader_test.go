@@ -1,0 +1,172 @@
+package wire_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// readAll returns every line of a stream, with "too_large" between angle brackets for lines over the
+// limit, and the final error.
+func readAll(t testing.TB, src io.Reader, maxLine int) (lines []string, final error) {
+	t.Helper()
+	r := wire.NewReader(src, maxLine)
+	for {
+		line, err := r.ReadLine()
+		var bad *wire.Error
+		switch {
+		case errors.As(err, &bad):
+			lines = append(lines, "<"+string(bad.Code)+">")
+		case err != nil:
+			if _, again := r.ReadLine(); again != err {
+				t.Fatalf("%v, then %v: the error is not final", err, again)
+			}
+			return lines, err
+		default:
+			lines = append(lines, string(line))
+		}
+	}
+}
+
+func TestReader(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	tests := []struct {
+		name, stream string
+		max          int
+		want         []string
+	}{
+		{"empty", "", 10, nil},
+		{"lines", "a\nb\nc\n", 10, []string{"a", "b", "c"}},
+		{"last line without newline", "a\nb", 10, []string{"a", "b"}},
+		{"blank lines", "\n\r\n \t \na\n\n\nb\n\r", 10, []string{"a", "b"}},
+		{"carriage return", "a\r\nb\r\r\nc\rd\r\n", 10, []string{"a", "b\r", "c\rd"}},
+		{"white space stays", " a \n", 10, []string{" a "}},
+		{"at the limit", "0123456789\n0123456789\r\n0123456789", 10, []string{"0123456789", "0123456789", "0123456789"}},
+		{"over the limit", "a\n0123456789x\nb\n", 10, []string{"a", "<too_large>", "b"}},
+		{"over the limit by a carriage return", "0123456789\r\r\n0123456789x\r\nb\n", 10,
+			[]string{"<too_large>", "<too_large>", "b"}},
+		{"far over the limit", "a\n" + long + "\nb\n" + long + "\n" + long + "\nc", 10,
+			[]string{"a", "<too_large>", "b", "<too_large>", "<too_large>", "c"}},
+		{"over the limit at the end", "a\n" + long, 10, []string{"a", "<too_large>"}},
+		{"blank but over the limit", strings.Repeat(" ", 11) + "\na\n", 10, []string{"<too_large>", "a"}},
+		{"long lines", long + "\n" + "a\n" + long + long + "\nb", 1 << 20, []string{long, "a", long + long, "b"}},
+		{"zero bytes", "\x00\n\x00\x00\n", 10, []string{"\x00", "\x00\x00"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			for name, wrap := range map[string]func(io.Reader) io.Reader{
+				"whole":         func(r io.Reader) io.Reader { return r },
+				"byte by byte":  iotest.OneByteReader,
+				"error at once": iotest.DataErrReader,
+				"empty reads":   func(r io.Reader) io.Reader { return &hesitant{r: iotest.HalfReader(r)} },
+			} {
+				got, err := readAll(t, wrap(strings.NewReader(test.stream)), test.max)
+				if err != io.EOF || !slices.Equal(got, test.want) {
+					t.Errorf("%s: %.200q, %v; want %.200q", name, got, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+// hesitant returns nothing, without an error, before each real Read.
+type hesitant struct {
+	r     io.Reader
+	ready bool
+}
+
+func (h *hesitant) Read(p []byte) (int, error) {
+	if h.ready = !h.ready; h.ready {
+		return 0, nil
+	}
+	return h.r.Read(p)
+}
+
+func TestReaderErrors(t *testing.T) {
+	broken := errors.New("broken")
+	got, err := readAll(t, io.MultiReader(strings.NewReader("a\nrest"), iotest.ErrReader(broken)), 10)
+	if !errors.Is(err, broken) || !slices.Equal(got, []string{"a"}) {
+		t.Errorf("%q, %v: a line that was cut by an error counts for nothing", got, err)
+	}
+	if _, err := readAll(t, readFunc(func([]byte) (int, error) { return 0, nil }), 10); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("a source that never returns anything: %v", err)
+	}
+	if _, err := readAll(t, readFunc(func(p []byte) (int, error) { return len(p) + 1, nil }), 10); err == nil {
+		t.Error("a source that returns more than it was asked for: no error")
+	}
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestReaderBuffer watches the buffer through the slices that the source is offered.
+func TestReaderBuffer(t *testing.T) {
+	const limit = 1 << 20
+	// endless would be 1 GiB, of which nothing but one line's worth may be kept.
+	t.Run("line over the limit", func(t *testing.T) {
+		left, largest := 1<<30, 0
+		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+			largest = max(largest, len(p))
+			if len(p) < wire.SliceSize {
+				t.Fatalf("%d bytes offered", len(p))
+			}
+			n := min(len(p), left)
+			if n == 0 {
+				return copy(p, "\nend\n"), io.EOF
+			}
+			left -= n
+			return n, nil // zero bytes, which are as good as any
+		}), limit)
+		if _, err := r.ReadLine(); code(t, err) != wire.CodeTooLarge {
+			t.Fatal(err)
+		}
+		if line, err := r.ReadLine(); string(line) != "end" || err != nil {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if largest > limit+4*wire.SliceSize {
+			t.Errorf("a buffer of at least %d bytes for lines of at most %d", largest, limit)
+		}
+	})
+	t.Run("shrinks", func(t *testing.T) {
+		offered := 0
+		stream := strings.NewReader(strings.Repeat("x", limit) + "\n" + strings.Repeat("short\n", 100_000))
+		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+			offered = len(p)
+			return stream.Read(p)
+		}), limit)
+		if line, err := r.ReadLine(); len(line) != limit || err != nil {
+			t.Fatalf("%d bytes, %v", len(line), err)
+		}
+		for range 50_000 {
+			if line, err := r.ReadLine(); string(line) != "short" || err != nil {
+				t.Fatalf("%q, %v", line, err)
+			}
+		}
+		if offered > 4*wire.SliceSize {
+			t.Errorf("still a buffer of %d bytes", offered)
+		}
+	})
+	t.Run("offers a slice's worth", func(t *testing.T) {
+		stream := bytes.Repeat([]byte(strings.Repeat("x", 1000)+"\n"), 1000)
+		src := &loop{text: stream}
+		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+			if len(p) < wire.SliceSize {
+				return 0, fmt.Errorf("%d bytes offered: %w", len(p), io.ErrShortBuffer)
+			}
+			return src.Read(p[:wire.SliceSize])
+		}), limit)
+		for range 10_000 {
+			if line, err := r.ReadLine(); len(line) != 1000 || err != nil {
+				t.Fatalf("%d bytes, %v", len(line), err)
+			}
+		}
+	})
+}

@@ -1,0 +1,408 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strconv"
+	"unicode/utf8"
+)
+
+// scanner reads one JSON text from front to back. It is a cursor, not a tokenizer: the parsers walk the
+// two or three outer objects by open and next, and pass over everything inside them by skip.
+//
+// The first error sticks: after it every call returns at once and next and element report the end, so
+// callers look at err once, when they are done.
+type scanner struct {
+	b       []byte
+	i       int    // offset of the next byte
+	depth   int    // containers open at i
+	limit   int    // how many may be
+	outer   int    // how many of them the limit's owner does not count, for errors
+	first   bool   // at the first member of the innermost container that is walked by hand
+	key     key    // of the member that next moved to
+	escaped bool   // the string read last has escapes
+	where   string // path of the object being walked, for errors
+	err     *Error
+}
+
+// value is where one JSON value stands in the text.
+type value struct {
+	start, end int
+	kind       byte // its first byte, which tells an object from a string and so on; 0 if absent
+	escaped    bool // a string with escapes
+}
+
+// empty reports whether a string is.
+func (v value) empty() bool { return v.end-v.start == len(`""`) }
+
+// raw returns the value's JSON text, nil if it is absent.
+func (s *scanner) raw(v value) []byte {
+	if v.kind == 0 {
+		return nil
+	}
+	return s.b[v.start:v.end:v.end]
+}
+
+// text returns the contents of a string; it is a view of the input unless that has escapes.
+func (s *scanner) text(v value) []byte {
+	in := s.b[v.start+1 : v.end-1 : v.end-1]
+	if !v.escaped {
+		return in
+	}
+	return appendUnescaped(make([]byte, 0, len(in)), in)
+}
+
+func (s *scanner) fail(code Code, text string) bool {
+	if s.err == nil {
+		s.err = problem(code, s.where, text, s.i)
+	}
+	return false
+}
+
+// unexpected reports the byte at the cursor where want should be.
+func (s *scanner) unexpected(want string) bool {
+	if s.i >= len(s.b) {
+		return s.fail(CodeMalformed, "unexpected end, want "+want)
+	}
+	return s.fail(CodeMalformed, "unexpected "+strconv.QuoteToASCII(string(s.b[s.i:s.i+1]))+", want "+want)
+}
+
+// peek skips white space and returns the byte after it without reading it, or 0 at the end. It is split
+// so that the usual case, no white space, is inlined.
+func (s *scanner) peek() byte {
+	if s.i < len(s.b) && s.b[s.i] > ' ' {
+		return s.b[s.i]
+	}
+	return s.peekOverSpace()
+}
+
+func (s *scanner) peekOverSpace() byte {
+	for ; s.i < len(s.b); s.i++ {
+		switch c := s.b[s.i]; c {
+		case ' ', '\n', '\r', '\t':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// open enters the object or array at the cursor.
+func (s *scanner) open() bool {
+	if s.depth >= s.limit {
+		return s.tooDeep()
+	}
+	s.depth++
+	s.i++
+	s.first = true
+	return true
+}
+
+func (s *scanner) tooDeep() bool {
+	return s.fail(CodeTooDeep, "nested deeper than "+strconv.Itoa(s.limit-s.outer)+" levels")
+}
+
+// next moves to the value of the next member of the object entered last. It returns false, and leaves
+// the object, at its end.
+func (s *scanner) next() bool {
+	if !s.element('}') {
+		return false
+	}
+	if s.peek() != '"' {
+		return s.unexpected("a key")
+	}
+	start := s.i + 1
+	if !s.str() {
+		return false
+	}
+	s.key = lookup(s.b[start:s.i-1], s.escaped)
+	return s.colon()
+}
+
+func (s *scanner) colon() bool {
+	if s.peek() != ':' {
+		return s.unexpected("':'")
+	}
+	s.i++
+	return true
+}
+
+// element moves to the next element of the container entered last, which closer ends. It returns false,
+// and leaves the container, at its end.
+func (s *scanner) element(closer byte) bool {
+	if s.err != nil {
+		return false
+	}
+	first := s.first
+	s.first = false
+	switch c := s.peek(); {
+	case c == closer:
+		s.i++
+		s.depth--
+		return false
+	case first:
+		return true
+	case c == ',':
+		s.i++
+		return true
+	}
+	return s.unexpected("',' or '" + string(rune(closer)) + "'")
+}
+
+// value reads the value at the cursor, whatever it is.
+func (s *scanner) value() value {
+	c := s.peek()
+	start := s.i
+	if !s.skip() {
+		return value{}
+	}
+	return value{start: start, end: s.i, kind: c, escaped: c == '"' && s.escaped}
+}
+
+// end checks that nothing but white space follows.
+func (s *scanner) end() bool {
+	if s.err != nil {
+		return false
+	}
+	s.peek()
+	if s.i < len(s.b) {
+		return s.unexpected("the end")
+	}
+	return true
+}
+
+// skip passes over one value.
+func (s *scanner) skip() bool {
+	if s.err != nil {
+		return false
+	}
+	switch c := s.peek(); c {
+	case '{', '[':
+		return s.skipNested()
+	default:
+		return s.skipScalar(c)
+	}
+}
+
+func (s *scanner) skipScalar(c byte) bool {
+	switch c {
+	case '"':
+		return s.str()
+	case 't':
+		return s.literal("true")
+	case 'f':
+		return s.literal("false")
+	case 'n':
+		return s.literal("null")
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		return s.number()
+	}
+	return s.unexpected("a value")
+}
+
+// skipNested passes over an object or array. It keeps one bit for each open container, because the
+// goroutine's stack must not grow with what a stranger sends; only limits above the default make the
+// bits grow beyond the array.
+func (s *scanner) skipNested() bool {
+	var few [(DefaultMaxDepth + EnvelopeDepth + 64) / 64]uint64
+	objects := few[:] // bit n: the container at depth n is an object
+	outside := s.depth
+	c := s.b[s.i]
+	for {
+		// One value, which starts with c.
+		switch c {
+		case '{', '[':
+			if s.depth >= s.limit {
+				return s.tooDeep()
+			}
+			s.depth++
+			s.i++
+			word, bit := s.depth/64, uint64(1)<<(s.depth%64)
+			if word >= len(objects) {
+				objects = append(objects, 0)
+			}
+			if c == '[' {
+				objects[word] &^= bit
+				if c = s.peek(); c != ']' {
+					continue
+				}
+			} else {
+				objects[word] |= bit
+				if c = s.peek(); c != '}' {
+					if !s.skipKey(c) {
+						return false
+					}
+					c = s.peek()
+					continue
+				}
+			}
+		default:
+			if !s.skipScalar(c) {
+				return false
+			}
+			c = s.peek()
+		}
+		// What follows it, up to the next value.
+		for {
+			object := objects[s.depth/64]>>(s.depth%64)&1 != 0
+			if c == ',' {
+				s.i++
+				c = s.peek()
+				if object {
+					if !s.skipKey(c) {
+						return false
+					}
+					c = s.peek()
+				}
+				break
+			}
+			switch {
+			case object && c != '}':
+				return s.unexpected("',' or '}'")
+			case !object && c != ']':
+				return s.unexpected("',' or ']'")
+			}
+			s.i++
+			s.depth--
+			if s.depth == outside {
+				return true
+			}
+			c = s.peek()
+		}
+	}
+}
+
+func (s *scanner) skipKey(c byte) bool {
+	if c != '"' {
+		return s.unexpected("a key")
+	}
+	return s.str() && s.colon()
+}
+
+const (
+	everyByte = 0x0101010101010101
+	highBits  = 0x80 * everyByte
+)
+
+// str passes over the string at the cursor and notes whether it has escapes.
+func (s *scanner) str() bool {
+	b, i := s.b, s.i+1
+	var all uint64 // bytes passed over, or'ed: has a high bit if any is not ASCII
+	s.escaped = false
+	for {
+		// Eight bytes at a time. The high bit of a byte of stop is set if the byte is below 0x20, '"' or
+		// '\\'. A borrow can set it wrongly, but only above a right one, so the lowest is right.
+		for i+8 <= len(b) {
+			x := binary.LittleEndian.Uint64(b[i:])
+			quote, slash := x^('"'*everyByte), x^('\\'*everyByte)
+			stop := ((x - ' '*everyByte) | (quote - everyByte) | (slash - everyByte)) &^ x & highBits
+			all |= x
+			if stop != 0 {
+				i += bits.TrailingZeros64(stop) / 8
+				break
+			}
+			i += 8
+		}
+		if i >= len(b) {
+			s.i = len(b)
+			return s.fail(CodeMalformed, "unterminated string")
+		}
+		switch c := b[i]; {
+		case c == '"':
+			start := s.i
+			s.i = i + 1
+			return all&highBits == 0 || s.utf8(start, i)
+		case c == '\\':
+			s.escaped = true
+			n := escapeLen(b[i:])
+			if n == 0 {
+				s.i = i
+				return s.fail(CodeMalformed, "bad escape in a string")
+			}
+			i += n
+		case c < ' ':
+			s.i = i
+			return s.fail(CodeMalformed, "control character in a string")
+		default: // among the last eight
+			all |= uint64(c)
+			i++
+		}
+	}
+}
+
+// utf8 checks a stretch of the text. Doing it behind the search for the string's end, not within,
+// doubles the speed on text that is not ASCII.
+func (s *scanner) utf8(start, end int) bool {
+	if utf8.Valid(s.b[start:end]) {
+		return true
+	}
+	for s.i = start; ; {
+		r, n := utf8.DecodeRune(s.b[s.i:end])
+		if r == utf8.RuneError && n <= 1 {
+			return s.fail(CodeMalformed, "invalid UTF-8")
+		}
+		s.i += n
+	}
+}
+
+// escapeLen returns the length of the escape that b starts with, 0 if it is none. A surrogate half
+// without the other one is an escape like any other, as RFC 8259 section 8.2 allows.
+func escapeLen(b []byte) int {
+	if len(b) < 2 {
+		return 0
+	}
+	switch b[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2
+	case 'u':
+		if hex4(b) >= 0 {
+			return 6
+		}
+	}
+	return 0
+}
+
+func (s *scanner) literal(word string) bool {
+	if len(s.b)-s.i < len(word) || string(s.b[s.i:s.i+len(word)]) != word {
+		return s.unexpected("a value")
+	}
+	s.i += len(word)
+	return true
+}
+
+// number passes over the number at the cursor (RFC 8259 section 6).
+func (s *scanner) number() bool {
+	if s.b[s.i] == '-' {
+		s.i++
+	}
+	if s.i < len(s.b) && s.b[s.i] == '0' {
+		s.i++
+	} else if !s.digits() {
+		return false
+	}
+	if s.i < len(s.b) && s.b[s.i] == '.' {
+		s.i++
+		if !s.digits() {
+			return false
+		}
+	}
+	if s.i < len(s.b) && s.b[s.i]|0x20 == 'e' {
+		s.i++
+		if s.i < len(s.b) && (s.b[s.i] == '+' || s.b[s.i] == '-') {
+			s.i++
+		}
+		return s.digits()
+	}
+	return true
+}
+
+func (s *scanner) digits() bool {
+	start := s.i
+	for s.i < len(s.b) && s.b[s.i]-'0' <= 9 {
+		s.i++
+	}
+	if s.i == start {
+		return s.unexpected("a digit")
+	}
+	return true
+}

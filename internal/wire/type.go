@@ -1,0 +1,109 @@
+package wire
+
+// Type is the kind of a link line.
+type Type uint8
+
+// The types. Pause, resume and cancel are both commands and events, the others one of the two.
+const (
+	TypeUnknown Type = iota // not known in this direction
+	TypeSend
+	TypeBroadcast
+	TypeListPeers
+	TypeConnect
+	TypeMessage
+	TypePeerConnected
+	TypePeerDisconnected
+	TypePeerList
+	TypeHello
+	TypeReady
+	TypeSignaling
+	TypeError
+	TypePause
+	TypeResume
+	TypeCancel
+	TypeDrain
+	TypeDrained
+	typeCount
+)
+
+// String returns the type as it stands in a line, "unknown" for TypeUnknown.
+func (t Type) String() string {
+	if t >= typeCount {
+		t = TypeUnknown
+	}
+	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
+		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
+		"pause", "resume", "cancel", "drain", "drained"}[t]
+}
+
+func commandType(name []byte) Type {
+	switch string(name) {
+	case "send":
+		return TypeSend
+	case "broadcast":
+		return TypeBroadcast
+	case "list_peers":
+		return TypeListPeers
+	case "connect":
+		return TypeConnect
+	case "hello":
+		return TypeHello
+	case "pause":
+		return TypePause
+	case "resume":
+		return TypeResume
+	case "cancel":
+		return TypeCancel
+	case "drain":
+		return TypeDrain
+	}
+	return TypeUnknown
+}
+
+func eventType(name []byte) Type {
+	switch string(name) {
+	case "message":
+		return TypeMessage
+	case "peer_connected":
+		return TypePeerConnected
+	case "peer_disconnected":
+		return TypePeerDisconnected
+	case "peer_list":
+		return TypePeerList
+	case "ready":
+		return TypeReady
+	case "signaling":
+		return TypeSignaling
+	case "error":
+		return TypeError
+	case "pause":
+		return TypePause
+	case "resume":
+		return TypeResume
+	case "cancel":
+		return TypeCancel
+	case "drained":
+		return TypeDrained
+	}
+	return TypeUnknown
+}
+
+// peerKey returns the member that names the peer in a line of the type, keyOther if none does.
+func peerKey(t Type, event bool) key {
+	switch t {
+	case TypeSend:
+		return keyTargetPeer
+	case TypeConnect:
+		return keyTargetPeerID
+	case TypeMessage:
+		return keyFromPeer
+	case TypePeerConnected, TypePeerDisconnected, TypePause, TypeResume:
+		return keyPeerID
+	case TypeCancel:
+		if event {
+			return keyFromPeer
+		}
+		return keyTargetPeer
+	}
+	return keyOther
+}

@@ -1,0 +1,599 @@
+//go:build linux || darwin
+
+package mesh
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+var helpers = map[string]func(){
+	"crash":    helperCrash,
+	"hang":     helperHang,
+	"forgot":   helperForgot,
+	"stubborn": helperStubborn,
+	"agent":    helperAgent,
+}
+
+// helperLife bounds the life of a helper that nobody ends.
+const helperLife = time.Minute
+
+// helperCrash is a sidecar that ends at once.
+func helperCrash() {
+	fmt.Fprintln(os.Stderr, "boom: no such device")
+	os.Exit(3)
+}
+
+// helperHang is a sidecar that never listens.
+func helperHang() {
+	fmt.Fprintln(os.Stderr, "about to hang")
+	<-time.After(helperLife)
+}
+
+// helperForgot is an agent whose main does not call SidecarMain.
+func helperForgot() {
+	m, err := New(context.Background(), Config{Mode: SelfExec})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+	_ = m.Close()
+}
+
+// helperStubborn is a sidecar that neither the end of its link nor SIGTERM ends.
+func helperStubborn() {
+	signal.Ignore(syscall.SIGTERM)
+	listener, err := net.Listen("unix", os.Getenv("IPC_SOCKET"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	conn, err := listener.Accept()
+	fmt.Fprintln(os.Stderr, "I stay", conn.RemoteAddr(), err)
+	<-time.After(helperLife)
+}
+
+// helperAgent is an agent that starts a sidecar, prints its pid, executable and
+// socket, and waits.
+func helperAgent() {
+	_ = os.Unsetenv(helperEnv) // the sidecar is to be one
+	if os.Getenv("MESH_TEST_REMOVE_SELF") != "" {
+		exe, err := os.Executable()
+		if err == nil {
+			err = os.Remove(exe)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	cfg := &Config{Mode: SelfExec}
+	l, err := launch(context.Background(), cfg, testSettings())
+	if err == nil {
+		_, err = greet(l)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(l.pid, l.conn.RemoteAddr())
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends or kills it
+	_ = l.conn.Close()
+	l.stop(context.Background())
+}
+
+// testSettings are those of a sidecar whose signaling server is down.
+func testSettings() settings {
+	return settings{
+		SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k",
+		MaxMessage: 1 << 20, MaxDepth: 64,
+	}
+}
+
+// greet says hello and returns the sidecar's answer.
+func greet(l *launched) (string, error) {
+	hello := wire.AppendHello(nil, wire.Hello{Protocol: wire.ProtocolVersion, MaxMessage: 1 << 20, Token: l.token})
+	if err := l.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := l.conn.Write(hello); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(l.conn).ReadString('\n')
+}
+
+// mustGreet fails unless the sidecar is ready.
+func mustGreet(t *testing.T, l *launched) {
+	t.Helper()
+	line, err := greet(l)
+	if err != nil || !strings.Contains(line, `"ready"`) {
+		t.Fatalf("the answer to hello is %q, %v", line, err)
+	}
+}
+
+// running tells whether a process runs. One that has ended and that its parent,
+// which may be an init that does not care, has not waited for does not.
+func running(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && !bytes.HasPrefix(bytes.TrimSpace(out), []byte("Z"))
+}
+
+// serveForTest runs the sidecar command's work in the background until it ends
+// or the test does.
+func serveForTest(t *testing.T, cfg Config) (ended <-chan error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done, gone := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(gone)
+		done <- ServeSidecar(ctx, cfg)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-gone
+	})
+	return done
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// socketPath is a short path: t.TempDir's can be too long for a socket.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+func TestLaunch(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []Mode{InProcess, SelfExec, Binary, Attach} {
+		t.Run(mode.String(), func(t *testing.T) {
+			cfg := &Config{Mode: mode, Binary: self, Socket: socketPath(t)}
+			if mode == Attach {
+				ended := serveForTest(t, Config{Socket: cfg.Socket, SignalingURL: "ws://127.0.0.1:1/ws", APIKey: "k"})
+				defer func() {
+					if err := <-ended; err != nil {
+						t.Errorf("the attached sidecar ended with %v", err)
+					}
+				}()
+			}
+			l, err := launch(context.Background(), cfg, testSettings())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.stop(context.Background())
+			spawned := mode == SelfExec || mode == Binary
+			if (l.pid != 0) != spawned || (l.token != "") != spawned || l.path == "" {
+				t.Errorf("pid %d, token of %d characters, path %q", l.pid, len(l.token), l.path)
+			}
+			mustGreet(t, l)
+			dir := filepath.Dir(l.conn.RemoteAddr().String())
+			if spawned {
+				checkPrivate(t, l.conn.RemoteAddr().String())
+			}
+			if err := l.conn.Close(); err != nil {
+				t.Error(err)
+			}
+			l.stop(context.Background())
+			l.stop(context.Background())
+			if err := l.diagnose(); err != nil {
+				t.Errorf("diagnosis of a sidecar that ended as it should: %v", err)
+			}
+			if spawned && (exists(dir) || running(l.pid)) {
+				t.Errorf("left: directory %s: %t, process: %t", dir, exists(dir), running(l.pid))
+			}
+		})
+	}
+}
+
+// checkPrivate checks that nobody else can reach the socket.
+func checkPrivate(t *testing.T, path string) {
+	t.Helper()
+	for _, f := range []struct {
+		path string
+		mode fs.FileMode
+	}{{path, fs.ModeSocket | 0o600}, {filepath.Dir(path), fs.ModeDir | 0o700}} {
+		fi, err := os.Lstat(f.path)
+		if err != nil {
+			t.Error(err)
+		} else if fi.Mode() != f.mode {
+			t.Errorf("mode of %s is %v, want %v", f.path, fi.Mode(), f.mode)
+		}
+	}
+}
+
+func TestLaunchFailures(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, []byte("no program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	garbage := filepath.Join(dir, "garbage")
+	if err := os.WriteFile(garbage, []byte("no program"), 0o700); err != nil { //nolint:gosec // it is to be executable
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	long := "/tmp/" + strings.Repeat("x", 200)
+	var configErr *ConfigError
+	var startErr *StartError
+	for _, tc := range []struct {
+		name   string
+		cfg    Config
+		env    map[string]string
+		as     any      // the error's type
+		is     error    // nil: anything
+		wanted []string // in its text
+	}{
+		{name: "binary missing", cfg: Config{Mode: Binary, Binary: missing},
+			as: &configErr, is: fs.ErrNotExist, wanted: []string{"Config.Binary", missing, "SIDECAR_BINARY", "PATH", "go install "}},
+		{name: "binary from the environment missing", cfg: Config{Mode: Binary}, env: map[string]string{"SIDECAR_BINARY": missing},
+			as: &configErr, is: fs.ErrNotExist, wanted: []string{"SIDECAR_BINARY: \"" + missing, "Config.Binary: not set"}},
+		{name: "binary nowhere", cfg: Config{Mode: Binary}, env: map[string]string{"PATH": dir},
+			as: &configErr, is: exec.ErrNotFound, wanted: []string{"Config.Binary: not set", "SIDECAR_BINARY: not set", "no chatixia-sidecar in \"" + dir, "go install "}},
+		{name: "binary not executable", cfg: Config{Mode: Binary, Binary: plain},
+			as: &configErr, is: fs.ErrPermission, wanted: []string{plain}},
+		{name: "binary a directory", cfg: Config{Mode: Binary, Binary: dir},
+			as: &configErr, is: syscall.EISDIR, wanted: []string{dir}},
+		{name: "binary no program", cfg: Config{Mode: Binary, Binary: garbage},
+			as: &startErr, is: syscall.ENOEXEC, wanted: []string{garbage, "mode Binary"}},
+		{name: "binary crashes", cfg: Config{Mode: Binary, Binary: self}, env: map[string]string{helperEnv: "crash"},
+			as: &startErr, is: errEnded, wanted: []string{self, "exit status 3", "boom: no such device"}},
+		{name: "copy of itself crashes", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "crash"},
+			as: &startErr, is: errEnded, wanted: []string{"exit status 3", "boom: no such device", "mesh.SidecarMain()"}},
+		{name: "hangs before it is ready", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "hang"},
+			as: &startErr, wanted: []string{"not ready within 500ms", "about to hang", "mesh.SidecarMain()"}},
+		{name: "SidecarMain forgotten", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "forgot"},
+			as: &startErr, is: ErrNotDispatched, wanted: []string{"exit status 1"}},
+		{name: "empty socket path", cfg: Config{Mode: Attach}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket"}},
+		{name: "socket path too long", cfg: Config{Mode: Attach, Socket: long}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket", long}},
+		{name: "socket is a file", cfg: Config{Mode: Attach, Socket: plain}, as: &startErr, is: sock.ErrNotSocket, wanted: []string{plain}},
+		{name: "nobody listens", cfg: Config{Mode: Attach, Socket: missing}, as: &startErr, wanted: []string{missing, "no sidecar listens there", "IPC_SOCKET"}},
+		{name: "no such mode", cfg: Config{Mode: 9}, as: &configErr, wanted: []string{"Mode(9)"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("SIDECAR_BINARY", "")
+			for k, v := range tc.env {
+				t.Setenv(k, v)
+			}
+			s := &starter{cfg: &tc.cfg, set: testSettings(), ready: 500 * time.Millisecond}
+			if tc.is == errEnded || tc.is == ErrNotDispatched {
+				s.ready = readyWait // a loaded machine is slow to start them
+			}
+			l, err := s.start(context.Background())
+			if err == nil {
+				l.stop(context.Background())
+				t.Fatal("started")
+			}
+			if !errors.As(err, tc.as) || tc.is != nil && !errors.Is(err, tc.is) {
+				t.Errorf("error is %T %v; want a %T that is %v", err, err, tc.as, tc.is)
+			}
+			for _, w := range tc.wanted {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("error does not say %q:\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+func TestFindBinary(t *testing.T) {
+	dir := t.TempDir()
+	link := func(name string) string {
+		self, err := os.Executable()
+		if err == nil {
+			err = os.Symlink(self, filepath.Join(dir, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
+	}
+	a, b, onPath := link("a"), link("b"), link(binaryName)
+	t.Setenv("PATH", dir)
+	for _, tc := range []struct{ configured, env, want string }{
+		{a, b, a}, {"", b, b}, {"", "", onPath}, {a, "", a}, {"a", b, a},
+	} {
+		t.Setenv("SIDECAR_BINARY", tc.env)
+		if got, err := findBinary(tc.configured); got != tc.want || err != nil {
+			t.Errorf("configured %q, SIDECAR_BINARY %q: %q, %v; want %q", tc.configured, tc.env, got, err, tc.want)
+		}
+	}
+}
+
+func TestLaunchCancelled(t *testing.T) {
+	t.Setenv(helperEnv, "hang")
+	ctx, cancel := context.WithCancel(context.Background())
+	log := &notifyingWriter{on: "about to hang", do: cancel} // the process runs by then
+	began := time.Now()
+	_, err := launch(ctx, &Config{Mode: SelfExec, Logger: zerolog.New(log)}, testSettings())
+	var start *StartError
+	if !errors.As(err, &start) || !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if d := time.Since(began); d > readyWait {
+		t.Errorf("took %v", d)
+	}
+	for _, mode := range []Mode{InProcess, SelfExec, Attach} {
+		if _, err := launch(ctx, &Config{Mode: mode}, testSettings()); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v with a context that is over: %v", mode, err)
+		}
+	}
+}
+
+// notifyingWriter calls do when what is written contains on.
+type notifyingWriter struct {
+	on string
+	do func()
+}
+
+func (w *notifyingWriter) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(w.on)) {
+		w.do()
+	}
+	return len(b), nil
+}
+
+func TestLaunchNeedsDispatch(t *testing.T) {
+	t.Setenv(sidecarEnv, "{}")
+	for _, mode := range []Mode{InProcess, SelfExec, Binary, Attach} {
+		if _, err := launch(context.Background(), &Config{Mode: mode}, testSettings()); !errors.Is(err, ErrNotDispatched) {
+			t.Errorf("%v in a process that is to be a sidecar: %v", mode, err)
+		}
+	}
+	if err := ServeSidecar(context.Background(), Config{}); !errors.Is(err, ErrNotDispatched) {
+		t.Errorf("ServeSidecar in a process that is to be a sidecar: %v", err)
+	}
+}
+
+func TestSidecarKilled(t *testing.T) {
+	l, err := launch(context.Background(), &Config{Mode: SelfExec}, testSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.stop(context.Background())
+	mustGreet(t, l)
+	if err := syscall.Kill(l.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, l.conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the link of a killed sidecar ends with %v", err)
+	}
+	_ = l.conn.Close()
+	l.stop(context.Background())
+	err = l.diagnose()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), strconv.Itoa(l.pid)) {
+		t.Errorf("diagnosis: %v", err)
+	}
+}
+
+// A sidecar that does not care is ended all the same, within the bound, also
+// when Close has no patience at all.
+func TestStopEscalates(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(helperEnv, "stubborn")
+	l, err := launch(context.Background(), &Config{Mode: Binary, Binary: self}, testSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	l.stop(ctx)
+	if d := time.Since(began); d < termGrace || d > 5*time.Second {
+		t.Errorf("stopping took %v", d)
+	}
+	if running(l.pid) {
+		t.Error("it runs still")
+	}
+	if err := l.diagnose(); err == nil || !strings.Contains(err.Error(), "SIGTERM") || !strings.Contains(err.Error(), "I stay") {
+		t.Errorf("diagnosis: %v", err)
+	}
+}
+
+// A sidecar that knows no signals, as one in another language, is not reported
+// as broken when SIGTERM ended it.
+func TestStopTerminates(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	p, err := startProcess(cmd, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.stop(ctx)
+	if err := p.diagnose(Binary, "sleep"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Grandchildren that keep stderr open do not keep stop waiting.
+func TestStopWithGrandchild(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 3 & echo started >&2; exit 0")
+	p, err := startProcess(cmd, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	p.stop(context.Background())
+	if d := time.Since(began); d > 2500*time.Millisecond {
+		t.Errorf("stopping took %v", d)
+	}
+	if err := p.diagnose(Binary, "sh"); err != nil || p.stderr.String() != "started" {
+		t.Errorf("diagnosis %v, stderr %q", err, p.stderr.String())
+	}
+}
+
+// startAgent starts helperAgent and returns its sidecar's pid and socket.
+func startAgent(t *testing.T, exe string) (cmd *exec.Cmd, hangUp io.Closer, pid int, socket string) {
+	t.Helper()
+	cmd = exec.Command(exe)
+	cmd.Env = append(os.Environ(), helperEnv+"=agent")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if _, err := fmt.Fscan(out, &pid, &socket); err != nil {
+		t.Fatalf("the agent did not start its sidecar: %v, %v", err, cmd.Wait())
+	}
+	return cmd, in, pid, socket
+}
+
+func TestOrphan(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, _, pid, socket := startAgent(t, self)
+	if !running(pid) || !exists(socket) {
+		t.Fatalf("before the agent's death: sidecar runs: %t, socket %s exists: %t", running(pid), socket, exists(socket))
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	died := time.Now()
+	_ = agent.Wait() // it was killed
+	eventually(t, "the sidecar ended after its agent was killed", func() bool { return !running(pid) })
+	if d := time.Since(died); d > 3*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if exists(filepath.Dir(socket)) {
+		t.Errorf("it left %s", filepath.Dir(socket))
+	}
+}
+
+// An agent whose file was replaced, as by an update, can still start sidecars.
+func TestExecutableReplaced(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux keeps a removed executable within reach") // /proc/self/exe
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(t.TempDir(), "agent")
+	if err := os.WriteFile(exe, self, 0o700); err != nil { //nolint:gosec // it is to be executable
+		t.Fatal(err)
+	}
+	t.Setenv("MESH_TEST_REMOVE_SELF", "1")
+	agent, hangUp, pid, _ := startAgent(t, exe)
+	if exists(exe) {
+		t.Error("the executable is there still")
+	}
+	if err := hangUp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Wait(); err != nil {
+		t.Error(err)
+	}
+	if running(pid) {
+		t.Error("the sidecar runs still")
+	}
+}
+
+func TestForwardsSidecarLog(t *testing.T) {
+	seen := make(chan struct{}, 1)
+	log := &notifyingWriter{on: "sidecar\":\"SelfExec", do: func() {
+		select {
+		case seen <- struct{}{}:
+		default:
+		}
+	}}
+	l, err := launch(context.Background(), &Config{Mode: SelfExec, Logger: zerolog.New(log)},
+		func() settings { s := testSettings(); s.LogLevel = "debug"; return s }())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.stop(context.Background())
+	mustGreet(t, l)
+	select {
+	case <-seen:
+	case <-time.After(10 * time.Second):
+		t.Error("nothing of the sidecar's log arrived")
+	}
+	_ = l.conn.Close()
+}
+
+func TestBaseEnviron(t *testing.T) {
+	inherited := []string{"HOME=/h", "TURN_URL=turn:old", "TURN_SECRET=old", "ICE_TRANSPORT_POLICY=relay", "API_KEY=old", "=odd"}
+	plain := settings{SignalingURL: "ws://s/ws", TokenURL: "http://s/api/token", APIKey: "k", Socket: "/s"}
+	base := []string{"HOME=/h", "=odd", "SIGNALING_URL=ws://s/ws", "TOKEN_URL=http://s/api/token", "API_KEY=k", "IPC_SOCKET=/s"}
+	for _, tc := range []struct {
+		name   string
+		change func(*settings)
+		more   []string
+	}{
+		{"plain", func(*settings) {}, nil},
+		{"relay", func(s *settings) { s.RelayOnly = true }, []string{"ICE_TRANSPORT_POLICY=relay"}},
+		{"stun only", func(s *settings) { s.ICEServers = []ICEServer{{URLs: []string{"stun:a"}}} }, nil},
+		{"turn", func(s *settings) {
+			s.ICEServers = []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"turn:b"}, Username: "u", Credential: "p"}}
+		}, []string{"TURN_URL=turn:b", "TURN_USERNAME=u", "TURN_PASSWORD=p"}},
+		{"turn with a secret", func(s *settings) {
+			s.ICEServers, s.TURNSecret = []ICEServer{{URLs: []string{"turn:b"}}}, "x"
+		}, []string{"TURN_URL=turn:b", "TURN_SECRET=x"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := plain
+			tc.change(&s)
+			got := strings.Join(s.baseEnviron(inherited), "\n")
+			if want := strings.Join(append(append([]string(nil), base...), tc.more...), "\n"); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+	if inherited[1] != "TURN_URL=turn:old" {
+		t.Error("the argument was changed")
+	}
+}

@@ -1,0 +1,74 @@
+package mesh
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// helperEnv makes the test binary act as another program: the name of one of helpers.
+const helperEnv = "MESH_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(helperEnv); name != "" {
+		helpers[name]()
+		return
+	}
+	if SidecarMain() {
+		return
+	}
+	// Everything that the mesh puts into a temporary directory is to be gone at the end.
+	tmp, err := os.MkdirTemp("", "t")
+	if err == nil {
+		err = os.Setenv("TMPDIR", tmp)
+	}
+	if err == nil {
+		err = os.Unsetenv("XDG_RUNTIME_DIR")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		for _, left := range leftovers(tmp) {
+			fmt.Fprintln(os.Stderr, "left behind by the tests:", left)
+			code = 1
+		}
+		_ = os.RemoveAll(tmp)
+		os.Exit(code)
+	}))
+}
+
+// leftovers lists the files in the temporary directory, and child processes.
+func leftovers(tmp string) []string {
+	var left []string
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		left = append(left, err.Error())
+	}
+	for _, e := range entries {
+		left = append(left, "file "+e.Name())
+	}
+	if child := leftChild(); child != "" {
+		left = append(left, child)
+	}
+	return left
+}
+
+// eventually polls until ok holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}

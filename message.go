@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// A Message is what agents send each other: a type, by which the receiver picks
+// its handler, and a payload.
+type Message struct {
+	// Type is required. By convention a request is named x_request and its
+	// response x_response.
+	Type string
+	// RequestID ties a response to its request. Leave it empty: Request draws
+	// one, and replies repeat it.
+	RequestID string
+	// SourceAgent and TargetAgent name agents by whatever names the application
+	// has for them. Nothing routes by them, and a peer can write what it likes.
+	SourceAgent, TargetAgent string
+	// Payload, when sent, is encoded as by encoding/json (so json.RawMessage is
+	// sent as it is; nil means no payload). In a message received it is a
+	// json.RawMessage: see Decode.
+	Payload any
+
+	// From is the peer that sent the message, as its sidecar was authenticated
+	// to the signaling server. Set in messages received; ignored when sending.
+	From string
+	// Raw is the whole message as received, unknown fields included. Ignored
+	// when sending.
+	Raw json.RawMessage
+}
+
+// Decode unmarshals the payload of a received message into v, as by
+// json.Unmarshal.
+func (m *Message) Decode(v any) error {
+	raw, err := payload(m.Payload)
+	if err != nil {
+		return err
+	}
+	if raw == nil {
+		raw = []byte("null")
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("mesh: payload of %s from %q: %w", m.Type, m.From, err)
+	}
+	return nil
+}
+
+// payload encodes a payload; nil means none.
+func payload(v any) (json.RawMessage, error) {
+	switch p := v.(type) {
+	case nil:
+		return nil, nil
+	case json.RawMessage:
+		return p, nil // checked with the whole message
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("%w: payload: %w", ErrInvalid, err)
+	}
+	return raw, nil
+}
+
+// encode returns the message's bytes, checked against the limits exactly as
+// the sidecar will check them, so that what cannot be sent fails here.
+func (m *Message) encode(limits wire.Limits) ([]byte, error) {
+	if m.Type == "" {
+		return nil, fmt.Errorf("%w: Message.Type is empty", ErrInvalid)
+	}
+	raw, err := payload(m.Payload)
+	if err != nil {
+		return nil, err
+	}
+	b := wire.AppendMessageFields(nil, wire.MessageFields{
+		Type: m.Type, RequestID: m.RequestID, SourceAgent: m.SourceAgent, TargetAgent: m.TargetAgent, Payload: raw,
+	})
+	var parsed wire.Message
+	if err := wire.ParseMessage(b, limits, &parsed); err != nil {
+		return nil, fmt.Errorf("%w: %w", sentinel(err, ErrInvalid), err)
+	}
+	return b, nil
+}
+
+// received makes a Message of a parsed one, whose bytes it keeps.
+func received(from string, p *wire.Message) *Message {
+	m := &Message{
+		Type: string(p.Type), RequestID: string(p.RequestID),
+		SourceAgent: string(p.SourceAgent), TargetAgent: string(p.TargetAgent),
+		From: from, Raw: p.Raw,
+	}
+	if p.Payload != nil {
+		m.Payload = json.RawMessage(p.Payload)
+	}
+	return m
+}
+
+// failure returns the text of a payload {"error": "text"}, by which chatixia
+// agents answer what failed; "" for any other payload.
+func (m *Message) failure() string {
+	raw, _ := m.Payload.(json.RawMessage)
+	// Most replies are results, and some are large: look before decoding.
+	if len(raw) == 0 || raw[0] != '{' || !bytes.Contains(raw, []byte("error")) && !bytes.Contains(raw, []byte(`\u`)) {
+		return ""
+	}
+	var fields map[string]json.RawMessage
+	var text string
+	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields["error"], &text) != nil {
+		return ""
+	}
+	return text
+}

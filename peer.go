@@ -1,0 +1,469 @@
+package mesh
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// joinDelay is how long a silent agent keeps the sidecar off the mesh. An
+	// agent that knows the extensions speaks at once; waiting for its hello means
+	// that no message arrives before it is known how long a line may be.
+	joinDelay = 250 * time.Millisecond
+	// drainTimeout bounds a drain, goodbyeTimeout what is still sent for an
+	// agent that vanished.
+	drainTimeout   = 5 * time.Second
+	goodbyeTimeout = time.Second
+	// turnLifetime is how long ephemeral TURN credentials are valid; they are
+	// renewed halfway.
+	turnLifetime = 24 * time.Hour
+)
+
+// features are the extensions of the link that both ends of this package know.
+var features = []string{wire.FeatureError, wire.FeatureFlow, wire.FeatureCancel, wire.FeatureDrain}
+
+var errUnauthorized = errors.New("mesh: the agent did not present the sidecar's token")
+
+// A sidecar is the WebRTC side of one agent: it forwards between the link and
+// the peer links, message bytes unchanged, and keeps no state about requests.
+type sidecar struct {
+	set    settings
+	limits wire.Limits
+	log    zerolog.Logger
+	link   *link
+	node   *rtc.Node
+	client *signal.Client
+
+	spoke    chan struct{} // closed when the agent's first line was handled
+	extended atomic.Bool   // the agent said hello
+	draining atomic.Bool
+	work     sync.WaitGroup
+
+	mu      sync.RWMutex
+	remotes map[string]*remote // live peers by id
+	status  signal.Status
+
+	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
+}
+
+// serveSidecar is the sidecar of the agent behind conn, until the agent is gone
+// (nil), ctx ends, or the agent turns out not to know the token
+// (errUnauthorized). When it returns, conn and everything it started has ended.
+func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.Logger) error {
+	s := &sidecar{
+		set: set, limits: set.limits(), log: log,
+		link:    newLink(conn, set.limits()),
+		spoke:   make(chan struct{}),
+		remotes: make(map[string]*remote),
+		status:  signal.Status{State: signal.Connecting},
+	}
+	s.client = signal.New(signal.Config{
+		URL: set.SignalingURL, TokenURL: set.TokenURL, APIKey: set.APIKey,
+		FetchICE: len(set.ICEServers) == 0, Log: log,
+	})
+	node, err := rtc.New(rtc.Config{
+		Limits: s.limits, ICEServers: s.iceServers(), RelayOnly: set.RelayOnly,
+		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
+		RecoveryTimeout: set.RecoveryTimeout, Log: log,
+	}, s.client, s)
+	if err != nil {
+		s.link.close()
+		return err
+	}
+	s.node = node
+	return s.serve(ctx)
+}
+
+func (s *sidecar) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, s.link.close)
+	defer stop()
+	s.work.Go(func() { _ = s.link.writeLoop() }) // its error is the reader's, too
+	s.work.Go(func() { s.join(ctx) })
+	if s.set.TURNSecret != "" {
+		s.work.Go(func() { s.renewTURN(ctx) })
+	}
+
+	err := s.read(ctx)
+
+	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+	defer done()
+	if flushErr := s.node.Flush(goodbye); flushErr != nil && err == nil {
+		s.log.Warn().Err(flushErr).Msg("the agent left before everything was sent")
+	}
+	cancel()
+	closing, closed := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+	defer closed()
+	if closeErr := s.node.Close(closing); closeErr != nil {
+		s.log.Warn().Err(closeErr).Msg("closing peer links")
+	}
+	s.link.close()
+	s.work.Wait()
+	return err
+}
+
+// join enters the mesh once the agent is there.
+func (s *sidecar) join(ctx context.Context) {
+	silence := time.NewTimer(joinDelay)
+	defer silence.Stop()
+	quiet := silence.C
+	if s.set.Token != "" {
+		quiet = nil // nothing happens for an agent that is not known yet
+	}
+	select {
+	case <-s.spoke:
+	case <-quiet:
+	case <-ctx.Done():
+		return
+	}
+	if err := s.client.Run(ctx, s); err != nil && ctx.Err() == nil {
+		s.log.Error().Err(err).Msg("signaling ended")
+	}
+}
+
+// read handles the agent's commands until the agent is gone.
+func (s *sidecar) read(ctx context.Context) error {
+	var cmd wire.Line
+	greeted := false
+	for {
+		line, err := s.link.ReadLine()
+		if err == nil {
+			err = wire.ParseCommand(line, s.limits, &cmd)
+		} else {
+			cmd = wire.Line{}
+		}
+		var bad *wire.Error
+		switch {
+		case err == nil, errors.As(err, &bad):
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, io.EOF):
+			return nil
+		default:
+			s.log.Debug().Err(err).Msg("link to the agent broke")
+			return nil // however it went, the agent is gone
+		}
+		if !greeted && s.set.Token != "" && !s.authorized(&cmd, bad) {
+			s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
+			return errUnauthorized
+		}
+		if bad != nil {
+			s.rejectLine(bad, &cmd)
+		} else {
+			s.command(ctx, &cmd)
+		}
+		if !greeted {
+			greeted = true
+			close(s.spoke)
+		}
+	}
+}
+
+func (s *sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
+	if bad != nil || cmd.Type != wire.TypeHello {
+		return false
+	}
+	hello, err := wire.DecodeHello(cmd.Payload)
+	return err == nil && subtle.ConstantTimeCompare([]byte(hello.Token), []byte(s.set.Token)) == 1
+}
+
+// command carries out one command. It never waits: a full queue towards one
+// peer must not keep the agent from the others.
+func (s *sidecar) command(ctx context.Context, cmd *wire.Line) {
+	switch cmd.Type {
+	case wire.TypeSend:
+		s.send(cmd)
+	case wire.TypeBroadcast:
+		s.broadcast(cmd)
+	case wire.TypeListPeers:
+		s.event(nil, func(b []byte) []byte { return wire.AppendPeerList(b, s.peers()) })
+	case wire.TypeConnect:
+		s.node.Connect(string(cmd.Peer))
+	case wire.TypeHello:
+		s.hello(cmd)
+	case wire.TypePause, wire.TypeResume:
+		if r := s.remote(cmd.Peer); r != nil {
+			r.setHalted(cmd.Type == wire.TypePause)
+		}
+	case wire.TypeCancel:
+		if r := s.remote(cmd.Peer); r != nil {
+			r.peer.Cancel(string(cmd.RequestID))
+		}
+	case wire.TypeDrain:
+		s.drain(ctx)
+	}
+}
+
+func (s *sidecar) send(cmd *wire.Line) {
+	r := s.remote(cmd.Peer)
+	if r == nil {
+		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to the peer"})
+		return
+	}
+	if err := r.peer.Send(cmd.Message.Raw); err != nil {
+		s.failCommand(cmd, cmd.Peer, err)
+	}
+}
+
+func (s *sidecar) broadcast(cmd *wire.Line) {
+	var except []string
+	if cmd.Except != nil {
+		_ = json.Unmarshal(cmd.Except, &except) // an array of strings: the parser has checked it
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id, r := range s.remotes {
+		if slices.Contains(except, id) {
+			continue
+		}
+		if err := r.peer.Send(cmd.Message.Raw); err != nil {
+			s.failCommand(cmd, []byte(id), err)
+		}
+	}
+}
+
+func (s *sidecar) hello(cmd *wire.Line) {
+	if _, err := wire.DecodeHello(cmd.Payload); err != nil {
+		s.failCommand(cmd, nil, &wire.Error{Code: wire.CodeInvalidField, Text: err.Error()})
+		return
+	}
+	s.extended.Store(true)
+	s.tell(func(b []byte) []byte {
+		return wire.AppendReady(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: features, MaxMessage: s.limits.MaxMessage})
+	})
+	s.tellStatus()
+}
+
+// drain answers drained when everything is with the peers, or after a bound.
+func (s *sidecar) drain(ctx context.Context) {
+	if s.draining.Swap(true) {
+		return // the one under way answers
+	}
+	s.work.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := s.node.Flush(ctx); err != nil {
+			s.log.Warn().Err(err).Msg("drain ended early")
+		}
+		s.draining.Store(false)
+		s.tell(wire.AppendDrained)
+	})
+}
+
+func (s *sidecar) remote(id []byte) *remote {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.remotes[string(id)]
+}
+
+func (s *sidecar) peers() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := make([]string, 0, len(s.remotes))
+	for id := range s.remotes {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// event writes a line of the base protocol.
+func (s *sidecar) event(to account, add func([]byte) []byte) {
+	// The link refuses only when it is closed, and then nobody listens, or when
+	// the agent has not read for a very long time.
+	if err := s.link.writeNow(to, add); errors.Is(err, errLinkOverflow) {
+		s.log.Error().Int64("dropped", s.dropped.Add(1)).Err(err).Msg("event dropped")
+	}
+}
+
+// tell writes a line of an extension, if the agent knows them.
+func (s *sidecar) tell(add func([]byte) []byte) {
+	if s.extended.Load() {
+		s.event(nil, add)
+	}
+}
+
+func (s *sidecar) tellStatus() {
+	s.mu.RLock()
+	st := s.status
+	s.mu.RUnlock()
+	e := wire.Signaling{State: string(st.State), PeerID: st.PeerID}
+	if st.Err != nil {
+		e.Error = st.Err.Error()
+	}
+	s.tell(func(b []byte) []byte { return wire.AppendSignaling(b, e) })
+}
+
+func (s *sidecar) tellError(e wire.ErrorEvent) {
+	s.tell(func(b []byte) []byte { return wire.AppendError(b, e) })
+}
+
+// rejectLine reports a line that could not be read, with what was read of it.
+func (s *sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
+	s.log.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
+		Bytes("command", cmd.Name).Err(err).Msg("line from the agent rejected")
+	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: string(cmd.Name),
+		TargetPeer: string(cmd.Peer), RequestID: string(cmd.Message.RequestID)})
+}
+
+// failCommand reports a command that could not be carried out for a peer.
+func (s *sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
+	e := wire.ErrorEvent{Code: wire.CodeInternal, Message: err.Error(), Command: cmd.Type.String(),
+		TargetPeer: string(peer), RequestID: string(cmd.Message.RequestID)}
+	if w := (*wire.Error)(nil); errors.As(err, &w) {
+		e.Code, e.Message = w.Code, w.Text
+	}
+	s.log.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
+		Str("peer", e.TargetPeer).Str("request_id", e.RequestID).Str("reason", e.Message).Msg("command failed")
+	s.tellError(e)
+}
+
+// What the peer links report (rtc.Events).
+
+// PeerConnected announces a live peer to the agent.
+func (s *sidecar) PeerConnected(p *rtc.Peer) {
+	r := &remote{sidecar: s, peer: p, told: flow{reading: true}}
+	s.mu.Lock()
+	s.remotes[p.ID()] = r
+	s.mu.Unlock()
+	s.log.Info().Str("peer", p.ID()).Bool("extended", p.Extended()).Msg("peer connected")
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, p.ID()) })
+}
+
+// PeerDisconnected announces its end.
+func (s *sidecar) PeerDisconnected(p *rtc.Peer, reason error) {
+	s.mu.Lock()
+	r := s.remotes[p.ID()]
+	delete(s.remotes, p.ID())
+	s.mu.Unlock()
+	if r != nil {
+		r.end()
+	}
+	s.log.Info().Str("peer", p.ID()).AnErr("reason", reason).Msg("peer disconnected")
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerDisconnected(b, p.ID()) })
+}
+
+// PeerLine forwards what a peer sent. The peer's name comes from its link,
+// never from the message.
+func (s *sidecar) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
+	s.mu.RLock()
+	r := s.remotes[p.ID()]
+	s.mu.RUnlock()
+	if r == nil {
+		return
+	}
+	switch l.Kind {
+	case wire.PeerMessage:
+		s.forward(r, &l.Message)
+	case wire.PeerCancel:
+		s.tell(func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(l.RequestID)) })
+	case wire.PeerPause, wire.PeerResume:
+		r.setRefused(l.Kind == wire.PeerPause)
+	}
+}
+
+func (s *sidecar) forward(r *remote, m *wire.Message) {
+	id, tooLong := r.peer.ID(), 0
+	extended := s.extended.Load()
+	s.event(r, func(b []byte) []byte {
+		n := len(b)
+		b = wire.AppendMessage(b, id, m.Raw)
+		if !extended && len(b)-n > wire.BaseMaxLine {
+			tooLong = len(b) - n
+			b = b[:n]
+		}
+		return b
+	})
+	if tooLong > 0 {
+		s.log.Warn().Str("peer", id).Int("bytes", tooLong).Int64("dropped", s.dropped.Add(1)).
+			Msgf("message dropped: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
+	}
+	r.arrived(m)
+}
+
+// PeerRejected logs and counts what a peer sent and no agent will see.
+func (s *sidecar) PeerRejected(p *rtc.Peer, err error) {
+	s.log.Warn().Str("peer", p.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
+}
+
+// PeerCongested follows the queue towards a peer.
+func (s *sidecar) PeerCongested(p *rtc.Peer, congested bool) {
+	s.mu.RLock()
+	r := s.remotes[p.ID()]
+	s.mu.RUnlock()
+	if r != nil {
+		r.setCongested(congested)
+	}
+}
+
+// ConnectFailed answers a connect that led nowhere.
+func (s *sidecar) ConnectFailed(id string, err *wire.Error) {
+	s.log.Info().Str("peer", id).Err(err).Msg("connect failed")
+	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: id})
+}
+
+// What the signaling client reports (signal.Handler).
+
+// Registered passes on who is there.
+func (s *sidecar) Registered(self string, peers []string) { s.node.Registered(self, peers) }
+
+// Receive passes on an offer, an answer, a candidate or an error.
+func (s *sidecar) Receive(m signal.Message) { s.node.Receive(m) }
+
+// Disconnected tells that nothing can be negotiated for now.
+func (s *sidecar) Disconnected() { s.node.Disconnected() }
+
+// ICEServers passes on the servers that the signaling server recommends.
+func (s *sidecar) ICEServers(servers []signal.ICEServer) { s.node.ICEServers(servers) }
+
+// Status tells the agent how the signaling connection fares.
+func (s *sidecar) Status(st signal.Status) {
+	s.mu.Lock()
+	s.status = st
+	s.mu.Unlock()
+	s.log.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).AnErr("reason", st.Err).Msg("signaling")
+	s.tellStatus()
+}
+
+// iceServers fills in ephemeral TURN credentials where a secret was configured.
+func (s *sidecar) iceServers() []signal.ICEServer {
+	if s.set.TURNSecret == "" {
+		return s.set.ICEServers
+	}
+	user, password := signal.TURNCredentials(s.set.TURNSecret, time.Now().Add(turnLifetime))
+	servers := slices.Clone(s.set.ICEServers)
+	for i := range servers {
+		if servers[i].Username == "" {
+			servers[i].Username, servers[i].Credential = user, password
+		}
+	}
+	return servers
+}
+
+func (s *sidecar) renewTURN(ctx context.Context) {
+	t := time.NewTicker(turnLifetime / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.node.ICEServers(s.iceServers())
+		case <-ctx.Done():
+			return
+		}
+	}
+}

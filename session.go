@@ -1,0 +1,263 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// readyTimeout bounds the way from a connection to a sidecar that answers.
+const readyTimeout = 5 * time.Second
+
+// A session is the agent's side of one link: from the hello to the end of the
+// connection. A sidecar that is restarted begins a new session.
+type session struct {
+	m    *Mesh
+	link *link
+	side *launched
+
+	ready    chan struct{} // closed once it is known what the sidecar can do
+	drained  chan struct{} // closed when the sidecar said so
+	ended    chan struct{} // closed when the reader has stopped
+	readErr  error         // valid after ended
+	features []string      // valid after ready
+	refused  error         // valid after ended: the sidecar's reason to end
+
+	readyOnce, drainedOnce sync.Once
+}
+
+// openSession says hello and waits until the sidecar has answered. Right
+// behind the hello it asks for the peers: a sidecar that answers only that is a
+// base-only one. No clock decides it.
+func openSession(ctx context.Context, m *Mesh, side *launched) (*session, error) {
+	s := &session{
+		m: m, side: side, link: newLink(side.conn, m.limits),
+		ready: make(chan struct{}), drained: make(chan struct{}), ended: make(chan struct{}),
+	}
+	m.work.Go(func() { _ = s.link.writeLoop() }) // its error is the reader's, too
+	m.work.Go(s.read)
+
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("no answer to hello within %v", readyTimeout))
+	defer cancel()
+	err := s.link.write(ctx, func(b []byte) []byte {
+		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: features, MaxMessage: m.limits.MaxMessage, Token: side.token})
+		return wire.AppendListPeers(b)
+	})
+	if err == nil {
+		select {
+		case <-s.ready:
+			return s, nil
+		case <-s.ended:
+			err = s.endError()
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	s.link.close()
+	<-s.ended
+	return nil, err
+}
+
+// has tells whether the sidecar knows an extension; false before ready.
+func (s *session) has(feature string) bool {
+	select {
+	case <-s.ready:
+		return slices.Contains(s.features, feature)
+	default:
+		return false
+	}
+}
+
+func (s *session) endError() error {
+	if s.refused != nil {
+		return s.refused
+	}
+	if s.readErr == nil {
+		return errors.New("the sidecar closed the connection")
+	}
+	return fmt.Errorf("connection to the sidecar: %w", s.readErr)
+}
+
+// read handles events until the connection ends. It never waits for anything
+// but the next line.
+func (s *session) read() {
+	defer close(s.ended)
+	defer s.link.close()
+	for {
+		line, err := s.link.ReadLine()
+		var bad *wire.Error
+		switch {
+		case errors.As(err, &bad):
+			s.reject(bad)
+			continue
+		case err != nil:
+			s.readErr = err
+			return
+		}
+		// The copy is what the message keeps: one for all of its parts.
+		var e wire.Line
+		if err := wire.ParseEvent(bytes.Clone(line), s.m.limits, &e); err != nil {
+			s.reject(err)
+			continue
+		}
+		if err := s.event(&e); err != nil {
+			s.reject(err)
+		}
+	}
+}
+
+// reject reports what the sidecar sent and this package cannot read. It is no
+// reason to end: the next line may be fine.
+func (s *session) reject(err error) {
+	s.m.report(fmt.Errorf("mesh: line from the sidecar rejected: %w", err))
+}
+
+func (s *session) event(e *wire.Line) error {
+	m, peer := s.m, string(e.Peer)
+	switch e.Type {
+	case wire.TypeMessage:
+		m.receive(peer, &e.Message)
+	case wire.TypePeerConnected:
+		m.peerConnected(s, peer)
+	case wire.TypePeerDisconnected:
+		m.peerDisconnected(peer, ErrPeerGone)
+	case wire.TypePause:
+		if e.All {
+			m.setStop(peer, stopAll)
+		} else {
+			m.setStop(peer, stopNewWork)
+		}
+	case wire.TypeResume:
+		m.setStop(peer, stopNothing)
+	case wire.TypeCancel:
+		m.cancelled(peer, string(e.RequestID))
+	case wire.TypeReady:
+		return s.onReady(e.Payload)
+	case wire.TypePeerList:
+		return s.onPeerList(e.Payload)
+	case wire.TypeSignaling:
+		return s.onSignaling(e.Payload)
+	case wire.TypeError:
+		return s.onError(e.Payload)
+	case wire.TypeDrained:
+		s.drainedOnce.Do(func() { close(s.drained) })
+	}
+	return nil
+}
+
+func (s *session) onReady(payload []byte) error {
+	ready, err := wire.DecodeHello(payload)
+	if err != nil {
+		return err
+	}
+	s.readyOnce.Do(func() {
+		s.features = ready.Features
+		close(s.ready)
+	})
+	return nil
+}
+
+// onPeerList takes the first answer to list_peers, which tells of the peers
+// that were there before us, and, if no ready came before it, that the sidecar
+// knows the base protocol only.
+func (s *session) onPeerList(payload []byte) error {
+	peers, err := wire.DecodePeerList(payload)
+	if err != nil {
+		return err
+	}
+	s.readyOnce.Do(func() { close(s.ready) })
+	for _, p := range peers {
+		s.m.peerConnected(s, p)
+	}
+	return nil
+}
+
+func (s *session) onSignaling(payload []byte) error {
+	st, err := wire.DecodeSignaling(payload)
+	if err != nil {
+		return err
+	}
+	status := SignalingStatus{State: SignalingState(st.State), PeerID: st.PeerID}
+	switch {
+	case status.State == SignalingRefused:
+		status.Err = fmt.Errorf("%w: %s", ErrRefused, st.Error)
+	case st.Error != "":
+		status.Err = errors.New(st.Error)
+	}
+	s.m.setSignaling(status)
+	return nil
+}
+
+// onError finds out whom an error is for: a pending request, a Connect, or
+// nobody who waits.
+func (s *session) onError(payload []byte) error {
+	e, err := wire.DecodeErrorEvent(payload)
+	if err != nil {
+		return err
+	}
+	cause := fmt.Errorf("%w: %s", codeError(e.Code), e.Message)
+	switch {
+	case e.Code == wire.CodeUnauthorized:
+		s.refused = cause
+		return nil
+	case e.Command == wire.TypeConnect.String():
+		if s.m.connectFailed(e.TargetPeer, cause) {
+			return nil
+		}
+	case e.RequestID != "":
+		if s.m.calls.fail(e.TargetPeer, e.RequestID, cause) {
+			return nil
+		}
+	}
+	s.m.report(&PeerError{Op: first(e.Command, "link"), Peer: e.TargetPeer, RequestID: e.RequestID, Err: cause})
+	return nil
+}
+
+// codeError maps the code of an error event to the sentinel that callers test for.
+func codeError(c wire.Code) error {
+	switch c {
+	case wire.CodePeerNotConnected, wire.CodePeerUnavailable:
+		return ErrUnknownPeer
+	case wire.CodePeerLost:
+		return ErrPeerGone
+	case wire.CodeTooLarge, wire.CodeTooDeep:
+		return ErrTooLarge
+	case wire.CodeQueueFull:
+		return ErrCongested
+	case wire.CodeMalformed, wire.CodeInvalidField, wire.CodeUnknownType:
+		return ErrInvalid
+	case wire.CodeUnauthorized:
+		return errUnauthorized
+	}
+	return errors.New("mesh: sidecar error " + string(c))
+}
+
+// sentinel is codeError for an error of the codec.
+func sentinel(err, otherwise error) error {
+	if w := (*wire.Error)(nil); errors.As(err, &w) {
+		return codeError(w.Code)
+	}
+	return otherwise
+}
+
+// close drains the link, if the sidecar can, and ends it. The sidecar itself is
+// ended by the caller.
+func (s *session) close(ctx context.Context) {
+	if s.has(wire.FeatureDrain) && s.link.writeNow(nil, wire.AppendDrain) == nil {
+		select {
+		case <-s.drained:
+		case <-s.ended:
+		case <-ctx.Done():
+		}
+	} else {
+		_ = s.link.flush(ctx) // a base-only sidecar sends what it has read
+	}
+	s.link.close()
+	<-s.ended
+}

@@ -1,0 +1,273 @@
+// Package signaling is the server that introduces the peers of a mesh to each other. It hands out
+// tokens for API keys, keeps one WebSocket per peer, and relays offers, answers and ICE candidates. The
+// messages of the mesh never pass through it.
+//
+// A Server is an http.Handler for four paths:
+//
+//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role"}
+//	GET  /ws          WebSocket; the token as ?token= or as Authorization: Bearer
+//	GET  /api/config  {"iceServers": [...]}
+//	GET  /healthz     {"status": "ok"}
+//
+// It can be mounted in any mux, under a prefix with http.StripPrefix. It speaks the protocol of
+// chatixia-mesh's registry, and serves that system's sidecars as well as this library's.
+//
+// Tokens and keys travel in the clear over plain HTTP: outside of a trusted network serve it with TLS
+// (http.Server.ServeTLS, or a reverse proxy), and have clients use https and wss.
+package signaling
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// ICEServer is a STUN or TURN server that peers are told to use.
+type ICEServer = signal.ICEServer
+
+// Defaults of Config.
+const (
+	DefaultMaxConnections = 10_000
+	DefaultMaxMessage     = 256 << 10
+	DefaultMaxQueue       = 4 << 20
+	DefaultPingInterval   = 20 * time.Second
+	DefaultIdleTimeout    = 10 * time.Second
+	DefaultTURNLifetime   = 24 * time.Hour
+)
+
+// TokenLifetime is how long a token opens the WebSocket. A connection may outlive its token.
+const TokenLifetime = 5 * time.Minute
+
+// exampleSecrets stand in the examples of chatixia-mesh, so everyone knows them.
+var exampleSecrets = []string{"dev-secret-change-me", "change-me-to-a-random-string"}
+
+// Config configures a Server. Outside of development mode Secret and Keys are required; everything else
+// has a useful zero value.
+type Config struct {
+	// Secret signs the tokens (HMAC-SHA256; RFC 7518 section 3.2 asks for at least 32 bytes, and less is
+	// logged as a warning). Servers with the same Secret accept each other's tokens.
+	Secret string
+	// Keys says which peer an API key belongs to. Several keys may name one peer.
+	Keys map[string]Key
+	// Dev is development mode, without Keys: whatever key a client presents is its peer id (1 to 128
+	// printable bytes), and an empty one gets a random id. Only clients on loopback addresses are
+	// served, no request that a proxy has forwarded, and no web page from elsewhere. An empty Secret
+	// is replaced by a random one.
+	Dev bool
+
+	// ICEServers are what /api/config lists, credentials included: anyone who can reach the server
+	// can read them.
+	ICEServers []ICEServer
+	// TURNURL and TURNSecret add a TURN server with ephemeral credentials, as coturn's
+	// use-auth-secret expects them: user "<unix expiry>:mesh", password base64(HMAC-SHA1(TURNSecret,
+	// user)). TURNLifetime is how long they are valid, 24 hours by default.
+	TURNURL, TURNSecret string
+	TURNLifetime        time.Duration
+
+	// MaxConnections is how many WebSockets are served at once, 10,000 by default. A connected peer
+	// may always replace its own.
+	MaxConnections int
+	// MaxMessage is the longest message that is read from a peer, in bytes, 256 KiB by default. A
+	// longer one ends the connection (close code 1009).
+	MaxMessage int
+	// MaxQueue is how much may wait to be sent to one peer, in bytes, 4 MiB by default. A peer that
+	// reads so slowly that it is exceeded is cut (close code 1008).
+	MaxQueue int
+	// PingInterval is how often a peer is pinged, 20 s by default; one that has not answered within
+	// IdleTimeout, 10 s by default, or does not take a message within it, is cut.
+	PingInterval, IdleTimeout time.Duration
+
+	// Log is silent by default. No key, token or payload is ever logged.
+	Log zerolog.Logger
+}
+
+// Key is who an API key belongs to.
+type Key struct {
+	PeerID string `json:"peer_id"` // 1 to 128 printable bytes
+	Role   string `json:"role"`    // put into the token; "agent" is customary
+}
+
+// Server is a signaling server. Its methods may be called concurrently.
+type Server struct {
+	cfg    Config
+	log    zerolog.Logger
+	secret []byte
+	keys   []hashedKey
+	mux    *http.ServeMux
+	hub    *hub
+
+	mu       sync.Mutex
+	closed   bool
+	sessions map[*session]struct{} // with those that are just ending
+	wg       sync.WaitGroup        // one per session
+}
+
+// New checks cfg and returns a server, ready to be mounted. Errors name the field. Close it after the
+// http.Server that it is mounted in: http.Server.Shutdown leaves WebSockets alone.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, fmt.Errorf("signaling: %w", err)
+	}
+	s := &Server{
+		cfg:      cfg,
+		log:      cfg.Log,
+		secret:   []byte(cfg.Secret),
+		keys:     hashKeys(cfg.Keys),
+		hub:      newHub(cfg.Log),
+		sessions: map[*session]struct{}{},
+	}
+	s.mux = http.NewServeMux()
+	s.mux.HandleFunc("POST /api/token", s.handleToken)
+	s.mux.HandleFunc("GET /ws", s.handleWebSocket)
+	s.mux.HandleFunc("GET /api/config", s.handleConfig)
+	s.mux.HandleFunc("GET /healthz", s.handleHealth)
+	if cfg.Dev {
+		s.log.Warn().Msg("development mode: any loopback client may be any peer")
+	} else if len(cfg.Secret) < 32 {
+		s.log.Warn().Int("bytes", len(cfg.Secret)).Msg("Secret is shorter than 32 bytes: tokens can be forged by guessing it")
+	}
+	return s, nil
+}
+
+// fill checks cfg and puts the defaults in.
+func (cfg *Config) fill() error {
+	if err := cfg.fillSecrets(); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name  string
+		value *int
+		def   int
+	}{
+		{"MaxConnections", &cfg.MaxConnections, DefaultMaxConnections},
+		{"MaxMessage", &cfg.MaxMessage, DefaultMaxMessage},
+		{"MaxQueue", &cfg.MaxQueue, DefaultMaxQueue},
+	} {
+		if err := fillDefault(f.name, f.value, f.def); err != nil {
+			return err
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{
+		{"PingInterval", &cfg.PingInterval, DefaultPingInterval},
+		{"IdleTimeout", &cfg.IdleTimeout, DefaultIdleTimeout},
+		{"TURNLifetime", &cfg.TURNLifetime, DefaultTURNLifetime},
+	} {
+		if err := fillDefault(f.name, f.value, f.def); err != nil {
+			return err
+		}
+	}
+	return cfg.checkICE()
+}
+
+func fillDefault[T int | time.Duration](name string, value *T, def T) error {
+	if *value < 0 {
+		return fmt.Errorf("%s: %v is negative", name, *value)
+	}
+	if *value == 0 {
+		*value = def
+	}
+	return nil
+}
+
+func (cfg *Config) fillSecrets() error {
+	if cfg.Dev {
+		if len(cfg.Keys) > 0 {
+			return errors.New("Keys: development mode has none; leave either Keys or Dev unset")
+		}
+		if cfg.Secret == "" {
+			cfg.Secret = rand.Text() + rand.Text()
+		}
+		return nil
+	}
+	if len(cfg.Keys) == 0 {
+		return errors.New("Keys: none, so nobody could connect; set Keys, or Dev for development on this machine")
+	}
+	for key, k := range cfg.Keys {
+		if err := checkKey(key, k); err != nil {
+			return fmt.Errorf("Keys: %w", err)
+		}
+	}
+	if cfg.Secret == "" {
+		return errors.New("Secret: empty; set at least 32 random bytes, for example two crypto/rand.Text()")
+	}
+	for _, s := range exampleSecrets {
+		if cfg.Secret == s {
+			return errors.New("Secret: is the one of a published example, which anyone can sign tokens with; set at least 32 random bytes")
+		}
+	}
+	return nil
+}
+
+func (cfg *Config) checkICE() error {
+	for i, s := range cfg.ICEServers {
+		if err := s.Check(); err != nil {
+			return fmt.Errorf("ICEServers[%d]: %w", i, err)
+		}
+	}
+	switch {
+	case cfg.TURNURL == "" && cfg.TURNSecret == "":
+		return nil
+	case cfg.TURNURL == "":
+		return errors.New("TURNURL: empty, but TURNSecret is set")
+	case cfg.TURNSecret == "":
+		return errors.New("TURNSecret: empty, but TURNURL is set; a TURN server with fixed credentials goes into ICEServers")
+	case !strings.HasPrefix(cfg.TURNURL, "turn:") && !strings.HasPrefix(cfg.TURNURL, "turns:"):
+		return fmt.Errorf("TURNURL: %q must start with turn: or turns:", cfg.TURNURL)
+	}
+	return nil
+}
+
+// ServeHTTP serves the four paths.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Dev {
+		if err := checkLocal(r); err != nil {
+			s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("request refused")
+			writeError(w, http.StatusForbidden, "development mode: "+err.Error())
+			return
+		}
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// Close ends every connection with close code 1001 and waits until they are gone, which takes about a
+// second with clients that do not respond. New connections are refused from then on. It may be called
+// several times.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for sess := range s.sessions {
+		sess.end(websocket.StatusGoingAway, "the server is shutting down")
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store") // tokens and credentials
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody is left to tell
+}
+
+func writeError(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, map[string]string{"error": text})
+}

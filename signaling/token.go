@@ -1,0 +1,122 @@
+package signaling
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+type claims struct {
+	Role string `json:"role"`
+	jwt.RegisteredClaims
+}
+
+// issue signs a token for k.
+func (s *Server) issue(k Key) (string, error) {
+	now := time.Now()
+	c := claims{Role: k.Role, RegisteredClaims: jwt.RegisteredClaims{
+		Subject:   k.PeerID,
+		IssuedAt:  jwt.NewNumericDate(now),
+		ExpiresAt: jwt.NewNumericDate(now.Add(TokenLifetime)),
+	}}
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(s.secret)
+}
+
+// verify returns who a token was issued to. Only HS256 will do: a token names its own algorithm, and
+// "none", or a public key taken for an HMAC secret, are the classic forgeries (RFC 8725 section 3.1).
+func (s *Server) verify(token string) (Key, error) {
+	var c claims
+	_, err := jwt.ParseWithClaims(token, &c,
+		func(*jwt.Token) (any, error) { return s.secret, nil },
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithExpirationRequired(),
+		jwt.WithStrictDecoding())
+	if err != nil {
+		return Key{}, err
+	}
+	if err := checkID(c.Subject); err != nil {
+		return Key{}, fmt.Errorf("sub: %w", err)
+	}
+	return Key{PeerID: c.Subject, Role: c.Role}, nil
+}
+
+func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
+	presented := r.Header.Get("X-API-Key")
+	if presented == "" {
+		presented = r.Header.Get("X-Device-Token")
+	}
+	k, err := s.authenticate(presented)
+	if err != nil {
+		s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("no token issued")
+		writeError(w, http.StatusUnauthorized, err.Error())
+		return
+	}
+	token, err := s.issue(k)
+	if err != nil {
+		s.log.Error().Err(err).Msg("no token issued")
+		writeError(w, http.StatusInternalServerError, "the token could not be signed")
+		return
+	}
+	s.log.Debug().Str("remote", r.RemoteAddr).Str("peer_id", k.PeerID).Msg("token issued")
+	writeJSON(w, http.StatusOK, map[string]string{"token": token, "peer_id": k.PeerID, "role": k.Role})
+}
+
+// authenticate finds who an API key belongs to.
+func (s *Server) authenticate(presented string) (Key, error) {
+	if !s.cfg.Dev {
+		if k, ok := lookup(s.keys, presented); ok {
+			return k, nil
+		}
+		if presented == "" {
+			return Key{}, errors.New("no API key: send it in the header X-API-Key")
+		}
+		return Key{}, errors.New("unknown API key")
+	}
+	if presented == "" {
+		presented = "agent-" + strings.ToLower(rand.Text()[:10])
+	}
+	if err := checkID(presented); err != nil {
+		return Key{}, fmt.Errorf("the API key is the peer id in development mode: %w", err)
+	}
+	return Key{PeerID: presented, Role: "agent"}, nil
+}
+
+// forwardedHeaders are what proxies add.
+var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
+
+// checkLocal lets only programs on this machine into development mode. The remote address alone would
+// let in the whole world behind a proxy on this machine, and any web page in a browser on it (which
+// names itself in Origin, also after DNS rebinding).
+func checkLocal(r *http.Request) error {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !addr.Addr().Unmap().IsLoopback() {
+		return errors.New("only clients on a loopback address are served")
+	}
+	for _, h := range forwardedHeaders {
+		if r.Header.Get(h) != "" {
+			return errors.New("requests that a proxy has forwarded are not served")
+		}
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		u, err := url.Parse(origin)
+		if err != nil || !isLocalHost(u.Hostname()) {
+			return errors.New("requests of web pages from elsewhere are not served")
+		}
+	}
+	return nil
+}
+
+func isLocalHost(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
