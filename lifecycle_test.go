@@ -204,6 +204,9 @@ func TestLaunch(t *testing.T) {
 			dir := filepath.Dir(l.conn.RemoteAddr().String())
 			if spawned {
 				checkPrivate(t, l.conn.RemoteAddr().String())
+				if group, err := syscall.Getpgid(l.pid); group != l.pid {
+					t.Errorf("process group %d, %v: Ctrl-C would end the sidecar before its agent", group, err)
+				}
 			}
 			if err := l.conn.Close(); err != nil {
 				t.Error(err)
@@ -311,6 +314,26 @@ func TestLaunchFailures(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSocketOfAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give a socket away")
+	}
+	path := socketPath(t)
+	listener, err := sock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := os.Chown(path, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = launch(context.Background(), &Config{Mode: Attach, Socket: path}, testSettings())
+	var start *StartError
+	if !errors.As(err, &start) || !errors.Is(err, sock.ErrOwner) || !strings.Contains(err.Error(), path) {
+		t.Errorf("error is %v", err)
 	}
 }
 
@@ -451,7 +474,7 @@ func TestStopTerminates(t *testing.T) {
 
 // Grandchildren that keep stderr open do not keep stop waiting.
 func TestStopWithGrandchild(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "sleep 3 & echo started >&2; exit 0")
+	cmd := exec.Command("sh", "-c", "sleep 60 & echo $! >&2")
 	p, err := startProcess(cmd, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
@@ -461,8 +484,15 @@ func TestStopWithGrandchild(t *testing.T) {
 	if d := time.Since(began); d > 2500*time.Millisecond {
 		t.Errorf("stopping took %v", d)
 	}
-	if err := p.diagnose(Binary, "sh"); err != nil || p.stderr.String() != "started" {
-		t.Errorf("diagnosis %v, stderr %q", err, p.stderr.String())
+	if err := p.diagnose(Binary, "sh"); err != nil {
+		t.Error(err)
+	}
+	grandchild, err := strconv.Atoi(p.stderr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(grandchild, syscall.SIGKILL); err != nil {
+		t.Errorf("the grandchild is gone, so it held nothing open: %v", err)
 	}
 }
 
@@ -510,6 +540,55 @@ func TestOrphan(t *testing.T) {
 	}
 	if exists(filepath.Dir(socket)) {
 		t.Errorf("it left %s", filepath.Dir(socket))
+	}
+}
+
+// When an agent dies nobody reads its sidecar's stderr any more. What the
+// sidecar logs then must not end it before its time.
+func TestSidecarWithoutReader(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := testSettings()
+	set.Socket, set.Token = socketPath(t), newToken()
+	env, err := set.environ()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), env)
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Close(), r.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), readyWait)
+	defer cancel()
+	conn, err := dialSidecar(ctx, set.Socket, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := &launched{conn: conn, token: set.Token}
+	mustGreet(t, agent)
+	refused(t, dial(t, set.Socket)) // which is logged
+	_, err = conn.Write(wire.AppendListPeers(nil))
+	for lines := bufio.NewReader(conn); err == nil; {
+		var line string
+		if line, err = lines.ReadString('\n'); strings.Contains(line, `"peer_list"`) {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("no answer to list_peers: %v", err)
+	}
+	_ = conn.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

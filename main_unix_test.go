@@ -14,8 +14,10 @@ func leftChild() string {
 	switch {
 	case errors.Is(err, syscall.ECHILD):
 		return ""
+	case err != nil:
+		return err.Error()
 	case pid == 0:
 		return "a child process that still runs"
 	}
-	return fmt.Sprintf("child process %d, or %v", pid, err)
+	return fmt.Sprintf("the child process %d, which ended", pid)
 }

@@ -1,9 +1,38 @@
+// Package mesh puts a program on a peer-to-peer mesh of WebRTC data channels:
+// direct, encrypted links to other programs, wherever they run and whatever
+// they are written in.
+//
+// A program on the mesh is an agent. [New] gives it a [Mesh], on which it sends
+// messages ([Mesh.Send], [Mesh.Broadcast]), asks requests ([Mesh.Request]) and
+// answers them ([Config.Handlers]). Agents are named by peer ids, which the
+// signaling server gives out with each API key; see package signaling for a
+// server to embed.
+//
+// # Where the sidecar runs
+//
+// The WebRTC side of an agent is its sidecar. [Config.Mode] says where it runs:
+// in this process, as a forked copy of this program, as another executable, or
+// as one that someone else started. Agent and sidecar speak one protocol in
+// every case, JSON lines over a connection, so what an agent sees does not
+// depend on the mode:
+//
+//	agent ──── link ──── sidecar ════ peer link (WebRTC) ════ sidecar ──── link ──── agent
+//
+// A program that uses [SelfExec] calls [SidecarMain] first thing in main.
+//
+// # What to rely on
+//
+// Messages from one peer to another arrive in order and once, or the loss of
+// the link is reported ([Config.OnPeer]). Every queue is bounded: a receiver
+// that is slow makes its senders wait, under their contexts, and nobody else.
+// A sidecar that dies is replaced; what waited for it fails at once.
+//
+// The package keeps no global state, handles no signals, never exits, and
+// writes nothing to stdout or stderr.
 package mesh
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,12 +75,6 @@ type peer struct {
 	stop    stop
 	changed chan struct{} // closed when live or stop changes
 	inbox   *inbox
-}
-
-// A waiter waits for a peer's link, in Connect or WaitPeer.
-type waiter struct {
-	connect bool       // fails with the sidecar's answer to connect
-	done    chan error // buffered 1
 }
 
 // A PeerEvent tells that a peer came or went.
@@ -220,284 +243,7 @@ func (m *Mesh) handler(typ string) Handler {
 	return m.byType[""]
 }
 
-// Send gives a message to one peer. It returns nil once the message is on its
-// way to a peer whose link is live: it will arrive, in order and once, unless
-// the peer goes (Config.OnPeer) or the message fails later (Config.OnError).
-// It waits, under ctx, while that peer is congested. Errors are *PeerError.
-func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
-	if err := m.post(ctx, peer, &msg, false); err != nil {
-		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
-	}
-	return nil
-}
-
-// Broadcast gives a message to every peer whose link is live. Peers that keep
-// up get it at once; it waits, under ctx, for the congested ones. The peers not
-// reached are in a *BroadcastError. With no peers it returns nil.
-func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
-	raw, err := msg.encode(m.limits)
-	if err != nil {
-		return fmt.Errorf("mesh: broadcast: %w", err)
-	}
-	s, ready, paused, err := m.audience()
-	if err != nil {
-		return fmt.Errorf("mesh: broadcast: %w", err)
-	}
-	var failed []*PeerError
-	if len(ready) > 0 {
-		// The line names the peers to leave out: sidecar and agent may differ
-		// for a moment on who is paused, and nobody shall get it twice or never.
-		err := s.link.write(ctx, func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
-		for _, id := range ready {
-			if err != nil {
-				failed = append(failed, &PeerError{Op: "broadcast", Peer: id, Err: err})
-			}
-		}
-	}
-	failed = append(failed, m.postAll(ctx, paused, raw)...)
-	if len(failed) == 0 {
-		return nil
-	}
-	slices.SortFunc(failed, func(a, b *PeerError) int { return compare(a.Peer, b.Peer) })
-	return &BroadcastError{Failed: failed}
-}
-
-// audience splits the live peers into those that keep up and those that are
-// congested.
-func (m *Mesh) audience() (s *session, ready, paused []string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ctx.Err() != nil {
-		return nil, nil, nil, m.closedError()
-	}
-	for id, p := range m.peers {
-		switch {
-		case !p.live:
-		case p.stop == stopNothing:
-			ready = append(ready, id)
-		default:
-			paused = append(paused, id)
-		}
-	}
-	return m.current, ready, paused, nil
-}
-
-// postAll waits for congested peers side by side.
-func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerError {
-	errs := make([]error, len(peers))
-	var wg sync.WaitGroup
-	for i, id := range peers {
-		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw, false) })
-	}
-	wg.Wait()
-	var failed []*PeerError
-	for i, id := range peers {
-		if errs[i] != nil {
-			failed = append(failed, &PeerError{Op: "broadcast", Peer: id, Err: errs[i]})
-		}
-	}
-	return failed
-}
-
-// Request sends a message and waits for its response. Without a deadline in
-// ctx it waits Config.RequestTimeout. It ends at once when the peer goes
-// (ErrPeerGone), the sidecar is lost (ErrSidecarLost), the message cannot be
-// sent, or the mesh closes (ErrClosed); an error that the peer's handler
-// returned is a *RemoteError. All are wrapped in a *PeerError. When the caller
-// gives up, the context of the peer's handler ends. A request that failed may
-// have been carried out all the same.
-func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
-		defer cancel()
-	}
-	if msg.RequestID == "" {
-		msg.RequestID = newRequestID()
-	}
-	reply, err := m.request(ctx, peer, &msg)
-	if err != nil {
-		return nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err}
-	}
-	return reply, nil
-}
-
-func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message, error) {
-	call, err := m.calls.add(peer, msg.RequestID)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.post(ctx, peer, msg, false); err != nil {
-		m.calls.drop(call)
-		return nil, err
-	}
-	var r result
-	select {
-	case r = <-call.done:
-	case <-ctx.Done():
-		if m.calls.drop(call) {
-			m.sendCancel(peer, msg.RequestID)
-			return nil, context.Cause(ctx)
-		}
-		r = <-call.done
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	if text := r.reply.failure(); text != "" {
-		return nil, &RemoteError{Text: text, Reply: r.reply}
-	}
-	return r.reply, nil
-}
-
-// newRequestID draws 12 hex digits: what agents in other languages draw, and
-// not to be guessed by a peer.
-func newRequestID() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails, as documented
-	return hex.EncodeToString(b[:])
-}
-
-func (m *Mesh) sendCancel(peer, id string) {
-	s := m.session()
-	if s == nil || !s.has(wire.FeatureCancel) {
-		return
-	}
-	// An error means that the link is gone, and the request with it.
-	_ = s.link.writeNow(nil, func(b []byte) []byte { return wire.AppendCancelCommand(b, peer, id) })
-}
-
-// post encodes a message and gives it to the sidecar as soon as the peer takes it.
-func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply bool) error {
-	if peer == "" {
-		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
-	}
-	raw, err := msg.encode(m.limits)
-	if err != nil {
-		return err
-	}
-	return m.postRaw(ctx, peer, raw, reply)
-}
-
-func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool) error {
-	s, err := m.await(ctx, peer, reply)
-	if err != nil {
-		return err
-	}
-	return s.link.write(ctx, func(b []byte) []byte { return wire.AppendSend(b, peer, raw) })
-}
-
-// await waits until the peer takes new work, or a reply, and returns the
-// session to write to. Replies pass a peer that is busy: it waits for them.
-func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, error) {
-	missing := ErrUnknownPeer
-	for {
-		m.mu.Lock()
-		p := m.peers[id]
-		switch {
-		case m.ctx.Err() != nil:
-			defer m.mu.Unlock()
-			return nil, m.closedError()
-		case m.current == nil:
-			m.mu.Unlock()
-			return nil, ErrSidecarLost
-		case p == nil || !p.live:
-			m.mu.Unlock()
-			return nil, missing
-		case p.stop == stopNothing || reply && p.stop == stopNewWork:
-			defer m.mu.Unlock()
-			return m.current, nil
-		}
-		changed := p.changed
-		m.mu.Unlock()
-		missing = ErrPeerGone
-		select {
-		case <-changed:
-		case <-m.ctx.Done():
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-// Connect asks for a link to a peer now, and waits until it is live. A peer
-// that the signaling server does not know fails at once with ErrUnknownPeer.
-// Agents on the mesh connect to each other by themselves; Connect is for
-// making sure, and for not waiting until the next attempt.
-func (m *Mesh) Connect(ctx context.Context, peer string) error {
-	if err := m.waitLink(ctx, peer, true); err != nil {
-		return &PeerError{Op: "connect", Peer: peer, Err: err}
-	}
-	return nil
-}
-
-// WaitPeer waits until the link to a peer is live, however long that peer takes
-// to appear.
-func (m *Mesh) WaitPeer(ctx context.Context, peer string) error {
-	if err := m.waitLink(ctx, peer, false); err != nil {
-		return &PeerError{Op: "wait", Peer: peer, Err: err}
-	}
-	return nil
-}
-
-func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
-	if id == "" {
-		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
-	}
-	w := &waiter{connect: connect, done: make(chan error, 1)}
-	m.mu.Lock()
-	s, p := m.current, m.peers[id]
-	var err error
-	switch {
-	case m.ctx.Err() != nil:
-		err = m.closedError()
-	case connect && id == m.signaling.PeerID:
-		err = fmt.Errorf("%w: %q is this agent itself", ErrInvalid, id)
-	case p != nil && p.live:
-		m.mu.Unlock()
-		return nil
-	case connect && s == nil:
-		err = ErrSidecarLost
-	default:
-		m.waiters[id] = append(m.waiters[id], w)
-	}
-	m.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	defer m.forget(id, w)
-	if connect {
-		if _, ok := ctx.Deadline(); !ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
-			defer cancel()
-		}
-		if err := s.link.write(ctx, func(b []byte) []byte { return wire.AppendConnect(b, id) }); err != nil {
-			return err
-		}
-	}
-	select {
-	case err := <-w.done:
-		return err
-	case <-m.ctx.Done():
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.closedError()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (m *Mesh) forget(id string, w *waiter) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.waiters[id] = slices.DeleteFunc(m.waiters[id], func(x *waiter) bool { return x == w })
-	if len(m.waiters[id]) == 0 {
-		delete(m.waiters, id)
-	}
-}
-
-// closedError is why the mesh takes no more work; called with mu held.
+// closedError is why the mesh takes no more work.
 func (m *Mesh) closedError() error {
 	if err := context.Cause(m.ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -509,14 +255,4 @@ func (m *Mesh) session() *session {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.current
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

@@ -116,7 +116,7 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 		return &ConfigError{Field: "Socket", Value: cfg.Socket, Err: err}
 	}
 	defer listener.Close()
-	cfg.Logger.Info().Str("socket", cfg.Socket).Str("signaling", set.SignalingURL).Msg("waiting for the agent")
+	cfg.Logger.Info().Str("socket", cfg.Socket).Msg("waiting for the agent")
 
 	ctx, cancel := context.WithCancel(ctx)
 	checked := make(chan error, 1)

@@ -50,7 +50,6 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		cfg:   &s.cfg,
 		log:   s.log.With().Str("peer_id", k.PeerID).Logger(),
 		ended: make(chan struct{}),
-		code:  websocket.StatusNormalClosure,
 	}
 	sess.member = member{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: sess.end}
 	if err := s.admit(sess); err != nil {
@@ -126,10 +125,10 @@ func (sess *session) run(h *hub) {
 		}
 	})
 	err := sess.read(ctx, h)
-	sess.end(websocket.StatusNormalClosure, "")
 	cancel()
 	_ = sess.conn.CloseNow()
-	wg.Wait()
+	wg.Wait() // before the end: the others may know better why reading has failed
+	sess.end(websocket.StatusNormalClosure, "")
 	sess.log.Info().Err(err).Str("reason", sess.reason).Msg("peer disconnected")
 }
 
@@ -161,16 +160,14 @@ func (sess *session) write(ctx context.Context) {
 		case <-sess.ended:
 			_ = sess.conn.Close(sess.code, sess.reason)
 			return
+		case <-ctx.Done():
+			return
 		case <-sess.member.out.Ready():
 		}
 		for b, ok := sess.member.out.Pop(); ok && !sess.hasEnded(); b, ok = sess.member.out.Pop() {
 			if err := sess.writeOne(ctx, b); err != nil {
 				// The library closes a connection after a failed write: the reason is for the log.
-				reason := "connection lost"
-				if errors.Is(err, context.DeadlineExceeded) {
-					reason = "too slow: a message was not taken in time"
-				}
-				sess.end(websocket.StatusPolicyViolation, reason)
+				sess.end(websocket.StatusPolicyViolation, err.Error())
 				return
 			}
 		}
@@ -180,7 +177,11 @@ func (sess *session) write(ctx context.Context) {
 func (sess *session) writeOne(ctx context.Context, b []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, sess.cfg.IdleTimeout)
 	defer cancel()
-	return sess.conn.Write(ctx, websocket.MessageText, b)
+	err := sess.conn.Write(ctx, websocket.MessageText, b)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.New("too slow: a message was not taken in time")
+	}
+	return err
 }
 
 func (sess *session) hasEnded() bool {
@@ -201,10 +202,15 @@ func (sess *session) ping(ctx context.Context) {
 		case <-tick.C:
 		case <-sess.ended:
 			return
+		case <-ctx.Done():
+			return
 		}
 		pong, cancel := context.WithTimeout(ctx, sess.cfg.IdleTimeout)
 		err := sess.conn.Ping(pong)
 		cancel()
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			sess.end(websocket.StatusPolicyViolation, "no answer to a ping")
 			return

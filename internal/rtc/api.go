@@ -37,7 +37,7 @@ type api struct {
 	cert    webrtc.Certificate
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
-	mux     *ice.MultiUDPMuxDefault
+	mux     *mux               // nil without
 }
 
 func newAPI(cfg Config) (*api, error) {
@@ -69,9 +69,12 @@ func newAPI(cfg Config) (*api, error) {
 	if t := cfg.timing; t.iceDisconnected > 0 {
 		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
 	}
-	if cfg.net != nil {
-		se.SetNet(cfg.net)
+	if cfg.net == nil {
+		if cfg.net, err = newNetwork(); err != nil {
+			return nil, fmt.Errorf("list network interfaces: %w", err)
+		}
 	}
+	se.SetNet(cfg.net)
 	if cfg.ipFilter != nil {
 		se.SetIPFilter(cfg.ipFilter)
 	}
@@ -98,8 +101,9 @@ func newAPI(cfg Config) (*api, error) {
 
 // newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
 // kind answers from whichever address the system likes, which ICE takes for another peer's.
-func newMux(cfg Config, loggers pionLoggers) (*ice.MultiUDPMuxDefault, error) {
+func newMux(cfg Config, loggers pionLoggers) (*mux, error) {
 	opts := []ice.UDPMuxFromPortOption{
+		ice.UDPMuxFromPortWithNet(cfg.net),
 		ice.UDPMuxFromPortWithLogger(loggers.NewLogger("udpmux")),
 		ice.UDPMuxFromPortWithReadBufferSize(socketBuffer),
 		ice.UDPMuxFromPortWithWriteBufferSize(socketBuffer),
@@ -107,21 +111,18 @@ func newMux(cfg Config, loggers pionLoggers) (*ice.MultiUDPMuxDefault, error) {
 	if cfg.Loopback {
 		opts = append(opts, ice.UDPMuxFromPortWithLoopback())
 	}
-	if cfg.net != nil {
-		opts = append(opts, ice.UDPMuxFromPortWithNet(cfg.net))
-	}
 	if cfg.ipFilter != nil {
 		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
 	}
-	mux, err := ice.NewMultiUDPMuxFromPort(cfg.UDPPort, opts...)
+	m, err := ice.NewMultiUDPMuxFromPort(cfg.UDPPort, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("listen on UDP port %d: %w", cfg.UDPPort, err)
 	}
-	if len(mux.GetListenAddresses()) == 0 {
-		_ = mux.Close()
+	if len(m.GetListenAddresses()) == 0 {
+		_ = m.Close()
 		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, cfg.Loopback)
 	}
-	return mux, nil
+	return &mux{m}, nil
 }
 
 // server checks an ICE server's URLs: one that pion refuses would fail every connection.

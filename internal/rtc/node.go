@@ -32,8 +32,8 @@ const (
 	// maxClosing bounds the connections that are being closed before offers are refused, since each
 	// offer may end one.
 	maxClosing = 256
-	// maxParked bounds the superseded links to one base peer.
-	maxParked = 4
+	// maxParked bounds the superseded links to one base peer. Ending one more makes it forget us.
+	maxParked = 16
 	// maxMail bounds the messages from signaling that wait for the loop.
 	maxMail = 8192
 	// maxIDLength bounds the ids that come from outside.

@@ -98,19 +98,3 @@ func send(t *testing.T, p *rtc.Peer, msg string) {
 		t.Fatalf("send to %s: %v", p.ID(), err)
 	}
 }
-
-func TestConnect(t *testing.T) {
-	_, a, b := pair(t)
-	send(t, a.peer("b"), `{"type":"ping","request_id":"1"}`)
-	send(t, b.peer("a"), "{\"type\":\"pong\",\r\n\"request_id\":\"1\"}")
-	eventually(t, "both messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
-	if got := b.received("a")[0]; got != `{"type":"ping","request_id":"1"}` {
-		t.Errorf("b got %s", got)
-	}
-	if got := a.received("b")[0]; got != `{"type":"pong",  "request_id":"1"}` {
-		t.Errorf("a got %s", got)
-	}
-	if !a.peer("b").Extended() || !b.peer("a").Extended() {
-		t.Error("not stream framing")
-	}
-}

@@ -32,7 +32,7 @@ func (p *Peer) readStream() error {
 		b, err := r.ReadLine()
 		var bad *wire.Error
 		if err != nil && !errors.As(err, &bad) {
-			return ended(err)
+			return p.endReason(err)
 		}
 		if err == nil {
 			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
@@ -71,7 +71,7 @@ func (p *Peer) readTexts() error {
 	for p.reading.wait() {
 		b, err := r.next()
 		if err != nil {
-			return ended(err)
+			return p.endReason(err)
 		}
 		p.announce() // the acknowledgement of the channel came before, if we wait for one
 		line = wire.PeerLine{Kind: wire.PeerMessage}
@@ -93,12 +93,13 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	}
 }
 
-// ended turns the error of a read into a reason.
-func ended(err error) error {
+// endReason turns the error of a read into a reason. What pion's errors say beyond "closed" is for its logs.
+func (p *Peer) endReason(err error) error {
 	if errors.Is(err, ErrViolation) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
+	p.log.Debug().Err(err).Msg("data channel ended")
+	return ErrPeerClosed
 }
 
 // channelReader reads a data channel: as a stream of bytes, or message by message.

@@ -271,12 +271,15 @@ func orNull(v json.RawMessage) json.RawMessage {
 }
 
 // FuzzReader cuts a stream in any way: the lines are the same, and those that splitting at newlines
-// gives.
+// gives. The text is repeated so that a short one, which the fuzzer handles quickly, fills buffers.
 func FuzzReader(f *testing.F) {
-	f.Add([]byte("a\nbb\r\n\n \n0123456789\n0123456789x\nlast"), []byte{1, 2, 3}, byte(10))
-	f.Add([]byte("\r\n\r\r\r\n"), []byte{0, 1}, byte(0))
-	f.Add(bytes.Repeat([]byte("0123456789\n"), 10_000), []byte{255, 7, 0, 200}, byte(9))
-	f.Fuzz(func(t *testing.T, stream, cuts []byte, limit byte) {
+	f.Add([]byte("a\nbb\r\n\n \n0123456789\n0123456789x\nlast"), uint16(1), []byte{1, 2, 3}, uint16(10))
+	f.Add([]byte("\r\n\r\r\r\n"), uint16(0), []byte{0, 1}, uint16(0))
+	f.Add([]byte("0123456789\n"), uint16(5_000), []byte{255, 7, 0, 200}, uint16(9))
+	f.Add([]byte("0123456789"), uint16(5_000), []byte{0, 200}, uint16(50_000))
+	f.Add([]byte("0123456789 \n abcdefgh"), uint16(5_000), []byte{0}, uint16(25))
+	f.Fuzz(func(t *testing.T, text []byte, repeat uint16, cuts []byte, limit uint16) {
+		stream := bytes.Repeat(text, min(1+int(repeat), 1+(1<<17)/(1+len(text))))
 		var want []string
 		for line := range bytes.SplitSeq(stream, []byte("\n")) {
 			line = bytes.TrimSuffix(line, []byte("\r"))

@@ -87,15 +87,12 @@ func (s *scanner) peekOverSpace() byte {
 	return 0
 }
 
-// open enters the object or array at the cursor.
-func (s *scanner) open() bool {
-	if s.depth >= s.limit {
-		return s.tooDeep()
-	}
+// open enters the object or array at the cursor. It need not look at the limit: those that are walked
+// are EnvelopeDepth levels at most, and every limit allows one more.
+func (s *scanner) open() {
 	s.depth++
 	s.i++
 	s.first = true
-	return true
 }
 
 func (s *scanner) tooDeep() bool {

@@ -1,0 +1,353 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+// patience bounds everything that a conformance test waits for. It is far more
+// than any of it takes, and only there so that what hangs is named.
+const patience = 60 * time.Second
+
+// bounded returns a context of the test that ends in any case. It is longer than
+// the timeout of a request, so that one which waits for its timeout shows.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// modesHere are the modes that this system has.
+func modesHere() []Mode {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		return []Mode{InProcess}
+	}
+	return []Mode{InProcess, SelfExec, Binary, Attach}
+}
+
+// buildSidecar builds the sidecar command for Binary and Attach. It is what
+// users run, and a test binary that were to act as it would prove less.
+func buildSidecar(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "chatixia-sidecar")
+	args := []string{"build", "-buildvcs=false", "-o", path}
+	if raceEnabled() {
+		args = append(args, "-race") // its races count, and the packages are compiled already
+	}
+	out, err := exec.CommandContext(t.Context(), "go", append(args, "./cmd/chatixia-sidecar")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("building the sidecar: %v\n%s", err, out)
+	}
+	return path
+}
+
+func raceEnabled() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
+// A stage is where agents meet: one signaling server, and one directory for
+// whatever they put into the file system. When its test ends, nothing of what
+// was started on it may be left.
+type stage struct {
+	url     string // of the signaling server
+	dir     string
+	sidecar string // the executable
+}
+
+func newStage(t *testing.T, sidecar string) *stage {
+	before := goleak.IgnoreCurrent()
+	dir, err := os.MkdirTemp("", "s") // a short one: socket paths are limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	server, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(server)
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		web.Close()
+		for _, left := range leftovers(dir) {
+			t.Error("left behind:", left)
+		}
+		_ = os.RemoveAll(dir)
+		goleak.VerifyNone(t, before)
+	})
+	return &stage{url: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", dir: dir, sidecar: sidecar}
+}
+
+// An agent is a mesh under test and what it told.
+type agent struct {
+	*Mesh
+	id      string
+	events  record[PeerEvent]
+	reports record[error] // failures that no caller waited for
+	log     output
+	sever   func(t *testing.T) // takes its sidecar away, by force
+	own     *ownSidecar        // of mode Attach
+	ended   sync.Once
+}
+
+// start starts an agent of any mode, and ends it when the test does.
+func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
+	t.Helper()
+	a := &agent{id: id}
+	cfg := Config{
+		Mode: mode, SignalingURL: s.url, APIKey: id, WaitSignaling: true,
+		OnPeer: a.events.add, OnError: a.reports.add,
+		Logger: zerolog.New(&a.log).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
+	}
+	switch mode {
+	case InProcess:
+		var current atomic.Pointer[launched]
+		cfg.launch = func(ctx context.Context, cfg *Config, set settings) (*launched, error) {
+			side, err := launch(ctx, cfg, set)
+			current.Store(side)
+			return side, err
+		}
+		a.sever = func(t *testing.T) {
+			if err := current.Load().conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	case SelfExec, Binary:
+		cfg.Binary = s.sidecar
+		a.sever = func(t *testing.T) { kill(t, a.SidecarPID()) }
+	case Attach:
+		a.own = s.startSidecar(t, id)
+		cfg.Socket = a.own.socket
+		a.sever = func(t *testing.T) {
+			a.own.kill()
+			a.own.run(t)
+		}
+	}
+	m, err := New(bounded(t), cfg)
+	if err != nil {
+		if a.own != nil {
+			a.own.kill()
+		}
+		t.Fatalf("starting %s: %v\n%s", id, err, a.logs())
+	}
+	a.Mesh = m
+	t.Cleanup(func() {
+		a.end(t)
+		if t.Failed() {
+			t.Logf("%s (%v) reported %v, logged:\n%s", id, mode, a.reports.list(), a.logs())
+		}
+	})
+	return a
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	p, err := os.FindProcess(pid)
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil {
+		t.Fatalf("killing the sidecar, process %d: %v", pid, err)
+	}
+}
+
+// end closes the agent and checks that it is gone.
+func (a *agent) end(t *testing.T) {
+	a.ended.Do(func() {
+		if err := a.Close(); err != nil {
+			t.Errorf("closing %s: %v", a.id, err)
+		}
+		if err := a.Err(); !errors.Is(err, ErrClosed) {
+			t.Errorf("%s ended with %v", a.id, err)
+		}
+		if a.own != nil {
+			a.own.end(t)
+		}
+	})
+}
+
+func (a *agent) logs() string {
+	if a.own != nil {
+		return a.log.String() + "its sidecar:\n" + a.own.log.String()
+	}
+	return a.log.String()
+}
+
+// eventsOf returns what the agent was told of one peer, from the event with
+// number from on.
+func (a *agent) eventsOf(peer string, from int) []PeerEvent {
+	return slices.DeleteFunc(a.events.list()[from:], func(e PeerEvent) bool { return e.Peer != peer })
+}
+
+// waitEvents waits until the agent was told n times of a peer, and returns that.
+func (a *agent) waitEvents(t *testing.T, peer string, from, n int) []PeerEvent {
+	t.Helper()
+	a.events.wait(t, fmt.Sprintf("%s to hear of %s %d times", a.id, peer, n), func([]PeerEvent) bool {
+		return len(a.eventsOf(peer, from)) >= n
+	})
+	return a.eventsOf(peer, from)
+}
+
+// An ownSidecar is a sidecar that the test runs, as a supervisor would, for an
+// agent of mode Attach.
+type ownSidecar struct {
+	stage  *stage
+	id     string
+	socket string
+	log    output
+
+	cmd  *exec.Cmd
+	done chan error // its exit
+}
+
+func (s *stage) startSidecar(t *testing.T, id string) *ownSidecar {
+	dir, err := os.MkdirTemp(s.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &ownSidecar{stage: s, id: id, socket: filepath.Join(dir, "s")}
+	o.run(t)
+	return o
+}
+
+// run starts the process. It need not be ready: the agent waits for that.
+func (o *ownSidecar) run(t *testing.T) {
+	t.Helper()
+	o.cmd = exec.Command(o.stage.sidecar, "-no-stun", "-log-format", "json")
+	o.cmd.Dir = filepath.Dir(o.socket) // where no .env is
+	o.cmd.Env = append(os.Environ(), "SIGNALING_URL="+o.stage.url, "TOKEN_URL=", "API_KEY="+o.id, "IPC_SOCKET="+o.socket)
+	o.cmd.Stderr = &o.log
+	if err := o.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	o.done = done
+	cmd := o.cmd
+	go func() { done <- cmd.Wait() }()
+}
+
+// kill ends the process without any chance to clean up.
+func (o *ownSidecar) kill() {
+	_ = o.cmd.Process.Kill() // fails only if it has ended
+	<-o.done
+}
+
+// end checks that the sidecar ends by itself, its agent being gone, and leaves
+// no socket.
+func (o *ownSidecar) end(t *testing.T) {
+	select {
+	case err := <-o.done:
+		if err != nil {
+			t.Errorf("%s's sidecar: %v", o.id, err)
+		}
+	case <-time.After(patience):
+		t.Errorf("%s's sidecar outlives it", o.id)
+		o.kill()
+	}
+	if err := os.Remove(filepath.Dir(o.socket)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A record keeps what came from other goroutines.
+type record[T any] struct {
+	mu   sync.Mutex
+	all  []T
+	more chan struct{} // closed by the next add
+}
+
+func (r *record[T]) add(v T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, v)
+	if r.more != nil {
+		close(r.more)
+		r.more = nil
+	}
+}
+
+func (r *record[T]) list() []T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all)
+}
+
+func (r *record[T]) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.all)
+}
+
+// wait waits until ok holds for what has come so far, and returns that.
+func (r *record[T]) wait(t *testing.T, what string, ok func([]T) bool) []T {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		r.mu.Lock()
+		if r.more == nil {
+			r.more = make(chan struct{})
+		}
+		all, more := r.all, r.more
+		r.mu.Unlock()
+		if ok(all) {
+			return slices.Clone(all)
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Fatalf("waited %v for %s; so far %d", patience, what, len(all))
+		}
+	}
+}
+
+// take receives from a channel.
+func take[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+		panic("unreachable")
+	}
+}
+
+// output is a writer for several goroutines that keeps what was written.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}

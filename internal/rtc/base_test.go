@@ -1,0 +1,394 @@
+package rtc_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// basePeer is a double of a sidecar that knows no extensions, with its habits: it offers to everyone on
+// each peer_list, answers each offer, keeps one connection by peer id, and forgets the id when any
+// connection to it ends.
+type basePeer struct {
+	t  *testing.T
+	h  *hub
+	id string
+
+	mu       sync.Mutex
+	all      []*webrtc.PeerConnection
+	pcs      map[string]*webrtc.PeerConnection // the current one by peer id
+	channels map[string]*webrtc.DataChannel
+	early    map[string][]webrtc.ICECandidateInit
+	got      []string
+	mute     bool // answers no offer
+	late     []func()
+	tamper   func(*signal.Description) // makes it another kind of peer
+	raw      func(*webrtc.DataChannel) // called when a channel opens
+}
+
+func startBase(t *testing.T, h *hub, id string) *basePeer {
+	b := &basePeer{
+		t: t, h: h, id: id, pcs: make(map[string]*webrtc.PeerConnection),
+		channels: make(map[string]*webrtc.DataChannel), early: make(map[string][]webrtc.ICECandidateInit),
+	}
+	t.Cleanup(b.close)
+	return b
+}
+
+func (b *basePeer) join() *basePeer {
+	b.h.join(b.id, b)
+	return b
+}
+
+func (b *basePeer) close() {
+	b.mu.Lock()
+	all := b.all
+	b.mu.Unlock()
+	for _, pc := range all {
+		_ = pc.GracefulClose()
+	}
+}
+
+func (b *basePeer) newPC(peer string) *webrtc.PeerConnection {
+	var se webrtc.SettingEngine
+	se.SetIncludeLoopbackCandidate(true)
+	se.SetICETimeouts(time.Second, 2*time.Second, 200*time.Millisecond)
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se)).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		b.t.Error(err)
+		return nil
+	}
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			init := c.ToJSON()
+			b.send(signal.Candidate, peer, signal.ICECandidate{
+				Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex,
+			})
+		}
+	})
+	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		switch s {
+		case webrtc.PeerConnectionStateDisconnected, webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+			b.mu.Lock()
+			delete(b.pcs, peer) // whichever connection that is
+			delete(b.channels, peer)
+			b.mu.Unlock()
+		}
+	})
+	pc.OnDataChannel(func(dc *webrtc.DataChannel) { b.use(peer, dc) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all = append(b.all, pc)
+	b.pcs[peer] = pc
+	return pc
+}
+
+func (b *basePeer) use(peer string, dc *webrtc.DataChannel) {
+	dc.OnMessage(func(m webrtc.DataChannelMessage) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.got = append(b.got, string(m.Data))
+	})
+	dc.OnOpen(func() {
+		b.mu.Lock()
+		if b.pcs[peer] != nil {
+			b.channels[peer] = dc
+		}
+		raw := b.raw
+		b.mu.Unlock()
+		if raw != nil {
+			raw(dc)
+		}
+	})
+}
+
+func (b *basePeer) send(typ, to string, payload any) {
+	p, err := json.Marshal(payload)
+	if err != nil {
+		b.t.Error(err)
+	}
+	// An error means that the test has taken the peer out of the hub.
+	_ = port{b.h, b.id}.Send(signal.Message{Type: typ, PeerID: b.id, TargetID: to, Payload: p})
+}
+
+func (b *basePeer) describe(typ, to string, d webrtc.SessionDescription) {
+	desc := signal.Description{SDP: d.SDP}
+	if b.tamper != nil {
+		b.tamper(&desc)
+	}
+	b.send(typ, to, desc)
+}
+
+func (b *basePeer) Registered(_ string, peers []string) {
+	for _, p := range peers {
+		b.offer(p)
+	}
+}
+
+func (b *basePeer) Disconnected() {}
+
+func (b *basePeer) offer(peer string) *webrtc.PeerConnection {
+	pc := b.newPC(peer)
+	dc, err := pc.CreateDataChannel("mesh", nil)
+	if err != nil {
+		b.t.Error(err)
+	}
+	b.use(peer, dc)
+	d, err := pc.CreateOffer(nil)
+	if err == nil {
+		err = pc.SetLocalDescription(d)
+	}
+	if err != nil {
+		b.t.Error(err)
+	}
+	b.describe(signal.Offer, peer, d)
+	return pc
+}
+
+func (b *basePeer) Receive(m signal.Message) {
+	b.mu.Lock()
+	if b.mute && m.Type == signal.Offer {
+		b.late = append(b.late, func() { b.receive(m) })
+		b.mu.Unlock()
+		return
+	}
+	b.mu.Unlock()
+	b.receive(m)
+}
+
+func (b *basePeer) receive(m signal.Message) {
+	peer := m.PeerID
+	b.mu.Lock()
+	pc := b.pcs[peer]
+	b.mu.Unlock()
+	switch m.Type {
+	case signal.Offer:
+		var d signal.Description
+		_ = json.Unmarshal(m.Payload, &d)
+		pc = b.newPC(peer)
+		_ = pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
+		b.addEarly(peer, pc)
+		answer, err := pc.CreateAnswer(nil)
+		if err == nil {
+			err = pc.SetLocalDescription(answer)
+		}
+		if err != nil {
+			b.t.Errorf("%s cannot answer: %v", b.id, err)
+			return
+		}
+		b.describe(signal.Answer, peer, answer)
+	case signal.Answer:
+		var d signal.Description
+		_ = json.Unmarshal(m.Payload, &d)
+		if pc == nil {
+			return
+		}
+		_ = pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP})
+		b.addEarly(peer, pc)
+	case signal.Candidate:
+		var c signal.ICECandidate
+		_ = json.Unmarshal(m.Payload, &c)
+		init := webrtc.ICECandidateInit{Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex}
+		if pc == nil || pc.RemoteDescription() == nil {
+			b.mu.Lock()
+			b.early[peer] = append(b.early[peer], init)
+			b.mu.Unlock()
+			return
+		}
+		_ = pc.AddICECandidate(init)
+	}
+}
+
+func (b *basePeer) addEarly(peer string, pc *webrtc.PeerConnection) {
+	b.mu.Lock()
+	early := b.early[peer]
+	delete(b.early, peer)
+	b.mu.Unlock()
+	for _, c := range early {
+		_ = pc.AddICECandidate(c)
+	}
+}
+
+func (b *basePeer) channel(peer string) *webrtc.DataChannel {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.channels[peer]
+}
+
+func (b *basePeer) received() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.got...)
+}
+
+// exchange sends messages both ways.
+func exchange(t *testing.T, a *agent, b *basePeer) {
+	t.Helper()
+	eventually(t, "a link on both sides", func() bool { return a.peer(b.id) != nil && b.channel(a.id) != nil })
+	already, alreadyBase := len(a.received(b.id)), len(b.received())
+	for i := range 100 {
+		send(t, a.peer(b.id), message(i, 50))
+		if err := b.channel(a.id).SendText(message(i, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "100 messages each way", func() bool {
+		return len(a.received(b.id)) == already+100 && len(b.received()) == alreadyBase+100
+	})
+	for i := range 100 {
+		if got, want := a.received(b.id)[already+i], message(i, 60); got != want {
+			t.Fatalf("message %d: %s", i, got)
+		}
+		if got, want := b.received()[alreadyBase+i], message(i, 50); got != want {
+			t.Fatalf("message %d to base: %s", i, got)
+		}
+	}
+}
+
+func TestBasePeer(t *testing.T) {
+	for _, offers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("it offers %t", offers), func(t *testing.T) {
+			h := newHub(t)
+			a, b := start(t, h, "a"), startBase(t, h, "b")
+			if offers {
+				a.join()
+				b.join()
+			} else {
+				b.join()
+				a.join()
+			}
+			exchange(t, a, b)
+			p := a.peer("b")
+			if p.Extended() {
+				t.Error("Extended")
+			}
+			p.Pause()
+			p.Resume()
+			p.Cancel("x")
+			err := p.Send([]byte(message(0, wire.BaseMaxMessage+1)))
+			if code(err) != wire.CodeTooLarge {
+				t.Errorf("Send of 65536 bytes: %v", err)
+			}
+			send(t, p, message(1, wire.BaseMaxMessage))
+			for _, bad := range []string{"{", `{"type":"x"}` + "\n" + `{"type":"y"}`, `["pause"]`} {
+				if err := b.channel("a").SendText(bad); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := b.channel("a").Send([]byte("{\r\n\"type\":\"binary\"}")); err != nil {
+				t.Error(err)
+			}
+			eventually(t, "the long message and the binary one", func() bool {
+				return len(b.received()) == 101 && len(a.received("b")) == 101
+			})
+			if n := get(a.recorder, func() int { return len(a.rejected) }); n != 3 {
+				t.Errorf("%d lines rejected, want 3", n)
+			}
+			if got := len(b.received()[100]); got != wire.BaseMaxMessage {
+				t.Errorf("long message has %d bytes", got)
+			}
+			if got := get(a.recorder, func() []string { return a.controls }); len(got) != 0 {
+				t.Errorf("controls %q", got)
+			}
+		})
+	}
+}
+
+// A base peer's link ends with the path, and it gets no offer before it has forgotten the old link.
+func TestBasePeerLeavesAndReturns(t *testing.T) {
+	h := newHub(t)
+	a, b := start(t, h, "a").join(), startBase(t, h, "b")
+	b.join()
+	exchange(t, a, b)
+	ended := time.Now()
+	b.close()
+	eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
+	eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
+	if d := time.Since(ended); d < 1500*time.Millisecond {
+		t.Errorf("offer after %s", d)
+	}
+	exchange(t, a, b)
+	if n := h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers", n)
+	}
+	if got, want := a.history(), "[+b -b +b]"; got != want {
+		t.Errorf("history %s, want %s", got, want)
+	}
+}
+
+// Both offer at once. A base peer that then answers our offer keeps that connection; one that does not
+// gets an answer to its own.
+func TestBasePeerGlare(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("it answers %t", answers), func(t *testing.T) {
+			h := newHub(t)
+			a, b := start(t, h, "a").join(), startBase(t, h, "b")
+			b.mute = true
+			h.mu.Lock()
+			h.members["b"] = b // there, but not announced
+			h.mu.Unlock()
+			a.Connect("b")
+			eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+			began := time.Now()
+			b.offer("a")
+			if answers {
+				b.mu.Lock()
+				late := b.late
+				b.mute = false
+				b.mu.Unlock()
+				for _, f := range late {
+					f()
+				}
+			}
+			exchange(t, a, b)
+			if held := time.Since(began) >= 300*time.Millisecond; !answers && !held {
+				t.Error("its offer was answered at once")
+			}
+			want := 1
+			if answers {
+				want = 0
+			}
+			if n := h.count(signal.Answer, "a", "b"); n != want {
+				t.Errorf("%d answers of ours, want %d", n, want)
+			}
+			if n := h.count(signal.Offer, "a", "b"); n != 1 {
+				t.Errorf("%d offers of ours, want 1", n)
+			}
+			if got := a.history(); got != "[+b]" {
+				t.Errorf("history %s", got)
+			}
+		})
+	}
+}
+
+// A base peer that registers again offers again, and forgets us if its superseded connection ends.
+func TestBasePeerOffersAgain(t *testing.T) {
+	h := newHub(t)
+	a, b := start(t, h, "a").join(), startBase(t, h, "b")
+	b.join()
+	exchange(t, a, b)
+	want := "[+b"
+	for range 3 {
+		b.offer("a")
+		want += " -b +b"
+		eventually(t, "a new link", func() bool { return a.history() == want+"]" })
+		exchange(t, a, b)
+	}
+}
+
+func code(err error) wire.Code {
+	if e, ok := err.(*wire.Error); ok {
+		return e.Code
+	}
+	return ""
+}
+
+var _ member = (*rtc.Node)(nil)

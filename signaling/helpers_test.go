@@ -1,0 +1,251 @@
+package signaling_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+const (
+	patience = 10 * time.Second // for what should happen at once
+	secret   = "a secret of more than thirty-two bytes"
+)
+
+var testKeys = map[string]signaling.Key{
+	"key-one":   {PeerID: "agent-001", Role: "agent"},
+	"key-two":   {PeerID: "agent-002", Role: "agent"},
+	"key-three": {PeerID: "agent-003", Role: "boss"},
+}
+
+// logBuffer is a log that a test can read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// site is a running server.
+type site struct {
+	*httptest.Server
+	sig *signaling.Server
+	log *logBuffer
+}
+
+func serve(t *testing.T, change func(*signaling.Config)) *site {
+	t.Helper()
+	log := &logBuffer{}
+	cfg := signaling.Config{Secret: secret, Keys: testKeys, Log: zerolog.New(log)}
+	if change != nil {
+		change(&cfg)
+	}
+	sig, err := signaling.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Server: httptest.NewUnstartedServer(sig), sig: sig, log: log}
+	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		// Otherwise the kernel takes megabytes for a client that reads nothing.
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetWriteBuffer(16 << 10)
+		}
+		return ctx
+	}
+	s.Start()
+	t.Cleanup(func() {
+		if err := sig.Close(); err != nil {
+			t.Error(err)
+		}
+		s.Server.Close()
+		for _, private := range []string{secret, "key-one", "key-two", "eyJ"} {
+			if strings.Contains(log.String(), private) {
+				t.Errorf("the log tells the secret %q:\n%s", private, log)
+			}
+		}
+	})
+	return s
+}
+
+// do sends one request and returns the status and the JSON object of the answer.
+func (s *site) do(t *testing.T, method, path string, header ...string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := s.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body map[string]any
+	if err := json.Unmarshal(b, &body); err != nil {
+		body = map[string]any{"text": string(b)}
+	}
+	return resp.StatusCode, body
+}
+
+func (s *site) token(t *testing.T, key string) string {
+	t.Helper()
+	status, body := s.do(t, "POST", "/api/token", "X-API-Key", key)
+	token, _ := body["token"].(string)
+	if status != http.StatusOK || token == "" {
+		t.Fatalf("token exchange: %d %v", status, body)
+	}
+	return token
+}
+
+// peer is a connected client.
+type peer struct {
+	t  *testing.T
+	id string
+	*websocket.Conn
+}
+
+func (s *site) dialToken(t *testing.T, token string, header http.Header) (*websocket.Conn, int, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	u := s.URL + "/ws"
+	if token != "" {
+		u += "?token=" + token
+	}
+	c, resp, err := websocket.Dial(ctx, u, &websocket.DialOptions{HTTPClient: s.Client(), HTTPHeader: header})
+	status := 0
+	if resp != nil {
+		status = resp.StatusCode
+	}
+	return c, status, err
+}
+
+// dial connects the peer of a key, without registering it.
+func (s *site) dial(t *testing.T, key string) *peer {
+	t.Helper()
+	c, status, err := s.dialToken(t, s.token(t, key), nil)
+	if err != nil {
+		t.Fatalf("dial: %d %v", status, err)
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	p := &peer{t, testKeys[key].PeerID, c}
+	// The handshake is over a moment before the server counts the peer as connected.
+	p.send("are you there?")
+	p.nextError()
+	return p
+}
+
+// join connects and registers.
+func (s *site) join(t *testing.T, key string) (p *peer, others []string) {
+	t.Helper()
+	p = s.dial(t, key)
+	return p, p.register()
+}
+
+func (p *peer) send(text string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	if err := p.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *peer) next() string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	_, b, err := p.Read(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// register asks for the peer list; as the server answers in order, it also waits for what was sent
+// before. Only use it where nothing else can come in.
+func (p *peer) register() []string {
+	p.t.Helper()
+	p.send(`{"type":"register","peer_id":"` + p.id + `","payload":null}`)
+	text := p.next()
+	m, err := signal.ParseMessage([]byte(text))
+	var list signal.PeersPayload
+	if err != nil || m.Type != signal.PeerList || m.PeerID != "registry" || json.Unmarshal(m.Payload, &list) != nil || list.Peers == nil {
+		p.t.Fatalf("answer to register: %s", text)
+	}
+	return list.Peers
+}
+
+// nextError is the payload of the error that must be next.
+func (p *peer) nextError() signal.ErrorPayload {
+	p.t.Helper()
+	text := p.next()
+	m, err := signal.ParseMessage([]byte(text))
+	var e signal.ErrorPayload
+	if err != nil || m.Type != signal.ErrorType || m.PeerID != "registry" || json.Unmarshal(m.Payload, &e) != nil {
+		p.t.Fatalf("got %s, want an error", text)
+	}
+	return e
+}
+
+// closed reads to the end and returns why it came.
+func (p *peer) closed() (websocket.StatusCode, string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	for {
+		if _, _, err := p.Read(ctx); err != nil {
+			if ctx.Err() != nil {
+				p.t.Fatal("the connection was not closed")
+			}
+			ce := websocket.CloseError{Code: -1, Reason: err.Error()}
+			errors.As(err, &ce)
+			return ce.Code, ce.Reason
+		}
+	}
+}
+
+// eventually polls for what has no event to wait for.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}

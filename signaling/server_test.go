@@ -1,0 +1,427 @@
+package signaling_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+func TestRegisterAndRelay(t *testing.T) {
+	s := serve(t, nil)
+	one, others := s.join(t, "key-one")
+	if len(others) != 0 {
+		t.Fatalf("the first peer was told of %q", others)
+	}
+	connected := s.dial(t, "key-three") // but not registered
+	two, others := s.join(t, "key-two")
+	if !slices.Equal(others, []string{"agent-001"}) {
+		t.Fatalf("the second peer was told of %q", others)
+	}
+	// Whatever the sender has put in passes, to the byte.
+	offer := `{ "type":"offer", "more":[1,2], "target_id":"agent-001",` + "\r\n" + `"peer_id":"agent-002","payload":{"sdp":"ü\u00fc"}}`
+	two.send(offer)
+	if got := one.next(); got != offer {
+		t.Fatalf("relayed %q, want %q", got, offer)
+	}
+	answer := `{"type":"answer","peer_id":"agent-001","target_id":"agent-003"}`
+	one.send(answer)
+	if got := connected.next(); got != answer {
+		t.Fatalf("relayed %q, want %q", got, answer)
+	}
+	if others := connected.register(); !slices.Equal(others, []string{"agent-001", "agent-002"}) {
+		t.Fatalf("the third peer was told of %q", others)
+	}
+	if err := one.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "agent-001 forgotten", func() bool { return slices.Equal(two.register(), []string{"agent-003"}) })
+}
+
+// fixture is one line of the protocol's examples.
+type fixture struct{ Name, From, To, Expect, Line string }
+
+func fixtures(t testing.TB) (all []fixture) {
+	t.Helper()
+	f, err := os.Open("../docs/fixtures/signaling.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		var x fixture
+		if err := json.Unmarshal(sc.Bytes(), &x); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, x)
+	}
+	return all
+}
+
+// TestFixturesRead sends every example that a server may get, and finds the connection up after each.
+func TestFixturesRead(t *testing.T) {
+	s := serve(t, nil)
+	one, _ := s.join(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	for _, x := range fixtures(t) {
+		if x.To != "server" {
+			continue
+		}
+		t.Run(x.Name, func(t *testing.T) {
+			from, to := one, two
+			if strings.Contains(x.Line, `"peer_id":"agent-002"`) {
+				from, to = two, one
+			}
+			from.send(x.Line)
+			switch {
+			case x.Expect == "error":
+				if e := from.nextError(); e.Code == "" || e.Message == "" {
+					t.Fatalf("error %+v", e)
+				}
+			case strings.Contains(x.Line, `"type":"register"`):
+				if got := from.next(); !strings.Contains(got, `["agent-002"]`) {
+					t.Fatalf("answer %s", got)
+				}
+			case strings.Contains(x.Line, `"target_id"`):
+				if got := to.next(); got != x.Line {
+					t.Fatalf("relayed %s, want %s", got, x.Line)
+				}
+			}
+			from.register()
+			to.register() // fails if anything was left unread
+		})
+	}
+}
+
+// TestFixturesWritten provokes the server into writing its examples.
+func TestFixturesWritten(t *testing.T) {
+	s := serve(t, nil)
+	_, _ = s.join(t, "key-two")
+	one := s.dial(t, "key-one")
+	for _, x := range fixtures(t) {
+		var provoke string
+		switch x.Name {
+		case "peer_list":
+			provoke = `{"type":"register","peer_id":"agent-001"}`
+		case "unknown target":
+			provoke = `{"type":"ice_candidate","peer_id":"agent-001","target_id":"agent-009"}`
+		default:
+			continue
+		}
+		t.Run(x.Name, func(t *testing.T) {
+			one.send(provoke)
+			var got, want any
+			text := one.next()
+			if err := json.Unmarshal([]byte(text), &got); err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal([]byte(x.Line), &want); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("wrote %s, want %s", text, x.Line)
+			}
+		})
+	}
+}
+
+// TestBadMessages: each is answered and passed to nobody, and the connection stays.
+func TestBadMessages(t *testing.T) {
+	s := serve(t, nil)
+	one, _ := s.join(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	const rest = `"target_id":"agent-002","payload":{}}`
+	for _, c := range []struct{ name, text, code string }{
+		{"empty", ``, signal.CodeMalformed},
+		{"not an object", `[]`, signal.CodeMalformed},
+		{"not UTF-8", "{\"type\":\"offer\",\"peer_id\":\"agent-001\",\"x\":\"\xff\"," + rest, signal.CodeMalformed},
+		{"no type", `{"peer_id":"agent-001",` + rest, signal.CodeMalformed},
+		{"no sender", `{"type":"offer",` + rest, signal.CodeUnauthorized},
+		{"forged sender", `{"type":"offer","peer_id":"agent-003",` + rest, signal.CodeUnauthorized},
+		{"two senders", `{"type":"offer","peer_id":"agent-003","peer_id":"agent-001",` + rest, signal.CodeMalformed},
+		{"forged registration", `{"type":"register","peer_id":"agent-003"}`, signal.CodeUnauthorized},
+		{"no target", `{"type":"answer","peer_id":"agent-001"}`, signal.CodeInvalidField},
+		{"itself as target", `{"type":"offer","peer_id":"agent-001","target_id":"agent-001"}`, signal.CodeInvalidField},
+		{"unknown target", `{"type":"offer","peer_id":"agent-001","target_id":"registry"}`, signal.CodePeerUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			one.send(c.text)
+			if e := one.nextError(); e.Code != c.code {
+				t.Fatalf("error %+v, want %s", e, c.code)
+			}
+			one.register()
+			two.register()
+		})
+	}
+	t.Run("binary", func(t *testing.T) {
+		if err := one.Write(t.Context(), websocket.MessageBinary, []byte(`{"type":"register","peer_id":"agent-001"}`)); err != nil {
+			t.Fatal(err)
+		}
+		if e := one.nextError(); e.Code != signal.CodeMalformed {
+			t.Fatalf("error %+v", e)
+		}
+	})
+	t.Run("unknown type", func(t *testing.T) {
+		one.send(`{"type":"` + strings.Repeat("gossip", 50) + `","peer_id":"agent-001","target_id":"agent-002"}`)
+		one.register()
+		two.register()
+		if log := s.log.String(); !strings.Contains(log, "unknown type") || strings.Contains(log, strings.Repeat("gossip", 50)) {
+			t.Fatal("the log does not name the unknown type, shortened")
+		}
+	})
+	if !strings.Contains(s.log.String(), "is not the subject of the token") {
+		t.Fatal("a forged sender is not in the log")
+	}
+}
+
+// TestOtherCaseIsAnotherKey: encoding/json by itself would take PEER_ID for the sender, while the
+// receiver of the same bytes reads peer_id.
+func TestOtherCaseIsAnotherKey(t *testing.T) {
+	s := serve(t, nil)
+	one, _ := s.join(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	one.send(`{"type":"offer","peer_id":"agent-003","PEER_ID":"agent-001","target_id":"agent-002"}`)
+	if e := one.nextError(); e.Code != signal.CodeUnauthorized {
+		t.Fatalf("error %+v", e)
+	}
+	two.register()
+}
+
+func TestNewerConnectionReplaces(t *testing.T) {
+	s := serve(t, nil)
+	old, _ := s.join(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	young, others := s.join(t, "key-one")
+	if !slices.Equal(others, []string{"agent-002"}) {
+		t.Fatalf("told of %q", others)
+	}
+	if code, reason := old.closed(); code != signal.CloseReplaced || !strings.Contains(reason, "replaced") {
+		t.Fatalf("closed with %d %q", code, reason)
+	}
+	offer := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001"}`
+	two.send(offer)
+	if got := young.next(); got != offer {
+		t.Fatalf("the newer connection got %s", got)
+	}
+}
+
+// TestDeadConnectionIsReplaced: the old connection's client does not respond at all.
+func TestDeadConnectionIsReplaced(t *testing.T) {
+	s := serve(t, nil)
+	_ = s.dial(t, "key-one") // and never read from
+	_, _ = s.join(t, "key-one")
+	eventually(t, "the old connection gone", func() bool { return strings.Contains(s.log.String(), "peer disconnected") })
+}
+
+func TestOversizedMessageEndsTheConnection(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) { c.MaxMessage = 1000 })
+	one, _ := s.join(t, "key-one")
+	one.send(`{"type":"heartbeat","peer_id":"agent-001","x":"` + strings.Repeat("x", 900) + `"}`)
+	one.register()
+	one.send(strings.Repeat("x", 1001))
+	if code, reason := one.closed(); code != websocket.StatusMessageTooBig {
+		t.Fatalf("closed with %d %q", code, reason)
+	}
+}
+
+// TestSlowClientIsCut floods a client that reads nothing. Its sender is told, and others are not held up.
+func TestSlowClientIsCut(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) { c.MaxQueue = 100_000 })
+	_ = s.dial(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 50_000) + `"}`
+	got := make(chan string, 1)
+	go func() {
+		_, b, _ := two.Read(t.Context())
+		got <- string(b)
+	}()
+	for {
+		select {
+		case text := <-got:
+			if !strings.Contains(text, signal.CodePeerUnavailable) {
+				t.Fatalf("the sender was told %q", text)
+			}
+			eventually(t, "reason logged", func() bool { return strings.Contains(s.log.String(), "too slow: the outbound queue is full") })
+			return
+		default:
+			two.send(big)
+		}
+	}
+}
+
+// TestClientThatTakesNothingIsCut: less than a full queue, but for too long.
+func TestClientThatTakesNothingIsCut(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) {
+		c.IdleTimeout = 50 * time.Millisecond
+		c.MaxQueue = 64 << 20
+	})
+	_ = s.dial(t, "key-one")
+	two, _ := s.join(t, "key-two")
+	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 200_000) + `"}`
+	for range 10 { // more than the socket buffers hold
+		two.send(big)
+	}
+	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: a message was not taken in time") })
+}
+
+func TestDeadClientIsNoticed(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) {
+		c.PingInterval = 10 * time.Millisecond
+		c.IdleTimeout = 50 * time.Millisecond
+	})
+	_ = s.dial(t, "key-one") // nothing reads, so nothing answers
+	alive, _ := s.join(t, "key-two")
+	go func() {
+		for {
+			if _, _, err := alive.Read(t.Context()); err != nil {
+				return
+			}
+		}
+	}()
+	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no answer to a ping") })
+	if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
+		t.Fatal("the client that answers was cut too")
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) { c.MaxConnections = 2 })
+	one, _ := s.join(t, "key-one")
+	_, _ = s.join(t, "key-two")
+	if _, status, err := s.dialToken(t, s.token(t, "key-three"), nil); err == nil || status != http.StatusServiceUnavailable {
+		t.Fatalf("a third connection: %d, %v, want 503", status, err)
+	}
+	again, _ := s.join(t, "key-one") // who is in may come back
+	_, _ = one.closed()
+	_ = again.CloseNow()
+	eventually(t, "room", func() bool {
+		c, _, err := s.dialToken(t, s.token(t, "key-three"), nil)
+		if err == nil {
+			_ = c.CloseNow()
+		}
+		return err == nil
+	})
+}
+
+func TestClose(t *testing.T) {
+	s := serve(t, nil)
+	one, _ := s.join(t, "key-one")
+	_ = s.dial(t, "key-two") // does not respond
+	token := s.token(t, "key-three")
+	closed := make(chan error, 1)
+	go func() { closed <- s.sig.Close() }()
+	if code, reason := one.closed(); code != websocket.StatusGoingAway || !strings.Contains(reason, "shutting down") {
+		t.Fatalf("closed with %d %q", code, reason)
+	}
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Close hangs on a client that does not respond")
+	}
+	if _, status, err := s.dialToken(t, token, nil); err == nil || status != http.StatusServiceUnavailable {
+		t.Fatalf("a connection after Close: %d, %v, want 503", status, err)
+	}
+	if err := s.sig.Close(); err != nil {
+		t.Fatalf("second Close: %v", err)
+	}
+}
+
+// TestSlowHandshake: a client that stops half-way through the upgrade request must not keep Close
+// waiting; net/http owns it.
+func TestHalfARequest(t *testing.T) {
+	s := serve(t, nil)
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := fmt.Fprintf(c, "GET /ws?token=%s HTTP/1.1\r\nHost: x\r\n", s.token(t, "key-one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.sig.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoWebSocketRequest(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) { c.MaxConnections = 1 })
+	for range 3 { // each gives its place back
+		if status, _ := s.do(t, "GET", "/ws?token="+s.token(t, "key-one")); status != http.StatusUpgradeRequired {
+			t.Fatalf("status %d, want 426", status)
+		}
+	}
+}
+
+func TestMountedUnderAPrefix(t *testing.T) {
+	s := serve(t, nil)
+	mux := http.NewServeMux()
+	mux.Handle("/mesh/", http.StripPrefix("/mesh", s.sig))
+	s.Config.Handler = mux
+	for path, want := range map[string]int{"/mesh/healthz": 200, "/mesh/api/config": 200, "/healthz": 404, "/mesh/nothing": 404} {
+		if status, _ := s.do(t, "GET", path); status != want {
+			t.Errorf("GET %s: %d, want %d", path, status, want)
+		}
+	}
+}
+
+func TestHealthAndMethods(t *testing.T) {
+	s := serve(t, nil)
+	if status, body := s.do(t, "GET", "/healthz"); status != 200 || body["status"] != "ok" {
+		t.Errorf("healthz: %d %v", status, body)
+	}
+	for _, r := range [][2]string{{"GET", "/api/token"}, {"POST", "/ws"}, {"POST", "/api/config"}, {"DELETE", "/healthz"}} {
+		if status, _ := s.do(t, r[0], r[1]); status != http.StatusMethodNotAllowed {
+			t.Errorf("%s %s: %d, want 405", r[0], r[1], status)
+		}
+	}
+}
+
+func ExampleServer() {
+	sig, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/mesh/", http.StripPrefix("/mesh", sig))
+	hs := httptest.NewServer(mux) // or (&http.Server{Addr: ":8080", Handler: mux}).ListenAndServe()
+	defer hs.Close()
+	defer func() { _ = sig.Close() }()
+
+	req, err := http.NewRequestWithContext(context.Background(), "POST", hs.URL+"/mesh/api/token", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	req.Header.Set("X-API-Key", "alice")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct {
+		PeerID string `json:"peer_id"`
+		Role   string `json:"role"`
+	}
+	err = json.NewDecoder(resp.Body).Decode(&answer)
+	fmt.Println(resp.Status, answer.PeerID, answer.Role, err)
+	// Output: 200 OK alice agent <nil>
+}
