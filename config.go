@@ -304,7 +304,7 @@ func checkICEServer(s ICEServer) error {
 		host, _, _ := strings.Cut(rest, "?")
 		switch {
 		case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
-			return fmt.Errorf("%q: want stun:, stuns:, turn: or turns:", raw)
+			return fmt.Errorf("%q: want the scheme stun, stuns, turn or turns", raw)
 		case host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, ":"):
 			return fmt.Errorf("%q: want a host name or address right after %q, as in %s:example.org:3478", raw, scheme+":", scheme)
 		case strings.HasPrefix(scheme, "turn") && (s.Username == "" || s.Credential == ""):

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -44,24 +43,17 @@ func modesHere() []Mode {
 	return []Mode{InProcess, SelfExec, Binary, Attach}
 }
 
-// buildSidecar builds the sidecar command for Binary and Attach. It is what
-// users run, and a test binary that were to act as it would prove less.
+// buildSidecar builds the sidecar command for Binary and Attach: it is what users
+// run, and a test binary that acted as it would prove less. Never with -race,
+// which would take most of the suite's time once more: the same code runs with it
+// in the other two modes.
 func buildSidecar(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "chatixia-sidecar")
-	args := []string{"build", "-buildvcs=false", "-o", path}
-	if raceEnabled() {
-		args = append(args, "-race") // its races count, and the packages are compiled already
-	}
-	out, err := exec.CommandContext(t.Context(), "go", append(args, "./cmd/chatixia-sidecar")...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, "./cmd/chatixia-sidecar").CombinedOutput()
 	if err != nil {
 		t.Fatalf("building the sidecar: %v\n%s", err, out)
 	}
 	return path
-}
-
-func raceEnabled() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // A stage is where agents meet: one signaling server, and one directory for
@@ -156,7 +148,8 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 	t.Cleanup(func() {
 		a.end(t)
 		if t.Failed() {
-			t.Logf("%s (%v) reported %v, logged:\n%s", id, mode, a.reports.list(), a.logs())
+			logs := a.logs()
+			t.Logf("the log of %s (%v):\n%s", id, mode, logs[max(0, len(logs)-16<<10):])
 		}
 	})
 	return a
@@ -184,6 +177,12 @@ func (a *agent) end(t *testing.T) {
 		}
 		if a.own != nil {
 			a.own.end(t)
+		}
+		// What a sidecar process says when it goes wrong is only logged.
+		for _, bad := range []string{"DATA RACE", "panic: ", "fatal error: "} {
+			if strings.Contains(a.logs(), bad) {
+				t.Errorf("%s or its sidecar: %s", a.id, bad)
+			}
 		}
 	})
 }

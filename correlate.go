@@ -48,14 +48,6 @@ func (c *calls) add(peer, id string) (*call, error) {
 	return p, nil
 }
 
-// waits reports whether a call waits for that response. Its arguments are
-// bytes so that the read path need not copy messages that nobody waits for.
-func (c *calls) waits(peer string, id []byte) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.pending[callKey{peer, string(id)}] != nil
-}
-
 // reply ends the call that waits for the message, if any.
 func (c *calls) reply(m *Message) bool {
 	return c.finish(callKey{m.From, m.RequestID}, result{reply: m})

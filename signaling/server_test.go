@@ -343,7 +343,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestSlowHandshake: a client that stops half-way through the upgrade request must not keep Close
+// TestHalfARequest: a client that stops half-way through the upgrade request must not keep Close
 // waiting; net/http owns it.
 func TestHalfARequest(t *testing.T) {
 	s := serve(t, nil)

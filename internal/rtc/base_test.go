@@ -88,6 +88,7 @@ func (b *basePeer) newPC(peer string) *webrtc.PeerConnection {
 	defer b.mu.Unlock()
 	b.all = append(b.all, pc)
 	b.pcs[peer] = pc
+	delete(b.channels, peer)
 	return pc
 }
 

@@ -63,26 +63,29 @@ func TestMuxedPort(t *testing.T) {
 // The channel must carry messages far beyond any limit of SCTP, both ways at once.
 func TestLargeMessages(t *testing.T) {
 	_, a, b := pair(t)
-	var want []string
-	for i, size := range []int{1 << 20, 100, 8 << 20, wire.SliceSize, wire.SliceSize - 1} {
-		want = append(want, message(i, size))
-	}
-	for _, m := range want {
-		send(t, a.peer("b"), m)
-		send(t, b.peer("a"), m)
+	for from, sizes := range map[*agent][]int{
+		a: {1 << 20, 100, 8 << 20, wire.SliceSize, wire.SliceSize - 1},
+		b: {1 << 20, 1 << 20, 100},
+	} {
+		to := map[*agent]*agent{a: b, b: a}[from]
+		for i, size := range sizes {
+			send(t, from.peer(to.id), message(i, size))
+		}
+		defer func() {
+			for i, m := range to.received(from.id) {
+				if m != message(i, sizes[i]) {
+					t.Errorf("message %d of %d bytes was changed", i, sizes[i])
+				}
+			}
+		}()
 	}
 	within(t, time.Minute, "all messages", func() bool {
-		return len(b.received("a")) == len(want) && len(a.received("b")) == len(want)
+		return len(b.received("a")) == 5 && len(a.received("b")) == 3
 	})
-	for i := range want {
-		if a.received("b")[i] != want[i] || b.received("a")[i] != want[i] {
-			t.Errorf("message %d of %d bytes was changed", i, len(want[i]))
-		}
-	}
 }
 
 func TestManySmallMessagesInOrder(t *testing.T) {
-	const count = 20000
+	const count = 10000
 	_, a, b := pair(t)
 	var wg sync.WaitGroup
 	for _, p := range []*rtc.Peer{a.peer("b"), b.peer("a")} {
@@ -391,7 +394,7 @@ func TestSignalingLossWhileConnecting(t *testing.T) {
 				defer h.mu.Unlock()
 				return len(h.members) == 1
 			})
-			if a.h.members["a"] == nil {
+			if lost == signal.Answer {
 				a.join()
 			} else {
 				b.join()

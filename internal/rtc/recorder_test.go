@@ -22,7 +22,7 @@ type recorder struct {
 	failed   map[string]*wire.Error
 	rejected []error
 	controls []string
-	jams     []bool // PeerCongested
+	jams     map[string][]bool // PeerCongested
 	messages map[string][]string
 	busy     map[string]*atomic.Int32
 	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
@@ -31,7 +31,7 @@ type recorder struct {
 func newRecorder(t *testing.T, name string) *recorder {
 	return &recorder{
 		t: t, name: name, live: make(map[string]*rtc.Peer), failed: make(map[string]*wire.Error),
-		messages: make(map[string][]string), busy: make(map[string]*atomic.Int32),
+		jams: make(map[string][]bool), messages: make(map[string][]string), busy: make(map[string]*atomic.Int32),
 	}
 }
 
@@ -108,7 +108,7 @@ func (r *recorder) PeerCongested(p *rtc.Peer, congested bool) {
 	defer r.enter(p.ID())()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.jams = append(r.jams, congested)
+	r.jams[p.ID()] = append(r.jams[p.ID()], congested)
 }
 
 func (r *recorder) ConnectFailed(id string, err *wire.Error) {

@@ -420,7 +420,7 @@ func TestEmptyKeyKeepsItsID(t *testing.T) {
 	}))
 	defer hs.Close()
 	c := signal.New(signal.Config{URL: hs.URL + "/ws", TokenURL: hs.URL + "/api/token"})
-	signal.HurryUp(c, time.Millisecond)
+	signal.HurryUp(c)
 	r := newRecorder()
 	defer start(t, c, r)()
 	first := r.waitKind(t, "registered").self
@@ -619,7 +619,9 @@ func TestReplaced(t *testing.T) {
 	cfg, _ := serve(t, "a")
 	first, second := newRecorder(), newRecorder()
 	c1, c2 := signal.New(cfg("a")), signal.New(cfg("a"))
-	signal.HurryUp(c1, time.Hour)
+	signal.HurryUp(c1)
+	slow := make(chan struct{})
+	signal.OnSlow(c1, func() { close(slow) })
 	start(t, c1, first)
 	first.waitKind(t, "registered")
 	start(t, c2, second)
@@ -627,6 +629,7 @@ func TestReplaced(t *testing.T) {
 	if s := first.waitFailure(t); s.State != signal.Connecting || !strings.Contains(s.Err.Error(), "same API key") {
 		t.Fatalf("status %+v, want connecting because of another process", s)
 	}
+	<-slow
 }
 
 func TestBacklog(t *testing.T) {

@@ -2,10 +2,18 @@ package signal
 
 import "time"
 
-// HurryUp makes a client's waits short enough to be waited for: retries after ms, slow ones after slow.
-func HurryUp(c *Client, slow time.Duration) {
+// HurryUp makes a client retry after a millisecond.
+func HurryUp(c *Client) {
 	c.timing.retry = func(int) time.Duration { return time.Millisecond }
-	c.timing.slow = func() time.Duration { return slow }
+	c.timing.slow = func() time.Duration { return time.Millisecond }
+}
+
+// OnSlow calls f when a client is about to wait long, and makes it wait for ever.
+func OnSlow(c *Client, f func()) {
+	c.timing.slow = func() time.Duration {
+		f()
+		return time.Hour
+	}
 }
 
 // SetTiming changes one of a client's periods by name.

@@ -190,7 +190,7 @@ func readAll(ctx context.Context, c *websocket.Conn) {
 
 func (f *fake) client() *signal.Client {
 	c := signal.New(f.clientConfig())
-	signal.HurryUp(c, time.Millisecond)
+	signal.HurryUp(c)
 	return c
 }
 

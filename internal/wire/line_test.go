@@ -25,6 +25,7 @@ func TestParseCommand(t *testing.T) {
 		{`{"type":"broadcast","payload":{"message":{"type":"x"},"except":[ "a" , "\u0062" ]}}`, `broadcast x [ "a" , "\u0062" ]`},
 		{`{"type":"list_peers","payload":{"message":7,"target_peer":7}}`, "list_peers"},
 		{`{"type":"list_peers","payload":{"message":{"type":7}}}`, "list_peers"},
+		{`{"type":"list_peers","payload":{"message":{"type":"x"}}}`, "list_peers"},
 		{`{"type":"connect","payload":{"target_peer_id":"p","target_peer":7}}`, "connect p"},
 		{`{"type":"hello"}`, "hello"},
 		{`{"type":"hello","payload":null}`, "hello"},
@@ -71,6 +72,7 @@ func TestParseEvent(t *testing.T) {
 		// A later version's, whatever is in it.
 		{`{"type":"weather"}`, "unknown"},
 		{`{"type":"send","payload":{"message":{"type":7}}}`, "unknown"},
+		{`{"type":"weather","payload":{"message":{"type":"x"},"from_peer":"p"}}`, "unknown p"},
 		{`{"type":"weather","payload":[1]}`, "unknown"},
 		{`{"type":"","payload":{}}`, "unknown"},
 	}

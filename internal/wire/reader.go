@@ -65,7 +65,6 @@ func (r *Reader) ReadLine() ([]byte, error) {
 		if r.skipping {
 			r.start = r.end
 		} else if r.end-r.start > r.max+1 { // the one may be a '\r'
-			r.start = r.end
 			r.skipping = true
 			return nil, r.tooLong()
 		}

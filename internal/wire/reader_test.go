@@ -45,7 +45,7 @@ func TestReader(t *testing.T) {
 		{"empty", "", 10, nil},
 		{"lines", "a\nb\nc\n", 10, []string{"a", "b", "c"}},
 		{"last line without newline", "a\nb", 10, []string{"a", "b"}},
-		{"blank lines", "\n\r\n \t \na\n\n\nb\n\r", 10, []string{"a", "b"}},
+		{"blank lines", "\n\r\n \t \na\n\n\r \r\r\nb\n\r", 10, []string{"a", "b"}},
 		{"carriage return", "a\r\nb\r\r\nc\rd\r\n", 10, []string{"a", "b\r", "c\rd"}},
 		{"white space stays", " a \n", 10, []string{" a "}},
 		{"at the limit", "0123456789\n0123456789\r\n0123456789", 10, []string{"0123456789", "0123456789", "0123456789"}},

@@ -87,8 +87,8 @@ func (s *scanner) peekOverSpace() byte {
 	return 0
 }
 
-// open enters the object or array at the cursor. It need not look at the limit: those that are walked
-// are EnvelopeDepth levels at most, and every limit allows one more.
+// open enters the object or array at the cursor. It need not look at the limit, which always allows for
+// the few that are walked: a message has at least one level, and a line EnvelopeDepth more.
 func (s *scanner) open() {
 	s.depth++
 	s.i++

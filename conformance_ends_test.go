@@ -1,0 +1,306 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func testCancel(t *testing.T, p *pair) {
+	h, started, ended := blocker()
+	p.bob.on(t, "cancel_request", h)
+	ctx, cancel := context.WithCancel(bounded(t))
+	first := ask(ctx, p.alice.Mesh, "bob", Message{Type: "cancel_request"})
+	other, cancelOther := context.WithCancel(bounded(t))
+	second := ask(other, p.alice.Mesh, "bob", Message{Type: "cancel_request"})
+	take(t, "the handler", started)
+	take(t, "the other handler", started)
+	cancel()
+	if got := take(t, "the cancelled request", first); !errors.Is(got.err, context.Canceled) {
+		t.Errorf("got %+v", got)
+	}
+	take(t, "the end of the handler's context", ended)
+	works(t, p.alice, p.bob)
+	if len(ended) != 0 || len(second) != 0 {
+		t.Error("the request beside it ended, too")
+	}
+	cancelOther()
+	take(t, "the other request", second)
+	take(t, "the end of the other handler's context", ended)
+}
+
+// A thousand requests each way at once are more than the queues hold: each side
+// has to pause the other, and still gets its replies.
+func testConcurrent(t *testing.T, p *pair) {
+	const n, together = 1000, 100
+	ctx := bounded(t)
+	pad := text(16 << 10)
+	payload := func(i int) json.RawMessage { return fmt.Appendf(nil, `["%s",%d]`, pad, i) }
+	// Every eighth reply is as long as its request.
+	reply := func(i int, payload json.RawMessage) json.RawMessage {
+		if i%8 == 0 {
+			return payload
+		}
+		return fmt.Appendf(nil, `"%s"`, hash(payload))
+	}
+	// Nobody answers before a hundred have come on both sides.
+	var arrived [2]atomic.Int32
+	var missing sync.WaitGroup
+	missing.Add(2)
+	for i, way := range p.ways() {
+		way[1].on(t, "concurrent_request", func(_ context.Context, msg *Message) (any, error) {
+			if arrived[i].Add(1) == together {
+				missing.Done()
+			}
+			missing.Wait()
+			raw := msg.Payload.(json.RawMessage)
+			var i int
+			err := json.Unmarshal(raw, &[]any{nil, &i})
+			return reply(i, raw), err
+		})
+	}
+	var asking sync.WaitGroup
+	var failed record[error]
+	for i := range n {
+		for _, way := range p.ways() {
+			asking.Go(func() {
+				sent := payload(i)
+				got, err := way[0].Request(ctx, way[1].id, Message{Type: "concurrent_request", Payload: sent})
+				if err == nil && !bytes.Equal(got.Payload.(json.RawMessage), reply(i, sent)) {
+					err = fmt.Errorf("request %d of %s got the reply %.100s", i, way[0].id, got.Raw)
+				}
+				if err != nil {
+					failed.add(err)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	if errs := failed.list(); len(errs) > 0 {
+		t.Errorf("%d of %d failed, first: %v", len(errs), 2*n, errs[0])
+	}
+}
+
+// testSlowHandler has Bob's handler stop at Alice's first message while she
+// sends more than may wait for it.
+func testSlowHandler(t *testing.T, p *pair) {
+	const n = 48 // times 256 KiB are half as much again as makes an agent pause a peer
+	ctx := bounded(t)
+	carol := p.extra(t, "carol")
+	pad := text(256 << 10)
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
+	var slow, flowing record[*Message]
+	p.bob.on(t, "slow_note", func(_ context.Context, msg *Message) (any, error) {
+		<-release
+		slow.add(msg)
+		return nil, nil
+	})
+	p.bob.on(t, "flow_note", collect(&flowing))
+	p.alice.on(t, "flow_note", collect(&flowing))
+	sent := make(chan error, 1)
+	go func() {
+		for i := range n {
+			if err := p.alice.Send(ctx, "bob", Message{Type: "slow_note", Payload: fmt.Sprint(i, " ", pad)}); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	eventually(t, "alice is asked to pause", func() bool { return p.alice.stopped("bob") == stopNewWork })
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := p.alice.Send(gone, "bob", Message{Type: "slow_note"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a Send that is to wait, and cannot: %v", err)
+	}
+
+	for i := range 200 {
+		for _, to := range []string{"bob", "alice"} {
+			if err := carol.Send(ctx, to, Message{Type: "flow_note", Payload: i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	works(t, carol, p.bob)
+	works(t, p.bob, carol)
+	works(t, p.alice, carol)
+	works(t, p.bob, p.alice) // its reply passes the pause
+	flowing.wait(t, "carol's messages", func(m []*Message) bool { return len(m) == 400 })
+	if n := slow.count(); n != 0 {
+		t.Errorf("%d messages were handled behind one that still is", n)
+	}
+
+	free()
+	if err := take(t, "alice's last Send", sent); err != nil {
+		t.Error(err)
+	}
+	for i, msg := range slow.wait(t, "alice's messages", func(m []*Message) bool { return len(m) >= n }) {
+		var s string
+		if err := msg.Decode(&s); err != nil || s != fmt.Sprint(i, " ", pad) {
+			t.Fatalf("message %d is %.100s (%v)", i, msg.Raw, err)
+		}
+	}
+	works(t, p.alice, p.bob)
+}
+
+// stopped tells what the agent holds back for a peer.
+func (m *Mesh) stopped(peer string) stop {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peers[peer].stop
+}
+
+// testSidecarLost takes Alice's sidecar away while both wait for each other.
+func testSidecarLost(t *testing.T, p *pair) {
+	atAlice, alicesStart, alicesEnd := blocker()
+	atBob, bobsStart, bobsEnd := blocker()
+	p.alice.on(t, "lost_request", atAlice)
+	p.bob.on(t, "lost_request", atBob)
+	alicesEvents, bobsEvents, pid := p.alice.events.count(), p.bob.events.count(), p.alice.SidecarPID()
+	ofAlice := []<-chan outcome{
+		ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "lost_request"}),
+		ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "lost_request"}),
+	}
+	ofBob := ask(t.Context(), p.bob.Mesh, "alice", Message{Type: "lost_request"})
+	take(t, "alice's handler", alicesStart)
+	take(t, "bob's handler", bobsStart)
+	take(t, "bob's handler", bobsStart)
+
+	p.alice.sever(t)
+	for _, c := range ofAlice {
+		if got := take(t, "alice's request", c); !errors.Is(got.err, ErrSidecarLost) {
+			t.Errorf("alice's request ended with %v", got.err)
+		}
+	}
+	if got := take(t, "bob's request", ofBob); !errors.Is(got.err, ErrPeerGone) {
+		t.Errorf("bob's request ended with %v", got.err)
+	}
+	take(t, "the end of alice's handler", alicesEnd)
+	take(t, "the end of bob's handler", bobsEnd)
+	take(t, "the end of bob's handler", bobsEnd)
+
+	// It comes back by itself.
+	for _, want := range []struct {
+		a     *agent
+		peer  string
+		from  int
+		cause error
+	}{{p.alice, "bob", alicesEvents, ErrSidecarLost}, {p.bob, "alice", bobsEvents, ErrPeerGone}} {
+		got := want.a.waitEvents(t, want.peer, want.from, 2)
+		if len(got) != 2 || got[0].Connected || !errors.Is(got[0].Err, want.cause) || !got[1].Connected || got[1].Err != nil {
+			t.Errorf("%s was told %+v", want.a.id, got)
+		}
+	}
+	works(t, p.alice, p.bob)
+	works(t, p.bob, p.alice)
+	if pid != 0 && p.alice.SidecarPID() == pid {
+		t.Errorf("the sidecar still is process %d", pid)
+	}
+	p.alice.reports.wait(t, "alice to report the loss", func(errs []error) bool {
+		return slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, ErrSidecarLost) })
+	})
+}
+
+func testPeerLeaves(t *testing.T, p *pair) {
+	h, started, ended := blocker()
+	p.bob.on(t, "leave_request", h)
+	from := p.alice.events.count()
+	var asked []<-chan outcome
+	for range 3 {
+		asked = append(asked, ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "leave_request"}))
+		take(t, "bob's handler", started)
+	}
+	p.bob.end(t)
+	for _, c := range asked {
+		take(t, "the end of bob's handler", ended)
+		if got := take(t, "alice's request", c); !errors.Is(got.err, ErrPeerGone) {
+			t.Errorf("the request ended with %v", got.err)
+		}
+	}
+	if got := p.alice.waitEvents(t, "bob", from, 1); len(got) != 1 || got[0].Connected || !errors.Is(got[0].Err, ErrPeerGone) {
+		t.Errorf("alice was told %+v", got)
+	}
+	if got := p.alice.Peers(); len(got) != 0 {
+		t.Errorf("alice's peers are %v", got)
+	}
+	if _, err := p.alice.Request(bounded(t), "bob", Message{Type: "leave_request"}); !errors.Is(err, ErrUnknownPeer) {
+		t.Errorf("a request after he left ended with %v", err)
+	}
+}
+
+// testCloseBusy closes Alice's mesh amid messages and requests in both directions.
+func testCloseBusy(t *testing.T, p *pair) {
+	ctx := bounded(t)
+	pad := text(16 << 10)
+	var busy sync.WaitGroup
+	var done [2]atomic.Int32
+	var ends [2]record[error]
+	for i, way := range p.ways() {
+		way[0].on(t, "busy_request", echo)
+		way[0].on(t, "busy_note", func(context.Context, *Message) (any, error) { return nil, nil })
+		until := func(step func() error) {
+			for {
+				if err := step(); err != nil {
+					ends[i].add(err)
+					return
+				}
+				done[i].Add(1)
+			}
+		}
+		for range 16 {
+			busy.Go(func() {
+				until(func() error {
+					_, err := way[0].Request(ctx, way[1].id, Message{Type: "busy_request", Payload: pad})
+					return err
+				})
+			})
+		}
+		busy.Go(func() {
+			until(func() error { return way[0].Send(ctx, way[1].id, Message{Type: "busy_note", Payload: pad}) })
+		})
+	}
+	eventually(t, "both are busy", func() bool { return done[0].Load() > 50 && done[1].Load() > 50 })
+
+	began := time.Now()
+	closed := make(chan error, 2)
+	for range cap(closed) {
+		go func() { closed <- p.alice.Close() }()
+	}
+	for range cap(closed) {
+		if err := take(t, "Close", closed); err != nil {
+			t.Error(err)
+		}
+	}
+	if d := time.Since(began); d > 3*closeTimeout {
+		t.Errorf("Close took %v", d)
+	}
+	take(t, "the end of alice's mesh", p.alice.Done())
+	ended := make(chan struct{})
+	go func() { busy.Wait(); close(ended) }()
+	take(t, "the end of all requests", ended)
+	for _, err := range ends[0].list() {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("at alice, who closed: %v", err)
+		}
+	}
+	for _, err := range ends[1].list() {
+		if !errors.Is(err, ErrPeerGone) && !errors.Is(err, ErrUnknownPeer) {
+			t.Errorf("at bob: %v", err)
+		}
+	}
+	if err := p.alice.Send(ctx, "bob", Message{Type: "busy_note"}); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	if err := p.bob.Err(); err != nil {
+		t.Errorf("bob's mesh ended: %v", err)
+	}
+}

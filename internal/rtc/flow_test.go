@@ -1,0 +1,134 @@
+package rtc_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+func jams(r *recorder, id string) string {
+	return get(r, func() string { return fmt.Sprint(r.jams[id]) })
+}
+
+// A peer that does not read fills its own queue, and no other's. Nothing is lost when it reads again.
+func TestBackpressure(t *testing.T) {
+	h := newHub(t)
+	small := func(c *rtc.Config) { c.QueueHigh, c.QueueLow, c.QueueHard = 256<<10, 64<<10, 1<<20 }
+	a, b, c := start(t, h, "a", small).join(), start(t, h, "b").join(), start(t, h, "c").join()
+	linked(t, a, b, c)
+	b.peer("a").SetReading(false)
+	p := a.peer("b")
+	sent := 0
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := p.Send([]byte(message(sent, 10000)))
+		if err == nil {
+			sent++
+			continue
+		}
+		if code(err) != wire.CodeQueueFull || time.Now().After(deadline) {
+			t.Fatalf("message %d: %v", sent, err)
+		}
+		// Full for good only when the receive window is full too.
+		before := p.Queued()
+		stalled := time.After(time.Second)
+		for p.Queued() == before {
+			select {
+			case <-stalled:
+			case <-time.After(time.Millisecond):
+				continue
+			}
+			break
+		}
+		if p.Queued() == before {
+			break
+		}
+	}
+	if got := jams(a.recorder, "b"); got != "[true]" {
+		t.Errorf("congestion events %s", got)
+	}
+	if n := p.Queued(); n > 1<<20 {
+		t.Errorf("%d bytes queued", n)
+	}
+	if n := sent * 10000; n > 8<<20 {
+		t.Errorf("%d bytes accepted for a peer that does not read", n)
+	}
+	// Control lines still pass into the queue, and everything flows elsewhere.
+	p.Cancel("c1")
+	p.Pause()
+	p.Pause()
+	for i := range 100 {
+		send(t, a.peer("c"), message(i, 10000))
+		send(t, b.peer("a"), message(i, 10000))
+	}
+	eventually(t, "messages to others", func() bool { return len(c.received("a")) == 100 && len(a.received("b")) == 100 })
+	if n := len(b.received("a")); n > 1 {
+		t.Errorf("%d messages read while reading was stopped", n)
+	}
+	b.peer("a").SetReading(true)
+	eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
+	for i, m := range b.received("a") {
+		if m != message(i, 10000) {
+			t.Fatalf("message %d is %.20s", i, m)
+		}
+	}
+	eventually(t, "the end of the congestion", func() bool { return jams(a.recorder, "b") == "[true false]" })
+	// The cancel stayed behind the messages, the pause went before most of them.
+	if got := get(b.recorder, func() []string { return b.controls }); fmt.Sprint(got) != "[pause cancel c1]" {
+		t.Errorf("control lines %q", got)
+	}
+	if p.Queued() != 0 {
+		t.Errorf("%d bytes queued at the end", p.Queued())
+	}
+}
+
+// A peer that leaves is noticed even while its messages are not read.
+func TestPeerLeavesWhileNotRead(t *testing.T) {
+	h, a, b := pair(t)
+	b.peer("a").SetReading(false)
+	send(t, a.peer("b"), message(1, 100))
+	send(t, a.peer("b"), message(2, 100))
+	h.leave("a")
+	a.close(t)
+	within(t, 5*time.Second, "the end", func() bool { return b.peer("a") == nil })
+}
+
+func TestQueueCountsBytes(t *testing.T) {
+	_, a, b := pair(t)
+	p := a.peer("b")
+	var wrote int
+	for i := range 10 {
+		m := message(i, 1000)
+		wrote += len(m) + 1
+		send(t, p, m)
+		if n := p.Queued(); n > wrote {
+			t.Fatalf("%d bytes queued after %d", n, wrote)
+		}
+	}
+	eventually(t, "an empty queue", func() bool { return p.Queued() == 0 })
+	eventually(t, "all messages", func() bool { return len(b.received("a")) == 10 })
+}
+
+// Sending from within a callback must not lock up.
+func TestSendFromCallback(t *testing.T) {
+	h := newHub(t)
+	echo := func(p *rtc.Peer, l *wire.PeerLine) bool {
+		if err := p.Send(l.Message.Raw); err != nil {
+			t.Error(err)
+		}
+		return true
+	}
+	tiny := func(c *rtc.Config) { c.QueueHigh, c.QueueLow = 1000, 100 }
+	a, b := start(t, h, "a", tiny), start(t, h, "b", tiny)
+	b.onLine = echo
+	a.join()
+	b.join()
+	linked(t, a, b)
+	for i := range 500 {
+		send(t, a.peer("b"), message(i, 300))
+	}
+	eventually(t, "the echoes", func() bool { return len(a.received("b")) == 500 })
+}

@@ -1,0 +1,110 @@
+package rtc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+func TestCut(t *testing.T) {
+	long := strings.Repeat("x", 2*wire.SliceSize)
+	tests := []struct {
+		name  string
+		lines string
+		toEnd bool
+		want  int
+	}{
+		{"nothing", "", false, 0},
+		{"all fits", "a\nb\n", false, 4},
+		{"up to a line end", "a\nb\n", true, 2},
+		{"long line", long, false, wire.SliceSize},
+		{"long line, no end in sight", long, true, wire.SliceSize},
+		{"end of a long line", long[:10] + "\n" + long, true, 11},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := cut([]byte(tt.lines), tt.toEnd); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOutboxMarks(t *testing.T) {
+	o := newOutbox(100, 50)
+	msg := []byte(strings.Repeat("x", 59)) // 60 with its newline
+	check := func(what string, congested, changed bool) {
+		t.Helper()
+		if c, ch := o.congestion(); c != congested || ch != changed {
+			t.Errorf("%s: congested %t, changed %t", what, c, ch)
+		}
+	}
+	o.addMessage(msg, 150)
+	check("60 bytes", false, false)
+	o.addMessage(msg, 150)
+	check("120 bytes", true, true)
+	check("still", true, false)
+	if r := o.addMessage(msg, 150); r != addedFull {
+		t.Errorf("over the limit: %d", r)
+	}
+	if r := o.addCancel("r", 150); r != added {
+		t.Errorf("cancel: %d", r)
+	}
+	lines := o.take(nil)
+	check("taken", true, false) // the writer still has it
+	o.sent(60)
+	check("between the marks", true, false)
+	o.sent(len(lines) - 60)
+	check("empty", false, true)
+	if o.size() != 0 {
+		t.Errorf("%d bytes", o.size())
+	}
+	o.addMessage(msg, 150)
+	if lost := o.close(); lost != 60 || o.size() != 0 {
+		t.Errorf("lost %d, left %d", lost, o.size())
+	}
+	if r := o.addMessage(msg, 150); r != addedClosed {
+		t.Errorf("after close: %d", r)
+	}
+	o.sent(60)
+	if o.size() != 0 {
+		t.Errorf("%d bytes after close", o.size())
+	}
+}
+
+func TestOutboxPause(t *testing.T) {
+	o := newOutbox(100, 50)
+	if b := o.takePause(); b != nil || o.pausePending() {
+		t.Errorf("%q at first", b)
+	}
+	o.setPause(pauseOn)
+	o.setPause(pauseOff)
+	if b := o.takePause(); string(b) != "[\"resume\"]\n" {
+		t.Errorf("%q, the last one counts", b)
+	}
+	o.setPause(pauseOn)
+	if b := o.takePause(); string(b) != "[\"pause\"]\n" {
+		t.Errorf("%q", b)
+	}
+	if b := o.takePause(); b != nil {
+		t.Errorf("%q twice", b)
+	}
+}
+
+func TestOutboxGivesMemoryBack(t *testing.T) {
+	o := newOutbox(1<<20, 1<<18)
+	big := make([]byte, 2*keepBusy)
+	o.addMessage(big, 1<<30)
+	lines := o.take(nil)
+	o.addMessage(big[:10], 1<<30)
+	lines = o.take(lines)
+	if cap(o.lines) > keepBusy {
+		t.Errorf("%d bytes kept while busy", cap(o.lines))
+	}
+	o.addMessage(big[:2*keepIdle], 1<<30)
+	lines = o.take(lines)
+	if lines = o.shrink(lines[:0]); cap(lines) > keepIdle || cap(o.lines) > keepIdle {
+		t.Errorf("%d and %d bytes kept while idle", cap(lines), cap(o.lines))
+	}
+}

@@ -1,0 +1,216 @@
+package rtc_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/stdnet"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// cable is a network that can be cut: what is sent then is lost.
+type cable struct {
+	*stdnet.Net
+	cut     atomic.Bool
+	dropped atomic.Int64
+}
+
+func newCable(t *testing.T) *cable {
+	t.Helper()
+	n, err := stdnet.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cable{Net: n}
+}
+
+func (c *cable) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
+	conn, err := c.Net.ListenUDP(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &cableConn{conn, c}, nil
+}
+
+type cableConn struct {
+	transport.UDPConn
+	c *cable
+}
+
+func (c *cableConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if c.c.cut.Load() {
+		c.c.dropped.Add(1)
+		return len(b), nil
+	}
+	return c.UDPConn.WriteTo(b, addr)
+}
+
+// cables makes a pair of agents, each with a cable.
+func cables(t *testing.T, edit ...func(*rtc.Config)) (h *hub, a, b *agent, ca, cb *cable) {
+	t.Helper()
+	h = newHub(t)
+	ca, cb = newCable(t), newCable(t)
+	a = start(t, h, "a", append(edit, func(c *rtc.Config) { c.UseNet(ca) })...).join()
+	b = start(t, h, "b", append(edit, func(c *rtc.Config) { c.UseNet(cb) })...).join()
+	linked(t, a, b)
+	return h, a, b, ca, cb
+}
+
+// stream sends numbered messages at a steady pace until stop is called, which returns their number.
+func stream(t *testing.T, p *rtc.Peer) (stop func() int) {
+	done := make(chan struct{})
+	count := make(chan int)
+	go func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-tick.C:
+				if err := p.Send([]byte(message(n, 500))); err != nil {
+					t.Errorf("send during the cut: %v", err)
+				}
+			case <-done:
+				count <- n
+				return
+			}
+		}
+	}()
+	return sync.OnceValue(func() int { close(done); return <-count })
+}
+
+// The path is cut until ICE has noticed, or given up; an ICE restart repairs the link without a loss and
+// without an event.
+func TestRecovery(t *testing.T) {
+	for _, muxed := range []bool{false, true} {
+		for _, cut := range []time.Duration{1500 * time.Millisecond, 4 * time.Second} {
+			t.Run(fmt.Sprintf("mux %t cut %s", muxed, cut), func(t *testing.T) {
+				t.Parallel()
+				h, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.UDPMux = muxed })
+				stopA, stopB := stream(t, a.peer("b")), stream(t, b.peer("a"))
+				defer stopA()
+				defer stopB()
+				eventually(t, "a first message", func() bool { return len(b.received("a")) > 0 })
+				ca.cut.Store(true)
+				cb.cut.Store(true)
+				<-time.After(cut)
+				ca.cut.Store(false)
+				cb.cut.Store(false)
+				offers := h.count(signal.Offer, "b", "a")
+				before := len(b.received("a"))
+				eventually(t, "messages after the cut", func() bool {
+					return len(b.received("a")) > before && offers > 0
+				})
+				na, nb := stopA(), stopB()
+				eventually(t, "all messages", func() bool {
+					return len(b.received("a")) == na && len(a.received("b")) == nb
+				})
+				for i, m := range b.received("a") {
+					if m != message(i, 500) {
+						t.Fatalf("message %d is %.20s", i, m)
+					}
+				}
+				if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
+					t.Errorf("history %s and %s", ha, hb)
+				}
+				if n := h.count(signal.Offer, "b", "a"); n < 2 {
+					t.Errorf("%d offers, so there was no ICE restart", n)
+				}
+				if n := h.count(signal.Offer, "a", "b"); n != 0 {
+					t.Errorf("%d offers by the answerer", n)
+				}
+			})
+		}
+	}
+}
+
+// While signaling is down too, the restart waits for it.
+func TestRecoveryWaitsForSignaling(t *testing.T) {
+	h, a, b, ca, cb := cables(t)
+	h.leave("a")
+	h.leave("b")
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	send(t, a.peer("b"), `{"type":"t"}`)
+	<-time.After(4 * time.Second) // ICE gives up after 3
+	ca.cut.Store(false)
+	cb.cut.Store(false)
+	if len(b.received("a")) != 0 {
+		t.Fatal("the cut did not work")
+	}
+	a.join()
+	b.join()
+	eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
+	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
+		t.Errorf("history %s and %s", ha, hb)
+	}
+}
+
+// The answer to a restart is lost with the signaling connection.
+func TestRecoveryLosesAnswer(t *testing.T) {
+	h, a, b, ca, cb := cables(t)
+	var lost atomic.Bool
+	h.setFilter(func(m signal.Message) []signal.Message {
+		if m.Type == signal.Answer && lost.CompareAndSwap(false, true) {
+			return nil
+		}
+		return []signal.Message{m}
+	})
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	send(t, a.peer("b"), `{"type":"t"}`)
+	eventually(t, "an answer", lost.Load)
+	ca.cut.Store(false)
+	cb.cut.Store(false)
+	eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
+	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
+		t.Errorf("history %s and %s", ha, hb)
+	}
+}
+
+// A cut for good ends in one event on each side, within the bound; when the path is back, so is the link.
+func TestUnreachable(t *testing.T) {
+	_, a, b, ca, cb := cables(t, func(c *rtc.Config) {
+		c.RecoveryTimeout = 2 * time.Second
+		c.ConnectTimeout = time.Second
+	})
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	began := time.Now()
+	eventually(t, "the end", func() bool { return a.history() == "[+b -b]" && b.history() == "[+a -a]" })
+	if d := time.Since(began); d < 2*time.Second || d > 8*time.Second {
+		t.Errorf("after %s", d)
+	}
+	if r := get(a.recorder, func() []error { return a.reasons }); !errors.Is(r[0], rtc.ErrUnreachable) {
+		t.Errorf("reason %v", r)
+	}
+	ca.cut.Store(false)
+	cb.cut.Store(false)
+	linked(t, a, b)
+}
+
+// The far end was replaced while the path was cut: it takes the restart for a first offer.
+func TestRecoveryMeetsNewProcess(t *testing.T) {
+	h, _, b, ca, cb := cables(t) // b has offered
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	h.leave("a")
+	a2 := start(t, h, "a", func(c *rtc.Config) { c.UseNet(newCable(t)) })
+	h.mu.Lock()
+	h.members["a"] = a2.Node // registered, but too late to be told of b
+	h.mu.Unlock()
+	a2.Registered("a", nil)
+	eventually(t, "the end of the old link", func() bool { return b.peer("a") == nil })
+	cb.cut.Store(false)
+	linked(t, a2, b)
+	if got := b.history(); got != "[+a -a +a]" {
+		t.Errorf("history %s", got)
+	}
+}
