@@ -89,6 +89,13 @@ func (f *fakeSidecar) say(line string) {
 	_, _ = io.WriteString(f.conn, line+"\n")
 }
 
+// hangUp ends the connection, as a sidecar that crashes does.
+func (f *fakeSidecar) hangUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conn.Close()
+}
+
 // heard returns the next line that the agent wrote.
 func (f *fakeSidecar) heard() map[string]any {
 	f.t.Helper()
@@ -159,7 +166,7 @@ func TestRequestEnds(t *testing.T) {
 		{"peer gone", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) {
 			f.say(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`)
 		}, ErrPeerGone, 0},
-		{"sidecar gone", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) { f.conn.Close() }, ErrSidecarLost, 0},
+		{"sidecar gone", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) { f.hangUp() }, ErrSidecarLost, 0},
 		{"mesh closed", func(m *Mesh, _ *fakeSidecar, _ string, _ context.CancelFunc) { m.Close() }, ErrClosed, 0},
 		{"send failed", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
 			f.say(`{"type":"error","payload":{"code":"peer_not_connected","message":"no","command":"send","target_peer":"bob","request_id":"` + id + `"}}`)
@@ -470,7 +477,7 @@ func TestSidecarRestart(t *testing.T) {
 		if e := <-events; !e.Connected || e.Peer != "bob" {
 			t.Fatalf("got %+v", e)
 		}
-		f.conn.Close()
+		f.hangUp()
 		if e := <-events; e.Connected || !errors.Is(e.Err, ErrSidecarLost) {
 			t.Fatalf("got %+v", e)
 		}

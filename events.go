@@ -68,6 +68,16 @@ func (m *Mesh) peerDisconnected(id string, reason error) {
 	p.inbox.disconnected(reason)
 }
 
+// forgetPeer drops what is known of a peer that is gone, once its last message
+// was handled: peer ids may come without end.
+func (m *Mesh) forgetPeer(b *inbox) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.peers[b.peer]; p != nil && p.inbox == b && !p.live && b.idle() {
+		delete(m.peers, b.peer)
+	}
+}
+
 func (m *Mesh) setStop(id string, s stop) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

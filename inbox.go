@@ -80,6 +80,7 @@ func (b *inbox) disconnected(reason error) {
 		b.leave(reason)
 		b.push(item{event: &PeerEvent{Peer: b.peer, Err: reason}})
 	})
+	b.m.forgetPeer(b)
 }
 
 // message takes one message that is no response to a pending call.
@@ -131,6 +132,7 @@ func (b *inbox) request(msg *Message) {
 			delete(b.handled, msg.RequestID)
 			b.bytes -= len(msg.Raw)
 		})
+		b.m.forgetPeer(b)
 	})
 }
 
@@ -153,6 +155,7 @@ func (b *inbox) work() {
 		if len(b.queue) == 0 {
 			b.queue, b.running = nil, false
 			b.mu.Unlock()
+			b.m.forgetPeer(b)
 			return
 		}
 		if b.m.ctx.Err() != nil {
@@ -171,6 +174,13 @@ func (b *inbox) work() {
 		b.m.notify(ctx, it.msg)
 		b.update(func() { b.bytes -= len(it.msg.Raw) })
 	}
+}
+
+// idle tells whether nothing of the peer's is waiting or being handled.
+func (b *inbox) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.running && len(b.handled) == 0
 }
 
 // update changes the state, then tells the sidecar to pause or resume the peer

@@ -216,7 +216,7 @@ func (m *Mesh) Peers() []string {
 
 // Handle registers the handler for a message type, or with type "" the one for
 // every type that has none of its own. It returns ErrDuplicate if the type has
-// one already and ErrInvalid if h is nil. Messages that came before are not
+// one already, ErrInvalid if h is nil, and ErrClosed after Close. Messages that came before are not
 // kept for it: use Config.Handlers for types that peers may send at once.
 func (m *Mesh) Handle(typ string, h Handler) error {
 	if h == nil {
@@ -224,6 +224,9 @@ func (m *Mesh) Handle(typ string, h Handler) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return m.closedError()
+	}
 	if m.byType[typ] != nil {
 		return fmt.Errorf("%w: type %q has a handler already", ErrDuplicate, typ)
 	}

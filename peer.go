@@ -106,6 +106,7 @@ func (s *sidecar) serve(ctx context.Context) error {
 	if flushErr := s.node.Flush(goodbye); flushErr != nil && err == nil {
 		s.log.Warn().Err(flushErr).Msg("the agent left before everything was sent")
 	}
+	_ = s.link.flush(goodbye) // the last word to an agent that is not let in
 	cancel()
 	closing, closed := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer closed()
@@ -159,6 +160,7 @@ func (s *sidecar) read(ctx context.Context) error {
 			return nil // however it went, the agent is gone
 		}
 		if !greeted && s.set.Token != "" && !s.authorized(&cmd, bad) {
+			s.extended.Store(bad == nil && cmd.Type == wire.TypeHello)
 			s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
 			return errUnauthorized
 		}

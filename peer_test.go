@@ -202,6 +202,10 @@ func TestToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newRawAgent(t, "secret")
 			a.say(line)
+			rest, _ := io.ReadAll(a.r)
+			if told := bytes.Contains(rest, []byte("unauthorized")); told != strings.Contains(line, "hello\",") {
+				t.Errorf("it was told %q", rest)
+			}
 			select {
 			case err := <-a.done:
 				if !errors.Is(err, errUnauthorized) {

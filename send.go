@@ -106,6 +106,9 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool)
 	if err != nil {
 		return err
 	}
+	if s.maxMessage > 0 && len(raw) > s.maxMessage {
+		return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), s.maxMessage)
+	}
 	return s.link.write(ctx, func(b []byte) []byte { return wire.AppendSend(b, peer, raw) })
 }
 

@@ -27,7 +27,9 @@ type session struct {
 	ended    chan struct{} // closed when the reader has stopped
 	readErr  error         // valid after ended
 	features []string      // valid after ready
-	refused  error         // valid after ended: the sidecar's reason to end
+	// maxMessage is what the sidecar takes, 0 if it did not say; valid after ready.
+	maxMessage int
+	refused    error // valid after ended: the sidecar's reason to end
 
 	readyOnce, drainedOnce sync.Once
 }
@@ -157,7 +159,7 @@ func (s *session) onReady(payload []byte) error {
 		return err
 	}
 	s.readyOnce.Do(func() {
-		s.features = ready.Features
+		s.features, s.maxMessage = ready.Features, ready.MaxMessage
 		close(s.ready)
 	})
 	return nil

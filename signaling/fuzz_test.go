@@ -57,6 +57,24 @@ func FuzzHandle(f *testing.F) {
 	})
 }
 
+// TestReplacedMemberLeaves: the connection that was replaced ends later than it was replaced.
+func TestReplacedMemberLeaves(t *testing.T) {
+	h := newHub(zerolog.Nop())
+	ended := 0
+	old := &member{id: "a", end: func(websocket.StatusCode, string) { ended++ }}
+	young := &member{id: "a", end: func(websocket.StatusCode, string) { t.Error("the newer connection was ended") }}
+	h.join(old)
+	h.join(young)
+	h.leave(old)
+	if h.find("a") != young || ended != 1 {
+		t.Fatalf("found %p, want %p; ended %d times, want once", h.find("a"), young, ended)
+	}
+	h.leave(young)
+	if h.find("a") != nil {
+		t.Fatal("still there")
+	}
+}
+
 // FuzzVerify: no text is a token unless this server has signed it.
 func FuzzVerify(f *testing.F) {
 	s, err := New(Config{Secret: "a secret of more than thirty-two bytes", Keys: map[string]Key{"k": {PeerID: "a", Role: "agent"}}})

@@ -96,7 +96,7 @@ var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
 // names itself in Origin, also after DNS rebinding).
 func checkLocal(r *http.Request) error {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !addr.Addr().Unmap().IsLoopback() {
+	if err != nil || !addr.Addr().IsLoopback() {
 		return errors.New("only clients on a loopback address are served")
 	}
 	for _, h := range forwardedHeaders {
@@ -118,5 +118,5 @@ func isLocalHost(host string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	return err == nil && addr.IsLoopback()
 }

@@ -506,6 +506,33 @@ func TestEarlyMessagesWait(t *testing.T) {
 	}
 }
 
+// TestNotForUs: what cannot be meant for this client is dropped, and the connection stays.
+func TestNotForUs(t *testing.T) {
+	f := newFake(t)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		_ = register(ctx, c)
+		for _, text := range []string{
+			`{"type":"offer","target_id":"agent-002"}`,
+			`{"type":"offer","peer_id":"agent-002","target_id":"agent-002"}`,
+			`{"type":"offer","peer_id":"agent-001","target_id":"agent-003"}`,
+			`{"type":"register","peer_id":"agent-001"}`,
+			`{"type":"heartbeat","peer_id":"agent-001"}`,
+			`{"type":1}`,
+			``,
+			`{"type":"answer","peer_id":"agent-001","target_id":"agent-002"}`,
+		} {
+			_ = c.Write(ctx, websocket.MessageText, []byte(text))
+		}
+		readAll(ctx, c)
+	}
+	r := newRecorder()
+	start(t, f.client(), r)
+	r.waitKind(t, "registered")
+	if e := r.next(t); e.kind != "receive" || e.msg.Type != signal.Answer {
+		t.Fatalf("%+v, want only the answer", e)
+	}
+}
+
 func TestPeerList(t *testing.T) {
 	many := make([]string, 5000) // more than the WebSocket library's default of 32 KiB
 	for i := range many {
@@ -629,7 +656,11 @@ func TestReplaced(t *testing.T) {
 	if s := first.waitFailure(t); s.State != signal.Connecting || !strings.Contains(s.Err.Error(), "same API key") {
 		t.Fatalf("status %+v, want connecting because of another process", s)
 	}
-	<-slow
+	select {
+	case <-slow:
+	case <-time.After(patience):
+		t.Fatal("it fights for its place")
+	}
 }
 
 func TestBacklog(t *testing.T) {

@@ -31,27 +31,41 @@ type session struct {
 func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	ctx, fail := context.WithCancelCause(parent)
 	var wg sync.WaitGroup
+	var closed error // set by the reader
 	in := make(chan Message)
 	ice := make(chan []ICEServer)
-	wg.Go(func() { fail(s.read(ctx, in)) })
+	wg.Go(func() {
+		err := s.read(ctx, in)
+		if websocket.CloseStatus(err) != -1 {
+			closed = err
+		}
+		fail(err)
+	})
 	wg.Go(func() { fail(s.write(ctx)) })
 	wg.Go(func() { fail(s.ping(ctx)) })
 	if s.refresh > 0 {
 		wg.Go(func() { s.refreshICE(ctx, ice) })
 	}
 	s.client.setOut(s.token.PeerID, s.out)
-	defer func() {
-		s.client.setOut("", nil)
-		fail(nil)
-		_ = s.conn.CloseNow()
-		wg.Wait()
-		if !s.registered.IsZero() {
-			up = time.Since(s.registered)
-			s.handler.Disconnected()
-		}
-	}()
+	err = s.serve(ctx, in, ice)
+	s.client.setOut("", nil)
+	fail(nil)
+	_ = s.conn.CloseNow()
+	wg.Wait()
+	if closed != nil {
+		err = closed // the server's own words, even if a write has failed sooner
+	}
+	if !s.registered.IsZero() {
+		up = time.Since(s.registered)
+		s.handler.Disconnected()
+	}
+	return up, fmt.Errorf("%s: %w", s.name, err)
+}
+
+// serve registers and passes on what comes until the connection or ctx ends.
+func (s *session) serve(ctx context.Context, in <-chan Message, ice <-chan []ICEServer) error {
 	if err := s.client.Send(Message{Type: Register, Payload: json.RawMessage("{}")}); err != nil {
-		return 0, err
+		return err
 	}
 	timeout := time.NewTimer(s.client.timing.register)
 	defer timeout.Stop()
@@ -63,10 +77,10 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 			s.handler.ICEServers(servers)
 		case <-timeout.C:
 			if s.registered.IsZero() {
-				return 0, fmt.Errorf("%s: no peer_list within %v of registering", s.name, s.client.timing.register)
+				return fmt.Errorf("no peer_list within %v of registering", s.client.timing.register)
 			}
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%s: %w", s.name, context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
 }

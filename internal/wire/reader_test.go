@@ -170,3 +170,12 @@ func TestReaderBuffer(t *testing.T) {
 		}
 	})
 }
+
+// TestReaderTrickle would take minutes if each Read searched the whole line again.
+func TestReaderTrickle(t *testing.T) {
+	const length = 2 << 20
+	src := iotest.OneByteReader(strings.NewReader(strings.Repeat("x", length)))
+	if line, err := wire.NewReader(src, length).ReadLine(); len(line) != length || err != nil {
+		t.Errorf("%d bytes, %v", len(line), err)
+	}
+}
