@@ -27,11 +27,21 @@ func (m *Mesh) receive(from string, w *wire.Message) {
 	p.inbox.message(msg)
 }
 
+// begin makes a session the one to write to, once it is known what its sidecar
+// can do. Peers may have been announced before.
+func (m *Mesh) begin(s *session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.current = s
+	for _, p := range m.peers {
+		p.change()
+	}
+}
+
 // peerConnected begins the link to a peer. A peer that is live already was
 // announced by the list and by its own event: both tell of the same link.
-func (m *Mesh) peerConnected(s *session, id string) {
+func (m *Mesh) peerConnected(id string) {
 	m.mu.Lock()
-	m.current = s // the first peers may be told before New has returned
 	p := m.peers[id]
 	if p == nil {
 		p = &peer{changed: make(chan struct{}), inbox: newInbox(m, id)}

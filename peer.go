@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -225,7 +224,7 @@ func (s *sidecar) send(cmd *wire.Line) {
 func (s *sidecar) broadcast(cmd *wire.Line) {
 	var except []string
 	if cmd.Except != nil {
-		_ = json.Unmarshal(cmd.Except, &except) // an array of strings: the parser has checked it
+		except, _ = wire.DecodeStrings(cmd.Except) // the parser has checked it
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

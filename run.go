@@ -28,9 +28,6 @@ func (m *Mesh) open(ctx context.Context) (*session, error) {
 		side.stop(ctx)
 		return nil, m.startError(side, err)
 	}
-	m.mu.Lock()
-	m.current = s
-	m.mu.Unlock()
 	return s, nil
 }
 

@@ -63,7 +63,7 @@ func (m *Mesh) audience() (s *session, ready, paused []string, err error) {
 	for id, p := range m.peers {
 		switch {
 		case !p.live:
-		case p.stop == stopNothing:
+		case p.stop == stopNothing && m.current != nil:
 			ready = append(ready, id)
 		default:
 			paused = append(paused, id)
@@ -123,12 +123,13 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, erro
 		case m.ctx.Err() != nil:
 			defer m.mu.Unlock()
 			return nil, m.closedError()
-		case m.current == nil:
-			m.mu.Unlock()
-			return nil, ErrSidecarLost
 		case p == nil || !p.live:
-			m.mu.Unlock()
+			defer m.mu.Unlock()
+			if m.current == nil {
+				return nil, ErrSidecarLost
+			}
 			return nil, missing
+		case m.current == nil: // its session is just beginning, or ending
 		case p.stop == stopNothing || reply && p.stop == stopNewWork:
 			defer m.mu.Unlock()
 			return m.current, nil

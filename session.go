@@ -126,7 +126,7 @@ func (s *session) event(e *wire.Line) error {
 	case wire.TypeMessage:
 		m.receive(peer, &e.Message)
 	case wire.TypePeerConnected:
-		m.peerConnected(s, peer)
+		m.peerConnected(peer)
 	case wire.TypePeerDisconnected:
 		m.peerDisconnected(peer, ErrPeerGone)
 	case wire.TypePause:
@@ -160,6 +160,7 @@ func (s *session) onReady(payload []byte) error {
 	}
 	s.readyOnce.Do(func() {
 		s.features, s.maxMessage = ready.Features, ready.MaxMessage
+		s.m.begin(s)
 		close(s.ready)
 	})
 	return nil
@@ -173,9 +174,12 @@ func (s *session) onPeerList(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	s.readyOnce.Do(func() { close(s.ready) })
+	s.readyOnce.Do(func() {
+		s.m.begin(s)
+		close(s.ready)
+	})
 	for _, p := range peers {
-		s.m.peerConnected(s, p)
+		s.m.peerConnected(p)
 	}
 	return nil
 }

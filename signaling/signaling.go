@@ -173,6 +173,9 @@ func (cfg *Config) fill() error {
 	return cfg.checkICE()
 }
 
+// invalid is an error about one field.
+func invalid(field, text string) error { return errors.New(field + ": " + text) }
+
 func fillDefault[T int | time.Duration](name string, value *T, def T) error {
 	if *value < 0 {
 		return fmt.Errorf("%s: %v is negative", name, *value)
@@ -186,7 +189,7 @@ func fillDefault[T int | time.Duration](name string, value *T, def T) error {
 func (cfg *Config) fillSecrets() error {
 	if cfg.Dev {
 		if len(cfg.Keys) > 0 {
-			return errors.New("Keys: development mode has none; leave either Keys or Dev unset")
+			return invalid("Keys", "development mode has none; leave either Keys or Dev unset")
 		}
 		if cfg.Secret == "" {
 			cfg.Secret = rand.Text() + rand.Text()
@@ -194,7 +197,7 @@ func (cfg *Config) fillSecrets() error {
 		return nil
 	}
 	if len(cfg.Keys) == 0 {
-		return errors.New("Keys: none, so nobody could connect; set Keys, or Dev for development on this machine")
+		return invalid("Keys", "none, so nobody could connect; set Keys, or Dev for development on this machine")
 	}
 	for key, k := range cfg.Keys {
 		if err := checkKey(key, k); err != nil {
@@ -202,11 +205,11 @@ func (cfg *Config) fillSecrets() error {
 		}
 	}
 	if cfg.Secret == "" {
-		return errors.New("Secret: empty; set at least 32 random bytes, for example two crypto/rand.Text()")
+		return invalid("Secret", "empty; set at least 32 random bytes, for example two crypto/rand.Text()")
 	}
 	for _, s := range exampleSecrets {
 		if cfg.Secret == s {
-			return errors.New("Secret: is the one of a published example, which anyone can sign tokens with; set at least 32 random bytes")
+			return invalid("Secret", "is the one of a published example, which anyone can sign tokens with; set at least 32 random bytes")
 		}
 	}
 	return nil
@@ -222,11 +225,11 @@ func (cfg *Config) checkICE() error {
 	case cfg.TURNURL == "" && cfg.TURNSecret == "":
 		return nil
 	case cfg.TURNURL == "":
-		return errors.New("TURNURL: empty, but TURNSecret is set")
+		return invalid("TURNURL", "empty, but TURNSecret is set")
 	case cfg.TURNSecret == "":
-		return errors.New("TURNSecret: empty, but TURNURL is set; a TURN server with fixed credentials goes into ICEServers")
+		return invalid("TURNSecret", "empty, but TURNURL is set; a TURN server with fixed credentials goes into ICEServers")
 	case !strings.HasPrefix(cfg.TURNURL, "turn:") && !strings.HasPrefix(cfg.TURNURL, "turns:"):
-		return fmt.Errorf("TURNURL: %q must start with turn: or turns:", cfg.TURNURL)
+		return invalid("TURNURL", fmt.Sprintf("%q must start with turn: or turns:", cfg.TURNURL))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -446,4 +447,82 @@ func TestBadConfig(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// With a UDP port, all candidates have it, and nobody else can.
+func TestUDPPort(t *testing.T) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := c.LocalAddr().(*net.UDPAddr).Port
+	c.Close()
+	h := newHub(t)
+	var mu sync.Mutex
+	var wrong []string
+	candidates := 0
+	h.setFilter(func(m signal.Message) []signal.Message {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.Type == signal.Candidate && m.PeerID == "a" {
+			candidates++
+			if !strings.Contains(string(m.Payload), fmt.Sprintf(" %d typ host", port)) {
+				wrong = append(wrong, string(m.Payload))
+			}
+		}
+		return []signal.Message{m}
+	})
+	a := start(t, h, "a", func(c *rtc.Config) { c.UDPPort = port }).join()
+	linked(t, a, start(t, h, "b").join(), start(t, h, "c").join())
+	mu.Lock()
+	defer mu.Unlock()
+	if candidates == 0 || len(wrong) > 0 {
+		t.Errorf("%d candidates, wrong: %q", candidates, wrong)
+	}
+	cfg := rtc.Config{UDPPort: port}
+	cfg.OnlyLoopback()
+	if n, err := rtc.New(cfg, nil, nil); err == nil {
+		n.Close(context.Background())
+		t.Error("no error for a port in use")
+	}
+}
+
+// RelayOnly tells no address of this host.
+func TestRelayOnly(t *testing.T) {
+	h := newHub(t)
+	a := start(t, h, "a", func(c *rtc.Config) { c.RelayOnly = true; c.ConnectTimeout = time.Second })
+	start(t, h, "b").join()
+	a.join()
+	a.Connect("b")
+	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	if n := h.count(signal.Candidate, "a", "b"); n != 0 {
+		t.Errorf("%d candidates", n)
+	}
+	if n := h.count(signal.Offer, "a", "b"); n == 0 {
+		t.Error("no offer")
+	}
+}
+
+// FuzzReceive sends arbitrary payloads to a node that is connecting.
+func FuzzReceive(f *testing.F) {
+	sdp := "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00:11\r\na=group:BUNDLE 0\r\n" +
+		"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=setup:active\r\na=mid:0\r\n" +
+		"a=sendrecv\r\na=sctp-port:5000\r\na=max-message-size:262144\r\na=ice-ufrag:abcdefgh\r\na=ice-pwd:abcdefghabcdefghabcdefgh\r\n"
+	for _, typ := range []string{signal.Offer, signal.Answer} {
+		for _, d := range []signal.Description{{SDP: sdp}, {SDP: sdp, Session: "s", Caps: []string{"jsonl", "restart"}}, {SDP: "v=0"}} {
+			b, _ := json.Marshal(d)
+			f.Add(typ, b)
+		}
+	}
+	f.Add(signal.Candidate, []byte(`{"candidate":"candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}`))
+	f.Add(signal.ErrorType, []byte(`{"code":"peer_unavailable","target_id":"b"}`))
+	f.Fuzz(func(t *testing.T, typ string, payload []byte) {
+		h := newHub(t)
+		h.silent = true
+		a := start(t, h, "a").join()
+		a.Connect("b")
+		a.Receive(signal.Message{Type: typ, PeerID: "b", Payload: payload})
+		a.Receive(signal.Message{Type: typ, PeerID: "c", Payload: payload})
+		a.close(t)
+	})
 }

@@ -11,7 +11,6 @@ package rtc
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -56,11 +55,13 @@ type Signaler interface {
 type Node struct {
 	cfg Config
 	log zerolog.Logger
-	sig Signaler
-	ev  Events
-	api *api
-	box *mailbox
-	wg  sync.WaitGroup // the loop, closers of connections, readers and writers
+	// outside is for what others can cause at will: it logs no more than a few lines each minute.
+	outside zerolog.Logger
+	sig     Signaler
+	ev      Events
+	api     *api
+	box     *mailbox
+	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -87,7 +88,8 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		return nil, fmt.Errorf("rtc: %w", err)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, sig: sig, ev: ev, api: a, box: newMailbox(),
+		cfg: cfg, log: cfg.Log, outside: cfg.Log.Sample(&zerolog.BurstSampler{Burst: 20, Period: time.Minute}),
+		sig: sig, ev: ev, api: a, box: newMailbox(),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
 		slots:  make(map[string]*slot),
@@ -145,9 +147,9 @@ func (n *Node) Receive(m signal.Message) {
 	work, err := n.reader(m)
 	switch {
 	case err != nil:
-		n.log.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
+		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
 	case work != nil && !n.box.postUpTo(maxMail, work):
-		n.log.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
+		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
 	}
 }
 
@@ -290,5 +292,3 @@ func backoff(minimum, maximum time.Duration, n int) time.Duration {
 	}
 	return d/2 + rand.N(d/2+1)
 }
-
-var errTooManyPeers = errors.New("too many peers")

@@ -64,13 +64,21 @@ type Peer struct {
 
 	reading gate
 
-	// evMu makes calls to ev one at a time and puts PeerDisconnected last.
-	evMu      sync.Mutex
-	announced bool
-	ended     bool
+	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
+	evMu  sync.Mutex
+	state atomic.Int32 // written under evMu
 }
 
-func newPeer(id string, stream bool, dc *datachannel.DataChannel, cfg *Config, ev Events) *Peer {
+// The states of a Peer.
+const (
+	statePending int32 = iota
+	stateLive          // PeerConnected was called
+	stateEnded
+)
+
+// newPeer makes a Peer of an open data channel. maxSend is what the other end reads as one data channel
+// message.
+func newPeer(id string, stream bool, dc *datachannel.DataChannel, maxSend int, cfg *Config, ev Events) *Peer {
 	p := &Peer{
 		id: id, stream: stream, cfg: cfg, ev: ev, dc: dc,
 		log:    cfg.Log.With().Str("peer", id).Logger(),
@@ -80,7 +88,7 @@ func newPeer(id string, stream bool, dc *datachannel.DataChannel, cfg *Config, e
 		done:   make(chan struct{}),
 	}
 	p.reading.init()
-	p.sendMax.Store(int64(min(wire.BaseMaxMessage, cfg.Limits.MaxMessage)))
+	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
 		p.out.addHello(cfg.Limits.MaxMessage)
@@ -153,47 +161,40 @@ func (p *Peer) flushed() bool {
 func (p *Peer) announce() {
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
-	if p.announced || p.ended {
+	if !p.state.CompareAndSwap(statePending, stateLive) {
 		return
 	}
-	p.announced = true
 	p.log.Info().Bool("stream", p.stream).Msg("peer connected")
 	p.ev.PeerConnected(p)
 	p.up()
 }
 
-// emit makes one call to Events if the link is up.
+// emit makes one call to Events, if the link is up.
 func (p *Peer) emit(call func()) {
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
-	if p.announced && !p.ended {
+	if p.live() {
 		call()
 	}
 }
 
-// live tells whether PeerConnected was called and PeerDisconnected was not.
-func (p *Peer) live() bool {
-	p.evMu.Lock()
-	defer p.evMu.Unlock()
-	return p.announced && !p.ended
-}
+func (p *Peer) live() bool { return p.state.Load() == stateLive }
 
 // end makes the link unusable and reports that, once. Whoever calls it first gives the reason.
 func (p *Peer) end(reason error) {
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
-	if p.ended {
+	was := p.state.Swap(stateEnded)
+	if was == stateEnded {
 		return
 	}
-	p.ended = true
 	close(p.done)
 	p.reading.close()
 	lost := p.out.close()
-	if !p.announced {
-		return
+	if was == stateLive {
+		p.log.Info().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
+		p.ev.PeerDisconnected(p, reason)
 	}
-	p.log.Info().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
-	p.ev.PeerDisconnected(p, reason)
 }
 
 // notify wakes whoever waits on c, without waiting.

@@ -19,7 +19,7 @@ func (n *Node) slot(id string) *slot {
 	sl := n.slots[id]
 	if sl == nil {
 		if len(n.slots) >= maxSlots {
-			n.log.Warn().Str("peer", id).Int("limit", maxSlots).Msg("peer left out, there are too many")
+			n.outside.Warn().Str("peer", id).Int("limit", maxSlots).Msg("peer left out, there are too many")
 			return nil
 		}
 		sl = &slot{id: id}
@@ -131,9 +131,10 @@ func (n *Node) resume(s *session) {
 	case s.recovering && s.offerer:
 		s.restarts = 0
 		s.restartICE()
-	case s.up:
 	case !s.descSent:
 		s.send()
+	case s.up:
+		s.send() // candidates, of an ICE restart
 	case s.sl.kind == kindExtended:
 		s.sendAgain()
 	case s.waiting():
@@ -212,7 +213,7 @@ func (n *Node) lost(s *session, reason error) {
 	}
 	n.drop(sl, reason)
 	if errors.Is(reason, ErrViolation) {
-		n.log.Warn().Err(reason).Str("peer", sl.id).Msg("link closed, not trying again")
+		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("link closed, not trying again")
 		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
 		sl.wanted = false
 	} else if s.up {
@@ -295,7 +296,7 @@ func (n *Node) acceptHeld(sl *slot) {
 // accept makes a new link of an offer, in place of the present one.
 func (n *Node) accept(sl *slot, o description) {
 	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
-		n.log.Warn().Str("peer", sl.id).Msg("offer dropped, too many at a time")
+		n.outside.Warn().Str("peer", sl.id).Msg("offer dropped, too many at a time")
 		return
 	}
 	n.supersede(sl, o)
@@ -366,6 +367,9 @@ func (n *Node) answered(id string, a description) {
 // candidate handles a candidate: it is for the present link, or for a description still to come, or
 // stale, which cannot be told from the former.
 func (n *Node) candidate(id string, c signal.ICECandidate) {
+	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
+		return // who sends nothing but candidates must not keep others out
+	}
 	sl := n.slot(id)
 	if sl == nil || n.ending {
 		return

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 const (
@@ -271,7 +272,7 @@ func (s *session) remoteCandidate(c signal.ICECandidate) {
 		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
 	})
 	if err != nil {
-		s.log.Warn().Err(err).Str("candidate", c.Candidate).Msg("candidate dropped")
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", c.Candidate).Msg("candidate dropped")
 	}
 }
 
@@ -306,7 +307,12 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		s.n.lost(s, fmt.Errorf("%w: its data channel is not ordered and reliable", ErrViolation))
 		return
 	}
-	s.peer = newPeer(s.sl.id, s.remote.stream, dc, &s.n.cfg, s.n.ev)
+	maxSend := int(s.pc.SCTP().GetCapabilities().MaxMessageSize) // the peer's, from its SDP
+	if s.remote.stream && maxSend < wire.SliceSize {
+		s.n.lost(s, fmt.Errorf("%w: it reads data channel messages of %d bytes, not %d", ErrViolation, maxSend, wire.SliceSize))
+		return
+	}
+	s.peer = newPeer(s.sl.id, s.remote.stream, dc, maxSend, &s.n.cfg, s.n.ev)
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
 	switch {
@@ -325,7 +331,7 @@ func (s *session) peerUp() {
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()
-	if s.ice == webrtc.ICEConnectionStateDisconnected || s.ice == webrtc.ICEConnectionStateFailed {
+	if s.ice != webrtc.ICEConnectionStateConnected {
 		s.iceChanged(s.ice) // it did not count before
 	}
 }

@@ -212,7 +212,7 @@ func (s ICEServer) Check() error {
 		scheme, rest, _ := strings.Cut(u, ":")
 		switch {
 		case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
-			return fmt.Errorf("urls: %q must start with stun:, stuns:, turn: or turns:", u)
+			return fmt.Errorf("urls: %q is not a stun:, stuns:, turn: or turns: URL", u)
 		case rest == "":
 			return fmt.Errorf("urls: %q has no host", u)
 		case strings.HasPrefix(scheme, "turn") && (s.Username == "" || s.Credential == ""):
