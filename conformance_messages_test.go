@@ -210,7 +210,7 @@ func testLarge(t *testing.T, p *pair) {
 			t.Errorf("%d bytes: %d came back, and not the same", size, len(raw))
 		}
 	}
-	if err := p.alice.Send(ctx, "bob", Message{Type: "large", Payload: strings.Repeat("x", 16<<20)}); !errors.Is(err, ErrTooLarge) {
+	if err := p.alice.Send(ctx, "bob", Message{Type: "large", Payload: json.RawMessage(`"` + strings.Repeat("x", 16<<20) + `"`)}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("over the limit: %v", err)
 	}
 	works(t, p.alice, p.bob)

@@ -6,7 +6,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -304,5 +305,22 @@ func TestBaseEnviron(t *testing.T) {
 	}
 	if inherited[1] != "TURN_URL=turn:old" {
 		t.Error("the argument was changed")
+	}
+}
+
+// A sidecar process that cannot do what it is configured to says so in the error
+// of New, whatever its exit status.
+func TestForkedSidecarFails(t *testing.T) {
+	taken, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, mode := range []Mode{InProcess, SelfExec} {
+		_, err := New(t.Context(), Config{Mode: mode, SignalingURL: "ws://127.0.0.1:1/ws", UDPPort: taken.LocalAddr().(*net.UDPAddr).Port})
+		var start *StartError
+		if !errors.As(err, &start) || !strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("%v: got %v", mode, err)
+		}
 	}
 }

@@ -70,10 +70,7 @@ func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.
 		remotes: make(map[string]*remote),
 		status:  signal.Status{State: signal.Connecting},
 	}
-	s.client = signal.New(signal.Config{
-		URL: set.SignalingURL, TokenURL: set.TokenURL, APIKey: set.APIKey,
-		FetchICE: len(set.ICEServers) == 0, Log: log,
-	})
+	s.client = signal.New(set.signaling(log))
 	node, err := rtc.New(rtc.Config{
 		Limits: s.limits, ICEServers: s.iceServers(), RelayOnly: set.RelayOnly,
 		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
@@ -85,6 +82,19 @@ func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.
 	}
 	s.node = node
 	return s.serve(ctx)
+}
+
+func (set *settings) signaling(log zerolog.Logger) signal.Config {
+	return signal.Config{
+		URL: set.SignalingURL, TokenURL: set.TokenURL, APIKey: set.APIKey,
+		FetchICE: len(set.ICEServers) == 0, Log: log,
+	}
+}
+
+// checkCredentials returns once the signaling server has accepted the API key,
+// or with an error that wraps ErrRefused; until it can be asked, it tries again.
+func checkCredentials(ctx context.Context, set settings) error {
+	return signal.New(set.signaling(zerolog.Nop())).CheckCredentials(ctx)
 }
 
 func (s *sidecar) serve(ctx context.Context) error {

@@ -88,13 +88,20 @@ func (p *process) stop(ctx context.Context) {
 // status says how the process ended, once it has.
 func (p *process) status() string { return p.cmd.ProcessState.String() }
 
-// diagnose returns what was wrong with the end of the process, once it has ended.
+// diagnose returns what was wrong with the end of the process, once it has
+// ended. It is asked only after an end that was not expected.
 func (p *process) diagnose(m Mode, path string) error {
 	err := p.err
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return nil
+		// SidecarMain cannot set a status, so what it says is all there is.
+		_, said, failed := strings.Cut(p.stderr.String(), failedPrefix)
+		if !failed {
+			return nil
+		}
+		said, _, _ = strings.Cut(said, "\n")
+		return fmt.Errorf("mesh: the sidecar (mode %v, %s, pid %d) ended: %s", m, path, p.pid(), said)
 	case p.killed.Load():
 		err = fmt.Errorf("it ignored the end of its link and SIGTERM, and was killed (%w)", err)
 	case p.terminated.Load() && errors.As(err, &exit) && signaled(exit.ProcessState, syscall.SIGTERM):

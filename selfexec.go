@@ -27,6 +27,9 @@ const (
 	// agentWait is how long a spawned sidecar waits for its agent. Nobody else
 	// would ever end one whose agent died in between.
 	agentWait = 10 * time.Second
+	// failedPrefix begins the line by which a sidecar process tells its parent
+	// why it failed.
+	failedPrefix = "mesh: sidecar failed: "
 )
 
 // SidecarMain is the sidecar of mode SelfExec. Call it first thing in main, and
@@ -48,7 +51,7 @@ func SidecarMain() bool {
 		return false
 	}
 	if err := sidecarMain(raw, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, failedPrefix+strings.TrimPrefix(err.Error(), "mesh: "))
 	}
 	return true
 }

@@ -201,7 +201,7 @@ func (cfg *Config) fillSecrets() error {
 	}
 	for key, k := range cfg.Keys {
 		if err := checkKey(key, k); err != nil {
-			return fmt.Errorf("Keys: %w", err)
+			return invalid("Keys", err.Error())
 		}
 	}
 	if cfg.Secret == "" {

@@ -503,24 +503,34 @@ func TestRelayOnly(t *testing.T) {
 	}
 }
 
-// FuzzReceive sends arbitrary payloads to a node that is connecting.
+// FuzzReceive gives arbitrary payloads, and arbitrary SDP in good ones, to a node that is connecting. Its
+// coverage is not deterministic: fuzz with -fuzzminimizetime=1x.
 func FuzzReceive(f *testing.F) {
 	sdp := "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00:11\r\na=group:BUNDLE 0\r\n" +
 		"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=setup:active\r\na=mid:0\r\n" +
 		"a=sendrecv\r\na=sctp-port:5000\r\na=max-message-size:262144\r\na=ice-ufrag:abcdefgh\r\na=ice-pwd:abcdefghabcdefghabcdefgh\r\n"
-	for _, typ := range []string{signal.Offer, signal.Answer} {
-		for _, d := range []signal.Description{{SDP: sdp}, {SDP: sdp, Session: "s", Caps: []string{"jsonl", "restart"}}, {SDP: "v=0"}} {
-			b, _ := json.Marshal(d)
-			f.Add(typ, b)
-		}
-	}
-	f.Add(signal.Candidate, []byte(`{"candidate":"candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}`))
-	f.Add(signal.ErrorType, []byte(`{"code":"peer_unavailable","target_id":"b"}`))
-	f.Fuzz(func(t *testing.T, typ string, payload []byte) {
+	candidate := "candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host"
+	f.Add(signal.Offer, sdp, true)
+	f.Add(signal.Answer, sdp, true)
+	f.Add(signal.Offer, `{"sdp":"v=0","session":"s","caps":["jsonl"]}`, false)
+	f.Add(signal.Candidate, candidate, true)
+	f.Add(signal.Candidate, `{"candidate":"","sdpMid":null,"sdpMLineIndex":0}`, false)
+	f.Add(signal.ErrorType, `{"code":"peer_unavailable","target_id":"b"}`, false)
+	f.Fuzz(func(t *testing.T, typ, text string, wrap bool) {
 		h := newHub(t)
 		h.silent = true
 		a := start(t, h, "a").join()
 		a.Connect("b")
+		payload := []byte(text)
+		if wrap {
+			var err error
+			payload, err = json.Marshal(map[string]any{"sdp": text, "candidate": text, "session": "s"})
+			if err != nil {
+				t.Fatal(err) // strings can always be marshalled
+			}
+			offer, _ := json.Marshal(signal.Description{SDP: sdp, Session: "s"})
+			a.Receive(signal.Message{Type: signal.Offer, PeerID: "c", Payload: offer})
+		}
 		a.Receive(signal.Message{Type: typ, PeerID: "b", Payload: payload})
 		a.Receive(signal.Message{Type: typ, PeerID: "c", Payload: payload})
 		a.close(t)

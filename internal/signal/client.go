@@ -217,6 +217,26 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 	}
 }
 
+// CheckCredentials exchanges the API key for a token until it is known whether
+// the server takes it: nil if so, an error that wraps ErrRefused if not, ctx.Err()
+// if ctx ends before the server has answered. It may run beside Run.
+func (c *Client) CheckCredentials(ctx context.Context) error {
+	if err := c.cfg.Check(); err != nil {
+		return err
+	}
+	for failures := 0; ; failures++ {
+		_, err := c.exchange(ctx)
+		if err == nil || errors.Is(err, ErrRefused) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(c.timing.retry(failures)):
+		}
+	}
+}
+
 // status reports s unless it says what the last one has said.
 func (c *Client) status(h Handler, s Status) {
 	same := s.State == c.last.State && s.PeerID == c.last.PeerID && fmt.Sprint(s.Err) == fmt.Sprint(c.last.Err)

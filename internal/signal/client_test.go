@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -699,5 +700,30 @@ func TestSendInvalidPayload(t *testing.T) {
 	err := c.Send(signal.Message{Type: "offer", Payload: json.RawMessage(`{`)})
 	if err == nil || !strings.Contains(err.Error(), "offer") {
 		t.Fatalf("error %v, want one that names the message", err)
+	}
+}
+
+// CheckCredentials waits for a server that is down, and knows a refusal.
+func TestCheckCredentials(t *testing.T) {
+	answers := make(chan int, 3)
+	answers <- http.StatusServiceUnavailable
+	answers <- http.StatusOK
+	answers <- http.StatusUnauthorized
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(<-answers)
+		_, _ = io.WriteString(w, `{"token":"t","peer_id":"p","role":"agent"}`)
+	}))
+	defer server.Close()
+	c := signal.New(signal.Config{URL: "ws://127.0.0.1:1/ws", TokenURL: server.URL + "/api/token", APIKey: "k"})
+	if err := c.CheckCredentials(t.Context()); err != nil {
+		t.Errorf("a server that accepts the key, at last: %v", err)
+	}
+	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrRefused) {
+		t.Errorf("a server that refuses it: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.CheckCredentials(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of ctx: %v", err)
 	}
 }
