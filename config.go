@@ -83,6 +83,8 @@ type Config struct {
 	// of $TURN_URL with $TURN_SECRET (ephemeral credentials) or $TURN_USERNAME
 	// and $TURN_PASSWORD, if set; else those of the signaling server.
 	ICEServers []ICEServer
+	// ExtraICEServers are used besides those, wherever they come from.
+	ExtraICEServers []ICEServer
 	// RelayOnly forbids direct connections: everything passes a TURN server.
 	// Default: whether $ICE_TRANSPORT_POLICY is "relay".
 	RelayOnly bool
@@ -143,6 +145,7 @@ type settings struct {
 	TokenURL        string        `json:"token_url"`
 	APIKey          string        `json:"api_key"`
 	ICEServers      []ICEServer   `json:"ice_servers,omitempty"`
+	ExtraICEServers []ICEServer   `json:"extra_ice_servers,omitempty"`
 	TURNSecret      string        `json:"turn_secret,omitempty"`
 	RelayOnly       bool          `json:"relay_only,omitempty"`
 	UDPPort         int           `json:"udp_port,omitempty"`
@@ -240,10 +243,11 @@ func (c *Config) validate() error {
 	if err := checkKey(c.APIKey); err != nil {
 		return &ConfigError{Field: "APIKey", Err: err}
 	}
-	for i, s := range c.ICEServers {
-		if err := checkICEServer(s); err != nil {
-			return &ConfigError{Field: fmt.Sprintf("ICEServers[%d]", i), Value: strings.Join(s.URLs, ","), Err: err}
-		}
+	if err := checkICEServers("ICEServers", c.ICEServers); err != nil {
+		return err
+	}
+	if err := checkICEServers("ExtraICEServers", c.ExtraICEServers); err != nil {
+		return err
 	}
 	for typ, h := range c.Handlers {
 		if h == nil {
@@ -258,7 +262,7 @@ func (c *Config) validate() error {
 func (c *Config) settings() (settings, error) {
 	s := settings{
 		SignalingURL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey,
-		ICEServers: c.ICEServers, RelayOnly: c.RelayOnly,
+		ICEServers: c.ICEServers, ExtraICEServers: c.ExtraICEServers, RelayOnly: c.RelayOnly,
 		UDPPort: c.UDPPort, UDPMux: c.UDPMux, NoLoopback: c.NoLoopback, MDNS: c.MDNS,
 		RecoveryTimeout: c.RecoveryTimeout, MaxMessage: c.MaxMessage, MaxDepth: c.MaxDepth,
 		LogLevel: c.Logger.GetLevel().String(),
@@ -273,7 +277,7 @@ func (c *Config) settings() (settings, error) {
 	server := ICEServer{URLs: []string{turn}, Username: os.Getenv("TURN_USERNAME"), Credential: os.Getenv("TURN_PASSWORD")}
 	if s.TURNSecret = os.Getenv("TURN_SECRET"); s.TURNSecret != "" {
 		server.Username, server.Credential = "", ""
-	} else if err := checkICEServer(server); err != nil {
+	} else if err := server.Check(); err != nil {
 		return s, &ConfigError{Field: "ICEServers", Value: turn, Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
 	}
 	s.ICEServers = []ICEServer{server}
@@ -293,22 +297,10 @@ func checkURL(raw string, schemes ...string) error {
 	return fmt.Errorf("want a URL that begins with %s:// and names a host", strings.Join(schemes, ":// or "))
 }
 
-// checkICEServer follows RFC 7064 and RFC 7065: stun:host[:port], and
-// turn:host[:port][?transport=udp|tcp], which needs credentials.
-func checkICEServer(s ICEServer) error {
-	if len(s.URLs) == 0 {
-		return errors.New("no URLs")
-	}
-	for _, raw := range s.URLs {
-		scheme, rest, _ := strings.Cut(raw, ":")
-		host, _, _ := strings.Cut(rest, "?")
-		switch {
-		case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
-			return fmt.Errorf("%q: want the scheme stun, stuns, turn or turns", raw)
-		case host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, ":"):
-			return fmt.Errorf("%q: want a host name or address right after %q, as in %s:example.org:3478", raw, scheme+":", scheme)
-		case strings.HasPrefix(scheme, "turn") && (s.Username == "" || s.Credential == ""):
-			return fmt.Errorf("%q: a TURN server needs Username and Credential", raw)
+func checkICEServers(field string, servers []ICEServer) error {
+	for i, s := range servers {
+		if err := s.Check(); err != nil {
+			return &ConfigError{Field: fmt.Sprintf("%s[%d]", field, i), Value: strings.Join(s.URLs, ","), Err: err}
 		}
 	}
 	return nil

@@ -81,6 +81,9 @@ func (m *Message) encode(limits wire.Limits) ([]byte, error) {
 	if err := wire.ParseMessage(b, limits, &parsed); err != nil {
 		return nil, fmt.Errorf("%w: %w", sentinel(err, ErrInvalid), err)
 	}
+	if len(parsed.Payload) != len(bytes.TrimSpace(raw)) {
+		return nil, fmt.Errorf("%w: payload: more than one JSON value", ErrInvalid)
+	}
 	return b, nil
 }
 

@@ -440,7 +440,9 @@ func (s *sidecar) Receive(m signal.Message) { s.node.Receive(m) }
 func (s *sidecar) Disconnected() { s.node.Disconnected() }
 
 // ICEServers passes on the servers that the signaling server recommends.
-func (s *sidecar) ICEServers(servers []signal.ICEServer) { s.node.ICEServers(servers) }
+func (s *sidecar) ICEServers(servers []signal.ICEServer) {
+	s.node.ICEServers(slices.Concat(servers, s.set.ExtraICEServers))
+}
 
 // Status tells the agent how the signaling connection fares.
 func (s *sidecar) Status(st signal.Status) {
@@ -454,11 +456,11 @@ func (s *sidecar) Status(st signal.Status) {
 // iceServers fills in ephemeral TURN credentials where a secret was configured.
 func (s *sidecar) iceServers() []signal.ICEServer {
 	if s.set.TURNSecret == "" {
-		return s.set.ICEServers
+		return slices.Concat(s.set.ICEServers, s.set.ExtraICEServers)
 	}
 	user, password := signal.TURNCredentials(s.set.TURNSecret, time.Now().Add(turnLifetime))
-	servers := slices.Clone(s.set.ICEServers)
-	for i := range servers {
+	servers := slices.Concat(s.set.ICEServers, s.set.ExtraICEServers)
+	for i := range s.set.ICEServers {
 		if servers[i].Username == "" {
 			servers[i].Username, servers[i].Credential = user, password
 		}

@@ -38,10 +38,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		}
 	}
 	err = mesh.ServeSidecar(ctx, mesh.Config{
-		ICEServers: set.stunServers(),
-		UDPPort:    set.udpPort,
-		MDNS:       set.mdns,
-		Logger:     log,
+		ExtraICEServers: set.stunServers(),
+		UDPPort:         set.udpPort,
+		MDNS:            set.mdns,
+		Logger:          log,
 	})
 	if err != nil {
 		return withAdvice(err)

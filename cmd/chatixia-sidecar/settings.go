@@ -52,8 +52,8 @@ Environment (a flag goes before its variable; an empty variable counts as unset)
 A file .env in the working directory may set any of them; what is already in the environment stays.
 Secrets have files (-api-key-file, -turn-secret-file, -turn-password-file) but no flags: those show in
 the process list.
-Without TURN_URL and -relay-only the public STUN server ` + publicSTUN + ` is used. With
--no-stun it is not, and the signaling server says which servers to use.
+Without TURN_URL the signaling server says which STUN and TURN servers to use. The public STUN server
+` + publicSTUN + ` is used as well, unless -no-stun or -relay-only is set.
 
 Exit status: 0 when the agent is gone or on SIGINT and SIGTERM, 1 on errors, among them credentials that
 are refused, 2 for wrong flags.
@@ -123,10 +123,10 @@ func (s *settings) file(fs *flag.FlagSet, name, env, usage string) {
 	})
 }
 
-// stunServers is the public STUN server, unless other servers are to be used. It is called once environ
+// stunServers is the public STUN server, unless it is of no use or not wanted. It is called once environ
 // is in the environment.
 func (s *settings) stunServers() []mesh.ICEServer {
-	if s.noSTUN || os.Getenv("TURN_URL") != "" || os.Getenv("ICE_TRANSPORT_POLICY") == "relay" {
+	if s.noSTUN || os.Getenv("ICE_TRANSPORT_POLICY") == "relay" {
 		return nil
 	}
 	return []mesh.ICEServer{{URLs: []string{publicSTUN}}}

@@ -90,7 +90,7 @@ func TestSTUNServers(t *testing.T) {
 		{want: true},
 		{policy: "all", want: true},
 		{noSTUN: true},
-		{turn: "turn:h"},
+		{turn: "turn:h", want: true},
 		{policy: "relay"},
 	} {
 		t.Setenv("TURN_URL", tc.turn)

@@ -213,8 +213,8 @@ func (s ICEServer) Check() error {
 		switch {
 		case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
 			return fmt.Errorf("urls: %q is not a stun:, stuns:, turn: or turns: URL", u)
-		case rest == "":
-			return fmt.Errorf("urls: %q has no host", u)
+		case rest == "" || strings.ContainsAny(rest[:1], "/:?"):
+			return fmt.Errorf("urls: %q has no host name or address after %q, as in %s:example.org:3478", u, scheme+":", scheme)
 		case strings.HasPrefix(scheme, "turn") && (s.Username == "" || s.Credential == ""):
 			return fmt.Errorf("%s needs a username and a credential", scheme)
 		}

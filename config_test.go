@@ -1,0 +1,204 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every setting that cannot be used is named, before anything is started.
+func TestBadConfig(t *testing.T) {
+	nothing := func(context.Context, *Message) (any, error) { return nil, nil }
+	for name, tt := range map[string]struct {
+		cfg   Config
+		env   map[string]string
+		field string
+		text  string
+	}{
+		"mode":                   {cfg: Config{Mode: 7}, field: "Mode", text: "Mode(7)"},
+		"signaling scheme":       {cfg: Config{SignalingURL: "http://h/ws"}, field: "SignalingURL", text: "ws://"},
+		"signaling host":         {cfg: Config{SignalingURL: "ws:///ws"}, field: "SignalingURL", text: "host"},
+		"signaling URL":          {cfg: Config{SignalingURL: "ws://h:port/ws"}, field: "SignalingURL", text: "port"},
+		"signaling URL from env": {env: map[string]string{"SIGNALING_URL": "localhost"}, field: "SignalingURL", text: "localhost"},
+		"token URL":              {cfg: Config{TokenURL: "ftp://h/token"}, field: "TokenURL", text: "http://"},
+		"API key":                {cfg: Config{APIKey: "secret\n"}, field: "APIKey", text: "newline"},
+		"UDP port":               {cfg: Config{UDPPort: 70000}, field: "UDPPort", text: "65535"},
+		"max message":            {cfg: Config{MaxMessage: -1}, field: "MaxMessage", text: "-1"},
+		"max depth":              {cfg: Config{MaxDepth: -1}, field: "MaxDepth", text: "-1"},
+		"max requests":           {cfg: Config{MaxRequests: -1}, field: "MaxRequests", text: "-1"},
+		"request timeout":        {cfg: Config{RequestTimeout: -time.Second}, field: "RequestTimeout", text: "-1s"},
+		"recovery timeout":       {cfg: Config{RecoveryTimeout: -time.Second}, field: "RecoveryTimeout", text: "-1s"},
+		"nil handler":            {cfg: Config{Handlers: map[string]Handler{"a": nothing, "x": nil}}, field: `Handlers["x"]`, text: "nil"},
+		"ICE scheme":             {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}, field: "ICEServers[1]", text: "http://b"},
+		"ICE host":               {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}, field: "ICEServers[0]", text: "stun:example.org"},
+		"ICE without URLs":       {cfg: Config{ICEServers: []ICEServer{{}}}, field: "ICEServers[0]", text: "empty"},
+		"extra ICE server":       {cfg: Config{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}, field: "ExtraICEServers[0]", text: "stun:"},
+		"TURN without password":  {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}, field: "ICEServers[0]", text: "credential"},
+		"TURN from env":          {env: map[string]string{"TURN_URL": "turn:a"}, field: "ICEServers", text: "TURN_SECRET"},
+		"socket path too long":   {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for k, v := range tt.env {
+				t.Setenv(k, v)
+			}
+			m, err := New(t.Context(), tt.cfg)
+			if err == nil {
+				m.Close()
+			}
+			var ce *ConfigError
+			if !errors.As(err, &ce) || ce.Field != tt.field || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v; want a ConfigError for %s that says %q", err, tt.field, tt.text)
+			}
+			if strings.Contains(fmt.Sprint(err), "secret") {
+				t.Errorf("%v tells the key", err)
+			}
+		})
+	}
+}
+
+// The token URL stands beside the signaling URL, under whatever prefix.
+func TestTokenURL(t *testing.T) {
+	for signaling, want := range map[string]string{
+		"":                              "http://localhost:8080/api/token",
+		"ws://h:1/ws":                   "http://h:1/api/token",
+		"wss://h/mesh/ws":               "https://h/mesh/api/token",
+		"wss://h/ws?tenant=a":           "https://h/api/token",
+		"ws://[::1]:8080/signaling/ws/": "http://[::1]:8080/signaling/api/token",
+	} {
+		cfg, err := Config{SignalingURL: signaling}.withDefaults()
+		if err != nil || cfg.TokenURL != want {
+			t.Errorf("%q: got %q, %v; want %q", signaling, cfg.TokenURL, err, want)
+		}
+	}
+	t.Setenv("TOKEN_URL", "http://elsewhere/token")
+	if cfg, _ := (Config{}).withDefaults(); cfg.TokenURL != "http://elsewhere/token" {
+		t.Errorf("TOKEN_URL is not used: %q", cfg.TokenURL)
+	}
+	if cfg, _ := (Config{SignalingURL: "ws://h/ws"}).withDefaults(); cfg.TokenURL != "http://h/api/token" {
+		t.Errorf("a URL from the environment goes with a signaling server from the code: %q", cfg.TokenURL)
+	}
+}
+
+// Arguments that cannot be used fail at once, and say why.
+func TestBadArguments(t *testing.T) {
+	nothing := func(context.Context, *Message) (any, error) { return nil, nil }
+	m, f := newFakeAgent(t, Config{MaxMessage: 1 << 20, MaxDepth: 8, Handlers: map[string]Handler{"taken": nothing}}, true)
+	f.connect("bob")
+	if err := m.WaitPeer(t.Context(), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	send := func(peer string, msg Message) func() error {
+		return func() error { return m.Send(ctx, peer, msg) }
+	}
+	deep := []byte(strings.Repeat("[", 8) + strings.Repeat("]", 8))
+	for name, tt := range map[string]struct {
+		do   func() error
+		want error
+	}{
+		"empty peer id":      {send("", Message{Type: "x"}), ErrInvalid},
+		"unknown peer":       {send("carol", Message{Type: "x"}), ErrUnknownPeer},
+		"no type":            {send("bob", Message{}), ErrInvalid},
+		"payload not JSON":   {send("bob", Message{Type: "x", Payload: json.RawMessage(`{"a":`)}), ErrInvalid},
+		"two values":         {send("bob", Message{Type: "x", Payload: json.RawMessage(`1,"type":"y"`)}), ErrInvalid},
+		"value and field":    {send("bob", Message{Type: "x", Payload: json.RawMessage(`1,"y":2`)}), ErrInvalid},
+		"payload not UTF-8":  {send("bob", Message{Type: "x", Payload: json.RawMessage("\"\xff\"")}), ErrInvalid},
+		"payload of a chan":  {send("bob", Message{Type: "x", Payload: make(chan int)}), ErrInvalid},
+		"too large":          {send("bob", Message{Type: "x", Payload: strings.Repeat("x", 1<<20)}), ErrTooLarge},
+		"too deep":           {send("bob", Message{Type: "x", Payload: json.RawMessage(deep)}), ErrTooLarge},
+		"request to nobody":  {func() error { _, err := m.Request(ctx, "", Message{Type: "x"}); return err }, ErrInvalid},
+		"connect to nobody":  {func() error { return m.Connect(ctx, "") }, ErrInvalid},
+		"broadcast, no type": {func() error { return m.Broadcast(ctx, Message{}) }, ErrInvalid},
+		"nil handler":        {func() error { return m.Handle("y", nil) }, ErrInvalid},
+		"second handler":     {func() error { return m.Handle("taken", nothing) }, ErrDuplicate},
+		"context has ended": {func() error {
+			done, cancel := context.WithCancel(ctx)
+			cancel()
+			_, err := m.Request(done, "bob", Message{Type: "x_request"})
+			return err
+		}, context.Canceled},
+	} {
+		if err := tt.do(); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func() error{
+		"Send":      send("bob", Message{Type: "x"}),
+		"Broadcast": func() error { return m.Broadcast(ctx, Message{Type: "x"}) },
+		"Request":   func() error { _, err := m.Request(ctx, "bob", Message{Type: "x"}); return err },
+		"Connect":   func() error { return m.Connect(ctx, "bob") },
+		"WaitPeer":  func() error { return m.WaitPeer(ctx, "bob") },
+		"Handle":    func() error { return m.Handle("z", nothing) },
+		"Err":       m.Err,
+	} {
+		if err := do(); !errors.Is(err, ErrClosed) {
+			t.Errorf("%s after Close: %v", name, err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+// A refused key shows as a state, and as New's error where the caller waits.
+func TestRefusedKey(t *testing.T) {
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no", http.StatusUnauthorized)
+	}))
+	defer refusing.Close()
+	url := "ws" + strings.TrimPrefix(refusing.URL, "http") + "/ws"
+	check := func(err error) {
+		t.Helper()
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), refusing.URL+"/api/token") || strings.Contains(err.Error(), "hush") {
+			t.Errorf("got %v", err)
+		}
+	}
+	_, err := New(t.Context(), Config{SignalingURL: url, APIKey: "hush", WaitSignaling: true})
+	check(err)
+
+	states := make(chan SignalingStatus, 16)
+	m, err := New(t.Context(), Config{SignalingURL: url, APIKey: "hush", OnSignaling: func(s SignalingStatus) { states <- s }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for s := range states {
+		if s.State == SignalingRefused {
+			check(s.Err)
+			break
+		}
+	}
+	if s := m.Signaling(); s.State != SignalingRefused {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// A signaling server that is down does not keep a mesh from starting, unless
+// the caller asked to wait for it.
+func TestSignalingDown(t *testing.T) {
+	cfg := Config{SignalingURL: "ws://127.0.0.1:1/ws", APIKey: "hush"}
+	m, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if s := m.Signaling(); s.State != SignalingConnecting {
+		t.Errorf("got %+v", s)
+	}
+	cfg.WaitSignaling = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = New(ctx, cfg)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("got %v", err)
+	}
+}
