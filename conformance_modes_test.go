@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,11 @@ func buildSidecar(t *testing.T) string {
 		t.Fatalf("building the sidecar: %v\n%s", err, out)
 	}
 	return path
+}
+
+func raceEnabled() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // A stage is where agents meet: one signaling server, and one directory for

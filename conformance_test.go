@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 	for _, first := range modesHere() {
 		for _, second := range modesHere() {
 			t.Run(first.String()+"-"+second.String(), func(t *testing.T) {
-				p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{first, second}}
+				p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{first, second}, full: first == second || !raceEnabled()}
 				for _, sc := range scenarios {
 					p.play(t, sc)
 				}
@@ -58,6 +58,7 @@ func TestConformance(t *testing.T) {
 type pair struct {
 	*stage
 	modes      [2]Mode
+	full       bool   // bulk in full: with -race, where it takes minutes in all, not for every pair
 	alice, bob *agent // nil until a scenario needs them
 }
 

@@ -84,10 +84,10 @@ func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.
 	return s.serve(ctx)
 }
 
-func (set *settings) signaling(log zerolog.Logger) signal.Config {
+func (s *settings) signaling(log zerolog.Logger) signal.Config {
 	return signal.Config{
-		URL: set.SignalingURL, TokenURL: set.TokenURL, APIKey: set.APIKey,
-		FetchICE: len(set.ICEServers) == 0, Log: log,
+		URL: s.SignalingURL, TokenURL: s.TokenURL, APIKey: s.APIKey,
+		FetchICE: len(s.ICEServers) == 0, Log: log,
 	}
 }
 

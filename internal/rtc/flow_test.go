@@ -1,8 +1,10 @@
 package rtc_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,7 +52,7 @@ func TestBackpressure(t *testing.T) {
 	}
 	filled := jams(a.recorder, "b") // the queue may have had room in between
 	if len(filled) == 0 || !filled[len(filled)-1] {
-		t.Errorf("congestion events %v", filled)
+		t.Errorf("%d congestion events, of which the last must be true", len(filled))
 	}
 	if n := p.Queued(); n > 1<<20 {
 		t.Errorf("%d bytes queued", n)
@@ -104,6 +106,41 @@ func TestPeerLeavesWhileNotRead(t *testing.T) {
 	h.leave("a")
 	a.close(t)
 	within(t, 5*time.Second, "the end", func() bool { return b.peer("a") == nil })
+}
+
+// What a peer sent before it left is delivered before the news that it left, however slow the handler.
+func TestPeerLeavesBeforeItIsRead(t *testing.T) {
+	const count = 50
+	h := newHub(t)
+	a, b := start(t, h, "a"), start(t, h, "b")
+	first, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
+		once.Do(func() {
+			close(first)
+			<-release
+		})
+		return false
+	}
+	a.join()
+	b.join()
+	linked(t, a, b)
+	for i := range count {
+		send(t, a.peer("b"), message(i, 1000))
+	}
+	<-first
+	h.leave("a")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := a.Node.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(200 * time.Millisecond) // for b to notice
+	close(release)
+	eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	if n := len(b.received("a")); n != count {
+		t.Errorf("%d of %d messages", n, count)
+	}
 }
 
 func TestQueueCountsBytes(t *testing.T) {
