@@ -25,8 +25,9 @@ import (
 )
 
 // patience bounds everything that a conformance test waits for. It is far more
-// than any of it takes, and only there so that what hangs is named.
-const patience = 60 * time.Second
+// than any of it takes, even on a machine that is busy with something else, and
+// only there so that what hangs is named.
+const patience = 90 * time.Second
 
 // bounded returns a context of the test that ends in any case. It is longer than
 // the timeout of a request, so that one which waits for its timeout shows.
@@ -336,6 +337,21 @@ func take[T any](t *testing.T, what string, c <-chan T) T {
 	case <-time.After(patience):
 		t.Fatalf("waited %v for %s", patience, what)
 		panic("unreachable")
+	}
+}
+
+// poll waits until ok holds, with the patience that bulk on a busy machine takes.
+func poll(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("waited %v until %s", patience, what)
+		}
 	}
 }
 

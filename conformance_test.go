@@ -91,6 +91,9 @@ func (p *pair) begin(t, sub *testing.T) {
 	bob := p.start(t, p.modes[1], "bob")
 	p.alice, p.bob = alice, bob
 	p.meet(sub)
+	for _, way := range p.ways() {
+		way[0].waitEvents(sub, way[1].id, 0, 1) // so that no scenario takes it for one of its own
+	}
 }
 
 // extra starts one more agent for one scenario and waits until all are linked.
@@ -98,7 +101,7 @@ func (p *pair) extra(t *testing.T, id string) *agent {
 	t.Helper()
 	t.Cleanup(func() { // runs after the agent's own end
 		for _, a := range []*agent{p.alice, p.bob} {
-			eventually(t, a.id+" sees "+id+" go", func() bool { return !slices.Contains(a.Peers(), id) })
+			poll(t, a.id+" sees "+id+" go", func() bool { return !slices.Contains(a.Peers(), id) })
 		}
 	})
 	x := p.start(t, InProcess, id)

@@ -2,7 +2,6 @@ package rtc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -349,93 +348,5 @@ func (s *session) transportGone() {
 func (s *session) transportFailed() {
 	if !s.up {
 		s.n.lost(s, fmt.Errorf("%w: ICE or DTLS failed", ErrUnreachable))
-	}
-}
-
-var errNotRestartable = errors.New("it knows no ICE restarts")
-
-// iceChanged follows the state of ICE. Losing the path is no reason to lose the link: SCTP keeps what is
-// not acknowledged, and goes on after an ICE restart as if nothing had been.
-func (s *session) iceChanged(state webrtc.ICEConnectionState) {
-	s.log.Debug().Stringer("ice", state).Msg("ICE state")
-	s.ice = state
-	switch state {
-	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
-		s.restored()
-	case webrtc.ICEConnectionStateChecking:
-		if s.up { // a restart, of ours or the peer's
-			s.interrupted()
-		}
-	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
-		switch {
-		case !s.up && state == webrtc.ICEConnectionStateFailed:
-			s.transportFailed()
-		case !s.up:
-		case !s.remote.restart:
-			s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, errNotRestartable))
-		default:
-			s.interrupted()
-		}
-	}
-}
-
-// iceDead tells whether ICE has given its candidates up, so that only a restart can help.
-func (s *session) iceDead() bool { return s.ice == webrtc.ICEConnectionStateFailed }
-
-// interrupted begins to repair the link, or to wait for the other end to do so.
-func (s *session) interrupted() {
-	if s.recovering {
-		return
-	}
-	s.recovering = true
-	s.cutAt = time.Now()
-	s.restarts = 0
-	s.log.Info().Msg("link interrupted")
-	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
-		s.n.lost(s, fmt.Errorf("%w: interrupted for %s", ErrUnreachable, s.n.cfg.RecoveryTimeout))
-	})
-	s.planRestart()
-}
-
-// restored ends what interrupted began.
-func (s *session) restored() {
-	if !s.recovering {
-		return
-	}
-	s.recovering = false
-	s.log.Info().Dur("after", time.Since(s.cutAt)).Msg("link restored")
-	stopTimer(s.restart)
-	stopTimer(s.deadline)
-	s.deadline = nil
-}
-
-// planRestart schedules the next ICE restart. Only the first offerer does them, so that they cannot
-// cross.
-func (s *session) planRestart() {
-	if !s.offerer {
-		return
-	}
-	stopTimer(s.restart)
-	t := s.n.cfg.timing
-	s.restart = s.after(backoff(t.restartMin, t.restartMax, s.restarts), s.restartICE)
-	s.restarts++
-}
-
-func (s *session) restartICE() {
-	if !s.recovering || !s.offerer || !s.n.online {
-		return // registered comes back to it
-	}
-	s.planRestart()
-	if s.waiting() {
-		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
-		s.sendAgain()
-		return
-	}
-	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
-	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
-		s.log.Debug().Err(err).Msg("ICE servers not refreshed")
-	}
-	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
-		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))
 	}
 }

@@ -1,0 +1,166 @@
+package rtc
+
+import (
+	"errors"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// The methods of Node in this file run in the loop.
+
+// offered handles an offer.
+func (n *Node) offered(id string, o description) {
+	sl := n.slot(id)
+	if sl == nil || n.ending || !n.online {
+		return
+	}
+	defer n.tidy(sl)
+	sl.heard(o)
+	var l *link
+	if sl.cur != nil {
+		l = &sl.cur.link
+	}
+	v := judgeOffer(n.self, id, l, o)
+	n.log.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
+	switch v {
+	case repeat:
+		if sl.cur.descType == signal.Answer {
+			sl.cur.sendAgain()
+		}
+	case insist:
+		sl.cur.sendAgain()
+	case hold:
+		sl.held = &o
+		stopTimer(sl.holding)
+		sl.holding = n.after(sl, n.cfg.timing.glareHold, func() { n.acceptHeld(sl) })
+	case accept:
+		n.accept(sl, o)
+	case apply:
+		if err := sl.cur.answer(o); err != nil {
+			n.lost(sl.cur, err)
+		} else if sl.cur.up {
+			sl.cur.interrupted()
+		}
+	}
+}
+
+// acceptHeld answers a base peer's offer that was held, in place of our own.
+func (n *Node) acceptHeld(sl *slot) {
+	o := sl.held
+	sl.held = nil
+	stopTimer(sl.holding)
+	if o != nil && (sl.cur == nil || !sl.cur.described()) {
+		n.accept(sl, *o)
+	}
+}
+
+// accept makes a new link of an offer, in place of the present one.
+func (n *Node) accept(sl *slot, o description) {
+	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
+		n.outside.Warn().Str("peer", sl.id).Msg("offer dropped, too many at a time")
+		return
+	}
+	n.supersede(sl, o)
+	sl.held = nil
+	stopTimer(sl.retry)
+	s, err := n.newSession(sl, false)
+	if err != nil {
+		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot answer an offer")
+		n.connectFailed(sl, wire.CodeInternal, err)
+		return
+	}
+	if err := s.answer(o); err != nil {
+		n.lost(s, err)
+	}
+}
+
+// supersede ends the present link, if any, because of a new offer.
+func (n *Node) supersede(sl *slot, o description) {
+	old := sl.cur
+	if old == nil {
+		return
+	}
+	reason := ErrReplaced
+	if old.remote.instance != o.instance {
+		reason = ErrRestarted
+	}
+	if !old.base() || !o.base() {
+		n.drop(sl, reason)
+		return
+	}
+	// A base peer would take the end of the old connection for that of the new one.
+	sl.cur = nil
+	old.abandon(reason)
+	sl.parked = append(sl.parked, old)
+	if len(sl.parked) > maxParked {
+		n.closeSession(sl.parked[0])
+		sl.parked = sl.parked[1:]
+	}
+}
+
+// answered handles an answer.
+func (n *Node) answered(id string, a description) {
+	sl := n.slots[id]
+	if sl == nil || sl.cur == nil {
+		return
+	}
+	s := sl.cur
+	v := judgeAnswer(&s.link, s.waiting(), a)
+	s.log.Debug().Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
+	switch v {
+	case apply:
+		sl.heard(a)
+		sl.held = nil
+		stopTimer(sl.holding)
+		if err := s.applyAnswer(a); err != nil {
+			n.lost(s, err)
+			return
+		}
+		if s.recovering && s.iceDead() {
+			s.restartICE() // ICE had given up while the answer was missing
+		}
+	case unknown:
+		sl.heard(a)
+		n.lost(s, ErrRestarted)
+	}
+}
+
+// candidate handles a candidate: it is for the present link, or for a description still to come, or
+// stale, which cannot be told from the former.
+func (n *Node) candidate(id string, c signal.ICECandidate) {
+	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
+		return // who sends nothing but candidates must not keep others out
+	}
+	sl := n.slot(id)
+	if sl == nil || n.ending {
+		return
+	}
+	if sl.cur != nil && sl.cur.owns(c.Session) {
+		sl.cur.remoteCandidate(c)
+		return
+	}
+	sl.keep(c)
+	n.tidy(sl)
+}
+
+// refused handles an error of the signaling server.
+func (n *Node) refused(e signal.ErrorPayload) {
+	n.log.Debug().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling error")
+	sl := n.slots[e.TargetID]
+	if e.Code != signal.CodePeerUnavailable || sl == nil {
+		return
+	}
+	// It may be about a candidate for a link that works, or that may yet.
+	if sl.cur != nil && (sl.cur.described() || !sl.cur.descSent) {
+		return
+	}
+	sl.wanted = false
+	stopTimer(sl.retry)
+	n.connectFailed(sl, wire.CodePeerUnavailable, errors.New("it is not registered with signaling"))
+	n.drop(sl, errors.New("not registered with signaling"))
+	if sl.held != nil {
+		n.acceptHeld(sl)
+	}
+	n.tidy(sl)
+}

@@ -1,0 +1,130 @@
+package rtc_test
+
+import (
+	"encoding/json"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// Losing signaling does not touch links; coming back connects to those that are missing, and only those.
+func TestSignalingLoss(t *testing.T) {
+	h, a, b := pair(t)
+	h.leave("a")
+	h.leave("b")
+	c := start(t, h, "c").join()
+	send(t, a.peer("b"), `{"type":"t"}`)
+	eventually(t, "a message without signaling", func() bool { return len(b.received("a")) == 1 })
+	a.join()
+	b.join()
+	linked(t, a, b, c)
+	if got := a.history(); got != "[+b +c]" {
+		t.Errorf("history %s", got)
+	}
+	if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers between live peers", n)
+	}
+}
+
+// What signaling did not take while it was down is sent when it is back.
+func TestSignalingLossWhileConnecting(t *testing.T) {
+	for _, lost := range []string{signal.Offer, signal.Answer, signal.Candidate} {
+		t.Run(lost, func(t *testing.T) {
+			h := newHub(t)
+			a, b := start(t, h, "a").join(), start(t, h, "b")
+			var once sync.Once
+			h.setFilter(func(m signal.Message) []signal.Message {
+				out := []signal.Message{m}
+				if m.Type == lost {
+					once.Do(func() {
+						h.leave(m.PeerID)
+						out = nil // lost with the connection
+					})
+				}
+				return out
+			})
+			b.join()
+			var gone *agent
+			eventually(t, "the loss", func() bool {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				for _, x := range []*agent{a, b} {
+					if h.members[x.id] == nil {
+						gone = x
+					}
+				}
+				return gone != nil
+			})
+			gone.join()
+			linked(t, a, b)
+		})
+	}
+}
+
+// Whatever signaling says, a link that works goes on working.
+func TestHostileSignaling(t *testing.T) {
+	h, a, b := pair(t)
+	var recorded []signal.Message
+	h.setFilter(func(m signal.Message) []signal.Message { recorded = append(recorded, m); return []signal.Message{m} })
+	c := start(t, h, "c").join()
+	linked(t, a, b, c)
+	h.setFilter(nil)
+	junk := []string{``, `null`, `7`, `{}`, `{"sdp":7}`, `{"sdp":"x","session":"y"}`, `{"candidate":"x"}`,
+		`{"candidate":"x","session":"` + strings.Repeat("s", 500) + `"}`, `{"code":"peer_unavailable","target_id":"c"}`}
+	for _, typ := range []string{signal.Offer, signal.Answer, signal.Candidate, signal.ErrorType, "gossip"} {
+		for _, j := range junk {
+			for _, from := range []string{"", "a", "d", strings.Repeat("x", 1000)} {
+				a.Receive(signal.Message{Type: typ, PeerID: from, Payload: json.RawMessage(j)})
+			}
+		}
+	}
+	for range 3 { // replays
+		for _, m := range recorded {
+			if m.TargetID == "a" {
+				a.Receive(m)
+			}
+		}
+	}
+	send(t, a.peer("b"), `{"type":"t"}`)
+	send(t, a.peer("c"), `{"type":"t"}`)
+	eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(c.received("a")) == 1 })
+	if got := a.history(); got != "[+b +c]" {
+		t.Errorf("history %s", got)
+	}
+}
+
+// FuzzReceive gives arbitrary payloads, and arbitrary SDP in good ones, to a node that is connecting. Its
+// coverage is not deterministic: fuzz with -fuzzminimizetime=1x.
+func FuzzReceive(f *testing.F) {
+	sdp := "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00:11\r\na=group:BUNDLE 0\r\n" +
+		"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=setup:active\r\na=mid:0\r\n" +
+		"a=sendrecv\r\na=sctp-port:5000\r\na=max-message-size:262144\r\na=ice-ufrag:abcdefgh\r\na=ice-pwd:abcdefghabcdefghabcdefgh\r\n"
+	candidate := "candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host"
+	f.Add(signal.Offer, sdp, true)
+	f.Add(signal.Answer, sdp, true)
+	f.Add(signal.Offer, `{"sdp":"v=0","session":"s","caps":["jsonl"]}`, false)
+	f.Add(signal.Candidate, candidate, true)
+	f.Add(signal.Candidate, `{"candidate":"","sdpMid":null,"sdpMLineIndex":0}`, false)
+	f.Add(signal.ErrorType, `{"code":"peer_unavailable","target_id":"b"}`, false)
+	f.Fuzz(func(t *testing.T, typ, text string, wrap bool) {
+		h := newHub(t)
+		h.silent = true
+		a := start(t, h, "a").join()
+		a.Connect("b")
+		payload := []byte(text)
+		if wrap {
+			var err error
+			payload, err = json.Marshal(map[string]any{"sdp": text, "candidate": text, "session": "s"})
+			if err != nil {
+				t.Fatal(err) // strings can always be marshalled
+			}
+			offer, _ := json.Marshal(signal.Description{SDP: sdp, Session: "s"})
+			a.Receive(signal.Message{Type: signal.Offer, PeerID: "c", Payload: offer})
+		}
+		a.Receive(signal.Message{Type: typ, PeerID: "b", Payload: payload})
+		a.Receive(signal.Message{Type: typ, PeerID: "c", Payload: payload})
+		a.close(t)
+	})
+}
