@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 	for _, first := range modesHere() {
 		for _, second := range modesHere() {
 			t.Run(first.String()+"-"+second.String(), func(t *testing.T) {
-				p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{first, second}, full: first == second || !raceEnabled()}
+				p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{first, second}, full: !raceEnabled()}
 				for _, sc := range scenarios {
 					p.play(t, sc)
 				}
@@ -58,41 +58,40 @@ func TestConformance(t *testing.T) {
 type pair struct {
 	*stage
 	modes      [2]Mode
-	full       bool   // bulk in full: with -race, where it takes minutes in all, not for every pair
-	alice, bob *agent // nil until a scenario needs them
+	full       bool   // bulk in full; not with -race, where it would take most of the time and show no other race
+	alice, bob *agent // alice is nil if the next scenario is to start them
 }
 
 // play runs one scenario. The agents belong to the test of the pair, t.
 func (p *pair) play(t *testing.T, sc scenario) {
-	t.Run(sc.name, func(sub *testing.T) {
-		if p.alice == nil {
-			p.begin(t, sub)
-		}
+	if p.alice == nil {
+		p.begin(t)
+	}
+	passed := t.Run(sc.name, func(t *testing.T) {
 		reported := []int{p.alice.reports.count(), p.bob.reports.count()}
-		sc.run(sub, p)
+		sc.run(t, p)
 		if !sc.reports {
 			for i, a := range []*agent{p.alice, p.bob} {
 				for _, err := range a.reports.list()[reported[i]:] {
-					sub.Errorf("%s reported: %v", a.id, err)
+					t.Errorf("%s reported: %v", a.id, err)
 				}
 			}
 		}
 	})
 	// What failed may have left anything behind: the next scenario starts afresh.
-	if (sc.ends || t.Failed()) && p.alice != nil && p.bob != nil {
+	if sc.ends || !passed {
 		p.alice.end(t)
 		p.bob.end(t)
-		p.alice, p.bob = nil, nil
+		p.alice = nil
 	}
 }
 
-func (p *pair) begin(t, sub *testing.T) {
-	alice := p.start(t, p.modes[0], "alice")
-	bob := p.start(t, p.modes[1], "bob")
-	p.alice, p.bob = alice, bob
-	p.meet(sub)
+func (p *pair) begin(t *testing.T) {
+	p.alice = p.start(t, p.modes[0], "alice")
+	p.bob = p.start(t, p.modes[1], "bob")
+	p.meet(t)
 	for _, way := range p.ways() {
-		way[0].waitEvents(sub, way[1].id, 0, 1) // so that no scenario takes it for one of its own
+		way[0].waitEvents(t, way[1].id, 0, 1) // so that no scenario takes it for one of its own
 	}
 }
 

@@ -44,18 +44,18 @@ func (m *Mesh) peerConnected(id string) {
 	m.mu.Lock()
 	p := m.peers[id]
 	if p == nil {
-		p = &peer{changed: make(chan struct{}), inbox: newInbox(m, id)}
+		p = newPeer(m, id)
 		m.peers[id] = p
 	}
-	known := p.live
+	if p.live {
+		m.mu.Unlock()
+		return
+	}
 	p.live, p.stop = true, stopNothing
 	p.change()
 	waiters := m.waiters[id]
 	delete(m.waiters, id)
 	m.mu.Unlock()
-	if known {
-		return
-	}
 	p.inbox.connected()
 	for _, w := range waiters {
 		w.done <- nil

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"sync"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -15,12 +16,24 @@ const (
 	inboundHigh = 1 << 20
 	inboundLow  = 256 << 10
 	inboundHard = 64 << 20
+	// outboundHigh is how much may wait for one peer before the agent is asked
+	// to pause.
+	outboundHigh = 1 << 20
+	// overrunWait is how long the link is not read when an agent overruns the
+	// queue all the same, because it has not yet come to read the pause.
+	overrunWait = 2 * time.Second
 	// haltedAllowance is what may still arrive after the agent has paused a
 	// peer: what was on its way. A peer that sends more ignores the pause, and
 	// its channel is not read until the agent resumes. Responses do not count:
 	// to hold them up could lock both sides.
 	haltedAllowance = 64 << 20
 )
+
+// crossing is the most that may still come from an agent after it was asked to
+// pause: what waits for its writer, what its writer holds, each full and one
+// message over, and what the system buffers. The queue to a peer takes it, so
+// that an agent which heeds the pause never loses a message.
+func crossing(l wire.Limits) int { return 2*(linkQueue+l.MaxLine()) + 1<<20 }
 
 // A remote is one live peer as its sidecar sees it: the peer link, and who is
 // to send and who is to wait. It is the account of the peer's messages on the
@@ -38,6 +51,30 @@ type remote struct {
 	since     int  // bytes of new work that arrived since
 	queued    int  // bytes of the peer's messages waiting on the link
 	told      flow // what agent and peer know of it
+
+	overrun bool // the agent went on in spite of a pause and a wait
+}
+
+// awaitRoom waits until the queue to the peer has drained, for overrunWait at the
+// most, and reports whether it has. Other peers wait with it, so it does that
+// once until the queue has drained. It polls: this is for a moment, and rare.
+func (r *remote) awaitRoom() bool {
+	r.mu.Lock()
+	overrun := r.overrun
+	r.mu.Unlock()
+	if overrun {
+		return false
+	}
+	began := time.Now()
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for r.peer.Queued() > outboundHigh {
+		if <-t.C; time.Since(began) > overrunWait {
+			r.update(func() { r.overrun = r.congested })
+			return false
+		}
+	}
+	return true
 }
 
 // flow is what agent and peer have been told.
@@ -120,10 +157,13 @@ func (r *remote) act(was, want flow) {
 	}
 }
 
-func (r *remote) setCongested(on bool) { r.update(func() { r.congested = on }) }
-func (r *remote) setRefused(on bool)   { r.update(func() { r.refused = on }) }
-func (r *remote) setHalted(on bool)    { r.update(func() { r.halted, r.since = on, 0 }) }
-func (r *remote) end()                 { r.update(func() { r.ended = true }) }
+func (r *remote) setRefused(on bool) { r.update(func() { r.refused = on }) }
+func (r *remote) setHalted(on bool)  { r.update(func() { r.halted, r.since = on, 0 }) }
+func (r *remote) end()               { r.update(func() { r.ended = true }) }
+
+func (r *remote) setCongested(on bool) {
+	r.update(func() { r.congested, r.overrun = on, r.overrun && on })
+}
 
 // charge is called with the link's lock held, so it only counts; arrived
 // follows with the consequences.

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// linkQueue is how many bytes may wait for the link's writer before write
-	// blocks. It bounds what one agent has in flight towards its sidecar, which
-	// is why the sidecar can promise to take whatever crosses its `pause`.
+	// linkQueue is how many bytes may wait for the link's writer before another
+	// line has to wait. It bounds what an agent has in flight towards its
+	// sidecar, which is why the sidecar can promise to take whatever crosses its
+	// `pause`: see crossing.
 	linkQueue = 1 << 20
 	// linkOverflow is where lines that must not wait are refused. Only a
 	// counterpart that no longer reads lets the queue grow this far.
@@ -72,25 +73,43 @@ func newLink(conn net.Conn, limits wire.Limits) *link {
 // waiting already.
 func (l *link) write(ctx context.Context, add func([]byte) []byte) error {
 	for {
-		l.mu.Lock()
-		if l.closed {
-			l.mu.Unlock()
-			return ErrSidecarLost
+		room, err := l.tryWrite(add)
+		if err != nil || room == nil {
+			return err
 		}
-		if len(l.waiting) < linkQueue {
-			l.append(nil, add)
-			l.mu.Unlock()
-			return nil
-		}
-		room := l.room
-		l.mu.Unlock()
-		select {
-		case <-room:
-		case <-l.done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := l.waitRoom(ctx, room); err != nil {
+			return err
 		}
 	}
+}
+
+// tryWrite adds lines if there is room for them, else it returns what tells of
+// room. Messages are written with it: whoever had to wait for room must look
+// again whether the peer has been paused meanwhile, or all who waited would send
+// after the pause.
+func (l *link) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return nil, ErrSidecarLost
+	case len(l.waiting) >= linkQueue:
+		return l.room, nil
+	}
+	l.append(nil, add)
+	return nil, nil
+}
+
+// waitRoom waits for room, the end of the link, or the end of ctx, which is an
+// error.
+func (l *link) waitRoom(ctx context.Context, room <-chan struct{}) error {
+	select {
+	case <-room:
+	case <-l.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // writeNow adds lines without ever waiting: control lines, and events whose

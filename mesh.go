@@ -58,6 +58,7 @@ type Mesh struct {
 	notices  notices
 	calls    calls
 	done     chan struct{}
+	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
 
 	mu        sync.Mutex
 	err       error // why done is closed
@@ -75,6 +76,17 @@ type peer struct {
 	stop    stop
 	changed chan struct{} // closed when live or stop changes
 	inbox   *inbox
+	// work and replies are taken by whoever writes to the peer, new work or a
+	// reply: senders wait in line for their turn, and only the first one for the
+	// peer. Replies have a line of their own, since they pass a busy peer.
+	work, replies chan struct{}
+}
+
+func newPeer(m *Mesh, id string) *peer {
+	return &peer{
+		changed: make(chan struct{}), inbox: newInbox(m, id),
+		work: make(chan struct{}, 1), replies: make(chan struct{}, 1),
+	}
 }
 
 // A PeerEvent tells that a peer came or went.
@@ -128,6 +140,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, settings: set, limits: set.limits(), log: cfg.Logger,
 		done:      make(chan struct{}),
+		audience:  make(chan struct{}, 1),
 		peers:     make(map[string]*peer),
 		waiters:   make(map[string][]*waiter),
 		byType:    make(map[string]Handler),
@@ -143,6 +156,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if err != nil {
 		m.cancel(err)
 		m.work.Wait()
+		m.handlers.Wait()
 		return nil, err
 	}
 	m.work.Go(func() { m.run(s) })

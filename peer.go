@@ -75,6 +75,7 @@ func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.
 		Limits: s.limits, ICEServers: s.iceServers(), RelayOnly: set.RelayOnly,
 		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
 		RecoveryTimeout: set.RecoveryTimeout, Log: log,
+		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(s.limits),
 	}, s.client, s)
 	if err != nil {
 		s.link.close()
@@ -193,8 +194,8 @@ func (s *sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
 	return err == nil && subtle.ConstantTimeCompare([]byte(hello.Token), []byte(s.set.Token)) == 1
 }
 
-// command carries out one command. It never waits: a full queue towards one
-// peer must not keep the agent from the others.
+// command carries out one command. It does not wait, but for what post says: a
+// full queue towards one peer must not keep the agent from the others.
 func (s *sidecar) command(ctx context.Context, cmd *wire.Line) {
 	switch cmd.Type {
 	case wire.TypeSend:
@@ -226,9 +227,20 @@ func (s *sidecar) send(cmd *wire.Line) {
 		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to the peer"})
 		return
 	}
-	if err := r.peer.Send(cmd.Message.Raw); err != nil {
+	if err := s.post(r, cmd.Message.Raw); err != nil {
 		s.failCommand(cmd, cmd.Peer, err)
 	}
+}
+
+// post queues a message for a peer. An agent that knows pause overruns the queue
+// only in the moment until it has read the pause, and for that moment it waits.
+func (s *sidecar) post(r *remote, msg []byte) error {
+	err := r.peer.Send(msg)
+	var w *wire.Error
+	if errors.As(err, &w) && w.Code == wire.CodeQueueFull && s.extended.Load() && r.awaitRoom() {
+		err = r.peer.Send(msg)
+	}
+	return err
 }
 
 func (s *sidecar) broadcast(cmd *wire.Line) {
@@ -237,13 +249,16 @@ func (s *sidecar) broadcast(cmd *wire.Line) {
 		except, _ = wire.DecodeStrings(cmd.Except) // the parser has checked it
 	}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
+	to := make([]*remote, 0, len(s.remotes))
 	for id, r := range s.remotes {
-		if slices.Contains(except, id) {
-			continue
+		if !slices.Contains(except, id) {
+			to = append(to, r)
 		}
-		if err := r.peer.Send(cmd.Message.Raw); err != nil {
-			s.failCommand(cmd, []byte(id), err)
+	}
+	s.mu.RUnlock()
+	for _, r := range to {
+		if err := s.post(r, cmd.Message.Raw); err != nil {
+			s.failCommand(cmd, []byte(r.peer.ID()), err)
 		}
 	}
 }

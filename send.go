@@ -29,37 +29,58 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	if err != nil {
 		return fmt.Errorf("mesh: broadcast: %w", err)
 	}
-	s, ready, paused, err := m.audience()
-	if err != nil {
-		return fmt.Errorf("mesh: broadcast: %w", err)
-	}
+	ready, paused, err := m.broadcast(ctx, raw)
 	var failed []*PeerError
-	if len(ready) > 0 {
-		// The line names the peers to leave out: sidecar and agent may differ
-		// for a moment on who is paused, and nobody shall get it twice or never.
-		err := s.link.write(ctx, func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
+	if err != nil {
 		for _, id := range ready {
-			if err != nil {
-				failed = append(failed, &PeerError{Op: "broadcast", Peer: id, Err: err})
-			}
+			failed = append(failed, &PeerError{Op: "broadcast", Peer: id, Err: err})
 		}
 	}
 	failed = append(failed, m.postAll(ctx, paused, raw)...)
-	if len(failed) == 0 {
+	switch {
+	case len(failed) > 0:
+	case err != nil:
+		return fmt.Errorf("mesh: broadcast: %w", err)
+	default:
 		return nil
 	}
 	slices.SortFunc(failed, func(a, b *PeerError) int { return cmp.Compare(a.Peer, b.Peer) })
 	return &BroadcastError{Failed: failed}
 }
 
-// audience splits the live peers into those that keep up and those that are
-// congested.
-func (m *Mesh) audience() (s *session, ready, paused []string, err error) {
+// broadcast writes one line for the peers that keep up, and returns them and the
+// others. The line names the others: sidecar and agent may differ for a moment
+// on who is paused, and nobody shall get a message twice or never.
+func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []string, err error) {
+	if err := m.turn(ctx, m.audience); err != nil {
+		_, ready, paused = m.split()
+		return ready, paused, err
+	}
+	defer func() { <-m.audience }()
+	for {
+		s, ready, paused := m.split()
+		switch {
+		case m.ctx.Err() != nil:
+			return ready, nil, m.closedError()
+		case len(ready) == 0:
+			return nil, paused, nil
+		case s.maxMessage > 0 && len(raw) > s.maxMessage:
+			return append(ready, paused...), nil, s.tooLarge(raw)
+		}
+		room, err := s.link.tryWrite(func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
+		if err == nil && room != nil {
+			err = s.link.waitRoom(ctx, room)
+		}
+		if err != nil || room == nil {
+			return ready, paused, err
+		}
+	}
+}
+
+// split tells the live peers that keep up from those that do not.
+func (m *Mesh) split() (s *session, ready, paused []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ctx.Err() != nil {
-		return nil, nil, nil, m.closedError()
-	}
 	for id, p := range m.peers {
 		switch {
 		case !p.live:
@@ -69,7 +90,24 @@ func (m *Mesh) audience() (s *session, ready, paused []string, err error) {
 			paused = append(paused, id)
 		}
 	}
-	return m.current, ready, paused, nil
+	return m.current, ready, paused
+}
+
+// turn takes a place of which there is one, under ctx.
+func (m *Mesh) turn(ctx context.Context, place chan struct{}) error {
+	select {
+	case place <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case place <- struct{}{}:
+		return nil
+	case <-m.ctx.Done():
+		return m.closedError()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // postAll waits for congested peers side by side.
@@ -102,14 +140,49 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply bool) 
 }
 
 func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool) error {
-	s, err := m.await(ctx, peer, reply)
+	leave, err := m.queueUp(ctx, peer, reply)
 	if err != nil {
 		return err
 	}
-	if s.maxMessage > 0 && len(raw) > s.maxMessage {
-		return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), s.maxMessage)
+	defer leave()
+	for {
+		s, err := m.await(ctx, peer, reply)
+		if err != nil {
+			return err
+		}
+		if s.maxMessage > 0 && len(raw) > s.maxMessage {
+			return s.tooLarge(raw)
+		}
+		room, err := s.link.tryWrite(func(b []byte) []byte { return wire.AppendSend(b, peer, raw) })
+		if err != nil || room == nil {
+			return err
+		}
+		if err := s.link.waitRoom(ctx, room); err != nil {
+			return err
+		}
 	}
-	return s.link.write(ctx, func(b []byte) []byte { return wire.AppendSend(b, peer, raw) })
+}
+
+func (s *session) tooLarge(raw []byte) error {
+	return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), s.maxMessage)
+}
+
+// queueUp waits for the caller's turn to write to a peer.
+func (m *Mesh) queueUp(ctx context.Context, id string, reply bool) (leave func(), err error) {
+	m.mu.Lock()
+	p := m.peers[id]
+	m.mu.Unlock()
+	if p == nil {
+		return func() {}, nil // await tells why
+	}
+	place := p.work
+	if reply {
+		place = p.replies
+	}
+	if err := m.turn(ctx, place); err != nil {
+		return nil, err
+	}
+	return func() { <-place }, nil
 }
 
 // await waits until the peer takes new work, or a reply, and returns the

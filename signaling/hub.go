@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
@@ -18,7 +19,8 @@ const serverID = "registry"
 // hub knows who is connected and passes messages between them. It does no I/O: messages go into
 // queues.
 type hub struct {
-	log zerolog.Logger
+	log  zerolog.Logger
+	busy zerolog.Logger // sampled: what a flood may cause
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -33,7 +35,11 @@ type member struct {
 }
 
 func newHub(log zerolog.Logger) *hub {
-	return &hub{log: log, members: map[string]*member{}}
+	return &hub{
+		log:     log,
+		busy:    log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Second}),
+		members: map[string]*member{},
+	}
 }
 
 // join adds m and ends the connection that it replaces, if any.
@@ -78,75 +84,91 @@ func (h *hub) register(m *member) []string {
 	return peers
 }
 
-// handle does what one message from a peer asks for.
-func (h *hub) handle(from *member, raw []byte) {
+// handle does what one message from a peer asks for; busy says that it was refused because too much
+// waits for its target.
+func (h *hub) handle(from *member, raw []byte) (busy bool) {
 	m, err := signal.ParseMessage(raw)
 	if err != nil {
 		h.refuse(from, signal.CodeMalformed, err)
-		return
+		return false
 	}
 	if m.PeerID != from.id {
 		h.refuse(from, signal.CodeUnauthorized, errors.New("peer_id: is not the subject of the token"))
-		return
+		return false
 	}
 	switch m.Type {
 	case signal.Register:
 		peers := h.register(from)
 		h.log.Info().Str("peer_id", from.id).Int("peers", len(peers)).Msg("peer registered")
-		h.send(from, signal.PeerList, signal.PeersPayload{Peers: peers})
+		h.list(from, peers)
 	case signal.Offer, signal.Answer, signal.Candidate:
-		h.relay(from, m, raw)
+		return h.relay(from, m, raw)
 	case signal.Heartbeat:
 	default:
 		h.log.Warn().Str("peer_id", from.id).Str("type", m.Type[:min(len(m.Type), 64)]).Msg("message of unknown type ignored")
 	}
+	return false
 }
 
 // relay passes the sender's own bytes on: ParseMessage has made sure that every reader sees the same
-// sender and target in them.
-func (h *hub) relay(from *member, m signal.Message, raw []byte) {
+// sender and target in them. No target is ever cut for what others send: what has no room is refused.
+func (h *hub) relay(from *member, m signal.Message, raw []byte) (busy bool) {
 	if m.TargetID == "" {
 		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: missing or empty"))
-		return
+		return false
 	}
 	if m.TargetID == from.id {
 		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: is the sender"))
-		return
+		return false
 	}
 	// A peer can be reached once it is connected; it need not be registered, which is about being listed.
-	if to := h.find(m.TargetID); to != nil && to.push(raw) {
-		h.log.Debug().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("type", m.Type).Msg("relayed")
-		return
+	to := h.find(m.TargetID)
+	if to == nil {
+		h.log.Debug().Str("peer_id", from.id).Str("type", m.Type).Msg("target is not connected")
+		h.tell(from, signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: m.TargetID})
+		return false
 	}
-	h.log.Debug().Str("peer_id", from.id).Str("type", m.Type).Msg("target is not connected")
-	h.send(from, signal.ErrorType, signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: m.TargetID})
+	if !to.out.PushFrom(from.id, raw) {
+		h.busy.Warn().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("code", signal.CodeBusy).
+			Int("bytes", len(raw)).Msg("message not relayed: too much waits for its target")
+		h.tell(from, signal.ErrorPayload{Code: signal.CodeBusy, TargetID: m.TargetID,
+			Message: "not relayed: too much is waiting for the target; try again later"})
+		return true
+	}
+	h.log.Debug().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("type", m.Type).Msg("relayed")
+	return false
 }
 
 // refuse tells the sender why its message was dropped.
 func (h *hub) refuse(from *member, code string, err error) {
 	h.log.Warn().Str("peer_id", from.id).Str("code", code).Err(err).Msg("message dropped")
-	h.send(from, signal.ErrorType, signal.ErrorPayload{Code: code, Message: err.Error()})
+	h.tell(from, signal.ErrorPayload{Code: code, Message: err.Error()})
 }
 
-// send sends a message of the server's own.
-func (h *hub) send(to *member, typ string, payload any) {
+// list answers a register. It cuts a peer that goes on registering and does not take the answers.
+func (h *hub) list(to *member, peers []string) {
+	if b := h.encode(signal.PeerList, signal.PeersPayload{Peers: peers}); b != nil && !to.out.Push(b) {
+		to.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full")
+	}
+}
+
+// tell sends an error, unless too many wait already. Errors have a share of the queue like a sender's,
+// under the id that no peer has.
+func (h *hub) tell(to *member, e signal.ErrorPayload) {
+	if b := h.encode(signal.ErrorType, e); b != nil && !to.out.PushFrom("", b) {
+		h.busy.Debug().Str("peer_id", to.id).Str("code", e.Code).Msg("error not sent: too many are waiting")
+	}
+}
+
+// encode returns a message of the server's own, nil after logging that there is none.
+func (h *hub) encode(typ string, payload any) []byte {
 	p, err := json.Marshal(payload)
 	if err == nil {
 		p, err = json.Marshal(signal.Message{Type: typ, PeerID: serverID, Payload: p})
 	}
 	if err != nil {
 		h.log.Error().Err(err).Str("type", typ).Msg("message not encoded")
-		return
+		return nil
 	}
-	to.push(p)
-}
-
-// push queues b, and cuts a peer that takes its messages too slowly: leaving some out would break
-// negotiations in ways that nobody could see.
-func (m *member) push(b []byte) bool {
-	if m.out.Push(b) {
-		return true
-	}
-	m.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full")
-	return false
+	return p
 }

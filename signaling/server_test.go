@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,28 +240,73 @@ func TestOversizedMessageEndsTheConnection(t *testing.T) {
 	}
 }
 
-// TestSlowClientIsCut floods a client that reads nothing. Its sender is told, and others are not held up.
-func TestSlowClientIsCut(t *testing.T) {
-	s := serve(t, func(c *signaling.Config) { c.MaxQueue = 100_000 })
-	_ = s.dial(t, "key-one")
-	two, _ := s.join(t, "key-two")
-	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 50_000) + `"}`
-	got := make(chan string, 1)
-	go func() {
-		_, b, _ := two.Read(t.Context())
-		got <- string(b)
-	}()
-	for {
-		select {
-		case text := <-got:
-			if !strings.Contains(text, signal.CodePeerUnavailable) {
-				t.Fatalf("the sender was told %q", text)
-			}
-			eventually(t, "reason logged", func() bool { return strings.Contains(s.log.String(), "too slow: the outbound queue is full") })
-			return
-		default:
-			two.send(big)
+// TestFlood: what one peer sends costs its target neither the connection nor what others send.
+func TestFlood(t *testing.T) {
+	s := serve(t, nil)
+	victim, _ := s.join(t, "key-one")
+	victim.SetReadLimit(1 << 20)
+	flooder := s.dial(t, "key-two")
+	friend := s.dial(t, "key-three")
+	big := []byte(`{"type":"ice_candidate","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 250_000) + `"}`)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = flooder.Write(ctx, websocket.MessageText, big)
 		}
+	})
+	for range 3 { // the victim reads nothing yet
+		e := flooder.nextError()
+		if e.Code != signal.CodeBusy || e.TargetID != "agent-001" || e.Message == "" {
+			t.Fatalf("the flooder was told %+v, want %s", e, signal.CodeBusy)
+		}
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_, _, _ = flooder.Read(ctx)
+		}
+	})
+	offer := `{"type":"offer","peer_id":"agent-003","target_id":"agent-001"}`
+	friend.send(offer)
+	friend.register() // fails on an error that says the offer was not relayed
+	for text := ""; text != offer; text = victim.next() {
+	}
+	victim.send(`{"type":"register","peer_id":"agent-001"}`)
+	for text := ""; !strings.Contains(text, signal.PeerList); text = victim.next() {
+	}
+	log := s.log.String()
+	if n := strings.Count(log, `"code":"busy"`); n < 1 || n > 20 {
+		t.Errorf("%d lines about a busy target in the log, want some", n)
+	}
+	if strings.Contains(log, "peer disconnected") {
+		t.Errorf("somebody was cut:\n%s", log)
+	}
+}
+
+// TestFlooderIsSlowed: after each refusal nothing is read for 10 ms.
+func TestFlooderIsSlowed(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) { c.MaxQueue = 100_000 })
+	_ = s.dial(t, "key-one") // reads nothing
+	flooder := s.dial(t, "key-two")
+	const head = `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"`
+	for range 40 { // more than the socket buffers and the queue hold
+		flooder.send(head + strings.Repeat("x", 100_000) + `"}`)
+	}
+	handled := func() {
+		flooder.send(`{"type":"register","peer_id":"agent-002"}`)
+		for text := ""; !strings.Contains(text, signal.PeerList); text = flooder.next() {
+		}
+	}
+	handled()
+	start := time.Now()
+	for range 30 {
+		flooder.send(head + `"}`)
+	}
+	handled()
+	if d := time.Since(start); d < 300*time.Millisecond {
+		t.Fatalf("30 messages were refused within %v", d)
 	}
 }
 
@@ -276,6 +323,33 @@ func TestClientThatTakesNothingIsCut(t *testing.T) {
 		two.send(big)
 	}
 	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: a message was not taken in time") })
+}
+
+// TestSlowClientIsNotCut: a client may take longer than the timeout for a message, if it takes some of it.
+func TestSlowClientIsNotCut(t *testing.T) {
+	s := serve(t, func(c *signaling.Config) {
+		c.IdleTimeout = 700 * time.Millisecond
+		c.MaxMessage = 4 << 20
+	})
+	one := s.dial(t, "key-one")
+	one.SetReadLimit(4 << 20)
+	two, _ := s.join(t, "key-two")
+	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 3<<20) + `"}`
+	two.send(big)
+	_, r, err := one.Reader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, piece := 0, make([]byte, 32<<10)
+	for err == nil {
+		var n int
+		n, err = io.ReadFull(r, piece)
+		got += n
+		time.Sleep(20 * time.Millisecond)
+	}
+	if got != len(big) {
+		t.Fatalf("got %d bytes of %d: %v; log: %s", got, len(big), err, s.log.String())
+	}
 }
 
 func TestDeadClientIsNoticed(t *testing.T) {

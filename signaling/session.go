@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,10 @@ import (
 
 // closeGrace is how long a client has for the closing handshake.
 const closeGrace = time.Second
+
+// busyPause is how long nothing more is read from a peer whose message was refused as busy: it slows a
+// flood, and an honest peer's burst of candidates only a little.
+const busyPause = 10 * time.Millisecond
 
 // session is one WebSocket connection. Its reader runs in the HTTP handler's goroutine and ends last.
 type session struct {
@@ -30,9 +35,13 @@ type session struct {
 	reason string
 }
 
+// fragment is the longest message that is sent in one piece.
+const fragment = 16 << 10
+
 var (
-	errClosed = errors.New("the server is shutting down")
-	errFull   = errors.New("the server has no free connections")
+	errClosed  = errors.New("the server is shutting down")
+	errFull    = errors.New("the server has no free connections")
+	errTooSlow = errors.New("too slow: a message was not taken in time")
 )
 
 func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -149,7 +158,12 @@ func (sess *session) read(ctx context.Context, h *hub) error {
 			h.refuse(&sess.member, signal.CodeMalformed, errors.New("not a text message"))
 			continue
 		}
-		h.handle(&sess.member, raw)
+		if h.handle(&sess.member, raw) {
+			select {
+			case <-time.After(busyPause):
+			case <-sess.ended:
+			}
+		}
 	}
 }
 
@@ -174,14 +188,35 @@ func (sess *session) write(ctx context.Context) {
 	}
 }
 
+// writeOne sends a long message in fragments: pings and pongs get in between, and a client that takes
+// long for what others send is not cut as long as it takes something.
 func (sess *session) writeOne(ctx context.Context, b []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, sess.cfg.IdleTimeout)
-	defer cancel()
-	err := sess.conn.Write(ctx, websocket.MessageText, b)
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return errors.New("too slow: a message was not taken in time")
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := time.AfterFunc(sess.cfg.IdleTimeout, func() { cancel(errTooSlow) })
+	defer timeout.Stop()
+	err := sess.writeFragments(ctx, b, func() { timeout.Reset(sess.cfg.IdleTimeout) })
+	if errors.Is(context.Cause(ctx), errTooSlow) {
+		return errTooSlow
 	}
 	return err
+}
+
+func (sess *session) writeFragments(ctx context.Context, b []byte, progress func()) error {
+	if len(b) <= fragment {
+		return sess.conn.Write(ctx, websocket.MessageText, b)
+	}
+	w, err := sess.conn.Writer(ctx, websocket.MessageText)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(b, fragment) {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+		progress()
+	}
+	return w.Close()
 }
 
 func (sess *session) hasEnded() bool {

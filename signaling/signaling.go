@@ -80,8 +80,10 @@ type Config struct {
 	// MaxMessage is the longest message that is read from a peer, in bytes, 256 KiB by default. A
 	// longer one ends the connection (close code 1009).
 	MaxMessage int
-	// MaxQueue is how much may wait to be sent to one peer, in bytes, 4 MiB by default. A peer that
-	// reads so slowly that it is exceeded is cut (close code 1008).
+	// MaxQueue is how much from other peers may wait to be sent to one peer, in bytes, 4 MiB by default;
+	// a sixteenth of it from any one of them, but always one message. What exceeds it is not relayed,
+	// and its sender gets the error "busy". As much may wait of the server's answers to register; a
+	// peer that exceeds that is cut (close code 1008).
 	MaxQueue int
 	// PingInterval is how often a peer is pinged, 20 s by default; one that has not answered within
 	// IdleTimeout, 10 s by default, or does not take a message within it, is cut.

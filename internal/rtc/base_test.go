@@ -3,10 +3,13 @@ package rtc_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
@@ -23,6 +26,7 @@ type basePeer struct {
 	id string
 
 	mu       sync.Mutex
+	done     bool // the test is over: no new connections
 	all      []*webrtc.PeerConnection
 	pcs      map[string]*webrtc.PeerConnection // the current one by peer id
 	channels map[string]*webrtc.DataChannel
@@ -39,7 +43,12 @@ func startBase(t *testing.T, h *hub, id string) *basePeer {
 		t: t, h: h, id: id, pcs: make(map[string]*webrtc.PeerConnection),
 		channels: make(map[string]*webrtc.DataChannel), early: make(map[string][]webrtc.ICECandidateInit),
 	}
-	t.Cleanup(b.close)
+	t.Cleanup(func() {
+		b.mu.Lock()
+		b.done = true
+		b.mu.Unlock()
+		b.hangUp()
+	})
 	return b
 }
 
@@ -48,7 +57,8 @@ func (b *basePeer) join() *basePeer {
 	return b
 }
 
-func (b *basePeer) close() {
+// hangUp ends all its connections.
+func (b *basePeer) hangUp() {
 	b.mu.Lock()
 	all := b.all
 	b.mu.Unlock()
@@ -57,9 +67,17 @@ func (b *basePeer) close() {
 	}
 }
 
+// newPC makes the current connection to a peer, or returns nil when the test is over.
 func (b *basePeer) newPC(peer string) *webrtc.PeerConnection {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.done {
+		return nil
+	}
 	var se webrtc.SettingEngine
+	se.LoggerFactory = &logging.DefaultLoggerFactory{Writer: io.Discard}
 	se.SetIncludeLoopbackCandidate(true)
+	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	se.SetICETimeouts(time.Second, 2*time.Second, 200*time.Millisecond)
 	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se)).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
@@ -84,8 +102,6 @@ func (b *basePeer) newPC(peer string) *webrtc.PeerConnection {
 		}
 	})
 	pc.OnDataChannel(func(dc *webrtc.DataChannel) { b.use(peer, dc) })
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.all = append(b.all, pc)
 	b.pcs[peer] = pc
 	delete(b.channels, peer)
@@ -174,7 +190,9 @@ func (b *basePeer) receive(m signal.Message) {
 	case signal.Offer:
 		var d signal.Description
 		_ = json.Unmarshal(m.Payload, &d)
-		pc = b.newPC(peer)
+		if pc = b.newPC(peer); pc == nil {
+			return
+		}
 		_ = pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
 		b.addEarly(peer, pc)
 		answer, err := pc.CreateAnswer(nil)
@@ -310,7 +328,7 @@ func TestBasePeerLeavesAndReturns(t *testing.T) {
 	b.join()
 	exchange(t, a, b)
 	ended := time.Now()
-	b.close()
+	b.hangUp()
 	eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
 	eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
 	if d := time.Since(ended); d < 1500*time.Millisecond {

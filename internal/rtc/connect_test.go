@@ -290,8 +290,13 @@ func TestConnectTimeout(t *testing.T) {
 	h := newHub(t)
 	h.silent = true
 	a := start(t, h, "a", func(c *rtc.Config) { c.ConnectTimeout = 200 * time.Millisecond }).join()
-	a.Connect("b")
+	for range 3 {
+		a.Connect("b")
+	}
 	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	if n := h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers for one attempt", n)
+	}
 	if err := a.failed["b"]; err.Code != wire.CodePeerUnavailable {
 		t.Errorf("error %v", err)
 	}

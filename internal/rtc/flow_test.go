@@ -120,6 +120,7 @@ func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 			close(first)
 			<-release
 		})
+		<-time.After(2 * time.Millisecond) // so that others who wait for their turn get it
 		return false
 	}
 	a.join()
@@ -166,11 +167,16 @@ func TestSendFromCallback(t *testing.T) {
 		if err := p.Send(l.Message.Raw); err != nil {
 			t.Error(err)
 		}
+		<-time.After(200 * time.Microsecond) // for calls to overlap, if they do
 		return true
 	}
 	tiny := func(c *rtc.Config) { c.QueueHigh, c.QueueLow = 1000, 100 }
 	a, b := start(t, h, "a", tiny), start(t, h, "b", tiny)
 	b.onLine = echo
+	a.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
+		<-time.After(200 * time.Microsecond)
+		return false
+	}
 	a.join()
 	b.join()
 	linked(t, a, b)

@@ -155,6 +155,12 @@ func (o *outbox) sent(n int) {
 	}
 }
 
+func (o *outbox) congestedNow() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.congested
+}
+
 // congestion tells whether the queue crossed one of its marks since the last call, and how it is now.
 func (o *outbox) congestion() (congested, changed bool) {
 	o.mu.Lock()

@@ -67,6 +67,8 @@ type Peer struct {
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
 	evMu  sync.Mutex
 	state atomic.Int32 // written under evMu
+	// toldCongested is what PeerCongested said last; written under evMu.
+	toldCongested atomic.Bool
 }
 
 // The states of a Peer.
@@ -106,7 +108,7 @@ func (p *Peer) Extended() bool { return p.stream }
 
 // Send queues one message, which must be a valid JSON object. It copies msg. The error is a
 // [*wire.Error]: too_large if the peer does not read messages of this size, queue_full over
-// Config.QueueHard, peer_lost after the link has ended.
+// Config.QueueHard, peer_lost after the link has ended. It may call Events.PeerCongested.
 func (p *Peer) Send(msg []byte) error {
 	if limit := int(p.sendMax.Load()); len(msg) > limit {
 		return &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf(
@@ -119,7 +121,32 @@ func (p *Peer) Send(msg []byte) error {
 	case addedClosed:
 		return &wire.Error{Code: wire.CodePeerLost, Text: fmt.Sprintf("the link to peer %q has ended", p.id)}
 	}
+	// Report congestion here rather than leave it to the writer: the sooner a sender is asked to pause, the
+	// less is on its way. Where a callback is under way, which may be the caller, the writer does it.
+	if _, changed := p.out.congestion(); changed && p.evMu.TryLock() {
+		p.tellCongestion()
+		p.evMu.Unlock()
+	}
 	return nil
+}
+
+// watchCongestion reports that the queue crossed one of its marks.
+func (p *Peer) watchCongestion() {
+	p.out.congestion()
+	if p.toldCongested.Load() == p.out.congestedNow() {
+		return
+	}
+	p.evMu.Lock()
+	defer p.evMu.Unlock()
+	p.tellCongestion()
+}
+
+// tellCongestion reports how it is now, whatever it was that changed before. Called with evMu held.
+func (p *Peer) tellCongestion() {
+	if now := p.out.congestedNow(); p.live() && now != p.toldCongested.Load() {
+		p.toldCongested.Store(now)
+		p.ev.PeerCongested(p, now)
+	}
 }
 
 // Cancel tells the peer that the request is given up. It stays behind the messages sent before, or it

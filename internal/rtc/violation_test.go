@@ -71,7 +71,7 @@ func TestFirstLineIsNotHello(t *testing.T) {
 		t.Run(first, func(t *testing.T) {
 			h := newHub(t)
 			a := start(t, h, "a").join()
-			x := crafted(t, h, "s1", first+"\n", `{"type":"late"}`+"\n")
+			x := crafted(t, h, "s1", first+"\n"+`{"type":"late"}`+"\n")
 			x.join()
 			a.Connect("x")
 			eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })

@@ -16,9 +16,7 @@ func (p *Peer) write() {
 	var lines []byte // taken from the outbox
 	pos := 0         // lines[:pos] is sent
 	for {
-		if congested, changed := p.out.congestion(); changed {
-			p.emit(func() { p.ev.PeerCongested(p, congested) })
-		}
+		p.watchCongestion()
 		if pos == len(lines) {
 			lines, pos = p.out.take(lines), 0
 		}
@@ -89,9 +87,7 @@ func (p *Peer) waitForRoom() bool {
 		select {
 		case <-p.low:
 		case <-p.out.wake:
-			if congested, changed := p.out.congestion(); changed {
-				p.emit(func() { p.ev.PeerCongested(p, congested) })
-			}
+			p.watchCongestion()
 		case <-p.done:
 			return false
 		}

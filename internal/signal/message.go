@@ -24,6 +24,7 @@ const (
 	CodePeerUnavailable = "peer_unavailable" // the target is not registered; ErrorPayload.TargetID names it
 	CodeMalformed       = "malformed"        // the text is no signaling message
 	CodeInvalidField    = "invalid_field"    // a field is missing or has a value that cannot be
+	CodeBusy            = "busy"             // too much waits for ErrorPayload.TargetID already: not relayed
 	CodeUnauthorized    = "unauthorized"     // peer_id is not the token's subject
 )
 

@@ -2,36 +2,67 @@ package signal
 
 import "sync"
 
+// senderShare is the part of a Queue's bound, 1/senderShare, that one sender may fill.
+const senderShare = 16
+
 // Queue is a first-in-first-out queue of messages, bounded in bytes, between any number of producers
-// and one consumer. Nothing in it blocks.
+// and one consumer. Nothing in it blocks. What its owner pushes and what is pushed for senders are
+// bounded separately, and each sender by a share, so that nobody can crowd out the others.
 type Queue struct {
-	mu    sync.Mutex
-	items [][]byte
-	bytes int
-	max   int
-	ready chan struct{}
+	mu      sync.Mutex
+	items   []item
+	own     int            // bytes of Push
+	relayed int            // bytes of PushFrom
+	senders map[string]int // bytes of PushFrom by sender; without zeros
+	max     int
+	ready   chan struct{}
 }
 
-// NewQueue returns a queue of at most max bytes.
+type item struct {
+	b      []byte
+	own    bool
+	sender string
+}
+
+// NewQueue returns a queue of at most max bytes of Push, and as many of PushFrom.
 func NewQueue(max int) *Queue {
-	return &Queue{max: max, ready: make(chan struct{}, 1)}
+	return &Queue{max: max, senders: map[string]int{}, ready: make(chan struct{}, 1)}
 }
 
-// Push adds b, which the queue keeps, and reports whether there was room. An empty queue has room for
-// one item of any size, so that an item over the limit cannot be stuck outside for ever.
+// Push adds b, which the queue keeps, and reports whether there was room. When nothing of Push waits,
+// there is room for one item of any size, so that an item over the limit cannot be stuck outside for ever.
 func (q *Queue) Push(b []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.items) > 0 && q.bytes+len(b) > q.max {
+	if !fits(q.own, len(b), q.max) {
 		return false
 	}
-	q.items = append(q.items, b)
-	q.bytes += len(b)
+	q.own += len(b)
+	q.add(item{b: b, own: true})
+	return true
+}
+
+// PushFrom is Push of what somebody else sends, within the sender's share.
+func (q *Queue) PushFrom(sender string, b []byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !fits(q.relayed, len(b), q.max) || !fits(q.senders[sender], len(b), q.max/senderShare) {
+		return false
+	}
+	q.relayed += len(b)
+	q.senders[sender] += len(b)
+	q.add(item{b: b, sender: sender})
+	return true
+}
+
+func fits(used, more, limit int) bool { return used == 0 || used+more <= limit }
+
+func (q *Queue) add(i item) {
+	q.items = append(q.items, i)
 	select {
 	case q.ready <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 // Pop takes the oldest item.
@@ -41,14 +72,25 @@ func (q *Queue) Pop() ([]byte, bool) {
 	if len(q.items) == 0 {
 		return nil, false
 	}
-	b := q.items[0]
-	q.items[0] = nil
+	i := q.items[0]
+	q.items[0] = item{}
 	q.items = q.items[1:]
 	if len(q.items) == 0 {
 		q.items = nil // lets go of what a burst has grown
 	}
-	q.bytes -= len(b)
-	return b, true
+	q.release(i)
+	return i.b, true
+}
+
+func (q *Queue) release(i item) {
+	if i.own {
+		q.own -= len(i.b)
+		return
+	}
+	q.relayed -= len(i.b)
+	if q.senders[i.sender] -= len(i.b); q.senders[i.sender] == 0 {
+		delete(q.senders, i.sender)
+	}
 }
 
 // Ready holds a value after a Push; Pop until there is nothing left, then wait for the next.

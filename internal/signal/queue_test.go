@@ -29,6 +29,35 @@ func TestQueueKeepsOrderAndBound(t *testing.T) {
 	}
 }
 
+// TestQueueShares: a sender has its share, all of them the bound, and the owner its own bound.
+func TestQueueShares(t *testing.T) {
+	q := NewQueue(64)
+	push := func(sender string, n int, want bool) {
+		t.Helper()
+		if got := q.PushFrom(sender, make([]byte, n)); got != want {
+			t.Fatalf("%d bytes from %q: %v, want %v", n, sender, got, want)
+		}
+	}
+	push("a", 3, true)
+	push("a", 1, true)
+	push("a", 1, false) // 4 is a sixteenth
+	push("b", 50, true) // one message of any size
+	push("b", 1, false)
+	push("c", 11, false)
+	push("c", 10, true)
+	push("d", 1, false) // 64 in all
+	if !q.Push(make([]byte, 64)) || q.Push([]byte("x")) {
+		t.Fatal("the owner's bound is not 64, whatever senders push")
+	}
+	q.Pop()
+	push("a", 3, true) // what is taken is no longer charged
+	for _, ok := q.Pop(); ok; _, ok = q.Pop() {
+	}
+	if q.own != 0 || q.relayed != 0 || len(q.senders) != 0 {
+		t.Fatalf("an empty queue is charged %d, %d, %v", q.own, q.relayed, q.senders)
+	}
+}
+
 func TestQueueWakesItsConsumer(t *testing.T) {
 	const n, producers = 200, 4
 	q := NewQueue(1 << 20)

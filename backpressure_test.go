@@ -1,0 +1,79 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Many callers at once may not overrun what a queue can hold: whatever was
+// accepted arrives. The message limit is small here, so that the queues are, and
+// what is sent is several times what fits into them.
+func TestManyCallers(t *testing.T) {
+	const callers, size = 40, 1 << 20
+	payload := json.RawMessage(`"` + strings.Repeat("x", size-200) + `"`)
+	for _, mode := range modesHere()[:min(2, len(modesHere()))] {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStage(t, "")
+			ctx := bounded(t)
+			var got atomic.Int32
+			all := make(chan struct{})
+			join := func(id string) *Mesh {
+				m, err := New(ctx, Config{
+					Mode: mode, SignalingURL: s.url, APIKey: id, MaxMessage: size,
+					OnError: func(err error) { t.Errorf("%s: %v", id, err) },
+					Handlers: map[string]Handler{
+						"note": func(context.Context, *Message) (any, error) {
+							if got.Add(1) == 2*callers {
+								close(all)
+							}
+							return nil, nil
+						},
+						"big_request": func(context.Context, *Message) (any, error) { return payload, nil },
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := m.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				return m
+			}
+			alice := join("alice")
+			join("bob")
+			if err := alice.WaitPeer(ctx, "bob"); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			for range callers {
+				wg.Go(func() {
+					if err := alice.Send(ctx, "bob", Message{Type: "note", Payload: payload}); err != nil {
+						t.Error(err)
+					}
+				})
+				wg.Go(func() {
+					if err := alice.Broadcast(ctx, Message{Type: "note", Payload: payload}); err != nil {
+						t.Error(err)
+					}
+				})
+				wg.Go(func() {
+					if _, err := alice.Request(ctx, "bob", Message{Type: "big_request"}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			select {
+			case <-all:
+			case <-ctx.Done():
+				t.Errorf("%d of %d messages arrived", got.Load(), 2*callers)
+			}
+		})
+	}
+}

@@ -1,0 +1,46 @@
+package signaling
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// TestWhoIsCut: nobody whose queue others or errors have filled, only who registers on and on.
+func TestWhoIsCut(t *testing.T) {
+	h := newHub(zerolog.Nop())
+	cut := map[string]bool{}
+	newMember := func(id string) *member {
+		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string) { cut[id] = true }}
+		h.join(m)
+		return m
+	}
+	victim := newMember("victim")
+	for i := range 30 {
+		from := newMember(fmt.Sprintf("p%d", i))
+		offer := fmt.Sprintf(`{"type":"offer","peer_id":%q,"target_id":"victim","payload":%q}`, from.id, strings.Repeat("x", 1000))
+		h.handle(from, []byte(offer))
+		if !h.handle(from, []byte(offer)) {
+			t.Fatal("a sender got more than its share")
+		}
+		for range 100 {
+			h.handle(from, []byte("nonsense"))
+		}
+	}
+	register := []byte(`{"type":"register","peer_id":"victim"}`)
+	h.handle(victim, register)
+	if len(cut) != 0 {
+		t.Fatalf("cut: %v", cut)
+	}
+	for range 1000 {
+		h.handle(victim, register)
+	}
+	if !cut["victim"] || len(cut) != 1 {
+		t.Fatalf("cut: %v, want only who registers a thousand times", cut)
+	}
+}
