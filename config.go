@@ -159,7 +159,9 @@ type settings struct {
 	// Token is the secret that the agent's hello must carry; empty where the
 	// socket's owner is proof enough.
 	Token    string `json:"token,omitempty"`
-	LogLevel string `json:"log_level,omitempty"`
+	// WatchStdin: the end of stdin means that the agent is gone.
+	WatchStdin bool   `json:"watch_stdin,omitempty"`
+	LogLevel   string `json:"log_level,omitempty"`
 }
 
 func (s *settings) limits() wire.Limits {

@@ -33,7 +33,8 @@ type host struct {
 	listener net.Listener
 	set      settings
 	log      zerolog.Logger
-	patience time.Duration // how long to wait for the agent; 0 means for ever
+	patience time.Duration   // how long to wait for the agent; 0 means for ever
+	orphaned <-chan struct{} // closed when whoever would connect is gone; may be nil
 }
 
 // run serves the first agent, and returns nil when it is gone or ctx ends. It
@@ -57,6 +58,7 @@ func (h *host) run(ctx context.Context) error {
 	}
 	var agent *caller     // the one being served
 	var served chan error // its end
+	orphaned := h.orphaned
 	overdue := false
 	for {
 		select {
@@ -77,6 +79,8 @@ func (h *host) run(ctx context.Context) error {
 			agent, served = nil, nil
 		case <-late:
 			overdue = true
+		case <-orphaned:
+			orphaned, overdue = nil, true
 		case <-ctx.Done():
 			if agent == nil {
 				return nil

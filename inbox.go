@@ -275,7 +275,8 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
 		}
 	}()
-	return h(ctx, msg)
+	m.inside.run(func() { reply, err = h(ctx, msg) })
+	return reply, err
 }
 
 // guard runs a callback of the application that has no reply to fail.
@@ -285,7 +286,7 @@ func (m *Mesh) guard(f func()) {
 			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
 		}
 	}()
-	f()
+	m.inside.run(f)
 }
 
 func replyTo(msg *Message) Message {

@@ -29,10 +29,11 @@ const (
 	// dialFirst and dialMost are the waits between attempts to connect to it.
 	dialFirst, dialMost = time.Millisecond, 100 * time.Millisecond
 
-	// Stopping a sidecar takes eofGrace after its link was closed, termGrace
-	// after SIGTERM and pipeGrace after SIGKILL: less than 5 s in all.
-	eofGrace  = 3 * time.Second
-	termGrace = time.Second
+	// Stopping a sidecar takes at most eofGrace after its link was closed,
+	// termGrace after SIGTERM and pipeGrace after SIGKILL: with the drain before
+	// it, no more than closeTimeout.
+	eofGrace  = 2 * time.Second
+	termGrace = 500 * time.Millisecond
 
 	binaryName = "chatixia-sidecar"
 	installCmd = "go install github.com/chatixia-ai/mesh/cmd/chatixia-sidecar@latest"
@@ -157,6 +158,7 @@ func (s *starter) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*launc
 	set := s.set
 	set.Socket = filepath.Join(dir, "s")
 	set.Token = newToken()
+	set.WatchStdin = true
 	if !s.cfg.Logger.Error().Enabled() {
 		set.LogLevel = zerolog.Disabled.String() // rather than write what nobody will see
 	}

@@ -58,6 +58,7 @@ type Mesh struct {
 	notices  notices
 	calls    calls
 	done     chan struct{}
+	inside   goroutines
 	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
 
 	mu        sync.Mutex
@@ -110,6 +111,8 @@ const (
 	// SignalingRefused: the server does not accept the API key; tried again
 	// every now and then.
 	SignalingRefused SignalingState = "refused"
+	// SignalingClosed: the mesh has ended.
+	SignalingClosed SignalingState = "closed"
 )
 
 // A SignalingStatus is the state of signaling, with the reason if it is not

@@ -111,6 +111,7 @@ func (s *sidecar) serve(ctx context.Context) error {
 
 	err := s.read(ctx)
 
+	// One second for all of it: most often the agent's peers die with it.
 	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer done()
 	if flushErr := s.node.Flush(goodbye); flushErr != nil && err == nil {
@@ -118,11 +119,7 @@ func (s *sidecar) serve(ctx context.Context) error {
 	}
 	_ = s.link.flush(goodbye) // the last word to an agent that is not let in
 	cancel()
-	closing, closed := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
-	defer closed()
-	if closeErr := s.node.Close(closing); closeErr != nil {
-		s.log.Warn().Err(closeErr).Msg("closing peer links")
-	}
+	_ = s.node.Close(goodbye) // what it could not send was logged just now
 	s.link.close()
 	s.work.Wait()
 	return err

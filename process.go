@@ -39,8 +39,9 @@ type process struct {
 	killed     atomic.Bool // by stop's SIGKILL
 }
 
-// startProcess starts cmd with stdin and stdout at /dev/null, so that it cannot
-// write into the agent's output. Lines of its stderr go to log.
+// startProcess starts cmd with stdout at /dev/null, so that it cannot write into
+// the agent's output. Lines of its stderr go to log. Its stdin is a pipe that
+// ends with this process: see stdinClosed.
 //
 // Not exec.CommandContext: the context would bound the whole life of the
 // process.
@@ -49,6 +50,9 @@ func startProcess(cmd *exec.Cmd, log zerolog.Logger) (*process, error) {
 	cmd.Stderr = p.stderr // os/exec reads the pipe to its end before Wait returns
 	cmd.WaitDelay = pipeGrace
 	cmd.SysProcAttr = ownGroup()
+	if _, err := cmd.StdinPipe(); err != nil { // closed by Wait
+		return nil, err
+	}
 	// No output is lost by this order: the first write takes the lock.
 	p.stderr.mu.Lock()
 	err := cmd.Start()

@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"strings"
 	"time"
 )
 
 // closeTimeout bounds Close: draining, the end of the sidecar, and handlers
 // that are slow to notice.
-const closeTimeout = 5 * time.Second
+const (
+	closeTimeout = 5 * time.Second
+	// drainTime is the part of it for sending what was accepted.
+	drainTime = 2 * time.Second
+)
 
 // open starts a sidecar and says hello to it.
 func (m *Mesh) open(ctx context.Context) (*session, error) {
@@ -26,15 +28,19 @@ func (m *Mesh) open(ctx context.Context) (*session, error) {
 	s, err := openSession(ctx, m, side)
 	if err != nil {
 		side.stop(ctx)
-		return nil, m.startError(side, err)
+		return nil, m.startError(ctx, side, err)
 	}
 	return s, nil
 }
 
-// startError prefers what the sidecar said itself to what its silence looked like.
-func (m *Mesh) startError(side *launched, err error) error {
-	if cause := side.diagnose(); cause != nil {
+// startError prefers what the sidecar said itself to what its silence looked
+// like, but not to the caller's own end of patience.
+func (m *Mesh) startError(ctx context.Context, side *launched, err error) error {
+	if cause := side.diagnose(); cause != nil && ctx.Err() == nil {
 		err = cause
+	}
+	if m.cfg.Mode == Attach && ctx.Err() == nil {
+		err = fmt.Errorf("%w; does another agent use this sidecar already?", err)
 	}
 	if start := (*StartError)(nil); errors.As(err, &start) {
 		return err
@@ -138,7 +144,7 @@ func (m *Mesh) finish(s *session, err error) {
 	m.cancel(err)
 	m.calls.end(err)
 	if s != nil {
-		drain, done := context.WithTimeout(ctx, closeTimeout/2)
+		drain, done := context.WithTimeout(ctx, drainTime)
 		s.close(drain)
 		done()
 		s.side.stop(ctx)
@@ -146,7 +152,11 @@ func (m *Mesh) finish(s *session, err error) {
 	m.mu.Lock()
 	m.current = nil
 	m.err = err
-	m.signaling.State = SignalingConnecting
+	m.signaling.State, m.signaling.Err = SignalingClosed, err
+	for _, p := range m.peers {
+		p.live = false
+		p.change()
+	}
 	m.mu.Unlock()
 	go m.end()
 }
@@ -184,33 +194,22 @@ func (m *Mesh) Err() error {
 //
 // The error, if any, tells of handlers that ignore the end of their context.
 func (m *Mesh) Close() error {
-	m.cancel(ErrClosed)
-	m.work.Wait()
-	if insideHandler() {
-		return nil
-	}
 	t := time.NewTimer(closeTimeout)
 	defer t.Stop()
+	m.cancel(ErrClosed)
+	m.work.Wait()
+	if m.inside.has(goroutineID()) {
+		return nil
+	}
 	select {
 	case <-m.done:
 		return nil
 	case <-t.C:
-		return fmt.Errorf("mesh: close: a handler still runs %v after its context ended; handlers must return when their context does", closeTimeout)
 	}
-}
-
-// insideHandler tells whether the caller runs inside a handler or callback of a
-// mesh, by its stack: an argument for it would burden every caller of Close.
-func insideHandler() bool {
-	pc := make([]uintptr, 128)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(2, pc)])
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, ".(*Mesh).handle") || strings.HasSuffix(f.Function, ".(*Mesh).guard") {
-			return true
-		}
-		if !more {
-			return false
-		}
+	select {
+	case <-m.done: // both at once
+		return nil
+	default:
+		return fmt.Errorf("mesh: close: a handler still runs %v after its context ended; handlers must return when their context does", closeTimeout)
 	}
 }

@@ -77,7 +77,22 @@ func sidecarMain(raw string, stderr io.Writer) error {
 		_ = os.Remove(filepath.Dir(set.Socket))
 	}()
 	h := host{listener: listener, set: set, log: processLogger(stderr, set.LogLevel), patience: agentWait}
+	if set.WatchStdin {
+		h.orphaned = stdinClosed()
+	}
 	return h.run(ctx)
+}
+
+// stdinClosed tells when the agent, which holds the other end of this process's
+// stdin, has died. Before there is a link, nothing else would. The goroutine that
+// waits for it lives as long as the process: a read of stdin cannot be ended.
+func stdinClosed() <-chan struct{} {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	return closed
 }
 
 // processLogger logs what the agent's logger would take, and warnings for the
