@@ -113,8 +113,9 @@ type Config struct {
 	// Mesh.Handle to add one later.
 	Handlers map[string]Handler
 	// OnPeer, if set, is told of peers that come and go. Calls about one peer
-	// are in order and stand in order with the messages of that peer; calls
-	// about different peers may be concurrent.
+	// are in order, and in order with those messages of that peer that want no
+	// answer; requests do not wait for them. Calls about different peers may be
+	// concurrent. Close is no reason for a call.
 	OnPeer func(PeerEvent)
 	// OnSignaling, if set, is told of changes on the way to the signaling
 	// server, one at a time.
@@ -158,7 +159,7 @@ type settings struct {
 	Socket          string        `json:"socket,omitempty"`
 	// Token is the secret that the agent's hello must carry; empty where the
 	// socket's owner is proof enough.
-	Token    string `json:"token,omitempty"`
+	Token string `json:"token,omitempty"`
 	// WatchStdin: the end of stdin means that the agent is gone.
 	WatchStdin bool   `json:"watch_stdin,omitempty"`
 	LogLevel   string `json:"log_level,omitempty"`
@@ -277,9 +278,12 @@ func (c *Config) settings() (settings, error) {
 		return s, nil
 	}
 	server := ICEServer{URLs: []string{turn}, Username: os.Getenv("TURN_USERNAME"), Credential: os.Getenv("TURN_PASSWORD")}
+	checked := server
 	if s.TURNSecret = os.Getenv("TURN_SECRET"); s.TURNSecret != "" {
 		server.Username, server.Credential = "", ""
-	} else if err := server.Check(); err != nil {
+		checked.Username, checked.Credential = "later", "later"
+	}
+	if err := checked.Check(); err != nil {
 		return s, &ConfigError{Field: "ICEServers", Value: turn, Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
 	}
 	s.ICEServers = []ICEServer{server}
@@ -355,8 +359,8 @@ func setDefault[T int | time.Duration](v *T, def T) {
 // its peer is gone and when the mesh closes.
 //
 // Messages that want no answer run one at a time per peer, in order; requests
-// run concurrently. A handler may call any method of Mesh but Close's waiting
-// for it: Close called from a handler returns without waiting for that handler.
+// run concurrently. A handler may call any method of Mesh, which it finds by
+// Message.Mesh: it may run before New has returned.
 type Handler func(ctx context.Context, msg *Message) (reply any, err error)
 
 var errNilHandler = errors.New("the handler is nil")

@@ -37,6 +37,11 @@ func TestBadConfig(t *testing.T) {
 		"nil handler":            {cfg: Config{Handlers: map[string]Handler{"a": nothing, "x": nil}}, field: `Handlers["x"]`, text: "nil"},
 		"ICE scheme":             {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}, field: "ICEServers[1]", text: "http://b"},
 		"ICE host":               {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}, field: "ICEServers[0]", text: "stun:example.org"},
+		"ICE port":               {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a:99999"}}}}, field: "ICEServers[0]", text: "65535"},
+		"ICE bracket":            {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:[::1"}}}}, field: "ICEServers[0]", text: "[::1"},
+		"ICE space":              {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}, field: "ICEServers[0]", text: "a b"},
+		"ICE query":              {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}, field: "ICEServers[0]", text: "transport"},
+		"TURN_URL and secret":    {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "ICEServers", text: "TURN_URL"},
 		"ICE without URLs":       {cfg: Config{ICEServers: []ICEServer{{}}}, field: "ICEServers[0]", text: "empty"},
 		"extra ICE server":       {cfg: Config{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}, field: "ExtraICEServers[0]", text: "stun:"},
 		"TURN without password":  {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}, field: "ICEServers[0]", text: "credential"},
@@ -200,5 +205,20 @@ func TestSignalingDown(t *testing.T) {
 	_, err = New(ctx, cfg)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "hush") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An agent cannot be its own peer, and finds out as soon as it knows who it is.
+func TestConnectToOneself(t *testing.T) {
+	m, f := newFakeAgent(t, Config{}, true)
+	early := make(chan error, 1)
+	go func() { early <- m.Connect(t.Context(), "me") }()
+	f.heard() // connect
+	f.say(`{"type":"signaling","payload":{"state":"connected","peer_id":"me"}}`)
+	if err := <-early; !errors.Is(err, ErrInvalid) {
+		t.Errorf("before it knew: %v", err)
+	}
+	if err := m.WaitPeer(t.Context(), "me"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("after: %v", err)
 	}
 }

@@ -34,6 +34,8 @@ func (m *Mesh) WaitPeer(ctx context.Context, peer string) error {
 	return nil
 }
 
+var errOneself = fmt.Errorf("%w: that is this agent itself", ErrInvalid)
+
 func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 	if id == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
@@ -45,8 +47,8 @@ func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 	switch {
 	case m.ctx.Err() != nil:
 		err = m.closedError()
-	case connect && id == m.signaling.PeerID:
-		err = fmt.Errorf("%w: %q is this agent itself", ErrInvalid, id)
+	case id == m.signaling.PeerID:
+		err = errOneself
 	case p != nil && p.live:
 		m.mu.Unlock()
 		return nil
@@ -78,8 +80,16 @@ func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 		defer m.mu.Unlock()
 		return m.closedError()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return m.withSignaling(context.Cause(ctx))
 	}
+}
+
+// withSignaling adds to an error of waiting what keeps peers from being found.
+func (m *Mesh) withSignaling(err error) error {
+	if st := m.Signaling(); st.State != SignalingConnected && st.Err != nil {
+		return fmt.Errorf("%w; signaling is %s: %w", err, st.State, st.Err)
+	}
+	return err
 }
 
 func (m *Mesh) forget(id string, w *waiter) {

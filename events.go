@@ -13,7 +13,7 @@ import (
 // work for a handler. Responses are matched here, on the read path, so that a
 // handler may itself wait for one.
 func (m *Mesh) receive(from string, w *wire.Message) {
-	msg := received(from, w)
+	msg := m.received(from, w)
 	if msg.RequestID != "" && canRespond(msg.Type) && m.calls.reply(msg) {
 		return
 	}
@@ -138,6 +138,12 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 	m.signaling = st
 	close(m.signaled)
 	m.signaled = make(chan struct{})
+	for _, w := range m.waiters[st.PeerID] { // from before we knew who we are
+		select {
+		case w.done <- errOneself:
+		default: // it has its result and is about to leave
+		}
+	}
 	m.mu.Unlock()
 	if f := m.cfg.OnSignaling; f != nil {
 		m.notices.add(func() { f(st) })
@@ -146,7 +152,7 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 
 // report tells of a failure that no caller waits for.
 func (m *Mesh) report(err error) {
-	m.log.Warn().Err(err).Msg("mesh")
+	m.noise.Warn().Err(err).Int64("count", m.reports.Add(1)).Msg("mesh")
 	if f := m.cfg.OnError; f != nil {
 		m.notices.add(func() { f(err) })
 	}
@@ -170,7 +176,7 @@ func (n *notices) add(f func()) {
 	defer n.mu.Unlock()
 	if len(n.queue) >= maxNotices {
 		n.lost++
-		n.m.log.Error().Int("lost", n.lost).Msg("a callback is too slow: notice dropped")
+		n.m.noise.Error().Int("lost", n.lost).Msg("a callback is too slow: notice dropped")
 		return
 	}
 	n.queue = append(n.queue, f)

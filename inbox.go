@@ -70,7 +70,7 @@ func (b *inbox) connected() {
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
 		b.again = b.paused
-		b.push(item{event: &PeerEvent{Peer: b.peer, Connected: true}})
+		b.push(item{event: &PeerEvent{Mesh: b.m, Peer: b.peer, Connected: true}})
 	})
 }
 
@@ -78,7 +78,7 @@ func (b *inbox) connected() {
 func (b *inbox) disconnected(reason error) {
 	b.update(func() {
 		b.leave(reason)
-		b.push(item{event: &PeerEvent{Peer: b.peer, Err: reason}})
+		b.push(item{event: &PeerEvent{Mesh: b.m, Peer: b.peer, Err: reason}})
 	})
 	b.m.forgetPeer(b)
 }

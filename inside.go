@@ -9,10 +9,10 @@ import (
 // goroutines are those that run a handler or callback of one mesh, so that Close
 // called from one of them need not wait for itself.
 //
-// Go gives a goroutine no identity to compare, but for the number in its stack
-// trace, which net/http reads for the same kind of purpose. The alternatives are
-// worse: a context argument would burden every caller of Close, and the stack
-// itself does not say which mesh a handler belongs to.
+// Go gives a goroutine no identity to compare but the number in its stack trace.
+// The alternatives are worse: a context argument would burden every caller of
+// Close, and the functions on the stack do not say which mesh a handler belongs
+// to.
 type goroutines struct{ ids sync.Map }
 
 func (g *goroutines) has(id string) bool {

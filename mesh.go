@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -50,6 +51,8 @@ type Mesh struct {
 	settings settings
 	limits   wire.Limits
 	log      zerolog.Logger
+	noise    zerolog.Logger // log, for what a peer or the sidecar can cause without end
+	reports  atomic.Int64   // failures that were logged there
 
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelCauseFunc
@@ -92,6 +95,7 @@ func newPeer(m *Mesh, id string) *peer {
 
 // A PeerEvent tells that a peer came or went.
 type PeerEvent struct {
+	Mesh      *Mesh // on which it happened
 	Peer      string
 	Connected bool
 	// Err says why a peer went: ErrPeerGone, or ErrSidecarLost when our own
@@ -141,7 +145,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.limits(), log: cfg.Logger,
+		cfg: cfg, settings: set, limits: set.limits(), log: cfg.Logger, noise: sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		audience:  make(chan struct{}, 1),
 		peers:     make(map[string]*peer),

@@ -31,7 +31,14 @@ type Message struct {
 	// Raw is the whole message as received, unknown fields included. Ignored
 	// when sending.
 	Raw json.RawMessage
+
+	mesh *Mesh
 }
+
+// Mesh returns the mesh on which the message was received, for handlers that
+// send or ask something in turn: they may run before the call of New that was
+// given them has returned its result. nil for a message that was not received.
+func (m *Message) Mesh() *Mesh { return m.mesh }
 
 // Decode unmarshals the payload of a received message into v, as by
 // json.Unmarshal.
@@ -88,16 +95,17 @@ func (m *Message) encode(limits wire.Limits) ([]byte, error) {
 }
 
 // received makes a Message of a parsed one, whose bytes it keeps.
-func received(from string, p *wire.Message) *Message {
-	m := &Message{
+func (m *Mesh) received(from string, p *wire.Message) *Message {
+	msg := &Message{
+		mesh: m,
 		Type: string(p.Type), RequestID: string(p.RequestID),
 		SourceAgent: string(p.SourceAgent), TargetAgent: string(p.TargetAgent),
 		From: from, Raw: p.Raw,
 	}
 	if p.Payload != nil {
-		m.Payload = json.RawMessage(p.Payload)
+		msg.Payload = json.RawMessage(p.Payload)
 	}
-	return m
+	return msg
 }
 
 // failure returns the text of a payload {"error": "text"}, by which chatixia

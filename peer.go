@@ -32,6 +32,12 @@ const (
 	turnLifetime = 24 * time.Hour
 )
 
+// sampled is a logger for records that somebody else can cause without end: a
+// hundred a second. What they count is in the records that remain.
+func sampled(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
+}
+
 // features are the extensions of the link that both ends of this package know.
 var features = []string{wire.FeatureError, wire.FeatureFlow, wire.FeatureCancel, wire.FeatureDrain}
 
@@ -43,6 +49,7 @@ type sidecar struct {
 	set    settings
 	limits wire.Limits
 	log    zerolog.Logger
+	noise  zerolog.Logger // log, for what an agent or a peer can cause without end
 	link   *link
 	node   *rtc.Node
 	client *signal.Client
@@ -64,7 +71,7 @@ type sidecar struct {
 // (errUnauthorized). When it returns, conn and everything it started has ended.
 func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.Logger) error {
 	s := &sidecar{
-		set: set, limits: set.limits(), log: log,
+		set: set, limits: set.limits(), log: log, noise: sampled(log),
 		link:    newLink(conn, set.limits()),
 		spoke:   make(chan struct{}),
 		remotes: make(map[string]*remote),
@@ -308,9 +315,11 @@ func (s *sidecar) peers() []string {
 // event writes a line of the base protocol.
 func (s *sidecar) event(to account, add func([]byte) []byte) {
 	// The link refuses only when it is closed, and then nobody listens, or when
-	// the agent has not read for a very long time.
+	// the agent has not read for a very long time. An agent that misses events
+	// would be wrong about its peers for good, so that is the end.
 	if err := s.link.writeNow(to, add); errors.Is(err, errLinkOverflow) {
-		s.log.Error().Int64("dropped", s.dropped.Add(1)).Err(err).Msg("event dropped")
+		s.log.Error().Err(err).Msg("the agent does not read: its link is closed")
+		s.link.close()
 	}
 }
 
@@ -338,7 +347,7 @@ func (s *sidecar) tellError(e wire.ErrorEvent) {
 
 // rejectLine reports a line that could not be read, with what was read of it.
 func (s *sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
-	s.log.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
+	s.noise.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
 		Bytes("command", cmd.Name).Err(err).Msg("line from the agent rejected")
 	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: string(cmd.Name),
 		TargetPeer: string(cmd.Peer), RequestID: string(cmd.Message.RequestID)})
@@ -351,7 +360,7 @@ func (s *sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
 	if w := (*wire.Error)(nil); errors.As(err, &w) {
 		e.Code, e.Message = w.Code, w.Text
 	}
-	s.log.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
+	s.noise.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
 		Str("peer", e.TargetPeer).Str("request_id", e.RequestID).Str("reason", e.Message).Msg("command failed")
 	s.tellError(e)
 }
@@ -413,7 +422,7 @@ func (s *sidecar) forward(r *remote, m *wire.Message) {
 		return b
 	})
 	if tooLong > 0 {
-		s.log.Warn().Str("peer", id).Int("bytes", tooLong).Int64("dropped", s.dropped.Add(1)).
+		s.noise.Warn().Str("peer", id).Int("bytes", tooLong).Int64("dropped", s.dropped.Add(1)).
 			Msgf("message dropped: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
 	r.arrived(m)
@@ -421,7 +430,7 @@ func (s *sidecar) forward(r *remote, m *wire.Message) {
 
 // PeerRejected logs and counts what a peer sent and no agent will see.
 func (s *sidecar) PeerRejected(p *rtc.Peer, err error) {
-	s.log.Warn().Str("peer", p.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
+	s.noise.Warn().Str("peer", p.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
 }
 
 // PeerCongested follows the queue towards a peer.

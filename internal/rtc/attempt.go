@@ -102,6 +102,12 @@ func (n *Node) registered(self string, peers []string) {
 		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling knows this agent under another id now")
 	}
 	n.self, n.online = self, true
+	if sl := n.slots[self]; sl != nil { // asked for before we knew who we are
+		n.connectFailed(sl, wire.CodeInvalidField, errors.New("it is this agent itself"))
+		n.drop(sl, ErrClosed)
+		sl.stop()
+		delete(n.slots, self)
+	}
 	listed := make(map[string]bool, len(peers))
 	for _, id := range peers {
 		listed[id] = true

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -203,21 +204,47 @@ func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error
 	return servers, dropped, nil
 }
 
-// Check finds what would make WebRTC refuse a server.
+// Check finds what would make WebRTC refuse a server, or never reach it: RFC 7064 (stun:host[:port]) and
+// RFC 7065 (turn:host[:port][?transport=udp or tcp]).
 func (s ICEServer) Check() error {
 	if len(s.URLs) == 0 {
 		return errors.New("urls: empty")
 	}
 	for _, u := range s.URLs {
-		scheme, rest, _ := strings.Cut(u, ":")
-		switch {
-		case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
-			return fmt.Errorf("urls: %q is not a stun:, stuns:, turn: or turns: URL", u)
-		case rest == "" || strings.ContainsAny(rest[:1], "/:?"):
-			return fmt.Errorf("urls: %q has no host name or address after %q, as in %s:example.org:3478", u, scheme+":", scheme)
-		case strings.HasPrefix(scheme, "turn") && (s.Username == "" || s.Credential == ""):
-			return fmt.Errorf("%s needs a username and a credential", scheme)
+		if err := checkICEURL(u); err != nil {
+			return fmt.Errorf("urls: %q: %w", u, err)
 		}
+		if strings.HasPrefix(u, "turn") && (s.Username == "" || s.Credential == "") {
+			return fmt.Errorf("urls: %q needs a username and a credential", u)
+		}
+	}
+	return nil
+}
+
+func checkICEURL(u string) error {
+	scheme, rest, _ := strings.Cut(u, ":")
+	address, query, hasQuery := strings.Cut(rest, "?")
+	turn := scheme == "turn" || scheme == "turns"
+	switch {
+	case !turn && scheme != "stun" && scheme != "stuns":
+		return errors.New("want the scheme stun, stuns, turn or turns")
+	case hasQuery && (!turn || query != "transport=udp" && query != "transport=tcp"):
+		return errors.New("after the question mark only transport=udp or transport=tcp may follow, for TURN")
+	case address == "" || strings.ContainsAny(address, "/@ \t"):
+		return fmt.Errorf("want a host name or address right after %q, as in %s:example.org:3478", scheme+":", scheme)
+	}
+	if !strings.Contains(strings.TrimPrefix(address, "["), ":") || strings.HasSuffix(address, "]") {
+		address += ":3478"
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("port %q: want 1 to 65535", port)
+	}
+	if host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is no host name or address", host)
 	}
 	return nil
 }

@@ -1,0 +1,81 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// A handler finds its mesh before New has returned, may close it, and Close does
+// not wait for the handler that called it, but for those of the mesh it closes.
+func TestCloseFromHandler(t *testing.T) {
+	handled := make(chan error, 1)
+	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"end": func(ctx context.Context, msg *Message) (any, error) {
+			err := msg.Mesh().Close()
+			if ctx.Err() == nil {
+				err = errors.New("the handler's context did not end")
+			}
+			handled <- err
+			return nil, nil
+		},
+	}}, true)
+	f.connect("bob")
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"end"}}}`)
+	if err := <-handled; err != nil {
+		t.Error(err)
+	}
+	<-m.Done()
+	if p, st := m.Peers(), m.Signaling(); len(p) != 0 || st.State != SignalingClosed || !errors.Is(st.Err, ErrClosed) {
+		t.Errorf("after Close: peers %v, signaling %+v", p, st)
+	}
+}
+
+// Closing another mesh from a handler waits for that one's handlers.
+func TestCloseOther(t *testing.T) {
+	var ended atomic.Bool
+	running := make(chan struct{})
+	other, g := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"work": func(ctx context.Context, _ *Message) (any, error) {
+			close(running)
+			<-ctx.Done()
+			ended.Store(true)
+			return nil, nil
+		},
+	}}, true)
+	g.connect("bob")
+	g.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"work"}}}`)
+	<-running
+	handled := make(chan bool, 1)
+	_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"end": func(context.Context, *Message) (any, error) {
+			err := other.Close()
+			handled <- err == nil && ended.Load()
+			return nil, nil
+		},
+	}}, true)
+	f.connect("bob")
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"end"}}}`)
+	if !<-handled {
+		t.Error("Close returned before the other mesh's handler had")
+	}
+}
+
+// Close from ten goroutines, at any moment, is one Close.
+func TestCloseTogether(t *testing.T) {
+	m, _ := newFakeAgent(t, Config{}, true)
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := m.Err(); !errors.Is(err, ErrClosed) {
+				t.Errorf("Err after Close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+}
