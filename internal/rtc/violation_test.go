@@ -177,7 +177,7 @@ func TestWrongChannels(t *testing.T) {
 	unordered := crafted(t, h, "s2")
 	pc = unordered.newPC("a")
 	ordered := false
-	if dc, err = pc.CreateDataChannel("mesh", &webrtc.DataChannelInit{Ordered: &ordered}); err != nil {
+	if _, err = pc.CreateDataChannel("mesh", &webrtc.DataChannelInit{Ordered: &ordered}); err != nil {
 		t.Fatal(err)
 	}
 	h.mu.Lock()
