@@ -15,7 +15,7 @@ import (
 func testConnect(t *testing.T, p *pair) {
 	for _, way := range p.ways() {
 		a, b := way[0], way[1]
-		if got := a.waitEvents(t, b.id, 0, 1); len(got) != 1 || got[0] != (PeerEvent{Peer: b.id, Connected: true}) {
+		if got := a.waitEvents(t, b.id, 0, 1); len(got) != 1 || got[0] != (PeerEvent{Mesh: a.Mesh, Peer: b.id, Connected: true}) {
 			t.Errorf("%s was told %+v", a.id, got)
 		}
 		if got := a.Peers(); !slices.Equal(got, []string{b.id}) {

@@ -87,7 +87,7 @@ func (e *PeerError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh: %s to %q", e.Op, e.Peer)
 	if e.RequestID != "" {
-		fmt.Fprintf(&b, " (request %s)", e.RequestID)
+		fmt.Fprintf(&b, " (request %q)", e.RequestID)
 	}
 	return b.String() + ": " + strings.TrimPrefix(e.Err.Error(), "mesh: ")
 }

@@ -91,7 +91,7 @@ func ExampleMesh_Request_errors() {
 	_, err = alice.Request(ctx, "bob", mesh.Message{Type: "task_request"})
 	fmt.Println(errors.Is(err, mesh.ErrClosed))
 	// Output:
-	// mesh: request to "nobody" (request a1b2c3): no live link to the peer
+	// mesh: request to "nobody" (request "a1b2c3"): no live link to the peer
 	// true
 	// true
 }
