@@ -13,7 +13,7 @@ import (
 // accepted arrives. The message limit is small here, so that the queues are, and
 // what is sent is several times what fits into them.
 func TestManyCallers(t *testing.T) {
-	const callers, size = 40, 1 << 20
+	const callers, size = 12, 1 << 20
 	payload := json.RawMessage(`"` + strings.Repeat("x", size-200) + `"`)
 	for _, mode := range modesHere()[:min(2, len(modesHere()))] {
 		t.Run(mode.String(), func(t *testing.T) {
