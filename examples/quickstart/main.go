@@ -125,7 +125,7 @@ func (s *show) join(ctx context.Context, name string, mode mesh.Mode) error {
 				return nil, ctx.Err()
 			},
 			"agent_status": func(_ context.Context, msg *mesh.Message) (any, error) {
-				s.heard <- fmt.Sprintf("%-6s heard %s's status: %s", name, msg.From, msg.Raw)
+				s.heard <- fmt.Sprintf("%-10s heard %s's status: %s", name, msg.From, msg.Raw)
 				return nil, nil
 			},
 		},
