@@ -345,7 +345,7 @@ func TestSlowClientIsNotCut(t *testing.T) {
 		var n int
 		n, err = io.ReadFull(r, piece)
 		got += n
-		<-time.After(20 * time.Millisecond) // an offer in each of many moments of the flood
+		<-time.After(20 * time.Millisecond) // the pace of a slow link
 	}
 	if got != len(big) {
 		t.Fatalf("got %d bytes of %d: %v; log: %s", got, len(big), err, s.log.String())
