@@ -14,6 +14,15 @@ type waiter struct {
 	done    chan error // buffered 1
 }
 
+// end gives the waiter its result, unless it has one: it may have failed before
+// and be about to leave. It never waits, since the link's reader calls it.
+func (w *waiter) end(err error) {
+	select {
+	case w.done <- err:
+	default:
+	}
+}
+
 // Connect asks for a link to a peer now, and waits until it is live. A peer
 // that the signaling server does not know fails at once with ErrUnknownPeer.
 // Agents on the mesh connect to each other by themselves; Connect is for

@@ -58,7 +58,7 @@ func (m *Mesh) peerConnected(id string) {
 	m.mu.Unlock()
 	p.inbox.connected()
 	for _, w := range waiters {
-		w.done <- nil
+		w.end(nil)
 	}
 }
 
@@ -121,10 +121,7 @@ func (m *Mesh) connectFailed(id string, err error) bool {
 	for _, w := range m.waiters[id] {
 		if w.connect {
 			found = true
-			select {
-			case w.done <- err:
-			default: // it has failed before and is about to leave
-			}
+			w.end(err)
 		}
 	}
 	return found
@@ -139,10 +136,7 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 	close(m.signaled)
 	m.signaled = make(chan struct{})
 	for _, w := range m.waiters[st.PeerID] { // from before we knew who we are
-		select {
-		case w.done <- errOneself:
-		default: // it has its result and is about to leave
-		}
+		w.end(errOneself)
 	}
 	m.mu.Unlock()
 	if f := m.cfg.OnSignaling; f != nil {

@@ -90,10 +90,7 @@ func (m *Mesh) lose(s *session) error {
 	}
 	for _, w := range waiting {
 		if w.connect {
-			select {
-			case w.done <- ErrSidecarLost:
-			default:
-			}
+			w.end(ErrSidecarLost)
 		}
 	}
 	s.side.stop(m.ctx)
