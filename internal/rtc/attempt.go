@@ -213,8 +213,8 @@ func (n *Node) lost(s *session, reason error) {
 	if s.offerer && !s.answered && s.descSent {
 		sl.silence++
 	}
-	if s.base() || s.offerer && !s.answered && s.descSent && sl.kind != kindExtended {
-		sl.notBefore = time.Now().Add(n.cfg.timing.baseWait)
+	if wait := s.baseWait(reason); wait > 0 {
+		sl.notBefore = time.Now().Add(wait)
 	}
 	n.drop(sl, reason)
 	if errors.Is(reason, ErrViolation) {
@@ -229,6 +229,19 @@ func (n *Node) lost(s *session, reason error) {
 		return
 	}
 	n.retry(sl)
+}
+
+// baseWait is how long to offer nothing after the end of a session, so that a peer which forgets us by
+// our id, whichever connection ends, does not forget the next link.
+func (s *session) baseWait(reason error) time.Duration {
+	t := s.n.cfg.timing
+	switch {
+	case s.base() && s.up && len(s.sl.parked) == 0 && errors.Is(reason, ErrPeerClosed):
+		return t.baseClosed
+	case s.base() || s.offerer && !s.answered && s.descSent && s.sl.kind != kindExtended:
+		return t.baseWait
+	}
+	return 0
 }
 
 // drop ends whatever links there are to a peer.

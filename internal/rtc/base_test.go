@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ type basePeer struct {
 	late     []func()
 	tamper   func(*signal.Description) // makes it another kind of peer
 	raw      func(*webrtc.DataChannel) // called when a channel opens
+	net      *cable                    // nil is the plain network
 }
 
 func startBase(t *testing.T, h *hub, id string) *basePeer {
@@ -79,6 +81,9 @@ func (b *basePeer) newPC(peer string) *webrtc.PeerConnection {
 	se.SetIncludeLoopbackCandidate(true)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	se.SetICETimeouts(time.Second, 2*time.Second, 200*time.Millisecond)
+	if b.net != nil {
+		se.SetNet(b.net)
+	}
 	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se)).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		b.t.Error(err)
@@ -296,6 +301,12 @@ func TestBasePeer(t *testing.T) {
 			if code(err) != wire.CodeTooLarge {
 				t.Errorf("Send of 65536 bytes: %v", err)
 			}
+			deep := func(levels int) []byte {
+				return []byte(`{"type":"x","payload":` + strings.Repeat("[", levels-1) + strings.Repeat("]", levels-1) + "}")
+			}
+			if err := p.Send(deep(wire.BaseMaxDepth + 1)); code(err) != wire.CodeTooDeep {
+				t.Errorf("Send of %d levels: %v", wire.BaseMaxDepth+1, err)
+			}
 			send(t, p, message(1, wire.BaseMaxMessage))
 			for _, bad := range []string{"{", `{"type":"x"}` + "\n" + `{"type":"y"}`, `["pause"]`} {
 				if err := b.channel("a").SendText(bad); err != nil {
@@ -321,25 +332,36 @@ func TestBasePeer(t *testing.T) {
 	}
 }
 
-// A base peer's link ends with the path, and it gets no offer before it has forgotten the old link.
+// A base peer's link ends with the path, and it gets no offer before it has forgotten the old link: soon
+// if it has closed its end itself, which also forgets us, and later if it merely went silent.
 func TestBasePeerLeavesAndReturns(t *testing.T) {
-	h := newHub(t)
-	a, b := start(t, h, "a").join(), startBase(t, h, "b")
-	b.join()
-	exchange(t, a, b)
-	ended := time.Now()
-	b.hangUp()
-	eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
-	eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
-	if d := time.Since(ended); d < 1500*time.Millisecond {
-		t.Errorf("offer after %s", d)
-	}
-	exchange(t, a, b)
-	if n := h.count(signal.Offer, "a", "b"); n != 1 {
-		t.Errorf("%d offers", n)
-	}
-	if got, want := a.history(), "[+b -b +b]"; got != want {
-		t.Errorf("history %s, want %s", got, want)
+	for _, silent := range []bool{false, true} {
+		t.Run(fmt.Sprintf("silently %t", silent), func(t *testing.T) {
+			h := newHub(t)
+			a, b := start(t, h, "a").join(), startBase(t, h, "b")
+			b.net = newCable(t)
+			b.join()
+			exchange(t, a, b)
+			ended := time.Now()
+			if silent {
+				b.net.cut.Store(true)
+			} else {
+				b.hangUp()
+			}
+			eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
+			b.net.cut.Store(false)
+			eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
+			if d := time.Since(ended); silent && d < 1500*time.Millisecond {
+				t.Errorf("offer after %s", d)
+			}
+			exchange(t, a, b)
+			if n := h.count(signal.Offer, "a", "b"); n != 1 {
+				t.Errorf("%d offers", n)
+			}
+			if got, want := a.history(), "[+b -b +b]"; got != want {
+				t.Errorf("history %s, want %s", got, want)
+			}
+		})
 	}
 }
 

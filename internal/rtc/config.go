@@ -61,6 +61,7 @@ type timing struct {
 	restartMin, restartMax time.Duration // between ICE restarts, likewise
 	glareHold              time.Duration // how long a base peer's offer waits for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
+	baseClosed             time.Duration // the same if that peer has closed its end itself
 	// iceDisconnected, iceFailed and iceKeepalive are pion's own timeouts; 0 means its defaults, 5 s,
 	// 25 s and 2 s.
 	iceDisconnected, iceFailed, iceKeepalive time.Duration
@@ -75,6 +76,8 @@ var defaultTiming = timing{
 	// A base peer forgets us when its connection to us fails, 30 s after it was cut, even if that was
 	// not the current one.
 	baseWait: 31 * time.Second,
+	// One that closes its connection forgets us right after it has told us.
+	baseClosed: 2 * time.Second,
 }
 
 func (c Config) withDefaults() Config {

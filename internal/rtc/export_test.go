@@ -16,6 +16,7 @@ func (c *Config) Quick() {
 	c.timing.restartMax = 500 * time.Millisecond
 	c.timing.glareHold = 300 * time.Millisecond
 	c.timing.baseWait = 1500 * time.Millisecond
+	c.timing.baseClosed = 100 * time.Millisecond
 	c.timing.iceDisconnected = time.Second
 	c.timing.iceFailed = 2 * time.Second
 	c.timing.iceKeepalive = 200 * time.Millisecond

@@ -25,6 +25,8 @@ const (
 	BaseMaxLine = 65536
 	// BaseMaxMessage is the longest data channel message of base framing.
 	BaseMaxMessage = 65535
+	// BaseMaxDepth is how deep such a message may nest: the original's parser gives up at 128 levels.
+	BaseMaxDepth = 127
 	// SliceSize is the longest data channel message of stream framing.
 	SliceSize = 16 << 10
 	// ProtocolVersion is the version named in hello and ready.
