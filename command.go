@@ -12,6 +12,9 @@ import (
 
 // What an agent says to its sidecar.
 
+// maxEcho is the longest name out of a bad line that an error repeats.
+const maxEcho = 1 << 10
+
 // read handles the agent's commands until the agent is gone.
 func (s *sidecar) read(ctx context.Context) error {
 	var cmd wire.Line
@@ -35,7 +38,9 @@ func (s *sidecar) read(ctx context.Context) error {
 			return nil // however it went, the agent is gone
 		}
 		if !greeted && s.set.Token != "" && !s.authorized(&cmd, bad) {
-			s.extended.Store(bad == nil && cmd.Type == wire.TypeHello)
+			if bad == nil && cmd.Type == wire.TypeHello {
+				s.terms.Store(&terms{features: features})
+			}
 			s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
 			return errUnauthorized
 		}
@@ -89,7 +94,7 @@ func (s *sidecar) command(ctx context.Context, cmd *wire.Line) {
 func (s *sidecar) send(cmd *wire.Line) {
 	r := s.remote(cmd.Peer)
 	if r == nil {
-		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to the peer"})
+		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to " + string(cmd.Peer)})
 		return
 	}
 	if err := s.post(r, cmd.Message.Raw); err != nil {
@@ -102,7 +107,7 @@ func (s *sidecar) send(cmd *wire.Line) {
 func (s *sidecar) post(r *remote, msg []byte) error {
 	err := r.peer.Send(msg)
 	var w *wire.Error
-	if errors.As(err, &w) && w.Code == wire.CodeQueueFull && s.extended.Load() && r.awaitRoom() {
+	if errors.As(err, &w) && w.Code == wire.CodeQueueFull && s.knows(wire.FeatureFlow) && r.awaitRoom() {
 		err = r.peer.Send(msg)
 	}
 	return err
@@ -129,14 +134,15 @@ func (s *sidecar) broadcast(cmd *wire.Line) {
 }
 
 func (s *sidecar) hello(cmd *wire.Line) {
-	if _, err := wire.DecodeHello(cmd.Payload); err != nil {
+	h, err := wire.DecodeHello(cmd.Payload)
+	if err != nil {
 		s.failCommand(cmd, nil, &wire.Error{Code: wire.CodeInvalidField, Text: err.Error()})
 		return
 	}
-	s.extended.Store(true)
-	s.tell(func(b []byte) []byte {
+	s.event(nil, func(b []byte) []byte {
 		return wire.AppendReady(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: features, MaxMessage: s.limits.MaxMessage})
 	})
+	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them
 	s.tellStatus()
 }
 
@@ -152,7 +158,7 @@ func (s *sidecar) drain(ctx context.Context) {
 			s.log.Warn().Err(err).Msg("drain ended early")
 		}
 		s.draining.Store(false)
-		s.tell(wire.AppendDrained)
+		s.tell(wire.FeatureDrain, wire.AppendDrained)
 	})
 }
 
@@ -160,8 +166,11 @@ func (s *sidecar) drain(ctx context.Context) {
 func (s *sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
 	s.noise.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
 		Bytes("command", cmd.Name).Err(err).Msg("line from the agent rejected")
-	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: string(cmd.Name),
-		TargetPeer: string(cmd.Peer), RequestID: string(cmd.Message.RequestID)})
+	id := cmd.Message.RequestID
+	if cmd.Type == wire.TypeCancel {
+		id = cmd.RequestID
+	}
+	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: brief(cmd.Name), TargetPeer: brief(cmd.Peer), RequestID: brief(id)})
 }
 
 // failCommand reports a command that could not be carried out for a peer.
@@ -174,4 +183,12 @@ func (s *sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
 	s.noise.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
 		Str("peer", e.TargetPeer).Str("request_id", e.RequestID).Str("reason", e.Message).Msg("command failed")
 	s.tellError(e)
+}
+
+// brief is a name out of a bad line, or nothing if it is no sensible name.
+func brief(b []byte) string {
+	if len(b) > maxEcho {
+		return ""
+	}
+	return string(b)
 }

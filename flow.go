@@ -139,8 +139,11 @@ func (r *remote) update(change func()) {
 func (r *remote) act(was, want flow) {
 	if was.agent != want.agent {
 		id := r.peer.ID()
-		r.sidecar.tell(func(b []byte) []byte {
-			if want.agent == stopNothing {
+		r.sidecar.tell(wire.FeatureFlow, func(b []byte) []byte {
+			switch {
+			case r.hasEnded(): // behind peer_disconnected it could stop the next link
+				return b
+			case want.agent == stopNothing:
 				return wire.AppendResume(b, id)
 			}
 			return wire.AppendPause(b, id, want.agent == stopAll)
@@ -163,6 +166,13 @@ func (r *remote) end()               { r.update(func() { r.ended = true }) }
 
 func (r *remote) setCongested(on bool) {
 	r.update(func() { r.congested, r.overrun = on, r.overrun && on })
+}
+
+// hasEnded is called with the link's lock held.
+func (r *remote) hasEnded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
 }
 
 // charge is called with the link's lock held, so it only counts; arrived

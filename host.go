@@ -18,8 +18,8 @@ const (
 	// an agent. Whoever only tests whether somebody listens hangs up at once and
 	// must not keep the agent out meanwhile.
 	peekTime = 50 * time.Millisecond
-	// probeTime is how old a connection that never said anything may be at its
-	// end to count as such a test nevertheless.
+	// probeTime is how old a connection over which nothing has passed may be at
+	// its end to count as such a test nevertheless.
 	probeTime = time.Second
 	// acceptPause is the wait after a failed accept, such as for lack of file
 	// descriptors.
@@ -132,12 +132,12 @@ func (h *host) accept(ctx context.Context, callers chan<- *caller) {
 	}
 }
 
-// A caller is a connection that knows whether anything came from it.
+// A caller is a connection that knows whether anything passed over it.
 type caller struct {
 	net.Conn
 	since  time.Time
 	peeked []byte // read already, to be read again
-	spoke  atomic.Bool
+	used   atomic.Bool
 }
 
 // hungUp waits for the caller's first byte, though not for long, and reports
@@ -147,7 +147,8 @@ func (c *caller) hungUp() bool {
 	if err := c.SetReadDeadline(time.Now().Add(peekTime)); err != nil {
 		return true
 	}
-	n, err := c.Read(b[:])
+	n, err := c.Conn.Read(b[:])
+	c.used.Store(n > 0)
 	c.peeked = append(c.peeked, b[:n]...)
 	var timeout net.Error
 	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
@@ -165,12 +166,18 @@ func (c *caller) Read(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.spoke.Store(true)
+		c.used.Store(true)
 	}
 	return n, err
 }
 
+// Write makes a silent listener an agent: it was told something.
+func (c *caller) Write(b []byte) (int, error) {
+	c.used.Store(true)
+	return c.Conn.Write(b)
+}
+
 // wasNone tells that a connection which ended with err was not the agent.
 func (c *caller) wasNone(err error) bool {
-	return errors.Is(err, errUnauthorized) || err == nil && !c.spoke.Load() && time.Since(c.since) < probeTime
+	return errors.Is(err, errUnauthorized) || err == nil && !c.used.Load() && time.Since(c.since) < probeTime
 }

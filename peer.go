@@ -52,8 +52,8 @@ type sidecar struct {
 	node   *rtc.Node
 	client *signal.Client
 
-	spoke    chan struct{} // closed when the agent's first line was handled
-	extended atomic.Bool   // the agent said hello
+	spoke    chan struct{}         // closed when the agent's first line was handled
+	terms    atomic.Pointer[terms] // from the agent's hello; nil for a base-only agent
 	draining atomic.Bool
 	work     sync.WaitGroup
 
@@ -177,9 +177,9 @@ func (s *sidecar) event(to account, add func([]byte) []byte) {
 	}
 }
 
-// tell writes a line of an extension, if the agent knows them.
-func (s *sidecar) tell(add func([]byte) []byte) {
-	if s.extended.Load() {
+// tell writes a line of an extension, if the agent knows it.
+func (s *sidecar) tell(feature string, add func([]byte) []byte) {
+	if s.knows(feature) {
 		s.event(nil, add)
 	}
 }
@@ -192,11 +192,11 @@ func (s *sidecar) tellStatus() {
 	if st.Err != nil {
 		e.Error = st.Err.Error()
 	}
-	s.tell(func(b []byte) []byte { return wire.AppendSignaling(b, e) })
+	s.tell(wire.FeatureError, func(b []byte) []byte { return wire.AppendSignaling(b, e) })
 }
 
 func (s *sidecar) tellError(e wire.ErrorEvent) {
-	s.tell(func(b []byte) []byte { return wire.AppendError(b, e) })
+	s.tell(wire.FeatureError, func(b []byte) []byte { return wire.AppendError(b, e) })
 }
 
 // What the peer links report (rtc.Events).
@@ -237,27 +237,27 @@ func (s *sidecar) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
 	case wire.PeerMessage:
 		s.forward(r, &l.Message)
 	case wire.PeerCancel:
-		s.tell(func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(l.RequestID)) })
+		s.tell(wire.FeatureCancel, func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(l.RequestID)) })
 	case wire.PeerPause, wire.PeerResume:
 		r.setRefused(l.Kind == wire.PeerPause)
 	}
 }
 
+// forward gives the agent a message, unless it is longer than the agent reads.
 func (s *sidecar) forward(r *remote, m *wire.Message) {
-	id, tooLong := r.peer.ID(), 0
-	extended := s.extended.Load()
+	id, tooLong := r.peer.ID(), false
+	t := s.terms.Load()
 	s.event(r, func(b []byte) []byte {
 		n := len(b)
 		b = wire.AppendMessage(b, id, m.Raw)
-		if !extended && len(b)-n > wire.BaseMaxLine {
-			tooLong = len(b) - n
+		if tooLong = !t.fits(len(m.Raw), len(b)-n); tooLong {
 			b = b[:n]
 		}
 		return b
 	})
-	if tooLong > 0 {
-		s.noise.Warn().Str("peer", id).Int("bytes", tooLong).Int64("dropped", s.dropped.Add(1)).
-			Msgf("message dropped: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
+	if tooLong {
+		s.noise.Warn().Str("peer", id).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).Str("reason", t.limit()).
+			Msg("message dropped: the agent does not take it")
 	}
 	r.arrived(m)
 }

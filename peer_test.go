@@ -50,9 +50,15 @@ func (l *logBuffer) count(s string) int {
 // newRawAgent starts a sidecar without a signaling server.
 func newRawAgent(t *testing.T, token string) *rawAgent {
 	t.Helper()
+	return startRawAgent(t, settings{
+		SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k", Token: token,
+	})
+}
+
+func startRawAgent(t *testing.T, set settings) *rawAgent {
+	t.Helper()
 	agent, side := net.Pipe()
 	a := &rawAgent{t: t, conn: agent, r: bufio.NewReader(agent), log: &logBuffer{}, done: make(chan error, 1)}
-	set := settings{SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k", Token: token}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -82,18 +88,23 @@ type event struct {
 func (a *rawAgent) hear() event {
 	a.t.Helper()
 	for {
-		line, err := a.r.ReadString('\n')
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		var e event
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			a.t.Fatalf("%q: %v", line, err)
-		}
-		if e.Type != "signaling" {
+		if e := a.next(); e.Type != "signaling" {
 			return e
 		}
 	}
+}
+
+// next returns the next event.
+func (a *rawAgent) next() (e event) {
+	a.t.Helper()
+	line, err := a.r.ReadString('\n')
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(line), &e); err != nil {
+		a.t.Fatalf("%q: %v", line, err)
+	}
+	return e
 }
 
 const hello = `{"type":"hello","payload":{"protocol":1,"features":["error","flow","cancel","drain"],"max_message":16777216}}`
@@ -168,6 +179,14 @@ func TestErrorNamesTheRequest(t *testing.T) {
 	e := a.hear()
 	if e.Payload["code"] != "peer_not_connected" || e.Payload["command"] != "send" || e.Payload["target_peer"] != "p" || e.Payload["request_id"] != "r1" {
 		t.Errorf("got %+v", e)
+	}
+	a.say(`{"type":"cancel","payload":{"request_id":"r2"}}`)
+	if e := a.hear(); e.Payload["code"] != "invalid_field" || e.Payload["command"] != "cancel" || e.Payload["request_id"] != "r2" {
+		t.Errorf("got %+v", e)
+	}
+	a.say(`{"type":"send","payload":{"target_peer":"` + strings.Repeat("p", 2*maxEcho) + `"}}`)
+	if e := a.hear(); e.Payload["code"] != "invalid_field" || e.Payload["target_peer"] != nil {
+		t.Errorf("got %.300v", e)
 	}
 }
 

@@ -198,7 +198,7 @@ func (p *Peer) announce() {
 	if !p.state.CompareAndSwap(statePending, stateLive) {
 		return
 	}
-	p.log.Info().Bool("stream", p.stream).Msg("peer connected")
+	p.log.Debug().Bool("stream", p.stream).Msg("peer connected")
 	p.ev.PeerConnected(p)
 	p.up()
 }
@@ -226,7 +226,7 @@ func (p *Peer) end(reason error) {
 	p.reading.close()
 	lost := p.out.close()
 	if was == stateLive {
-		p.log.Info().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
+		p.log.Debug().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
 		p.ev.PeerDisconnected(p, reason)
 	}
 }
