@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the commands that the README shows (go run ./..., go test ./...) as a newcomer would, and checks
-# that they leave nothing behind: no process, no socket, no file in the temporary directories.
+# that they leave nothing behind: no process, no socket, no file in the temporary directories. Then does
+# what the other documents show in their console blocks.
 # For Linux and macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,3 +44,5 @@ while read -r command; do
 		exit 1
 	fi
 done <<<"$commands"
+
+ci/console.sh

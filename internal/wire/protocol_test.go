@@ -3,8 +3,12 @@ package wire
 import (
 	"bufio"
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -54,4 +58,55 @@ func TestProtocolExamples(t *testing.T) {
 	if n < 20 {
 		t.Errorf("found %d examples in docs/protocol.md; is this test still reading it right?", n)
 	}
+}
+
+// What the code can write stands in docs/protocol.md: types, error codes, features.
+func TestProtocolNames(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "protocol.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(b)
+	var names []string
+	for typ := TypeUnknown + 1; typ < typeCount; typ++ {
+		names = append(names, typ.String())
+	}
+	for kind := PeerHello; kind <= PeerResume; kind++ {
+		names = append(names, kind.String())
+	}
+	names = append(names, constants(t, "errors.go", "Code")...)
+	names = append(names, constants(t, "payload.go", "Feature")...)
+	names = append(names, constants(t, filepath.Join("..", "signal", "message.go"), "")...)
+	if len(names) < 45 {
+		t.Errorf("found %d names in the code; is this test still reading it right?", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(doc, "`"+name+"`") {
+			t.Errorf("docs/protocol.md does not mention `%s`", name)
+		}
+	}
+}
+
+// constants returns the values of a file's string constants whose names begin with prefix.
+func constants(t *testing.T, path, prefix string) (values []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, prefix) || len(spec.Values) == 0 {
+			return true
+		}
+		if lit, ok := spec.Values[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			value, err := strconv.Unquote(lit.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, value)
+		}
+		return true
+	})
+	return values
 }

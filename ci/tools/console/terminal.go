@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxOutput bounds what is kept of a terminal's output; a program that prints more is at fault.
+	maxOutput = 8 << 20
+	// shownLines is how much of it stands in an error.
+	shownLines  = 60
+	typeTimeout = 10 * time.Second
+)
+
+// A terminal is a bash in a session of its own, with pipes.
+type terminal struct {
+	cmd    *exec.Cmd
+	stdin  *os.File
+	stdout *os.File // and stderr
+	token  string   // begins the line by which the shell tells that a command has ended
+	read   chan struct{}
+
+	typed  int // commands
+	pos    int // lines[:pos] are matched or passed over
+	answer int // the line after the last input, before which a prompt may stand
+
+	mu      sync.Mutex
+	lines   []string // that are not blank
+	partial []byte   // the line that has not ended yet
+	size    int
+	ended   []int // exit status of each command that has ended
+	closed  bool  // nothing more will come
+	change  chan struct{}
+}
+
+func startTerminal(dir string, env []string) (*terminal, error) {
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, inR.Close(), inW.Close())
+	}
+	t := &terminal{
+		cmd: exec.Command("bash", "--noprofile", "--norc"), stdin: inW, stdout: outR,
+		token: "ended-" + rand.Text(), answer: -1, read: make(chan struct{}), change: make(chan struct{}),
+	}
+	t.cmd.Dir, t.cmd.Env = dir, env
+	t.cmd.Stdin, t.cmd.Stdout, t.cmd.Stderr = inR, outW, outW
+	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = t.cmd.Start()
+	err = errors.Join(err, inR.Close(), outW.Close())
+	if err != nil {
+		return nil, errors.Join(err, inW.Close(), outR.Close())
+	}
+	go t.collect()
+	return t, nil
+}
+
+// collect reads the output to its end.
+func (t *terminal) collect() {
+	defer close(t.read)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := t.stdout.Read(buf)
+		t.update(func() {
+			t.add(buf[:n])
+			t.closed = err != nil || t.size > maxOutput
+		})
+		if t.closed {
+			return
+		}
+	}
+}
+
+func (t *terminal) update(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f()
+	close(t.change)
+	t.change = make(chan struct{})
+}
+
+func (t *terminal) add(b []byte) {
+	t.size += len(b)
+	for {
+		line, rest, ok := bytes.Cut(b, []byte("\n"))
+		t.partial = append(t.partial, line...)
+		if !ok {
+			return
+		}
+		t.endLine()
+		b = rest
+	}
+}
+
+func (t *terminal) endLine() {
+	line := strings.TrimRight(string(t.partial), " \t\r")
+	t.partial = t.partial[:0]
+	if status, ok := strings.CutPrefix(line, t.token+" "); ok {
+		n, _ := strconv.Atoi(status)
+		t.ended = append(t.ended, n)
+		return
+	}
+	if line != "" {
+		t.lines = append(t.lines, line)
+	}
+}
+
+// run types a command. The braces make the shell read all of it, and what it is to print afterwards,
+// before the command starts: what is typed later is the command's own.
+func (t *terminal) run(cmd string) error {
+	t.typed++
+	return t.write("{ " + cmd + "\n}; printf '\\n%s %d\\n' " + t.token + " $?\n")
+}
+
+// enter types a line into the running program. On a terminal that would also end the line of a prompt. A
+// prompt that is printed later stands before the program's next line.
+func (t *terminal) enter(line string) error {
+	t.update(func() {
+		t.endLine()
+		t.answer = len(t.lines)
+	})
+	return t.write(line + "\n")
+}
+
+// quiet tells whether the shell itself would get what is typed.
+func (t *terminal) quiet() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.ended) == t.typed
+}
+
+func (t *terminal) write(s string) error {
+	if err := t.stdin.SetWriteDeadline(time.Now().Add(typeTimeout)); err != nil {
+		return err
+	}
+	if _, err := t.stdin.WriteString(s); err != nil {
+		return fmt.Errorf("nobody reads what is typed: %w", err)
+	}
+	return nil
+}
+
+// expect waits for a line of output. A command that has ended can print no more, unless it left something
+// running in the background.
+func (t *terminal) expect(ctx context.Context, want step, background bool) error {
+	return t.wait(ctx, func() (bool, error) {
+		for ; t.pos < len(t.lines); t.pos++ {
+			line := t.lines[t.pos]
+			if want.line.MatchString(line) || t.pos == t.answer && want.prompted.MatchString(line) {
+				t.pos++
+				return true, nil
+			}
+		}
+		if len(t.ended) == t.typed && !background {
+			return false, fmt.Errorf("its command has ended with status %d", t.ended[t.typed-1])
+		}
+		return false, nil
+	})
+}
+
+// idle waits until the command typed last has ended, with success.
+func (t *terminal) idle(ctx context.Context) error {
+	return t.wait(ctx, func() (bool, error) {
+		if len(t.ended) < t.typed {
+			return false, nil
+		}
+		if n := len(t.ended); n > 0 && t.ended[n-1] != 0 {
+			return false, fmt.Errorf("its command has ended with status %d", t.ended[n-1])
+		}
+		return true, nil
+	})
+}
+
+// wait calls check, with the lock held, until it is done or fails.
+func (t *terminal) wait(ctx context.Context, check func() (bool, error)) error {
+	for {
+		t.mu.Lock()
+		done, err := check()
+		closed, flooded, change := t.closed, t.size > maxOutput, t.change
+		t.mu.Unlock()
+		switch {
+		case done || err != nil:
+			return err
+		case flooded:
+			return fmt.Errorf("it prints more than %d bytes", maxOutput)
+		case closed:
+			return errors.New("its shell has ended")
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// output returns the end of what was printed, for an error.
+func (t *terminal) output() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := t.lines
+	if len(t.partial) > 0 {
+		lines = append(lines[:len(lines):len(lines)], string(t.partial))
+	}
+	if len(lines) == 0 {
+		return "(nothing)\n"
+	}
+	dropped := ""
+	if n := len(lines) - shownLines; n > 0 {
+		dropped, lines = fmt.Sprintf("(%d lines before)\n", n), lines[n:]
+	}
+	return dropped + strings.Join(lines, "\n") + "\n"
+}
+
+// terminate asks everything in the terminal to end.
+func (t *terminal) terminate() { _ = syscall.Kill(-t.cmd.Process.Pid, syscall.SIGTERM) }
+
+// end waits until everything in the terminal has ended, makes it end when ctx does, and returns what had
+// to be killed.
+func (t *terminal) end(ctx context.Context) (leftover []string) {
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		_ = t.cmd.Wait() // it was told to end: its status means nothing
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil && len(t.processes()) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	for pid, name := range t.processes() {
+		leftover = append(leftover, fmt.Sprintf("process %d: %s", pid, name))
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	_ = syscall.Kill(-t.cmd.Process.Pid, syscall.SIGKILL) // where there is no /proc
+	<-waited
+	_ = t.stdin.Close()
+	_ = t.stdout.Close() // somebody outside of the session may still hold it
+	<-t.read
+	return leftover
+}
+
+// processes lists the live processes of the terminal's session. Without /proc it knows only whether the
+// process group has any.
+func (t *terminal) processes() map[int]string {
+	found := make(map[int]string)
+	session := t.cmd.Process.Pid
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// "pid (name) state ppid pgrp session ...", where the name may hold anything.
+		head, tail, _ := strings.Cut(string(b), " (")
+		end := strings.LastIndex(tail, ") ")
+		if end < 0 {
+			continue
+		}
+		fields := strings.Fields(tail[end+2:])
+		pid, err := strconv.Atoi(head)
+		if err == nil && len(fields) > 3 && fields[3] == strconv.Itoa(session) && fields[0] != "Z" {
+			found[pid] = tail[:end]
+		}
+	}
+	if len(stats) == 0 && syscall.Kill(-session, 0) == nil {
+		found[session] = "of the terminal's process group"
+	}
+	return found
+}
