@@ -15,6 +15,7 @@ table='
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/*            . ./signaling github.com/joho/godotenv github.com/rs/zerolog
 ./examples/*       . ./signaling
+./internal/interop/chromium  github.com/coder/websocket
 '
 
 module=$(go list -m)

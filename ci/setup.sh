@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the other scripts need besides Go: the modules, the C compiler of go test -race, and the
-# programs that docs/by-hand.md shows.
+# Installs what the other scripts need besides Go: the modules, the C compiler of go test -race, the
+# programs that docs/by-hand.md shows, and those that internal/interop tests with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,9 @@ missing=()
 command -v "$(go env CC)" >/dev/null || missing+=(gcc libc6-dev)
 command -v nc >/dev/null || missing+=(netcat-openbsd)
 command -v jq >/dev/null || missing+=(jq)
+command -v python3 >/dev/null || missing+=(python3)
+command -v node >/dev/null || missing+=(nodejs)
+command -v chromium >/dev/null || missing+=(chromium)
 if [ ${#missing[@]} != 0 ]; then
 	sudo=
 	[ "$(id -u)" = 0 ] || sudo=sudo

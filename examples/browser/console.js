@@ -1,0 +1,107 @@
+// A mesh driven by lines of text, for scripts: the commands and lines of the agents in other languages.
+
+import { MeshError } from "./mesh.js";
+
+const MAX_LINES = 10_000;
+
+const commands = {
+  peers: ({ mesh, print }) => print(["peers:", ...mesh.peers].join(" ")),
+  send: ({ mesh }, rest) => mesh.send(...peerAndMessage(rest)),
+  broadcast: ({ mesh }, rest) => mesh.broadcast(parse(rest)),
+  request: (agent, rest) => request(agent, ...peerAndMessage(rest)),
+  cancel: ({ requests }, id) => {
+    if (!requests.has(id)) throw new MeshError("invalid_field", `no request ${id} of ours is under way`);
+    requests.get(id).abort();
+  },
+  connect: ({ mesh }, peer) => mesh.connect(peer),
+  quit: ({ mesh }) => mesh.close(),
+};
+
+// attach answers requests as all example agents do, and returns what scripts use:
+//   command(line)   does what the line says
+//   takeLines()     returns the lines printed since the last call, the last 10,000 at most
+export function attach(mesh) {
+  let lines = [];
+  const print = (line) => {
+    lines.push(ascii(line));
+    if (lines.length > MAX_LINES) lines.shift();
+  };
+  const agent = { mesh, print, requests: new Map() }; // requests: id → AbortController
+  const listen = (type, f) => mesh.addEventListener(type, ({ detail }) => f(detail));
+  listen("signaling", ({ state, id }) => state === "connected" && print(`joined as ${id}`));
+  listen("peerconnected", ({ peer }) => print(`+ ${peer}`));
+  listen("peerdisconnected", ({ peer }) => print(`- ${peer}`));
+  listen("message", ({ peer, message }) => print(`${peer}: ${JSON.stringify(message)}`));
+  listen("cancel", ({ peer, requestID }) => print(`${peer} gave up on ${requestID}`));
+  listen("error", ({ peer, error }) => print(`error: ${error.code}: ${peer}: ${error.message}`));
+  mesh.handle("echo_request", ({ payload }) => payload);
+  mesh.handle("sleep_request", sleep);
+  return {
+    command: (line) => run(agent, line),
+    takeLines: () => lines.splice(0),
+  };
+}
+
+async function run(agent, line) {
+  const [, name, rest] = /^\s*(\S*)\s*(.*?)\s*$/s.exec(line);
+  if (!name) return;
+  try {
+    if (!Object.hasOwn(commands, name)) {
+      throw new MeshError("unknown_type", `no command ${name}; there are: ${Object.keys(commands).join(", ")}`);
+    }
+    await commands[name](agent, rest);
+  } catch (error) {
+    agent.print(`error: ${error.code ?? "internal"}: ${error.message}`);
+  }
+}
+
+async function request({ mesh, print, requests }, peer, message) {
+  const id = (message.request_id ??= randomID());
+  const controller = new AbortController();
+  requests.set(id, controller);
+  try {
+    const reply = await mesh.request(peer, message, { signal: controller.signal });
+    print(`${peer} answers: ${JSON.stringify(reply)}`);
+  } catch (error) {
+    // An answer that tells of a failure is an answer all the same.
+    if (error.reply) print(`${peer} answers: ${JSON.stringify(error.reply)}`);
+    else print(`error: request ${id} to ${peer}: ${error.message}`);
+  } finally {
+    if (requests.get(id) === controller) requests.delete(id);
+  }
+}
+
+function sleep({ payload }, { signal }) {
+  const seconds = Number(payload?.seconds);
+  if (!(seconds >= 0 && seconds <= 3600)) throw new Error("payload.seconds is not a number from 0 to 3600");
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve({ result: `slept ${seconds} s` }), seconds * 1000);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+function peerAndMessage(rest) {
+  const [, peer, message] = /^(\S+)\s*(.*)$/s.exec(rest) ?? [];
+  if (!peer) throw new MeshError("invalid_field", "no peer is named");
+  return [peer, parse(message)];
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new MeshError("malformed", `the message is not JSON: ${error.message}`);
+  }
+}
+
+function randomID() {
+  return crypto.randomUUID().replaceAll("-", "").slice(-12);
+}
+
+// ascii escapes what could forge a line or control a terminal.
+function ascii(text) {
+  return text.replace(/[^\x20-\x7e]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+}

@@ -1,0 +1,377 @@
+// One link to one peer: lines over a data channel, with flow control.
+// The format is "Peer link" of docs/protocol.md.
+
+export const MAX_MESSAGE = 16 << 20; // bytes of one message
+const MAX_DEPTH = 512; // nesting of one message, its own object being the first level
+const BASE_MAX_MESSAGE = 65535; // bytes of one message of base framing
+const BASE_MAX_DEPTH = 127; // what a base peer's parser reads
+const SLICE_SIZE = 16 << 10; // bytes of one data channel message of stream framing
+const BUFFERED_HIGH = 1 << 20; // bytes the browser may have waiting before we wait
+const BUFFERED_LOW = 256 << 10;
+const MAX_QUEUE = 32 << 20; // bytes waiting for the browser before send() fails
+const MAX_PAUSED = 1000; // messages waiting for the end of a pause
+const ENTRY_COST = 100; // bytes that a queued line costs besides its own
+const NEWLINE = 10;
+
+const encoder = new TextEncoder();
+// "fatal" so that what is no UTF-8 is an error and not replaced; a byte order mark is no JSON either.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed.
+export class MeshError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.name = "MeshError";
+    this.code = code;
+  }
+}
+
+// Link becomes usable when "up" is called, and useless when "down" is. It calls:
+//   up(), down(error)           once each, down also without up
+//   message(object, bytes)      a message came
+//   cancel(requestID)           the peer gave up one of its requests
+//   rejected(error)             a line was dropped
+export class Link {
+  #channel;
+  #stream; // stream framing, otherwise base framing
+  #events;
+  #maxSend;
+  #greeted = false; // up was called
+  #closed = false;
+  #paused = false; // by the peer
+  #pausing = false; // by us
+  #queue = new Queue();
+  #passing = new Queue(); // what a pause does not hold up, while there is one
+  #pumping = false;
+  #slice = new Uint8Array(SLICE_SIZE);
+  #lines = new LineSplitter((line, error) => this.#receive(line, error));
+
+  constructor(channel, stream, maxSend, events) {
+    this.#channel = channel;
+    this.#stream = stream;
+    this.#events = events;
+    this.#maxSend = stream ? MAX_MESSAGE : Math.min(BASE_MAX_MESSAGE, maxSend);
+    channel.binaryType = "arraybuffer";
+    channel.bufferedAmountLowThreshold = BUFFERED_LOW;
+    channel.onbufferedamountlow = () => this.#pump();
+    channel.onmessage = (event) => this.#data(event.data);
+    channel.onopen = () => this.#open();
+    channel.onclose = () => this.close(new MeshError("peer_lost", "the peer closed the link"));
+    if (channel.readyState === "open") this.#open();
+  }
+
+  get live() {
+    return this.#greeted && !this.#closed;
+  }
+
+  // send resolves once the browser has taken the message. A pause of the peer holds it up, unless it is
+  // a reply. The signal takes a message back that was not begun yet.
+  async send(message, { reply = false, signal } = {}) {
+    const line = encode(message, this.#maxSend, this.#stream ? MAX_DEPTH : BASE_MAX_DEPTH);
+    if (!this.live) throw new MeshError("peer_lost", "the link has ended");
+    signal?.throwIfAborted();
+    const waiting = this.#queue.bytes + this.#passing.bytes;
+    if ((waiting > 0 && waiting + line.length > MAX_QUEUE) || (this.#paused && !reply && this.#queue.length >= MAX_PAUSED)) {
+      throw new MeshError("queue_full", `${this.#queue.length} messages, ${waiting} bytes, are waiting to be sent already`);
+    }
+    const entry = { line, sent: 0, passes: reply };
+    const written = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
+    const abort = () => this.#takeBack(entry, signal.reason);
+    signal?.addEventListener("abort", abort);
+    this.#enqueue(entry);
+    try {
+      await written;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  cancel(requestID) {
+    this.#control("cancel", requestID);
+  }
+
+  // pause asks the peer to hold its messages, except for replies, until resume.
+  pause(on) {
+    if (on === this.#pausing) return;
+    this.#pausing = on;
+    this.#control(on ? "pause" : "resume");
+  }
+
+  // drained resolves once everything is on its way, or the link has ended.
+  async drained() {
+    while (this.live && (this.#next() || this.#queue.length > 0 || this.#channel.bufferedAmount > 0)) {
+      await new Promise((resolve) => setTimeout(resolve, 10)); // no event tells that the buffer is empty
+    }
+  }
+
+  close(error) {
+    if (this.#closed) return;
+    this.abandon(error);
+    this.#channel.close();
+    this.#events.down(error);
+  }
+
+  // abandon ends the link but not the data channel.
+  abandon(error) {
+    this.#closed = true;
+    for (const entry of [...this.#passing.clear(), ...this.#queue.clear()]) entry.reject(error);
+  }
+
+  #open() {
+    if (this.#stream) this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
+    else queueMicrotask(() => this.#up()); // base framing has no hello; whoever makes us is still at it
+  }
+
+  #up() {
+    if (this.#greeted || this.#closed) return;
+    this.#greeted = true;
+    this.#events.up();
+  }
+
+  #control(...line) {
+    if (!this.#stream || this.#closed) return;
+    this.#enqueue({ line: encoder.encode(JSON.stringify(line) + "\n"), sent: 0, passes: true, resolve() {}, reject() {} });
+  }
+
+  #enqueue(entry) {
+    (entry.passes && this.#paused ? this.#passing : this.#queue).push(entry);
+    if (this.#pumping) return;
+    this.#pumping = true; // what is sent at one go shares its slices
+    queueMicrotask(() => {
+      this.#pumping = false;
+      this.#pump();
+    });
+  }
+
+  #takeBack(entry, reason) {
+    if (entry.sent > 0 || entry.taken) return;
+    entry.taken = true; // stays where it is, and is skipped there
+    entry.reject(reason);
+  }
+
+  #pump() {
+    const dc = this.#channel;
+    try {
+      while (dc.readyState === "open" && dc.bufferedAmount < BUFFERED_HIGH) {
+        if (!(this.#stream ? this.#sendSlice() : this.#sendText())) return;
+      }
+    } catch (error) {
+      this.close(new MeshError("peer_lost", `the data channel failed: ${error.message}`));
+    }
+  }
+
+  // next is the queue whose first entry is to be sent, if any. A line that was begun comes first.
+  #next() {
+    for (const queue of [this.#queue, this.#passing]) queue.skipTaken();
+    const begun = this.#queue.first?.sent > 0;
+    if (this.#passing.length > 0 && !begun) return this.#passing;
+    return this.#queue.length > 0 && (begun || !this.#paused) ? this.#queue : undefined;
+  }
+
+  #sendSlice() {
+    let size = 0;
+    const done = [];
+    for (let queue; size < SLICE_SIZE && (queue = this.#next()); ) {
+      const entry = queue.first;
+      const part = entry.line.subarray(entry.sent, entry.sent + SLICE_SIZE - size);
+      this.#slice.set(part, size);
+      size += part.length;
+      entry.sent += part.length;
+      if (entry.sent === entry.line.length) done.push(queue.shift());
+    }
+    if (size > 0) this.#channel.send(this.#slice.subarray(0, size));
+    for (const entry of done) entry.resolve();
+    return size > 0;
+  }
+
+  #sendText() {
+    const queue = this.#next();
+    if (!queue) return false;
+    const entry = queue.shift();
+    this.#channel.send(decoder.decode(entry.line.subarray(0, -1))); // without the newline
+    entry.resolve();
+    return true;
+  }
+
+  #setPaused(on) {
+    if (on === this.#paused) return;
+    this.#paused = on;
+    if (on) this.#queue.movePassing(this.#passing);
+    else this.#pump(); // #passing goes first, as always
+  }
+
+  #data(data) {
+    if (this.#closed) return;
+    const bytes = typeof data === "string" ? encoder.encode(data) : new Uint8Array(data);
+    if (this.#stream) return this.#lines.add(bytes);
+    this.#receive(bytes);
+  }
+
+  #receive(bytes, error) {
+    if (this.#closed) return;
+    let value;
+    try {
+      if (error) throw error;
+      value = parse(bytes);
+    } catch (error) {
+      if (this.#stream && !this.#greeted) this.#violation(error.message);
+      else this.#events.rejected(error);
+      return;
+    }
+    if (this.#stream && !this.#greeted) this.#hello(value);
+    else if (Array.isArray(value)) this.#controlled(value);
+    else this.#events.message(value, bytes.length);
+  }
+
+  #hello(value) {
+    if (value[0] !== "hello") return this.#violation("another line");
+    const max = value[1]?.max_message;
+    if (max > 0) this.#maxSend = Math.min(this.#maxSend, max);
+    this.#up();
+  }
+
+  #violation(what) {
+    const error = new MeshError("malformed", `the first line is not hello: ${what}`);
+    error.final = true; // trying again would not help
+    this.close(error);
+  }
+
+  #controlled([kind, argument]) {
+    if (!this.#stream) return this.#events.rejected(new MeshError("malformed", "not an object"));
+    if (kind === "pause" || kind === "resume") this.#setPaused(kind === "pause");
+    if (kind === "cancel" && typeof argument === "string") this.#events.cancel(argument);
+  }
+}
+
+// Queue is a first-in, first-out queue that counts bytes. (An array's own shift moves all elements.)
+class Queue {
+  #entries = [];
+  #head = 0;
+  bytes = 0;
+
+  get length() {
+    return this.#entries.length - this.#head;
+  }
+  get first() {
+    return this.#entries[this.#head];
+  }
+  push(entry) {
+    this.bytes += entry.line.length + ENTRY_COST;
+    this.#entries.push(entry);
+  }
+  shift() {
+    const entry = this.#entries[this.#head];
+    this.#entries[this.#head++] = undefined;
+    this.bytes -= entry.line.length + ENTRY_COST;
+    if (this.#head > 1000 && this.#head > this.#entries.length / 2) {
+      this.#entries.splice(0, this.#head);
+      this.#head = 0;
+    }
+    return entry;
+  }
+  skipTaken() {
+    while (this.first?.taken) this.shift();
+  }
+  clear() {
+    const entries = this.#entries.slice(this.#head);
+    this.#entries = [];
+    this.#head = this.bytes = 0;
+    return entries;
+  }
+  // movePassing moves what a pause does not hold up, but not a line that was begun.
+  movePassing(to) {
+    for (const entry of this.clear()) (entry.passes && entry.sent === 0 ? to : this).push(entry);
+  }
+}
+
+// LineSplitter cuts a stream of bytes into lines, and reports one that is too long without keeping it.
+class LineSplitter {
+  #parts = [];
+  #length = 0;
+  #line;
+
+  constructor(line) {
+    this.#line = line;
+  }
+
+  add(bytes) {
+    for (let end; (end = bytes.indexOf(NEWLINE)) >= 0; bytes = bytes.subarray(end + 1)) {
+      this.#keep(bytes.subarray(0, end));
+      const length = this.#length;
+      const line = length <= MAX_MESSAGE ? join(this.#parts, length) : undefined;
+      this.#parts = [];
+      this.#length = 0;
+      if (!line) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
+      else if (length > 0) this.#line(line);
+    }
+    this.#keep(bytes);
+  }
+
+  #keep(bytes) {
+    this.#length += bytes.length;
+    if (this.#length > MAX_MESSAGE) this.#parts = [];
+    else if (bytes.length > 0) this.#parts.push(bytes);
+  }
+}
+
+function join(parts, length) {
+  if (parts.length === 1) return parts[0];
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+// encode makes a line of a message of ours. What is wrong with it fails here and not at the peer.
+function encode(message, limit, depth) {
+  checkMessage(message);
+  const bytes = encoder.encode(JSON.stringify(message) + "\n");
+  if (bytes.length - 1 > limit) {
+    throw new MeshError("too_large", `a message of ${bytes.length - 1} bytes; the peer takes ${limit}`);
+  }
+  checkDepth(bytes, depth);
+  return bytes;
+}
+
+function parse(bytes) {
+  checkDepth(bytes);
+  let value;
+  try {
+    value = JSON.parse(decoder.decode(bytes));
+  } catch (error) {
+    throw new MeshError("malformed", `not JSON in UTF-8: ${error.message}`);
+  }
+  if (!Array.isArray(value)) checkMessage(value);
+  return value;
+}
+
+function checkMessage(value) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new MeshError("malformed", "a message is a JSON object");
+  }
+  if (typeof value.type !== "string") throw new MeshError("invalid_field", "type is not a string");
+  for (const key of ["request_id", "source_agent", "target_agent"]) {
+    if (Object.hasOwn(value, key) && value[key] !== undefined && typeof value[key] !== "string") {
+      throw new MeshError("invalid_field", `${key} is not a string`);
+    }
+  }
+}
+
+// checkDepth looks at the bytes, since functions that walk a deep value by recursion fail on it.
+function checkDepth(bytes, limit = MAX_DEPTH) {
+  let depth = 0;
+  let inString = false;
+  for (let i = 0; i < bytes.length; i++) {
+    const c = bytes[i];
+    if (inString) {
+      if (c === 0x5c) i++; // \
+      else if (c === 0x22) inString = false; // "
+    } else if (c === 0x22) inString = true;
+    else if (c === 0x7b || c === 0x5b) {
+      if (++depth > limit) throw new MeshError("too_deep", `nested more than ${limit} levels`);
+    } else if (c === 0x7d || c === 0x5d) depth--;
+  }
+}

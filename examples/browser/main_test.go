@@ -1,0 +1,529 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/interop/chromium"
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+func TestMain(m *testing.M) {
+	if mesh.SidecarMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// console is a page as its command API shows it.
+type console struct {
+	t     *testing.T
+	page  *chromium.Page
+	lines []string // taken and not yet awaited
+}
+
+func browser(t *testing.T) *chromium.Browser {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chromium") // not t.TempDir, whose path may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := chromium.Start(t.Context(), chromium.Options{Dir: dir})
+	if errors.Is(err, chromium.ErrNotFound) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// seen is a browser whose pages tell their addresses, so that they can link over loopback.
+func seen(t *testing.T) *chromium.Browser {
+	t.Helper()
+	b := browser(t)
+	if err := b.ShowAddresses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func open(t *testing.T, b *chromium.Browser, base, name string) *console {
+	t.Helper()
+	page, err := b.Open(t.Context(), base+"/?name="+url.QueryEscape(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &console{t: t, page: page}
+	t.Cleanup(func() {
+		for _, thrown := range page.Errors() {
+			t.Errorf("%s: uncaught: %s", name, thrown)
+		}
+	})
+	return c
+}
+
+func (c *console) eval(expression string, result any) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	if err := c.page.Eval(ctx, expression, result); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *console) command(line string) {
+	c.t.Helper()
+	quoted, _ := json.Marshal(line) // of a string: never fails
+	// Not awaited: requests take their time, and what they lead to are lines.
+	c.eval(fmt.Sprintf("void command(%s)", quoted), nil)
+}
+
+// await returns the first line that matches, and forgets it and those before it.
+func (c *console) await(pattern string) string {
+	c.t.Helper()
+	re := regexp.MustCompile("^" + pattern + "$")
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for seen := 0; ; {
+		for ; seen < len(c.lines); seen++ {
+			if line := c.lines[seen]; re.MatchString(line) {
+				c.lines = c.lines[seen+1:]
+				return line
+			}
+		}
+		var more []string
+		c.eval("takeLines()", &more)
+		c.lines = append(c.lines, more...)
+		select {
+		case <-tick.C:
+		case <-deadline:
+			c.t.Fatalf("no line %s within 30 s in:\n%.3000s", pattern, strings.Join(c.lines, "\n"))
+		}
+	}
+}
+
+// serve serves the page and signaling without the agents.
+func serve(t *testing.T) (base string) {
+	t.Helper()
+	server, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(handler(server))
+	t.Cleanup(func() {
+		web.Close()
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return web.URL
+}
+
+// agent starts a Go agent and returns what it is told of peers.
+func agent(t *testing.T, base, name string, change func(*mesh.Config)) (*mesh.Mesh, <-chan mesh.PeerEvent) {
+	t.Helper()
+	events := make(chan mesh.PeerEvent, 100)
+	cfg := mesh.Config{
+		SignalingURL: "ws" + strings.TrimPrefix(base, "http") + "/ws", APIKey: name, WaitSignaling: true,
+		OnPeer: func(e mesh.PeerEvent) { events <- e },
+		Handlers: map[string]mesh.Handler{
+			"echo_request": func(_ context.Context, msg *mesh.Message) (any, error) { return msg.Payload, nil },
+			"nap_request": func(ctx context.Context, _ *mesh.Message) (any, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	m, err := mesh.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m, events
+}
+
+func expect(t *testing.T, events <-chan mesh.PeerEvent, peer string, connected bool) {
+	t.Helper()
+	select {
+	case e := <-events:
+		if e.Peer != peer || e.Connected != connected {
+			t.Fatalf("got %+v, want %s, connected %t", e, peer, connected)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("not within 30 s: %s, connected %t", peer, connected)
+	}
+}
+
+// printed makes each line of a log one value of a channel.
+type printed chan string
+
+func (p printed) Write(b []byte) (int, error) {
+	p <- strings.TrimSpace(string(b))
+	return len(b), nil
+}
+
+func (p printed) await(t *testing.T, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile("^" + pattern + "$")
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case line := <-p:
+			if m := re.FindStringSubmatch(line); m != nil {
+				return m
+			}
+		case <-deadline:
+			t.Fatalf("nothing like %s printed within 30 s", pattern)
+		}
+	}
+}
+
+// TestProgram is the program as a whole: the page and its two agents.
+func TestProgram(t *testing.T) {
+	b := seen(t)
+	ctx, stop := context.WithCancel(t.Context())
+	out, ended := make(printed, 1000), make(chan error, 1)
+	go func() { ended <- run(ctx, log.New(out, "", 0), "127.0.0.1:0") }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	base := out.await(t, "open (http://.*) in a browser; .*")[1]
+	c := open(t, b, base, "page")
+	c.await(`joined as page`)
+	c.await(`\+ bob`)
+	c.await(`bob: {"type":"chat","payload":"hello page, bob here"}`)
+	c.command("peers")
+	c.await(`peers: alice bob`)
+	c.command(`request bob {"type":"task_request","payload":{"text":"three short words"}}`)
+	c.await(`bob answers: .*"payload":{"words":3}}`)
+	c.command(`broadcast {"type":"chat","payload":"hi"}`)
+	out.await(t, `(alice|bob): page says .*hi.*`)
+	c.await(`alice: {"type":"agent_status",.*`)
+
+	var result string
+	press := `new Promise((resolve) => {
+		const { elements } = document.getElementById("form");
+		elements.to.value = "bob";
+		document.querySelector("button[value=echo]").click();
+		new MutationObserver(() => elements.result.value !== "…" && resolve(elements.result.value))
+			.observe(elements.result, { childList: true, subtree: true });
+	})`
+	if c.eval(press, &result); !strings.Contains(result, "went to bob and came back the same") {
+		t.Errorf("the 1 MiB button says %q", result)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	err = run(t.Context(), log.New(make(printed, 1), "", 0), listener.Addr().String())
+	if err == nil || !strings.Contains(err.Error(), "-addr") {
+		t.Errorf("got %v, want an error that says what to do", err)
+	}
+}
+
+func TestPageAndAgent(t *testing.T) {
+	base, b := serve(t), seen(t)
+	m, events := agent(t, base, "alice", nil)
+	c := open(t, b, base, "page")
+	c.await(`\+ alice`)
+	expect(t, events, "page", true)
+
+	large := strings.Repeat("0123456789äöü\u2028😀\\", 1<<16)
+	reply, err := m.Request(t.Context(), "page", mesh.Message{Type: "echo_request", Payload: large})
+	var back string
+	if err == nil {
+		err = reply.Decode(&back)
+	}
+	if err != nil || back != large {
+		t.Errorf("%d characters came back of %d, %v", len(back), len(large), err)
+	}
+	c.command(`request alice {"type":"echo_request","payload":"` + strings.Repeat("x€", 1<<18) + `"}`)
+	line := c.await(`alice answers: {"type":"echo_response","request_id":"[0-9a-f]{12}","payload":"(x\\u20ac)+"}`)
+	if n := strings.Count(line, `x\u20ac`); n != 1<<18 {
+		t.Errorf("%d of %d characters came back", 2*n, 1<<19)
+	}
+
+	if _, err := m.Request(t.Context(), "page", mesh.Message{Type: "ping"}); err != nil {
+		t.Error(err)
+	}
+	_, err = m.Request(t.Context(), "page", mesh.Message{Type: "odd_query"})
+	if remote := (&mesh.RemoteError{}); !errors.As(err, &remote) || remote.Text != "no handler for odd_query" {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := m.Request(ctx, "page", mesh.Message{Type: "sleep_request", RequestID: "nap1", Payload: map[string]int{"seconds": 60}})
+		failed <- err
+	}()
+	c.await(`alice: {"type":"sleep_request","request_id":"nap1",.*`)
+	cancel()
+	c.await(`alice gave up on nap1`)
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+
+	for _, x := range []struct{ command, line string }{
+		{`send dave {"type":"chat"}`, `error: peer_not_connected: no link to dave`},
+		{`request dave {"type":"x_request","request_id":"r1"}`, `error: request r1 to dave: no link to dave`},
+		{`connect dave`, `error: peer_unavailable: no link to dave: it is not on the mesh`},
+		{`connect page`, `error: peer_unavailable: no link to page: that is ourselves.*`},
+		{`connect`, `error: peer_unavailable: .*`},
+		{`send alice hello`, `error: malformed: .*`},
+		{`send alice ["hello"]`, `error: malformed: .*`},
+		{`send alice {"type":7}`, `error: invalid_field: type .*`},
+		{`cancel r1`, `error: invalid_field: no request r1 .*`},
+		{`dance`, `error: unknown_type: .*peers, send, .*`},
+		{`constructor`, `error: unknown_type: .*`},
+		{`peers`, `peers: alice`},
+	} {
+		c.command(x.command)
+		c.await(x.line)
+	}
+	c.command(`request alice {"type":"nap_request","request_id":"nap2"}`)
+	c.command(`cancel nap2`)
+	c.await(`error: request nap2 to alice: cancelled`)
+
+	// A reload is a peer that restarts; what waits for it fails.
+	go func() {
+		_, err := m.Request(t.Context(), "page", mesh.Message{Type: "sleep_request", RequestID: "nap3", Payload: map[string]int{"seconds": 60}})
+		failed <- err
+	}()
+	c.await(`alice: {"type":"sleep_request","request_id":"nap3",.*`)
+	if err := c.page.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; !errors.Is(err, mesh.ErrPeerGone) {
+		t.Errorf("got %v, want %v", err, mesh.ErrPeerGone)
+	}
+	expect(t, events, "page", false)
+	expect(t, events, "page", true)
+	c.await(`\+ alice`)
+	c.command("quit")
+	expect(t, events, "page", false)
+}
+
+// TestPauses: an agent whose handlers are slow makes the page wait, and no message is lost.
+func TestPauses(t *testing.T) {
+	base, b := serve(t), seen(t)
+	gate, got := make(chan struct{}), make(chan int, 1<<16)
+	_, events := agent(t, base, "alice", func(cfg *mesh.Config) {
+		cfg.Handlers["bulk"] = func(_ context.Context, msg *mesh.Message) (any, error) {
+			<-gate
+			var p struct{ N int }
+			err := msg.Decode(&p)
+			got <- p.N
+			return nil, err
+		}
+	})
+	c := open(t, b, base, "page")
+	c.await(`\+ alice`)
+	expect(t, events, "page", true)
+	// Ten messages are more than the agent keeps for its handlers, and those that follow have to wait,
+	// until they are too many.
+	script := `(async () => {
+		let n = 0;
+		const send = (data) => command("send alice " + JSON.stringify({ type: "bulk", payload: { n: n++, data } }));
+		while (n < 10) send("x".repeat(1 << 20));
+		for (;;) {
+			for (let i = 0; i < 10; i++) send("");
+			await new Promise((resolve) => setTimeout(resolve, 10));
+			const failed = takeLines().filter((line) => line.startsWith("error: queue_full:")).length;
+			if (failed > 0) return n - failed;
+		}
+	})()`
+	var accepted int
+	c.eval(script, &accepted)
+	c.command(`request alice {"type":"echo_request","payload":1}`)
+	c.await(`error: request .* are waiting to be sent already`)
+	close(gate)
+	deadline := time.After(30 * time.Second)
+	for n := range accepted {
+		select {
+		case i := <-got:
+			if i != n {
+				t.Fatalf("message %d came as number %d", i, n)
+			}
+		case <-deadline:
+			t.Fatalf("%d of %d messages within 30 s", n, accepted)
+		}
+	}
+	c.command(`request alice {"type":"echo_request","payload":2}`)
+	c.await(`alice answers: .*`)
+}
+
+func TestTwoPages(t *testing.T) {
+	base, b := serve(t), seen(t)
+	one, two := open(t, b, base, "one"), open(t, b, base, "zwö")
+	one.await(`\+ zw\\u00f6`)
+	two.await(`\+ one`)
+	large := strings.Repeat("x", 1<<20)
+	two.command(`request one {"type":"echo_request","payload":"` + large + `"}`)
+	if line := two.await(`one answers: .*"payload":"x+"}`); !strings.Contains(line, large) {
+		t.Errorf("%d bytes came back of %d", len(line), len(large))
+	}
+	two.command(`request one {"type":"sleep_request","payload":{"seconds":0.01}}`)
+	two.await(`one answers: .*"payload":{"result":"slept 0.01 s"}}`)
+	if err := two.page.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	one.await(`- zw.*`)
+	one.await(`\+ zw.*`)
+	two.await(`\+ one`)
+	if err := two.page.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	one.await(`- zw.*`)
+}
+
+// TestHiddenAddresses: where the page cannot reach the agent, the agent has to reach the page, of
+// which it knows a .local name only.
+func TestHiddenAddresses(t *testing.T) {
+	if !onNetwork(t) {
+		t.Skip("only loopback is up; browsers have no .local name for that")
+	}
+	base, b := serve(t), browser(t)
+	c := open(t, b, base, "page")
+	c.await(`joined as page`)
+	deaf := `void (RTCPeerConnection.prototype.addIceCandidate = async () => {})`
+	c.eval(deaf, nil)
+	_, events := agent(t, base, "alice", func(cfg *mesh.Config) { cfg.MDNS = true })
+	expect(t, events, "page", true)
+	c.await(`\+ alice`)
+}
+
+func onNetwork(t *testing.T) bool {
+	t.Helper()
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		up := net.FlagUp | net.FlagMulticast
+		if err == nil && i.Flags&net.FlagLoopback == 0 && i.Flags&up == up && len(addrs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// TestSignalingRestart: links live on without signaling, and newcomers are linked to once it is back.
+func TestSignalingRestart(t *testing.T) {
+	b := seen(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	stop := start(t, listener)
+	_, events := agent(t, "http://"+addr, "alice", nil)
+	c := open(t, b, "http://"+addr, "page")
+	c.await(`\+ alice`)
+	expect(t, events, "page", true)
+	stop()
+	c.command(`request alice {"type":"echo_request","payload":1}`)
+	c.await(`alice answers: .*`)
+	if listener, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	stop = start(t, listener)
+	defer stop()
+	c.await(`joined as page`)
+	_, others := agent(t, "http://"+addr, "carol", nil)
+	for e := range others { // alice may be first
+		if e.Peer == "page" {
+			break
+		}
+	}
+	c.await(`\+ carol`)
+	c.command(`request alice {"type":"echo_request","payload":2}`)
+	c.await(`alice answers: .*`)
+	select {
+	case e := <-events:
+		if e.Peer == "page" {
+			t.Errorf("the link was touched: %+v", e)
+		}
+	default:
+	}
+}
+
+func start(t *testing.T, listener net.Listener) (stop func()) {
+	t.Helper()
+	server, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: handler(server), ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(listener) }()
+	return func() {
+		if err := errors.Join(web.Close(), server.Close()); err != nil {
+			t.Error(err)
+		}
+		<-served
+	}
+}
+
+// TestScripts runs the tests of the modules themselves, in the browser.
+func TestScripts(t *testing.T) {
+	base, b := serve(t), seen(t)
+	for _, module := range []string{"link", "base"} {
+		t.Run(module, func(t *testing.T) {
+			script, err := os.ReadFile("testdata/" + module + ".js")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := open(t, b, base, "page")
+			var failures []string
+			c.eval(string(script), &failures)
+			for _, f := range failures {
+				t.Error(f)
+			}
+			if err := c.page.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

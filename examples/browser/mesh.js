@@ -1,0 +1,249 @@
+// A peer of the mesh in a browser: docs/protocol.md with the browser's own WebRTC.
+//
+//   const mesh = new Mesh({ key: "carol" });
+//   mesh.handle("task_request", async (message, { peer, signal }) => ({ result: 42 }));
+//   mesh.addEventListener("message", ({ detail }) => console.log(detail.peer, detail.message));
+//   const response = await mesh.request("alice", { type: "task_request", payload: { text: "a b" } });
+//
+// Events, and what stands in their detail:
+//   signaling         {state, id, error}         state: connecting, connected, refused, closed
+//   peerconnected     {peer}
+//   peerdisconnected  {peer, error}
+//   message           {peer, message}            all that is no response to a request of ours
+//   cancel            {peer, requestID}          the peer gave up a request
+//   traffic           {peer, message, incoming}  every message that comes or goes
+//   error             {peer, error}              what no promise tells
+//
+// What fails, fails with a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled,
+// remote (see request) or closed.
+
+import { MeshError } from "./link.js";
+import { Peers } from "./peers.js";
+import { randomHex } from "./session.js";
+
+export { MeshError };
+
+const REQUEST_TIMEOUT = 30_000;
+const CLOSE_TIMEOUT = 5_000;
+const MAX_REQUESTS = 1024; // of one peer, worked on at a time
+const WORK_HIGH = 8 << 20; // bytes of requests being worked on at which their peer is asked to pause
+const WORK_LOW = 2 << 20;
+const WORK_HARD = 64 << 20; // and at which a peer that knows no pause is told that we are busy
+
+export class Mesh extends EventTarget {
+  #peers;
+  #work = new Map(); // peer → Work, while there is a link
+  #pending = new Map(); // our requests: id → {peer, resolve, reject}
+  #handlers = new Map([["ping", () => ({})]]);
+  #closed = false;
+
+  // url is where the signaling server is; in its development mode the key is the peer id.
+  constructor({ key, url = location.href }) {
+    super();
+    this.#peers = new Peers(url, key, {
+      signaling: (state, error) => this.#emit("signaling", { state, id: this.id, error }),
+      up: (peer) => this.#up(peer),
+      down: (peer, error) => this.#down(peer, error),
+      message: (peer, message, bytes) => this.#received(peer, message, bytes),
+      cancel: (peer, id) => this.#cancelled(peer, id),
+      rejected: (peer, error) => this.#emit("error", { peer, error }),
+    });
+  }
+
+  // id is our own peer id, once signaling is connected.
+  get id() {
+    return this.#peers.id;
+  }
+
+  // peers are the ids of those that there are links to.
+  get peers() {
+    return this.#peers.live;
+  }
+
+  // handle sets what answers requests of a type: handler(message, {peer, signal}) returns the payload of
+  // the response, or a promise of it. The signal aborts when the peer gives up or goes.
+  handle(type, handler) {
+    this.#handlers.set(type, handler);
+  }
+
+  // send resolves once the message is on its way; the peer may ask us to wait with it.
+  async send(peer, message, options) {
+    const link = this.#peers.link(peer);
+    if (!link) throw new MeshError("peer_not_connected", `no link to ${peer}`);
+    await link.send(message, options);
+    this.#emit("traffic", { peer, message, incoming: false });
+  }
+
+  // broadcast sends to all live peers. Its error names those that were not reached.
+  async broadcast(message) {
+    const peers = this.peers;
+    const results = await Promise.allSettled(peers.map((peer) => this.send(peer, message)));
+    const failed = results.flatMap(({ reason }, i) => (reason ? [{ peer: peers[i], reason }] : []));
+    if (failed.length === 0) return;
+    const text = failed.map(({ peer, reason }) => `${peer} (${reason.message})`).join(", ");
+    throw new MeshError(failed[0].reason.code, `not sent to ${text}`);
+  }
+
+  // request resolves with the response. One that tells of a failure is an error with code "remote" and
+  // the response as error.reply.
+  async request(peer, message, { timeout = REQUEST_TIMEOUT, signal } = {}) {
+    const id = message.request_id ?? randomHex(6);
+    if (this.#pending.has(id)) throw new MeshError("invalid_field", `request ${id} is under way already`);
+    const end = new AbortController(); // by timeout, by the caller, or because the peer has gone
+    const cancel = () => end.abort(new MeshError("cancelled", "cancelled"));
+    const late = () => end.abort(new MeshError("timeout", `no answer within ${timeout / 1000} s`));
+    const response = new Promise((resolve, reject) => {
+      end.signal.addEventListener("abort", () => reject(end.signal.reason));
+      this.#pending.set(id, { peer, resolve, fail: (error) => end.abort(error) });
+    });
+    response.catch(() => {}); // awaited below, but perhaps not yet
+    const timer = setTimeout(late, timeout);
+    signal?.addEventListener("abort", cancel);
+    if (signal?.aborted) cancel();
+    let sent = false;
+    try {
+      await this.send(peer, { ...message, request_id: id }, { signal: end.signal });
+      sent = true;
+      return checkReply(await response);
+    } catch (error) {
+      if (sent && end.signal.aborted) this.#peers.link(peer)?.cancel(id);
+      throw error;
+    } finally {
+      this.#pending.delete(id);
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  // connect resolves once there is a link to the peer.
+  async connect(peer) {
+    await this.#peers.connect(peer);
+  }
+
+  // close sends what is waiting, for 5 s at the most, and ends all links.
+  async close() {
+    const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_TIMEOUT));
+    const drained = this.peers.map((peer) => this.#peers.link(peer).drained());
+    await Promise.race([timeout, Promise.all(drained)]);
+    this.stop();
+  }
+
+  // stop ends all links at once, for a page that is left: others need not find out by themselves then.
+  stop() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#peers.close(new MeshError("closed", "the mesh is closed"));
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #up(peer) {
+    this.#work.set(peer, new Work(this.#peers.link(peer)));
+    this.#emit("peerconnected", { peer });
+  }
+
+  #down(peer, error) {
+    this.#work.get(peer)?.end(error);
+    this.#work.delete(peer);
+    for (const request of [...this.#pending.values()]) if (request.peer === peer) request.fail(error);
+    this.#emit("peerdisconnected", { peer, error });
+  }
+
+  #received(peer, message, bytes) {
+    this.#emit("traffic", { peer, message, incoming: true });
+    const request = this.#pending.get(message.request_id);
+    if (request?.peer === peer && isResponse(message.type)) return request.resolve(message);
+    this.#emit("message", { peer, message });
+    if (message.request_id && responseType(message.type)) this.#answer(peer, message, bytes);
+  }
+
+  #cancelled(peer, id) {
+    this.#work.get(peer)?.cancel(id);
+    this.#emit("cancel", { peer, requestID: id });
+  }
+
+  // answer runs the handler of a request and sends what it returns.
+  async #answer(peer, message, bytes) {
+    const work = this.#work.get(peer);
+    if (work.has(message.request_id)) return this.#emit("error", { peer, error: new MeshError("invalid_field", "request id used twice") });
+    if (work.full) return this.#reply(peer, message, { error: "busy" });
+    const signal = work.begin(message.request_id, bytes);
+    let payload;
+    try {
+      const handler = this.#handlers.get(message.type);
+      if (!handler) throw new Error(`no handler for ${message.type}`);
+      payload = (await handler(message, { peer, signal })) ?? {};
+    } catch (error) {
+      payload = { error: String(error?.message || error) };
+    }
+    // The request counts as being worked on until its response has gone, which is what bounds both.
+    if (!signal.aborted) await this.#reply(peer, message, payload, signal);
+    work.finish(message.request_id);
+  }
+
+  async #reply(peer, message, payload, signal) {
+    const { type, request_id, source_agent, target_agent } = message;
+    const reply = { type: responseType(type), request_id, source_agent: target_agent, target_agent: source_agent, payload };
+    try {
+      await this.send(peer, reply, { reply: true, signal });
+    } catch (error) {
+      if (!signal?.aborted) this.#emit("error", { peer, error });
+    }
+  }
+}
+
+// Work is the requests of one peer that are being answered.
+class Work {
+  #link;
+  #requests = new Map(); // id → {controller, bytes}
+  #bytes = 0;
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  get full() {
+    return this.#requests.size >= MAX_REQUESTS || this.#bytes > WORK_HARD;
+  }
+  has(id) {
+    return this.#requests.has(id);
+  }
+  begin(id, bytes) {
+    const controller = new AbortController();
+    this.#requests.set(id, { controller, bytes });
+    this.#bytes += bytes;
+    if (this.#bytes > WORK_HIGH) this.#link.pause(true);
+    return controller.signal;
+  }
+  finish(id) {
+    this.#bytes -= this.#requests.get(id).bytes;
+    this.#requests.delete(id);
+    if (this.#bytes <= WORK_LOW) this.#link.pause(false);
+  }
+  cancel(id) {
+    this.#requests.get(id)?.controller.abort(new MeshError("cancelled", "the peer gave up"));
+  }
+  end(error) {
+    for (const { controller } of this.#requests.values()) controller.abort(error);
+  }
+}
+
+// responseType names the response to a type of request; undefined if it is none.
+function responseType(type) {
+  if (type === "ping") return "pong";
+  return /_(request|query|prompt)$/.test(type) ? type.replace(/_[a-z]+$/, "_response") : undefined;
+}
+
+function isResponse(type) {
+  return !responseType(type) && !type.endsWith("_stream_chunk");
+}
+
+function checkReply(reply) {
+  const text = reply.payload?.error;
+  if (typeof text !== "string" || text === "") return reply;
+  const error = new MeshError("remote", text);
+  error.reply = reply;
+  throw error;
+}

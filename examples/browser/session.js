@@ -1,0 +1,170 @@
+// One PeerConnection to one peer: offer, answer and candidates, until its data channel is a Link.
+
+import { Link, MeshError } from "./link.js";
+
+const LABEL = "mesh";
+const CONNECT_TIMEOUT = 30_000;
+const MAX_CANDIDATES = 128; // kept of our own, and taken of the peer's
+
+export function randomHex(bytes) {
+  return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+// A Session calls:
+//   signal(type, payload)       to send something to the peer by way of signaling
+//   up(), message(object, bytes), cancel(requestID), rejected(error)    as its Link does
+//   down(error)                 once, unless we have ended it ourselves
+export class Session {
+  id = randomHex(8);
+  offerer = false;
+  answered = false; // offerer: the answer has come
+  remote; // the peer's description: {sdp, caps, session, instance}
+  link;
+
+  #pc;
+  #channel;
+  #instance;
+  #events;
+  #ended = false;
+  #deadline;
+  #description; // ours, as [type, payload]
+  #candidates = []; // ours
+  #taken = 0; // of the peer's
+
+  constructor(iceServers, instance, events) {
+    this.#instance = instance;
+    this.#events = events;
+    this.#pc = new RTCPeerConnection({ iceServers });
+    this.#pc.onicecandidate = ({ candidate }) => candidate?.candidate && this.#candidate(candidate);
+    this.#pc.ondatachannel = ({ channel }) => this.#use(channel);
+    this.#pc.onconnectionstatechange = () => this.#stateChanged(this.#pc.connectionState);
+    this.#deadline = setTimeout(() => this.#fail(`no link within ${CONNECT_TIMEOUT / 1000} s`), CONNECT_TIMEOUT);
+  }
+
+  // base tells whether the peer is known to be a base peer, one that numbers no sessions.
+  get base() {
+    return this.remote !== undefined && !this.remote.session;
+  }
+  get live() {
+    return this.link?.live ?? false;
+  }
+  // waiting tells whether our offer is not answered.
+  get waiting() {
+    return this.offerer && !this.answered;
+  }
+
+  offer() {
+    this.offerer = true;
+    this.#use(this.#pc.createDataChannel(LABEL));
+    this.#try(async () => {
+      await this.#pc.setLocalDescription();
+      this.#describe("offer", { caps: ["jsonl"] });
+    });
+  }
+
+  answer(offer) {
+    this.remote = offer;
+    this.#try(async () => {
+      await this.#pc.setRemoteDescription({ type: "offer", sdp: offer.sdp });
+      await this.#pc.setLocalDescription();
+      const extended = { answers: offer.session, caps: this.#stream ? ["jsonl"] : [] };
+      this.#describe("answer", offer.session ? extended : {});
+    });
+  }
+
+  answeredBy(answer) {
+    this.answered = true;
+    this.remote = answer;
+    this.#try(() => this.#pc.setRemoteDescription({ type: "answer", sdp: answer.sdp }));
+  }
+
+  // addCandidate may be called as soon as remote is set: the browser does these things in order.
+  addCandidate({ candidate, sdpMid, sdpMLineIndex }) {
+    if (this.#ended || ++this.#taken > MAX_CANDIDATES) return;
+    this.#pc.addIceCandidate({ candidate, sdpMid, sdpMLineIndex }).catch(() => {}); // one of many ways
+  }
+
+  // sendAgain sends description and candidates again, in case they were lost or dropped.
+  sendAgain() {
+    if (!this.#description) return; // not made yet
+    this.#events.signal(...this.#description);
+    for (const payload of this.#candidates) this.#events.signal("ice_candidate", payload);
+  }
+
+  close(error) {
+    this.abandon(error);
+    this.#pc.close();
+  }
+
+  // abandon ends the link but not the connection.
+  abandon(error) {
+    this.#ended = true;
+    clearTimeout(this.#deadline);
+    this.link?.abandon(error);
+  }
+
+  get #stream() {
+    return this.remote?.caps.includes("jsonl") ?? false;
+  }
+
+  async #try(step) {
+    try {
+      await step();
+    } catch (error) {
+      this.#fail(`the browser refuses a step of the connection: ${error.message}`);
+    }
+  }
+
+  #describe(type, extensions) {
+    if (this.#ended) return;
+    const { sdp } = this.#pc.localDescription;
+    this.#description = [type, { sdp, ...extensions, session: this.id, instance: this.#instance }];
+    this.sendAgain();
+  }
+
+  #candidate({ candidate, sdpMid, sdpMLineIndex }) {
+    if (this.#candidates.length >= MAX_CANDIDATES) return;
+    const payload = { candidate, sdpMid, sdpMLineIndex, session: this.id, instance: this.#instance };
+    this.#candidates.push(payload);
+    if (this.#description) this.#events.signal("ice_candidate", payload);
+  }
+
+  #use(channel) {
+    const reliable = channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
+    if (channel.label !== LABEL || !reliable || this.#channel) return channel.close();
+    this.#channel = channel;
+    // What framing there is stands in the answer, which comes before the channel opens.
+    channel.onopen = () => this.#opened(channel);
+    channel.onclose = () => this.#fail("the data channel was closed");
+    if (channel.readyState === "open") this.#opened(channel);
+  }
+
+  #opened(channel) {
+    if (this.#ended || this.link) return;
+    this.link = new Link(channel, this.#stream, this.#pc.sctp.maxMessageSize, {
+      ...this.#events,
+      up: () => {
+        clearTimeout(this.#deadline);
+        this.#events.up();
+      },
+      down: (error) => this.#down(error),
+    });
+  }
+
+  #stateChanged(state) {
+    // "disconnected" may pass. A base peer, however, ends the link then, and forgets us if we do not.
+    if (state === "failed" || (state === "disconnected" && this.base)) this.#fail("the peer cannot be reached");
+  }
+
+  #fail(reason) {
+    const error = new MeshError("peer_lost", reason);
+    if (this.link) this.link.close(error);
+    else this.#down(error);
+  }
+
+  #down(error) {
+    if (this.#ended) return;
+    this.close(error);
+    this.#events.down(error);
+  }
+}

@@ -1,0 +1,144 @@
+// The connection to the signaling server: "Signaling" of docs/protocol.md.
+
+const REQUEST_TIMEOUT = 10_000;
+const HEARTBEAT = 30_000;
+const BACKOFF_MIN = 1_000;
+const BACKOFF_MAX = 30_000;
+const REPLACED = 4001; // close code: someone else has registered under our id
+
+// backoff is a wait that doubles with each failure, jittered so that clients do not come all at once.
+export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
+  const top = Math.min(max, min * 2 ** (failures + 1));
+  return min + Math.random() * (top - min);
+}
+
+// Signaling connects, and connects again, until close(). It calls:
+//   state(name, error)                     connecting, connected, refused, closed
+//   registered(id, others, iceServers)     on every connect
+//   receive(message)                       an offer, answer, candidate or error
+export class Signaling {
+  #url;
+  #key;
+  #events;
+  #socket;
+  #id = "";
+  #failures = 0;
+  #retry;
+  #heartbeat;
+  #closed = false;
+
+  constructor(url, key, events) {
+    this.#url = url;
+    this.#key = key;
+    this.#events = events;
+    queueMicrotask(() => this.#connect());
+  }
+
+  // send drops the message if there is no connection: what it was about is sent again on the next one.
+  send(type, target, payload) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    const message = { type, peer_id: this.#id, payload };
+    if (target !== undefined) message.target_id = target;
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    clearInterval(this.#heartbeat);
+    this.#socket?.close(1000);
+    this.#events.state("closed");
+  }
+
+  async #connect() {
+    if (this.#closed) return;
+    this.#events.state("connecting");
+    try {
+      const { token, id } = await this.#token();
+      const servers = await this.#iceServers();
+      if (!this.#closed) this.#open(token, id, servers);
+    } catch (error) {
+      this.#again(error);
+    }
+  }
+
+  async #token() {
+    // A header is made of bytes, here given as characters: those of the key in UTF-8.
+    const key = String.fromCharCode(...new TextEncoder().encode(this.#key));
+    const response = await this.#fetch("api/token", { method: "POST", headers: { "X-API-Key": key } });
+    const body = await response.json().catch(() => ({}));
+    if (!response.ok) {
+      const error = new Error(`${response.status} from ${response.url}: ${body.error ?? response.statusText}`);
+      error.refused = response.status === 401 || response.status === 403;
+      throw error;
+    }
+    if (typeof body.token !== "string" || typeof body.peer_id !== "string") {
+      throw new Error(`no token and peer_id from ${response.url}`);
+    }
+    return { token: body.token, id: body.peer_id };
+  }
+
+  async #iceServers() {
+    try {
+      const body = await (await this.#fetch("api/config")).json();
+      return Array.isArray(body.iceServers) ? body.iceServers : [];
+    } catch {
+      return []; // peers on the same network need none
+    }
+  }
+
+  #fetch(path, options) {
+    return fetch(new URL(path, this.#url), { ...options, signal: AbortSignal.timeout(REQUEST_TIMEOUT) });
+  }
+
+  #open(token, id, servers) {
+    const url = new URL("ws", this.#url);
+    url.protocol = url.protocol.replace("http", "ws");
+    url.searchParams.set("token", token);
+    const socket = new WebSocket(url);
+    const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
+    this.#socket = socket;
+    this.#id = id;
+    socket.onopen = () => this.send("register", undefined, {});
+    socket.onmessage = ({ data }) => {
+      const message = parse(data);
+      if (message?.type === "peer_list") {
+        clearTimeout(timeout);
+        this.#registered(id, message.payload.peers, servers);
+      } else if (message) this.#events.receive(message);
+    };
+    socket.onclose = ({ code, reason }) => {
+      clearTimeout(timeout);
+      clearInterval(this.#heartbeat);
+      if (code === REPLACED) this.#failures = Infinity; // taking it back at once would go on for ever
+      this.#again(new Error(`the signaling server closed the connection (${code} ${reason})`));
+    };
+  }
+
+  #registered(id, peers, servers) {
+    this.#failures = 0;
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = setInterval(() => this.send("heartbeat", undefined, {}), HEARTBEAT);
+    const others = Array.isArray(peers) ? peers.filter((peer) => typeof peer === "string" && peer !== id) : [];
+    this.#events.registered(id, others, servers);
+    this.#events.state("connected");
+  }
+
+  #again(error) {
+    if (this.#closed) return;
+    const wait = error.refused || this.#failures === Infinity ? BACKOFF_MAX : backoff(this.#failures++);
+    if (this.#failures === Infinity) this.#failures = 0;
+    this.#events.state(error.refused ? "refused" : "connecting", error);
+    this.#retry = setTimeout(() => this.#connect(), wait);
+  }
+}
+
+function parse(data) {
+  try {
+    const message = JSON.parse(data);
+    return typeof message?.type === "string" && typeof message.payload === "object" && message.payload ? message : undefined;
+  } catch {
+    return undefined; // the server checks what it relays
+  }
+}

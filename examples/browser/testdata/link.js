@@ -1,0 +1,177 @@
+// Tests of link.js with a data channel of our own. The value is a list of failures.
+(async () => {
+  const { Link } = await import("/link.js");
+  const failures = [];
+  const check = (name, got, want) => {
+    const [g, w] = [got, want].map((v) => JSON.stringify(v));
+    if (g !== w) failures.push(`${name}: got ${g}, want ${w}`);
+  };
+  const encode = (text) => new TextEncoder().encode(text);
+  const turn = () => new Promise((resolve) => setTimeout(resolve));
+
+  class Channel {
+    readyState = "open";
+    bufferedAmount = 0;
+    slices = [];
+    send(data) {
+      this.slices.push(typeof data === "string" ? data : data.slice());
+      if (this.stuck) this.bufferedAmount = 2 << 20;
+    }
+    close() {
+      this.readyState = "closed";
+    }
+    get text() {
+      const decoder = new TextDecoder();
+      return this.slices.splice(0).map((s) => decoder.decode(s, { stream: true })).join("");
+    }
+    receive(text) {
+      const bytes = typeof text === "string" ? encode(text) : text;
+      this.onmessage({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) });
+    }
+  }
+
+  function pair(stream = true) {
+    const channel = new Channel();
+    const seen = [];
+    const link = new Link(channel, stream, 262144, {
+      up: () => seen.push("up"),
+      down: (error) => seen.push(`down ${error.code}`),
+      message: (message, bytes) => seen.push([message, bytes]),
+      cancel: (id) => seen.push(`cancel ${id}`),
+      rejected: (error) => seen.push(`rejected ${error.code}`),
+    });
+    return { channel, link, take: () => seen.splice(0) };
+  }
+
+  async function live() {
+    const p = pair();
+    p.channel.receive('["hello",{"protocol":1,"max_message":16777216,"later":1}]\n');
+    await turn();
+    p.take();
+    p.channel.slices = [];
+    return p;
+  }
+
+  {
+    const { channel, take } = pair();
+    await turn();
+    check("our hello", channel.text, '["hello",{"protocol":1,"max_message":16777216}]\n');
+    check("not up before the peer's", take(), []);
+    channel.receive('["hel');
+    channel.receive('lo",{}]\n\n{"type":"a"}\n');
+    check("hello", take(), ["up", [{ type: "a" }, 12]]);
+  }
+  for (const line of ['{"type":"a"}', '["pause"]', "nonsense", "{}", '["hello"'.padEnd(2000, "[")]) {
+    const { channel, take } = pair();
+    channel.receive(line + "\n");
+    check(`first line ${line.slice(0, 20)}`, take(), ["down malformed"]);
+    check("closed", channel.readyState, "closed");
+  }
+  {
+    const { channel, take } = await live();
+    for (const [line, want] of [
+      ['["later",1]', []],
+      ['["cancel","a1"]', ["cancel a1"]],
+      ['["cancel",1]', []],
+      ["[]", []],
+      ["7", ["rejected malformed"]],
+      ["null", ["rejected malformed"]],
+      ["{", ["rejected malformed"]],
+      ["{}", ["rejected invalid_field"]],
+      ['{"type":null}', ["rejected invalid_field"]],
+      ['{"type":"a","request_id":1}', ["rejected invalid_field"]],
+      ['{"type":"a","target_agent":null}', ["rejected invalid_field"]],
+      ['{"type":"a"} {"type":"b"}', ["rejected malformed"]],
+      ['\ufeff{"type":"a"}', ["rejected malformed"]],
+      [`{"type":"a","payload":${"[".repeat(511)}${"]".repeat(511)}}`, undefined],
+      [`{"type":"a","payload":${"[".repeat(512)}${"]".repeat(512)}}`, ["rejected too_deep"]],
+      ["[".repeat(1_000_000), ["rejected too_deep"]],
+      ['{"type":"a","payload":"\\"[[[[\\\\"}\r', [[{ type: "a", payload: '"[[[[\\' }, 34]]],
+      ['{"type":"a","payload":"\u2028 😀"}', [[{ type: "a", payload: "\u2028 😀" }, 33]]],
+    ]) {
+      const bytes = encode(line + "\n");
+      for (let i = 0; i < bytes.length; i += 7) channel.receive(bytes.subarray(i, i + 7)); // across characters
+      const got = take();
+      if (want) check(line.slice(0, 60), got, want);
+      else check(line.slice(0, 60), got.length, 1);
+    }
+    channel.receive(new Uint8Array([...encode('{"type":"'), 0xff, ...encode('"}\n{"type":"b"}\n')]));
+    check("no UTF-8", take(), ["rejected malformed", [{ type: "b" }, 12]]);
+    const huge = "x".repeat(1 << 20);
+    for (let i = 0; i < 17; i++) channel.receive(huge);
+    channel.receive('"}\n{"type":"c"}\n');
+    check("too long", take(), ["rejected too_large", [{ type: "c" }, 12]]);
+  }
+  {
+    const { channel, link } = await live();
+    const sent = [1, 2, 3].map((n) => link.send({ type: "a", payload: n }));
+    await Promise.all(sent);
+    check("small ones share a slice", channel.slices.length, 1);
+    check("in order", channel.text.replaceAll("\n", " "), [1, 2, 3].map((n) => `{"type":"a","payload":${n}} `).join(""));
+    await link.send({ type: "a", payload: "ä".repeat(30_000) });
+    check("slices of a large one", channel.slices.map((s) => s.length <= 16384), [true, true, true, true]);
+    check("whole", JSON.parse(channel.text).payload.length, 30_000);
+    const code = (promise) => promise.then(() => "sent", (error) => error.code);
+    check("too large", await code(link.send({ type: "a", payload: "x".repeat(16 << 20) })), "too_large");
+    check("no type", await code(link.send({ payload: 1 })), "invalid_field");
+    let deep = [];
+    for (let i = 0; i < 600; i++) deep = [deep];
+    check("too deep", await code(link.send({ type: "a", payload: deep })), "too_deep");
+
+    channel.receive('["pause"]\n');
+    const order = [];
+    const abort = new AbortController();
+    const send = (n, options) => link.send({ type: "a", payload: n }, options).then(() => order.push(n), () => order.push(-n));
+    const all = [send(1), send(2, { signal: abort.signal }), send(3, { reply: true }), send(4)];
+    link.cancel("x");
+    await turn();
+    check("replies and controls pass a pause", channel.text, '{"type":"a","payload":3}\n["cancel","x"]\n');
+    abort.abort(new Error("given up"));
+    await turn();
+    check("nothing else", [channel.text, order], ["", [3, -2]]);
+    channel.receive('["resume"]\n');
+    await Promise.all(all);
+    check("after it", channel.text, '{"type":"a","payload":1}\n{"type":"a","payload":4}\n');
+    channel.receive('["pause"]\n');
+    const waiting = Array.from({ length: 1001 }, () => code(link.send({ type: "a" })));
+    check("one too many", await waiting[1000], "queue_full");
+    link.close(Object.assign(new Error("over"), { code: "peer_lost" }));
+    check("what waited", await waiting[0], "peer_lost");
+    check("afterwards", await code(link.send({ type: "a" })), "peer_lost");
+  }
+  {
+    const { channel, link } = await live();
+    channel.stuck = true;
+    const first = link.send({ type: "a", payload: "x".repeat(40_000) });
+    await turn();
+    check("waits for the browser", channel.slices.length, 1);
+    channel.receive('["pause"]\n'); // in the middle of a line, which has to be finished
+    const reply = link.send({ type: "b" }, { reply: true });
+    const second = link.send({ type: "c" });
+    Object.assign(channel, { stuck: false, bufferedAmount: 0 });
+    channel.onbufferedamountlow();
+    await Promise.all([first, reply]);
+    check("line, then reply", channel.text.replace(/x+/, "x"), '{"type":"a","payload":"x"}\n{"type":"b"}\n');
+    channel.receive('["resume"]\n');
+    await second;
+    check("then the rest", channel.text, '{"type":"c"}\n');
+  }
+  {
+    const { channel, link, take } = pair(false);
+    await turn();
+    check("base framing is up at once", take(), ["up"]);
+    await link.send({ type: "a", payload: "ä" });
+    check("text messages", channel.slices, ['{"type":"a","payload":"ä"}']);
+    link.cancel("x");
+    link.pause(true);
+    await turn();
+    check("no controls", channel.slices.length, 1);
+    const error = await link.send({ type: "a", payload: "x".repeat(65535) }).catch((error) => error);
+    check("over 65,535 bytes", error.code, "too_large");
+    channel.onmessage({ data: '{"type":"b"}' });
+    channel.receive('{"type":"c"}');
+    channel.receive('["pause"]');
+    check("received", take(), [[{ type: "b" }, 12], [{ type: "c" }, 12], "rejected malformed"]);
+  }
+  return failures;
+})();

@@ -1,0 +1,659 @@
+#!/usr/bin/env node
+// An agent of the mesh in JavaScript, on Node's own modules alone (18.3 or later).
+//
+// An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest:
+// docs/protocol.md tells all about it, under "Link". Link, Peer and Agent are for any program, Sidecar
+// starts one, and Console makes this program a toy: a line in is a command, a line out an event.
+
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { constants, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+
+const MAX_MESSAGE = 16 << 20 // bytes; told to the sidecar in hello
+const MAX_LINE = MAX_MESSAGE + (64 << 10) // a line has the message and its envelope
+const MAX_WAITING = 1000 // messages that wait for one peer, and lists of peers that we wait for
+const MAX_WORKING = 1024 // requests of one peer that are worked on at once
+const MAX_CALLS = 10_000 // requests of ours that wait for their responses
+const FEATURES = ['error', 'flow', 'cancel', 'drain']
+const REQUEST = /_(request|query|prompt)$/
+
+// What a peer holds back. One that is only busy still gets replies, because its own work may wait
+// for them; one to which our sidecar's queue is full gets nothing.
+const [GO, STOP_NEW, STOP_ALL] = [0, 1, 2]
+
+// What went wrong, in words for people.
+class MeshError extends Error {}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function decode(line) {
+  let value
+  try {
+    value = JSON.parse(utf8.decode(line))
+  } catch (error) {
+    throw new MeshError(`not JSON in UTF-8: ${error.message}`)
+  }
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    throw new MeshError('not a JSON object')
+  }
+  return value
+}
+
+function check(message) {
+  const fields = ['type', 'request_id', 'source_agent', 'target_agent']
+  if (!('type' in message) || fields.some((f) => f in message && typeof message[f] !== 'string')) {
+    throw new MeshError(`invalid_field: a message needs a type, and ${fields.join(', ')} are strings`)
+  }
+}
+
+// Cuts bytes into lines at 0x0A alone. node:readline cuts at a CR and at U+2028, too, which JSON has
+// inside of strings.
+class Lines {
+  partial = []
+  size = 0
+
+  // feed returns the lines that end in chunk. null stands for one that was too long, and is not kept.
+  feed(chunk) {
+    const lines = []
+    for (let end; (end = chunk.indexOf(0x0a)) >= 0; chunk = chunk.subarray(end + 1)) {
+      this.add(chunk.subarray(0, end))
+      lines.push(this.size > MAX_LINE ? null : Buffer.concat(this.partial))
+      this.partial = []
+      this.size = 0
+    }
+    this.add(chunk)
+    return lines.filter((line) => line === null || line.some((byte) => byte > 0x20))
+  }
+
+  add(part) {
+    this.size += part.length
+    if (this.size > MAX_LINE) this.partial = []
+    else this.partial.push(part)
+  }
+}
+
+// The connection to the sidecar.
+class Link {
+  constructor(agent, path) {
+    this.agent = agent
+    this.lines = new Lines()
+    this.socket = createConnection(path)
+    this.socket.on('data', (chunk) => this.lines.feed(chunk).forEach((line) => agent.receive(line)))
+    this.socket.on('drain', () => agent.pump())
+    this.socket.on('error', () => {}) // 'close' follows
+    this.closed = new Promise((resolve) => this.socket.on('close', resolve)).then(() => {
+      agent.end('the sidecar is gone')
+    })
+  }
+
+  // room tells whether the sidecar keeps up with what we write.
+  get room() {
+    return !this.socket.writableNeedDrain
+  }
+
+  write(line) {
+    if (this.socket.writable) this.socket.write(line + '\n')
+  }
+
+  // close says that we are done, and leaves when the sidecar has done the same.
+  async close() {
+    this.socket.end()
+    await within(2, this.closed)
+    this.socket.destroy()
+    await this.closed
+  }
+}
+
+// A live peer.
+class Peer {
+  constructor(name) {
+    this.name = name
+    this.stop = GO
+    this.fresh = [] // sends and requests, as {line, sent}
+    this.replies = []
+    this.working = new Map() // its requests: AbortControllers by request_id
+  }
+}
+
+// Peers, messages, requests and responses. onEvent hears what happens: see FORMATS.
+class Agent {
+  handlers = new Map() // by the type of the request: async (peer, message, signal) => payload of the response
+  peers = new Map()
+  calls = new Map() // requests of ours that wait for their responses, by request_id
+  lists = [] // who waits for peer_list, in the order asked
+  link = null
+
+  constructor(onEvent, base = false) {
+    this.event = onEvent
+    this.features = base ? [] : null // null: not known yet
+    this.drained = new Promise((resolve) => { this.onDrained = resolve })
+  }
+
+  async open(path) {
+    this.link = new Link(this, path)
+    try {
+      await once(this.link.socket, 'connect')
+    } catch (error) {
+      throw new MeshError(`cannot connect to ${path}: ${error.code}; does a sidecar run there?`)
+    }
+    if (!this.features) this.tell('hello', { protocol: 1, features: FEATURES, max_message: MAX_MESSAGE })
+    // A sidecar that answers this before the hello knows the base protocol only: it takes no clock
+    // to find that out. This one is for a sidecar that does not answer at all.
+    if (!await within(5, this.listPeers())) throw new MeshError(`the sidecar at ${path} does not answer`)
+  }
+
+  // close lets go out what waits, as far as possible within 5 s, and ends the link.
+  async close() {
+    const deadline = Date.now() + 5000
+    const waiting = () => [...this.peers.values()].some((peer) => peer.fresh.length + peer.replies.length > 0)
+    while (waiting() && Date.now() < deadline) await within(0.05, this.link.closed)
+    if (this.knows('drain')) {
+      this.tell('drain', {})
+      await within((deadline - Date.now()) / 1000, Promise.race([this.drained, this.link.closed]))
+    }
+    this.end('the agent quits')
+    await this.link.close()
+  }
+
+  // For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
+  // that is busy later. A MeshError tells what is known to be wrong at once, the event `error` of the rest.
+
+  send(peer, message) {
+    this.post(peer, message)
+  }
+
+  broadcast(message) {
+    check(message)
+    const late = [...this.peers.values()].filter((peer) => peer.stop !== GO || peer.fresh.length > 0)
+      .map((peer) => peer.name)
+    this.tell('broadcast', { message, except: late.length > 0 ? late : undefined })
+    for (const name of late) {
+      try {
+        this.send(name, message)
+      } catch (error) {
+        this.event('error', error.message)
+      }
+    }
+  }
+
+  // request returns a promise of the response, which is rejected with a MeshError.
+  request(peer, message, timeout = 30) {
+    const id = message.request_id || newId()
+    if (this.calls.has(id)) throw new MeshError('its request_id is in use')
+    if (this.calls.size >= MAX_CALLS) throw new MeshError('too many requests wait')
+    const out = this.post(peer, { ...message, request_id: id })
+    const timer = setTimeout(() => this.giveUp(id, `no answer within ${timeout} s`), timeout * 1000)
+    return new Promise((resolve, reject) => this.calls.set(id, { peer, out, timer, resolve, reject }))
+  }
+
+  cancel(id) {
+    if (!this.calls.has(id)) throw new MeshError(`no request ${id} waits for a response`)
+    this.giveUp(id, 'cancelled')
+  }
+
+  // connect asks for a link to a peer now: it connects, or an error follows.
+  connect(peer) {
+    this.tell('connect', { target_peer_id: peer })
+  }
+
+  listPeers() {
+    if (this.lists.length >= MAX_WAITING) throw new MeshError('too many lists of peers are waited for')
+    this.tell('list_peers', {})
+    return new Promise((resolve, reject) => this.lists.push({ resolve, reject }))
+  }
+
+  // To the sidecar.
+
+  knows(feature) {
+    return this.features?.includes(feature) ?? false
+  }
+
+  tell(type, payload) {
+    this.link.write(line(type, payload))
+  }
+
+  post(name, message, reply = false) {
+    check(message)
+    const peer = this.peers.get(name)
+    if (!peer) throw new MeshError(`peer_not_connected: no link to ${name}`)
+    const queue = reply ? peer.replies : peer.fresh
+    if (queue.length >= MAX_WAITING) throw new MeshError(`queue_full: ${MAX_WAITING} messages wait for ${name} already`)
+    const out = { line: line('send', { target_peer: name, message }), sent: false }
+    queue.push(out)
+    this.pump()
+    return out
+  }
+
+  // pump writes what may go out.
+  pump() {
+    for (const peer of this.peers.values()) {
+      for (const [queue, stop] of [[peer.replies, STOP_ALL], [peer.fresh, STOP_NEW]]) {
+        while (queue.length > 0 && peer.stop < stop && this.link.room) {
+          const out = queue.shift()
+          out.sent = true
+          this.link.write(out.line)
+        }
+      }
+    }
+  }
+
+  giveUp(id, why) {
+    const { peer, out } = this.calls.get(id)
+    if (out.sent && this.knows('cancel')) this.tell('cancel', { target_peer: peer, request_id: id })
+    this.settle(id, new MeshError(why))
+  }
+
+  settle(id, result) {
+    const { peer, out, timer, resolve, reject } = this.calls.get(id)
+    this.calls.delete(id)
+    clearTimeout(timer)
+    if (!out.sent) this.peers.get(peer).fresh = this.peers.get(peer).fresh.filter((other) => other !== out)
+    if (result instanceof MeshError) reject(result)
+    else resolve(result)
+  }
+
+  // From the sidecar.
+
+  receive(text) {
+    try {
+      if (text === null) throw new MeshError(`it has over ${MAX_LINE} bytes`)
+      const { type, payload } = decode(text)
+      // A type that we do not know is an extension that we can do without.
+      this.on[type]?.(payload ?? {})
+    } catch (error) { // whatever is wrong with one line, the next may be fine
+      this.event('error', `a line from the sidecar was skipped: ${describe(error)}`)
+    }
+  }
+
+  on = {
+    __proto__: null,
+
+    ready: ({ features }) => {
+      this.features ??= features
+    },
+
+    peer_list: ({ peers }) => {
+      this.features ??= [] // no ready came before it
+      for (const name of peers) this.meet(name) // who was there before us has not been announced
+      this.lists.shift()?.resolve(peers)
+    },
+
+    signaling: ({ state, peer_id: name, error }) => {
+      if (state === 'connected') this.event('joined', name)
+      else if (error) this.event('error', `signaling ${state}: ${error}`)
+    },
+
+    peer_connected: ({ peer_id: name }) => {
+      this.meet(name)
+      this.on.resume({ peer_id: name })
+    },
+
+    peer_disconnected: ({ peer_id: name }) => {
+      if (!this.peers.has(name)) return
+      this.event('disconnected', name)
+      this.part(this.peers.get(name), `peer_lost: ${name} is gone`)
+    },
+
+    pause: ({ peer_id: name, all }) => {
+      if (this.peers.has(name)) this.peers.get(name).stop = all ? STOP_ALL : STOP_NEW
+    },
+
+    resume: ({ peer_id: name }) => {
+      if (this.peers.has(name)) this.peers.get(name).stop = GO
+      this.pump()
+    },
+
+    error: ({ code, message, target_peer: peer, request_id: id }) => {
+      const text = `${code}: ${message}`
+      if (this.calls.get(id)?.peer === peer) this.settle(id, new MeshError(text))
+      else this.event('error', !peer || text.includes(peer) ? text : `${text} (${peer})`)
+    },
+
+    drained: () => this.onDrained(),
+
+    cancel: ({ from_peer: name, request_id: id }) => {
+      this.meet(name).working.get(id)?.abort()
+      this.event('gave_up', name, id)
+    },
+
+    message: ({ from_peer: name, message }) => {
+      const peer = this.meet(name)
+      check(message)
+      const { type, request_id: id } = message
+      const asks = type === 'ping' || REQUEST.test(type)
+      // A response counts only from the peer that was asked: others could guess its request_id.
+      if (this.calls.get(id)?.peer === name && !asks && !type.endsWith('_stream_chunk')) {
+        this.settle(id, message)
+        return
+      }
+      this.event('message', name, message)
+      if (id && asks && !peer.working.has(id)) this.answer(peer, message)
+    },
+  }
+
+  meet(name) {
+    if (!this.peers.has(name)) {
+      this.peers.set(name, new Peer(name))
+      this.event('connected', name)
+    }
+    return this.peers.get(name)
+  }
+
+  // part ends all that we have with a peer.
+  part(peer, why) {
+    for (const [id, call] of this.calls) {
+      if (call.peer === peer.name) this.settle(id, new MeshError(why))
+    }
+    for (const work of peer.working.values()) work.abort()
+    for (const _ of peer.fresh) this.event('error', `${why}; a message to ${peer.name} was not sent`)
+    this.peers.delete(peer.name)
+  }
+
+  end(why) {
+    for (const peer of this.peers.values()) this.part(peer, why)
+    for (const { reject } of this.lists.splice(0)) reject(new MeshError(why))
+  }
+
+  async answer(peer, message) {
+    const { type, request_id: id } = message
+    const busy = peer.working.size >= MAX_WORKING
+    const work = new AbortController()
+    peer.working.set(id, work)
+    const respond = (payload) => {
+      if (work.signal.aborted) return // nobody waits for it any more
+      const response = type === 'ping' ? 'pong' : type.replace(REQUEST, '_response')
+      this.post(peer.name, { type: response, request_id: id, payload }, true)
+    }
+    try {
+      try {
+        const handler = this.handlers.get(type)
+        if (busy || !handler) throw new MeshError(busy ? 'busy' : `no handler for ${type}`)
+        respond(await handler(peer.name, message, work.signal))
+      } catch (error) { // the request fails, and nothing else
+        respond({ error: describe(error) })
+      }
+    } catch (error) {
+      this.event('error', `no answer to ${peer.name}: ${describe(error)}`)
+    } finally {
+      peer.working.delete(id)
+    }
+  }
+}
+
+function line(type, payload) {
+  const text = JSON.stringify({ type, payload })
+  if (Buffer.byteLength(text) > MAX_LINE) throw new MeshError(`too_large: a message has at most ${MAX_MESSAGE} bytes`)
+  return text
+}
+
+const describe = (error) => error instanceof MeshError ? error.message : String(error)
+
+const newId = () => randomBytes(6).toString('hex')
+
+// within returns what the promise brings, or undefined if that takes longer.
+async function within(seconds, promise) {
+  const timer = new AbortController()
+  try {
+    return await Promise.race([promise, delay(Math.max(seconds, 0) * 1000, undefined, timer).catch(() => {})])
+  } finally {
+    timer.abort()
+  }
+}
+
+// A sidecar that is started for this agent, and ends with it.
+class Sidecar {
+  process = null
+  log = '' // the end of it
+  directory = ''
+
+  // start returns the path of its socket, once that is there.
+  async start(binary, name, verbose) {
+    this.directory = mkdtempSync(join(tmpdir(), 'mesh-')) // private: who reaches the socket is the agent
+    const path = join(this.directory, 'socket')
+    const env = { ...process.env, IPC_SOCKET: path, ...(name ? { API_KEY: name } : {}) }
+    // In a session of its own, or Ctrl-C would end it before it is drained.
+    const child = spawn(binary, [], { env, stdio: ['ignore', 'ignore', verbose ? 'inherit' : 'pipe'], detached: true })
+    try {
+      await once(child, 'spawn')
+    } catch (error) {
+      throw new MeshError(`cannot start ${binary}: ${error.code}; build a sidecar with ` +
+        '`go build ./cmd/chatixia-sidecar`, name it with --sidecar or SIDECAR_BINARY')
+    }
+    this.process = child
+    this.ended = once(child, 'close').then(() => true)
+    child.stderr?.setEncoding('utf8').on('data', (text) => { this.log = (this.log + text).slice(-8192) })
+    for (let i = 0; i < 50; i++) {
+      if (existsSync(path)) return path
+      if (await within(0.1, this.ended)) throw new MeshError(`the sidecar ${this.status()}`)
+    }
+    throw new MeshError('the sidecar made no socket within 5 s')
+  }
+
+  status() {
+    const { exitCode, signalCode } = this.process
+    return signalCode ? `was ended by signal ${constants.signals[signalCode]}` : `ended with status ${exitCode}`
+  }
+
+  removeSocket() {
+    if (this.directory) rmSync(this.directory, { recursive: true, force: true })
+  }
+
+  // stop sees it end: the end of the link should be enough.
+  async stop() {
+    this.removeSocket()
+    if (!this.process) return
+    for (const signal of ['SIGTERM', 'SIGKILL']) {
+      if (!await within(5, this.ended)) this.process.kill(signal)
+    }
+    await this.ended
+  }
+}
+
+// From here on it is only a toy.
+
+// printable escapes all but ASCII: nothing that a peer says may forge a line or steer the terminal.
+function printable(text) {
+  return text.replace(/[^\x20-\x7e]/g, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'))
+}
+
+const named = (peer) => printable(peer).replaceAll(' ', '\\u0020') // or "bob: x" could pass for bob
+
+const show = (message) => printable(JSON.stringify(message))
+
+async function echo(_peer, { payload = {} }) {
+  return payload
+}
+
+async function sleep(_peer, { payload }, signal) {
+  const seconds = payload?.seconds
+  if (typeof seconds !== 'number' || seconds < 0 || seconds > 3600) {
+    throw new MeshError('the payload must be {"seconds": n}, n from 0 to 3600')
+  }
+  await delay(seconds * 1000, undefined, { signal })
+  return { result: `slept ${seconds} s` }
+}
+
+const FORMATS = {
+  joined: 'joined as {}', connected: '+ {}', disconnected: '- {}', message: '{}: {}',
+  answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
+}
+
+// Events as lines on stdout, lines on stdin as commands.
+class Console {
+  constructor(base) {
+    this.quitting = new Promise((resolve) => {
+      this.quit = () => {
+        this.ended = true
+        resolve()
+      }
+    })
+    this.agent = new Agent((kind, ...details) => this.event(kind, ...details), base)
+    this.agent.handlers = new Map([['ping', echo], ['echo_request', echo], ['sleep_request', sleep]])
+    const { agent } = this
+    this.commands = new Map([
+      ['peers', [[], () => this.peers()]],
+      ['send', [['PEER', 'MESSAGE'], (peer, message) => agent.send(peer, message)]],
+      ['broadcast', [['MESSAGE'], (message) => agent.broadcast(message)]],
+      ['request', [['PEER', 'MESSAGE'], (peer, message) => this.request(peer, message)]],
+      ['cancel', [['REQUEST_ID'], (id) => agent.cancel(id)]],
+      ['connect', [['PEER'], (peer) => agent.connect(peer)]],
+      ['quit', [[], () => this.quit()]],
+    ])
+    process.stdout.on('error', () => this.quit()) // nobody reads it any more
+    process.stdout.on('drain', () => agent.link?.socket.resume())
+  }
+
+  say(text) {
+    // If nobody reads this, we do not read the link: our peers get to wait.
+    if (!process.stdout.write(text + '\n')) this.agent.link?.socket.pause()
+  }
+
+  event(kind, ...details) {
+    const write = (d) => typeof d === 'object' ? show(d) : kind === 'error' ? printable(d) : named(d)
+    this.say(FORMATS[kind].replace(/{}/g, () => write(details.shift())))
+  }
+
+  command(text) {
+    try {
+      if (text === null) throw new MeshError(`a command has at most ${MAX_LINE} bytes`)
+      const [verb, rest = ''] = split(utf8.decode(text), 1)
+      if (!this.commands.has(verb)) {
+        const known = [...this.commands].map(([v, [usage]]) => [v, ...usage].join(' '))
+        throw new MeshError(`no command ${verb}; there are: ${known.join(', ')}`)
+      }
+      const [usage, run] = this.commands.get(verb)
+      const words = split(rest, Math.max(usage.length - 1, 0))
+      if (words.length !== usage.length) throw new MeshError(`usage: ${[verb, ...usage].join(' ')}`)
+      if (usage.includes('MESSAGE')) words.push(decode(Buffer.from(words.pop())))
+      run(...words)
+    } catch (error) {
+      this.event('error', describe(error))
+    }
+  }
+
+  peers() {
+    this.agent.listPeers().then(
+      (peers) => this.say(['peers:', ...peers.map(named)].join(' ')),
+      () => {}) // it will be said that the sidecar is gone
+  }
+
+  request(peer, message) {
+    check(message)
+    const id = message.request_id || newId()
+    const failed = (error) => this.event('error', `request ${id} to ${peer}: ${describe(error)}`)
+    try {
+      this.agent.request(peer, { ...message, request_id: id })
+        .then((response) => this.event('answer', peer, response), failed)
+    } catch (error) {
+      failed(error)
+    }
+  }
+
+  // run takes commands until there is a reason to end.
+  async run() {
+    const { link } = this.agent
+    this.read().catch(() => {}).then(() => this.quit())
+    await Promise.race([this.quitting, link.closed])
+    if (link.socket.destroyed) throw new MeshError('the sidecar is gone')
+    await this.agent.close()
+  }
+
+  async read() {
+    const { socket } = this.agent.link
+    const lines = new Lines()
+    for await (const chunk of withLast(process.stdin, Buffer.from('\n'))) {
+      for (const text of lines.feed(chunk)) {
+        for (const stream of [socket, process.stdout]) {
+          if (stream.writableNeedDrain) await once(stream, 'drain')
+        }
+        if (this.ended) return
+        this.command(text)
+      }
+    }
+  }
+}
+
+async function* withLast(stream, last) {
+  yield* stream
+  yield last
+}
+
+// split cuts text at white space, that many times at the most.
+function split(text, times) {
+  const words = []
+  let rest = text.trim()
+  while (rest && words.length < times) {
+    const [, word, more] = /^(\S+)\s*([^]*)$/.exec(rest)
+    words.push(word)
+    rest = more
+  }
+  return rest ? [...words, rest] : words
+}
+
+async function run(options, name) {
+  const toy = new Console(options.base)
+  const sidecar = new Sidecar()
+  let failed = false
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => toy.quit())
+  try {
+    const binary = options.sidecar || process.env.SIDECAR_BINARY || 'chatixia-sidecar'
+    await toy.agent.open(options.socket ?? await sidecar.start(binary, name, options.verbose))
+    sidecar.removeSocket() // it has served, and nothing is left even if we are killed
+    await toy.run()
+  } catch (error) {
+    failed = true
+    toy.event('error', describe(error))
+  } finally {
+    await toy.agent.link?.close()
+    await sidecar.stop()
+    process.stdin.destroy() // or a terminal would keep us here
+  }
+  if (failed && sidecar.process) {
+    process.stderr.write(`the sidecar ${sidecar.status()}; its log:\n${sidecar.log}`)
+  }
+  return failed ? 1 : 0
+}
+
+const USAGE = `usage: agent.mjs [-h] [--sidecar PATH | --socket PATH] [--base] [--verbose] [NAME]
+
+An agent of the mesh, to play with.
+
+  NAME            API key for the sidecar that is started; in a development setup that is
+                  our name (default: $API_KEY)
+  --sidecar PATH  start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)
+  --socket PATH   use the sidecar that listens here
+  --base          use nothing but the base protocol
+  --verbose       show the log of the sidecar that is started
+`
+
+async function main() {
+  let options, names
+  try {
+    ({ values: options, positionals: names } = parseArgs({
+      allowPositionals: true,
+      options: {
+        help: { type: 'boolean', short: 'h' }, sidecar: { type: 'string' }, socket: { type: 'string' },
+        base: { type: 'boolean' }, verbose: { type: 'boolean' },
+      },
+    }))
+    if (names.length > 1) throw new Error('there can be one NAME only')
+    if (options.socket && options.sidecar) throw new Error('--sidecar and --socket exclude each other')
+    if (options.socket && names.length > 0) throw new Error('a sidecar that runs has its name already: --socket takes no NAME')
+  } catch (error) {
+    process.stderr.write(`${USAGE.split('\n')[0]}\nagent.mjs: error: ${error.message}\n`)
+    return 2
+  }
+  if (options.help) {
+    process.stdout.write(USAGE)
+    return 0
+  }
+  return run(options, names[0])
+}
+
+process.exitCode = await main()

@@ -1,0 +1,656 @@
+#!/usr/bin/env python3
+"""An agent of the mesh in Python, on the standard library alone (3.9 or later).
+
+An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest:
+docs/protocol.md tells all about it, under "Link". Link, Peer and Agent are for any program, Sidecar
+starts one, and Console makes this program a toy: a line in is a command, a line out an event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from typing import Any, Awaitable, Callable, NamedTuple, Optional
+
+MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
+MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line has the message and its envelope
+MAX_WAITING = 1000  # messages that wait for one peer, and lists of peers that we wait for
+MAX_WORKING = 1024  # requests of one peer that are worked on at once
+MAX_CALLS = 10_000  # requests of ours that wait for their responses
+FEATURES = ["error", "flow", "cancel", "drain"]
+REQUESTS = ("_request", "_query", "_prompt")
+
+# What a peer holds back. One that is only busy still gets replies, because its own work may wait
+# for them; one to which our sidecar's queue is full gets nothing.
+GO, STOP_NEW, STOP_ALL = range(3)
+
+# From a peer's name and its message to the payload of the response.
+Handler = Callable[[str, dict], Awaitable[Any]]
+
+
+class MeshError(Exception):
+    """What went wrong, in words for people."""
+
+
+def encode(value: Any) -> bytes:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MeshError(f"cannot be said in JSON: {error}") from None
+    # Half a surrogate pair has no encoding in UTF-8, but it has an escape in JSON, and that is what
+    # backslashreplace makes of it.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def decode(line: bytes) -> dict:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MeshError(f"not JSON in UTF-8: {error}") from None
+    if not isinstance(value, dict):
+        raise MeshError("not a JSON object")
+    return value
+
+
+def check(message: dict) -> None:
+    fields = ("type", "request_id", "source_agent", "target_agent")
+    if "type" not in message or not all(isinstance(message.get(f, ""), str) for f in fields):
+        raise MeshError(f"invalid_field: a message needs a type, and {', '.join(fields)} are strings")
+
+
+class Lines:
+    """Cuts bytes into lines at 0x0A alone, unlike str.splitlines."""
+
+    def __init__(self) -> None:
+        self.partial, self.skipping = bytearray(), False
+
+    def feed(self, chunk: bytes) -> list[Optional[bytes]]:
+        """Return the lines that end in chunk. None stands for one that was too long, and is not kept."""
+        lines: list[Optional[bytes]] = []
+        for i, part in enumerate(chunk.split(b"\n")):
+            if i > 0:
+                lines.append(None if self.skipping else bytes(self.partial))
+                self.partial, self.skipping = bytearray(), False
+            if self.skipping or len(self.partial) + len(part) > MAX_LINE:
+                self.partial, self.skipping = bytearray(), True
+            else:
+                self.partial += part
+        return [line for line in lines if line is None or line.strip()]
+
+
+class Link(asyncio.Protocol):
+    """The connection to the sidecar."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.lines = agent, Lines()
+        self.room, self.closed = asyncio.Event(), asyncio.Event()
+        self.room.set()  # as long as the sidecar keeps up with what we write
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for line in self.lines.feed(data):
+            self.agent.receive(line)
+
+    def pause_writing(self) -> None:
+        self.room.clear()
+
+    def resume_writing(self) -> None:
+        self.room.set()
+        self.agent.pump()
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self.closed.set()
+        self.room.set()  # nobody shall wait for it
+        self.agent.end("the sidecar is gone")
+
+    def write(self, line: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(line + b"\n")
+
+    async def close(self) -> None:
+        """Say that we are done, and leave when the sidecar has done the same."""
+        if not self.closed.is_set():
+            self.transport.write_eof()
+            await wait(self.closed, 2)
+            self.transport.abort()
+
+
+class Outgoing:
+    """A message on its way to the link."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line, self.sent = line, False
+
+
+class Peer:
+    """A live peer."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.stop = name, GO
+        self.new: collections.deque[Outgoing] = collections.deque()  # sends and requests
+        self.replies: collections.deque[Outgoing] = collections.deque()
+        self.working: dict[str, asyncio.Task] = {}  # its requests, by request_id
+
+
+class Call(NamedTuple):
+    """A request of ours that waits for its response."""
+
+    peer: str
+    out: Outgoing
+    answer: asyncio.Future
+    timer: asyncio.TimerHandle
+
+
+class Agent:
+    """Peers, messages, requests and responses. `on_event` hears what happens: see FORMATS."""
+
+    def __init__(self, on_event: Callable[..., None], base: bool = False) -> None:
+        self.event = on_event
+        self.handlers: dict[str, Handler] = {}  # by the type of the request
+        self.peers: dict[str, Peer] = {}
+        self.calls: dict[str, Call] = {}  # by request_id
+        self.lists: collections.deque[asyncio.Future] = collections.deque()  # in the order asked
+        self.features: Optional[list[str]] = [] if base else None  # None: not known yet
+        self.drained = asyncio.Event()
+        self.link: Any = None
+
+    async def open(self, path: str) -> None:
+        try:
+            _, self.link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(self), path)
+        except OSError as error:
+            raise MeshError(f"cannot connect to {path}: {error.strerror}; does a sidecar run there?") from None
+        if self.features is None:
+            self.tell("hello", {"protocol": 1, "features": FEATURES, "max_message": MAX_MESSAGE})
+        # A sidecar that answers this before the hello knows the base protocol only: it takes no clock
+        # to find that out. This one is for a sidecar that does not answer at all.
+        try:
+            await asyncio.wait_for(self.list_peers(), 5)
+        except asyncio.TimeoutError:
+            raise MeshError(f"the sidecar at {path} does not answer") from None
+
+    async def close(self) -> None:
+        """Let go out what waits, as far as possible within 5 s, and end the link."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 5
+        while any(peer.new or peer.replies for peer in self.peers.values()) and loop.time() < deadline:
+            await wait(self.link.closed, 0.05)
+        if self.knows("drain"):
+            self.tell("drain", {})
+            await wait(self.drained, deadline - loop.time())
+        self.end("the agent quits")
+        await self.link.close()
+
+    # For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
+    # that is busy later. A MeshError tells what is known to be wrong at once, the event `error` of the rest.
+
+    def send(self, peer: str, message: dict) -> None:
+        self.post(peer, message)
+
+    def broadcast(self, message: dict) -> None:
+        check(message)
+        late = [peer.name for peer in self.peers.values() if peer.stop != GO or peer.new]
+        self.tell("broadcast", {"message": message, **({"except": late} if late else {})})
+        for name in late:
+            try:
+                self.send(name, message)
+            except MeshError as error:
+                self.event("error", str(error))
+
+    def request(self, peer: str, message: dict, timeout: float = 30) -> asyncio.Future:
+        """Return a future that ends with the response, or a MeshError."""
+        loop = asyncio.get_running_loop()
+        request_id = message.get("request_id") or secrets.token_hex(6)
+        if request_id in self.calls or len(self.calls) >= MAX_CALLS:
+            raise MeshError("its request_id is in use" if request_id in self.calls else "too many requests wait")
+        out = self.post(peer, {**message, "request_id": request_id})
+        timer = loop.call_later(timeout, self.give_up, request_id, f"no answer within {timeout:g} s")
+        self.calls[request_id] = Call(peer, out, loop.create_future(), timer)
+        return self.calls[request_id].answer
+
+    def cancel(self, request_id: str) -> None:
+        if request_id not in self.calls:
+            raise MeshError(f"no request {request_id} waits for a response")
+        self.give_up(request_id, "cancelled")
+
+    def connect(self, peer: str) -> None:
+        """Ask for a link to a peer now: it connects, or an error follows."""
+        self.tell("connect", {"target_peer_id": peer})
+
+    def list_peers(self) -> asyncio.Future:
+        if len(self.lists) >= MAX_WAITING:
+            raise MeshError("too many lists of peers are waited for")
+        self.tell("list_peers", {})
+        self.lists.append(asyncio.get_running_loop().create_future())
+        return self.lists[-1]
+
+    # To the sidecar.
+
+    def knows(self, feature: str) -> bool:
+        return feature in (self.features or [])
+
+    def tell(self, kind: str, payload: dict) -> None:
+        self.link.write(line(kind, payload))
+
+    def post(self, name: str, message: dict, reply: bool = False) -> Outgoing:
+        check(message)
+        peer = self.peers.get(name)
+        if peer is None:
+            raise MeshError(f"peer_not_connected: no link to {name}")
+        queue = peer.replies if reply else peer.new
+        if len(queue) >= MAX_WAITING:
+            raise MeshError(f"queue_full: {MAX_WAITING} messages wait for {name} already")
+        out = Outgoing(line("send", {"target_peer": name, "message": message}))
+        queue.append(out)
+        self.pump()
+        return out
+
+    def pump(self) -> None:
+        """Write what may go out."""
+        for peer in self.peers.values():
+            for queue, stop in ((peer.replies, STOP_ALL), (peer.new, STOP_NEW)):
+                while queue and peer.stop < stop and self.link.room.is_set():
+                    out = queue.popleft()
+                    out.sent = True
+                    self.link.write(out.line)
+
+    def give_up(self, request_id: str, why: str) -> None:
+        call = self.calls[request_id]
+        if call.out.sent and self.knows("cancel"):
+            self.tell("cancel", {"target_peer": call.peer, "request_id": request_id})
+        self.settle(request_id, MeshError(why))
+
+    def settle(self, request_id: str, result: Any) -> None:
+        call = self.calls.pop(request_id)
+        call.timer.cancel()
+        if not call.out.sent:
+            self.peers[call.peer].new.remove(call.out)
+        if call.answer.done():
+            return  # the application has cancelled it
+        if isinstance(result, MeshError):
+            call.answer.set_exception(result)
+        else:
+            call.answer.set_result(result)
+
+    # From the sidecar.
+
+    def receive(self, text: Optional[bytes]) -> None:
+        try:
+            if text is None:
+                raise MeshError(f"it has over {MAX_LINE} bytes")
+            event = decode(text)
+            # A type that we do not know is an extension that we can do without.
+            handle = getattr(self, f"on_{event.get('type')}", None)
+            if handle:
+                handle(event.get("payload") or {})
+        except Exception as error:  # whatever is wrong with one line, the next may be fine
+            self.event("error", f"a line from the sidecar was skipped: {describe(error)}")
+
+    def on_ready(self, payload: dict) -> None:
+        if self.features is None:
+            self.features = payload["features"]
+
+    def on_peer_list(self, payload: dict) -> None:
+        if self.features is None:
+            self.features = []  # no ready came before it
+        for name in payload["peers"]:
+            self.meet(name)  # who was there before us has not been announced
+        if self.lists:
+            answer = self.lists.popleft()
+            if not answer.done():
+                answer.set_result(payload["peers"])
+
+    def on_signaling(self, payload: dict) -> None:
+        if payload["state"] == "connected":
+            self.event("joined", payload["peer_id"])
+        elif payload.get("error"):
+            self.event("error", f"signaling {payload['state']}: {payload['error']}")
+
+    def meet(self, name: str) -> Peer:
+        if name not in self.peers:
+            self.peers[name] = Peer(name)
+            self.event("connected", name)
+        return self.peers[name]
+
+    def on_peer_connected(self, payload: dict) -> None:
+        self.meet(payload["peer_id"])
+        self.on_resume(payload)
+
+    def on_peer_disconnected(self, payload: dict) -> None:
+        peer = self.peers.get(payload["peer_id"])
+        if peer:
+            self.event("disconnected", peer.name)
+            self.part(peer, f"peer_lost: {peer.name} is gone")
+
+    def part(self, peer: Peer, why: str) -> None:
+        """End all that we have with a peer."""
+        for request_id in [i for i, call in self.calls.items() if call.peer == peer.name]:
+            self.settle(request_id, MeshError(why))
+        for task in peer.working.values():
+            task.cancel()
+        for _ in peer.new:
+            self.event("error", f"{why}; a message to {peer.name} was not sent")
+        del self.peers[peer.name]
+
+    def end(self, why: str) -> None:
+        """End all."""
+        for peer in list(self.peers.values()):
+            self.part(peer, why)
+        while self.lists:
+            self.lists.popleft().set_exception(MeshError(why))
+
+    def on_pause(self, payload: dict) -> None:
+        if payload["peer_id"] in self.peers:
+            self.peers[payload["peer_id"]].stop = STOP_ALL if payload.get("all") else STOP_NEW
+
+    def on_resume(self, payload: dict) -> None:
+        if payload["peer_id"] in self.peers:
+            self.peers[payload["peer_id"]].stop = GO
+            self.pump()
+
+    def on_error(self, payload: dict) -> None:
+        text, peer = f"{payload['code']}: {payload['message']}", payload.get("target_peer")
+        request_id = payload.get("request_id")
+        if request_id in self.calls and self.calls[request_id].peer == peer:
+            self.settle(request_id, MeshError(text))
+        else:
+            self.event("error", text if not peer or peer in text else f"{text} ({peer})")
+
+    def on_drained(self, payload: dict) -> None:
+        self.drained.set()
+
+    def on_cancel(self, payload: dict) -> None:
+        peer, request_id = self.meet(payload["from_peer"]), payload["request_id"]
+        if request_id in peer.working:
+            peer.working[request_id].cancel()
+        self.event("gave_up", peer.name, request_id)
+
+    def on_message(self, payload: dict) -> None:
+        peer, message = self.meet(payload["from_peer"]), payload["message"]
+        check(message)
+        kind, request_id = message["type"], message.get("request_id")
+        call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
+        # A response counts only from the peer that was asked: others could guess its request_id.
+        if call and call.peer == peer.name and not asks and not kind.endswith("_stream_chunk"):
+            self.settle(request_id, message)
+            return
+        self.event("message", peer.name, message)
+        if request_id and asks and request_id not in peer.working:
+            busy = len(peer.working) >= MAX_WORKING
+            peer.working[request_id] = task = asyncio.create_task(self.answer(peer, message, busy))
+            task.add_done_callback(lambda _: peer.working.pop(request_id))
+
+    async def answer(self, peer: Peer, message: dict, busy: bool) -> None:
+        kind = message["type"]
+        response = {"type": "pong" if kind == "ping" else kind.rpartition("_")[0] + "_response",
+                    "request_id": message["request_id"]}
+        try:
+            try:
+                handler = self.handlers.get(kind)
+                if busy or not handler:
+                    raise MeshError("busy" if busy else f"no handler for {kind}")
+                payload = await handler(peer.name, message)
+                self.post(peer.name, {**response, "payload": payload}, reply=True)
+            except Exception as error:  # the request fails, and nothing else
+                self.post(peer.name, {**response, "payload": {"error": describe(error)}}, reply=True)
+        except MeshError as error:
+            self.event("error", f"no answer to {peer.name}: {error}")
+
+
+def line(kind: str, payload: dict) -> bytes:
+    text = encode({"type": kind, "payload": payload})
+    if len(text) > MAX_LINE:
+        raise MeshError(f"too_large: a message has at most {MAX_MESSAGE} bytes")
+    return text
+
+
+def describe(error: BaseException) -> str:
+    return str(error) if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
+
+
+async def wait(event: asyncio.Event, timeout: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), timeout)
+    except asyncio.TimeoutError:
+        pass
+    return event.is_set()
+
+
+class Sidecar:
+    """A sidecar that is started for this agent, and ends with it."""
+
+    def __init__(self) -> None:
+        self.process: Any = None
+        self.log, self.directory = b"", ""  # the end of the log, and where the socket is
+
+    async def start(self, binary: str, name: Optional[str], verbose: bool) -> str:
+        """Return the path of its socket, once that is there."""
+        self.directory = tempfile.mkdtemp(prefix="mesh-")  # private: who reaches the socket is the agent
+        path = os.path.join(self.directory, "socket")
+        environment = {**os.environ, "IPC_SOCKET": path, **({"API_KEY": name} if name else {})}
+        try:
+            # In a session of its own, or Ctrl-C would end it before it is drained.
+            self.process = await asyncio.create_subprocess_exec(
+                binary, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                stderr=None if verbose else asyncio.subprocess.PIPE, start_new_session=True)
+        except OSError as error:
+            raise MeshError(f"cannot start {binary}: {error.strerror}; build a sidecar with "
+                            "`go build ./cmd/chatixia-sidecar`, name it with --sidecar or SIDECAR_BINARY") from None
+        self.ended, self.logged = asyncio.Event(), asyncio.create_task(self.watch())
+        for _ in range(50):
+            if os.path.exists(path):
+                return path
+            if await wait(self.ended, 0.1):
+                raise MeshError(f"the sidecar {self.status()}")
+        raise MeshError("the sidecar made no socket within 5 s")
+
+    async def watch(self) -> None:
+        while self.process.stderr and (chunk := await self.process.stderr.read(4096)):
+            self.log = (self.log + chunk)[-8192:]
+        await self.process.wait()
+        self.ended.set()
+
+    def status(self) -> str:
+        code = self.process.returncode
+        return f"ended with status {code}" if code >= 0 else f"was ended by signal {-code}"
+
+    def remove_socket(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def stop(self) -> None:
+        """See it end: the end of the link should be enough."""
+        self.remove_socket()
+        if self.process:
+            for insist in (self.process.terminate, self.process.kill):
+                if not await wait(self.ended, 5):
+                    insist()
+            await self.ended.wait()
+
+
+# From here on it is only a toy.
+
+def printable(text: str) -> str:
+    """Escape all but ASCII: nothing that a peer says may forge a line or steer the terminal."""
+    def escape(match: re.Match) -> str:
+        return re.sub("....", r"\\u\g<0>", match[0].encode("utf-16-be", "surrogatepass").hex())
+    return re.sub(r"[^\x20-\x7e]+", escape, text)
+
+
+def named(peer: str) -> str:
+    return printable(peer).replace(" ", "\\u0020")  # or "bob: x" could pass for bob
+
+
+def show(message: dict) -> str:
+    return printable(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
+
+
+async def echo(peer: str, message: dict) -> Any:
+    return message.get("payload", {})
+
+
+async def sleep(peer: str, message: dict) -> Any:
+    payload = message.get("payload")
+    seconds = payload.get("seconds") if isinstance(payload, dict) else None
+    if type(seconds) not in (int, float) or not 0 <= seconds <= 3600:
+        raise MeshError('the payload must be {"seconds": n}, n from 0 to 3600')
+    await asyncio.sleep(seconds)
+    return {"result": f"slept {seconds:g} s"}
+
+
+FORMATS = {"joined": "joined as {}", "connected": "+ {}", "disconnected": "- {}", "message": "{}: {}",
+           "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
+
+
+class Console:
+    """Events as lines on stdout, lines on stdin as commands."""
+
+    def __init__(self, base: bool) -> None:
+        self.quit = asyncio.Event()
+        self.agent = Agent(self.event, base)
+        self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep}
+        self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
+            "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
+            "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
+            "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
+            "quit": ([], self.quit.set)}
+
+    def say(self, text: str) -> None:
+        try:
+            # If nobody reads this, we stop here, and do not read the link: our peers get to wait.
+            print(text, flush=True)
+        except OSError:  # nobody will ever
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            self.quit.set()
+
+    def event(self, kind: str, *details: Any) -> None:
+        write = printable if kind == "error" else named
+        self.say(FORMATS[kind].format(*(show(d) if isinstance(d, dict) else write(d) for d in details)))
+
+    def command(self, text: Optional[bytes]) -> None:
+        try:
+            if text is None:
+                raise MeshError(f"a command has at most {MAX_LINE} bytes")
+            verb, *rest = text.decode("utf-8").split(None, 1)
+            if verb not in self.commands:
+                known = ", ".join(" ".join([v, *usage]) for v, (usage, _) in self.commands.items())
+                raise MeshError(f"no command {verb}; there are: {known}")
+            usage, do = self.commands[verb]
+            words: list[Any] = rest[0].split(None, max(len(usage) - 1, 0)) if rest else []
+            if len(words) != len(usage):
+                raise MeshError(f"usage: {' '.join([verb, *usage])}")
+            if "MESSAGE" in usage:
+                words[-1] = decode(words[-1].encode())
+            do(*words)
+        except (MeshError, UnicodeDecodeError) as error:
+            self.event("error", describe(error))
+
+    def peers(self) -> None:
+        def done(answer: asyncio.Future) -> None:
+            if not answer.exception():  # it will be said that the sidecar is gone
+                self.say(" ".join(["peers:", *map(named, answer.result())]))
+        self.agent.list_peers().add_done_callback(done)
+
+    def request(self, peer: str, message: dict) -> None:
+        check(message)
+        request_id = message.get("request_id") or secrets.token_hex(6)
+
+        def failed(error: Any) -> None:
+            self.event("error", f"request {request_id} to {peer}: {error}")
+
+        def done(answer: asyncio.Future) -> None:
+            if answer.exception():
+                failed(answer.exception())
+            else:
+                self.event("answer", peer, answer.result())
+        try:
+            self.agent.request(peer, {**message, "request_id": request_id}).add_done_callback(done)
+        except MeshError as error:
+            failed(error)
+
+    async def run(self) -> None:
+        """Take commands until there is a reason to end."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self.quit, self.agent.link.closed)]
+        reading = asyncio.ensure_future(self.read())
+        await asyncio.wait([reading, *ends], return_when=asyncio.FIRST_COMPLETED)
+        for task in [reading, *ends]:
+            task.cancel()
+        if self.agent.link.closed.is_set():
+            raise MeshError("the sidecar is gone")
+        await self.agent.close()
+        await asyncio.sleep(0)  # who failed at the end is still to be printed
+
+    async def read(self) -> None:
+        loop, chunks, taken, lines = asyncio.get_running_loop(), asyncio.Queue(), threading.Semaphore(), Lines()
+
+        def read_stdin() -> None:
+            chunk = b"?"
+            while chunk:
+                taken.acquire()  # one at a time: a pipe may bring more than we have memory for
+                try:
+                    chunk = os.read(0, 65536) if sys.stdin else b""
+                    loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+                except (OSError, RuntimeError):  # no stdin, or the loop has ended before us
+                    chunk = b""
+        # asyncio could wait for a terminal or a pipe, but for no file; sys.stdin would be locked at exit.
+        threading.Thread(target=read_stdin, daemon=True).start()
+        chunk = b"?"
+        while chunk:
+            chunk = await chunks.get()
+            for text in lines.feed(chunk or b"\n"):
+                await self.agent.link.room.wait()
+                if self.quit.is_set():
+                    return
+                self.command(text)
+            taken.release()
+
+
+async def run(options: argparse.Namespace) -> int:
+    console, sidecar, failed = Console(options.base), Sidecar(), False
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(sig, console.quit.set)
+    try:
+        path = options.socket or await sidecar.start(options.sidecar, options.name, options.verbose)
+        await console.agent.open(path)
+        sidecar.remove_socket()  # it has served, and nothing is left even if we are killed
+        await console.run()
+    except MeshError as error:
+        failed = True
+        console.event("error", str(error))
+    finally:
+        if console.agent.link:
+            await console.agent.link.close()
+        await sidecar.stop()
+    if failed and sidecar.process:
+        sys.stderr.write(f"the sidecar {sidecar.status()}; its log:\n{sidecar.log.decode('utf-8', 'replace')}")
+    return 1 if failed else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="An agent of the mesh, to play with.")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--sidecar", metavar="PATH", default=os.environ.get("SIDECAR_BINARY") or "chatixia-sidecar",
+                       help="start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)")
+    where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here")
+    parser.add_argument("--base", action="store_true", help="use nothing but the base protocol")
+    parser.add_argument("--verbose", action="store_true", help="show the log of the sidecar that is started")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="API key for the sidecar that is started; in a "
+                        "development setup that is our name (default: $API_KEY)")
+    options = parser.parse_args()
+    if options.socket and options.name:
+        parser.error("a sidecar that runs has its name already: --socket takes no NAME")
+    return asyncio.run(run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package chromium
+
+import "os/exec"
+
+// Without process groups only the browser itself is ended; its children end when they miss it.
+
+func ownGroup(*exec.Cmd) {}
+
+func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
+
+func groupAlive(*exec.Cmd) bool { return false }

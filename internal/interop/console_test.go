@@ -1,0 +1,84 @@
+//go:build linux || darwin
+
+package interop
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A scriptParty is one of the example agents in other languages.
+type scriptParty struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	lines  *transcript
+	logged *logBuffer
+	done   chan error
+
+	quitOnce sync.Once
+	quitErr  error
+}
+
+// startScript is an example agent, which starts the sidecar itself.
+func startScript(interpreter, script string, flags ...string) func(*testing.T, *stage, string) console {
+	return func(t *testing.T, st *stage, id string) console {
+		t.Helper()
+		args := append([]string{filepath.Join(root, "examples", script), "--sidecar", theSidecar(t), "--verbose"}, flags...)
+		cmd := exec.Command(interpreter, append(args, id)...)
+		cmd.Env = st.environ(id)
+		s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(logBuffer), done: make(chan error, 1)}
+		cmd.Stderr = s.logged
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatalf("%v; the table needs python3 and node", err)
+		}
+		s.stdin = stdin
+		go func() {
+			scan := bufio.NewScanner(stdout)
+			scan.Buffer(nil, 32<<20)
+			for scan.Scan() {
+				s.lines.add(scan.Text())
+			}
+			s.done <- errors.Join(scan.Err(), cmd.Wait())
+		}()
+		t.Cleanup(func() { _ = s.quit() })
+		return s
+	}
+}
+
+func (s *scriptParty) say(line string) error {
+	_, err := io.WriteString(s.stdin, line+"\n")
+	return err
+}
+
+func (s *scriptParty) said() *transcript { return s.lines }
+
+func (s *scriptParty) log() string { return s.logged.String() }
+
+func (s *scriptParty) quit() error {
+	s.quitOnce.Do(func() {
+		_ = s.say("quit")
+		_ = s.stdin.Close()
+		select {
+		case s.quitErr = <-s.done:
+		case <-time.After(2 * endTime):
+			_ = s.cmd.Process.Kill()
+			s.quitErr = fmt.Errorf("still running after quit: %w", <-s.done)
+		}
+	})
+	return s.quitErr
+}

@@ -1,0 +1,173 @@
+//go:build linux || darwin
+
+package interop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+// A goParty is a Go agent.
+type goParty struct {
+	*mesh.Mesh
+	lines   *transcript
+	logged  *logBuffer
+	asking  sync.WaitGroup
+	sidecar *process // that it is attached to, if a test started it
+}
+
+func startGo(mode mesh.Mode) func(*testing.T, *stage, string) console {
+	return func(t *testing.T, st *stage, id string) console {
+		cfg := mesh.Config{Mode: mode, SignalingURL: st.signalingURL(), APIKey: id}
+		if mode == mesh.Binary {
+			cfg.Binary = theSidecar(t)
+		}
+		return newGoParty(t, cfg, nil)
+	}
+}
+
+// startGoOnBase is a Go agent attached to a sidecar that knows no extensions.
+func startGoOnBase(t *testing.T, st *stage, id string) console {
+	p := startProcess(t, baseSidecarCommand(t), st.environ(id))
+	p.awaitSocket(t)
+	return newGoParty(t, mesh.Config{Mode: mesh.Attach, Socket: p.socket}, p)
+}
+
+func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
+	t.Helper()
+	g := &goParty{lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar}
+	cfg.Logger = zerolog.New(g.logged).Level(zerolog.InfoLevel)
+	cfg.MDNS = true // for browsers
+	cfg.OnPeer = func(e mesh.PeerEvent) {
+		if e.Connected {
+			g.lines.add("+ " + e.Peer)
+		} else {
+			g.lines.add("- " + e.Peer)
+		}
+	}
+	cfg.OnError = func(err error) { g.lines.add("error: " + err.Error()) }
+	cfg.Handlers = map[string]mesh.Handler{
+		"ping": func(_ context.Context, m *mesh.Message) (any, error) { return nil, g.print(m) },
+		"echo_request": func(_ context.Context, m *mesh.Message) (any, error) {
+			return m.Payload, g.print(m)
+		},
+		"sleep_request": g.sleep,
+		"": func(_ context.Context, m *mesh.Message) (any, error) {
+			_ = g.print(m)
+			if m.RequestID == "" {
+				return nil, nil
+			}
+			return nil, errors.New("no handler for " + m.Type)
+		},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var err error
+	if g.Mesh, err = mesh.New(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func (g *goParty) print(m *mesh.Message) error {
+	g.lines.add(m.From + ": " + string(m.Raw))
+	return nil
+}
+
+func (g *goParty) sleep(ctx context.Context, m *mesh.Message) (any, error) {
+	_ = g.print(m)
+	var p struct{ Seconds float64 }
+	if err := m.Decode(&p); err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(time.Duration(p.Seconds * float64(time.Second))):
+		return map[string]string{"result": "slept"}, nil
+	case <-ctx.Done():
+		g.lines.add(m.From + " gave up on " + m.RequestID)
+		return nil, ctx.Err()
+	}
+}
+
+func (g *goParty) say(line string) error {
+	verb, rest, _ := strings.Cut(line, " ")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	peer, text, _ := strings.Cut(rest, " ")
+	switch verb {
+	case "peers":
+		g.lines.add("peers: " + strings.Join(g.Peers(), " "))
+	case "send":
+		g.report(g.Send(ctx, peer, decode(text)))
+	case "broadcast":
+		g.report(g.Broadcast(ctx, decode(rest)))
+	case "connect":
+		g.report(g.Connect(ctx, peer))
+	case "request":
+		g.asking.Go(func() { g.request(peer, decode(text)) })
+	default:
+		return fmt.Errorf("no such command: %s", line)
+	}
+	return nil
+}
+
+// request asks with a context of its own: it outlives the command.
+func (g *goParty) request(peer string, m mesh.Message) {
+	reply, err := g.Request(context.Background(), peer, m)
+	var failed *mesh.RemoteError
+	if errors.As(err, &failed) {
+		reply, err = failed.Reply, nil
+	}
+	if err != nil {
+		g.lines.add(fmt.Sprintf("error: request %s to %s: %v", m.RequestID, peer, err))
+		return
+	}
+	g.lines.add(peer + " answers: " + string(reply.Raw))
+}
+
+func (g *goParty) report(err error) {
+	if err != nil {
+		g.lines.add("error: " + err.Error())
+	}
+}
+
+// decode makes a Message of its text.
+func decode(text string) mesh.Message {
+	var m message
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		panic(err) // a mistake in the test
+	}
+	out := mesh.Message{Type: m.Type, RequestID: m.RequestID}
+	if m.Payload != nil {
+		out.Payload = m.Payload
+	}
+	return out
+}
+
+func (g *goParty) said() *transcript { return g.lines }
+
+func (g *goParty) quit() error {
+	err := g.Close()
+	g.asking.Wait()
+	if g.sidecar != nil {
+		err = errors.Join(err, g.sidecar.wait())
+	}
+	return err
+}
+
+func (g *goParty) log() string {
+	if g.sidecar != nil {
+		return g.logged.String() + g.sidecar.stderr.String()
+	}
+	return g.logged.String()
+}

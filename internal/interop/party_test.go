@@ -1,0 +1,246 @@
+//go:build linux || darwin
+
+package interop
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for a party. It is generous: the machine may be busy.
+const patience = 60 * time.Second
+
+// A kind is one sort of program on the mesh.
+type kind struct {
+	name string
+	// agent and sidecar tell whether that side knows the extensions.
+	agent, sidecar bool
+	needs          func() (path string, err error) // finds the program that it needs; may be nil
+	start          func(t *testing.T, st *stage, id string) console
+}
+
+// required makes a program that is missing a failure: the project's own checks have all of them.
+const required = "MESH_INTEROP_ALL"
+
+// check skips a test that this machine has no program for.
+func (k *kind) check(t *testing.T) {
+	t.Helper()
+	if k.needs == nil {
+		return
+	}
+	_, err := k.needs()
+	switch {
+	case err == nil:
+	case os.Getenv(required) != "":
+		t.Fatalf("%s: %v", k.name, err)
+	default:
+		t.Skipf("%s: %v", k.name, err)
+	}
+}
+
+func program(name string) func() (string, error) {
+	return func() (string, error) { return exec.LookPath(name) }
+}
+
+// A console takes commands in the words of the examples' README files.
+type console interface {
+	// say gives it one command.
+	say(line string) error
+	// said is what it printed.
+	said() *transcript
+	// quit ends it as it should, and returns when nothing of it is left.
+	quit() error
+	// log is what its sidecar logged, or "" if that cannot be seen.
+	log() string
+}
+
+// A party is a program that takes part in a test.
+type party struct {
+	t *testing.T
+	*kind
+	console
+	id    string
+	ended bool
+}
+
+// enter starts a party and waits until the signaling server has seen it.
+func (st *stage) enter(t *testing.T, k *kind, id string) *party {
+	t.Helper()
+	before := st.registrations(id)
+	p := st.begin(t, k, id)
+	st.awaitRegistration(t, id, before+1)
+	return p
+}
+
+// begin starts a party.
+func (st *stage) begin(t *testing.T, k *kind, id string) *party {
+	t.Helper()
+	k.check(t)
+	p := &party{t: t, kind: k, id: id, console: k.start(t, st, id)}
+	t.Cleanup(func() {
+		p.leave()
+		if t.Failed() {
+			t.Logf("%s (%s) said:\n  %s\nits log:\n%s", id, k.name, strings.Join(p.said().all(), "\n  "), p.log())
+		}
+	})
+	return p
+}
+
+// leave ends it and checks that nobody found anything wrong.
+func (p *party) leave() {
+	p.t.Helper()
+	if p.ended {
+		return
+	}
+	p.ended = true
+	if err := p.quit(); err != nil {
+		p.t.Errorf("%s (%s) did not end as it should: %v", p.id, p.name, err)
+	}
+	if i := strings.Index(p.log(), "VIOLATION"); i >= 0 {
+		line, _, _ := strings.Cut(p.log()[i:], "\n")
+		p.t.Errorf("%s (%s): %s", p.id, p.name, line)
+	}
+}
+
+func (p *party) do(format string, args ...any) {
+	p.t.Helper()
+	if err := p.say(fmt.Sprintf(format, args...)); err != nil {
+		p.t.Fatalf("%s (%s) took no command: %v", p.id, p.name, err)
+	}
+}
+
+// await waits until it has said a line for the nth time, counted from 1.
+func (p *party) await(n int, line string) {
+	p.t.Helper()
+	p.find(n, line, func(l string) bool { return l == line })
+}
+
+// heard waits for the message of a type from a peer and returns it.
+func (p *party) heard(from, typ string) message {
+	p.t.Helper()
+	return p.message(from+": ", func(m message) bool { return m.Type == typ })
+}
+
+// answered waits for the response to a request.
+func (p *party) answered(by, requestID string) message {
+	p.t.Helper()
+	return p.message(by+" answers: ", func(m message) bool { return m.RequestID == requestID })
+}
+
+func (p *party) message(prefix string, match func(message) bool) message {
+	p.t.Helper()
+	var m message
+	p.find(1, "a message: "+prefix, func(l string) bool {
+		var ok bool
+		m, ok = parse(l, prefix)
+		return ok && match(m)
+	})
+	return m
+}
+
+// find waits for the nth line that matches.
+func (p *party) find(n int, what string, match func(string) bool) string {
+	p.t.Helper()
+	line, ok := p.said().find(n, match)
+	if !ok {
+		p.t.Fatalf("%s (%s) did not say within %s: %s", p.id, p.name, patience, what)
+	}
+	return line
+}
+
+// logs waits until its sidecar has logged something.
+func (p *party) logs(text string) {
+	p.t.Helper()
+	p.until("its log has: "+text, func() bool { return strings.Contains(p.log(), text) })
+}
+
+// until polls for what a log tells.
+func (p *party) until(what string, ok func() bool) {
+	p.t.Helper()
+	late := time.After(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			p.t.Fatalf("%s (%s): not within %s: %s", p.id, p.name, patience, what)
+		}
+	}
+}
+
+// times is how often it has said a line so far.
+func (p *party) times(line string) int {
+	n := 0
+	for _, l := range p.said().all() {
+		if l == line {
+			n++
+		}
+	}
+	return n
+}
+
+// A message as the parties print it.
+type message struct {
+	Type      string
+	RequestID string `json:"request_id"`
+	Payload   json.RawMessage
+}
+
+func parse(line, prefix string) (message, bool) {
+	rest, ok := strings.CutPrefix(line, prefix)
+	var m message
+	return m, ok && json.Unmarshal([]byte(rest), &m) == nil
+}
+
+// A transcript is what a party has said. Its methods may be called concurrently.
+type transcript struct {
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{} // closed at the next line
+}
+
+func newTranscript() *transcript { return &transcript{more: make(chan struct{})} }
+
+func (s *transcript) add(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, line)
+	close(s.more)
+	s.more = make(chan struct{})
+}
+
+func (s *transcript) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lines)
+}
+
+// find waits for the nth line that matches.
+func (s *transcript) find(n int, match func(string) bool) (string, bool) {
+	late := time.After(patience)
+	for at := 0; ; {
+		s.mu.Lock()
+		lines, more := s.lines[at:], s.more
+		s.mu.Unlock()
+		for _, l := range lines {
+			if at++; match(l) {
+				if n--; n == 0 {
+					return l, true
+				}
+			}
+		}
+		select {
+		case <-more:
+		case <-late:
+			return "", false
+		}
+	}
+}
