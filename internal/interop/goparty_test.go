@@ -20,10 +20,14 @@ import (
 // A goParty is a Go agent.
 type goParty struct {
 	*mesh.Mesh
-	lines   *transcript
-	logged  *logBuffer
-	asking  sync.WaitGroup
-	sidecar *process // that it is attached to, if a test started it
+	lines  *transcript
+	logged *logBuffer
+	gate   chan struct{} // closed by the command "open"; messages of type slow wait for it
+	asking sync.WaitGroup
+
+	mu      sync.Mutex
+	cancels map[string]context.CancelFunc // requests of ours by id
+	sidecar *process                      // that it is attached to, if a test started it
 }
 
 func startGo(mode mesh.Mode) func(*testing.T, *stage, string) console {
@@ -45,7 +49,10 @@ func startGoOnBase(t *testing.T, st *stage, id string) console {
 
 func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 	t.Helper()
-	g := &goParty{lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar}
+	g := &goParty{
+		lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar,
+		gate: make(chan struct{}), cancels: make(map[string]context.CancelFunc),
+	}
 	cfg.Logger = zerolog.New(g.logged).Level(zerolog.InfoLevel)
 	cfg.MDNS = true // for browsers
 	cfg.OnPeer = func(e mesh.PeerEvent) {
@@ -62,6 +69,16 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 			return m.Payload, g.print(m)
 		},
 		"sleep_request": g.sleep,
+		"slow": func(ctx context.Context, m *mesh.Message) (any, error) {
+			select {
+			case <-g.gate:
+			case <-ctx.Done():
+			}
+			var p struct{ I int }
+			err := m.Decode(&p)
+			g.lines.add(fmt.Sprintf("%s: slow %d", m.From, p.I)) // the whole would be long
+			return nil, err
+		},
 		"": func(_ context.Context, m *mesh.Message) (any, error) {
 			_ = g.print(m)
 			if m.RequestID == "" {
@@ -115,6 +132,12 @@ func (g *goParty) say(line string) error {
 		g.report(g.Connect(ctx, peer))
 	case "request":
 		g.asking.Go(func() { g.request(peer, decode(text)) })
+	case "cancel":
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.cancels[rest]()
+	case "open":
+		close(g.gate)
 	default:
 		return fmt.Errorf("no such command: %s", line)
 	}
@@ -123,7 +146,12 @@ func (g *goParty) say(line string) error {
 
 // request asks with a context of its own: it outlives the command.
 func (g *goParty) request(peer string, m mesh.Message) {
-	reply, err := g.Request(context.Background(), peer, m)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	g.mu.Lock()
+	g.cancels[m.RequestID] = cancel
+	g.mu.Unlock()
+	reply, err := g.Request(ctx, peer, m)
 	var failed *mesh.RemoteError
 	if errors.As(err, &failed) {
 		reply, err = failed.Reply, nil

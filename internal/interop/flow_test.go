@@ -1,0 +1,101 @@
+//go:build linux || darwin
+
+package interop
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What the extensions are for, between programs in different languages.
+
+// TestCancel: who gives up a request stops the work on it.
+func TestCancel(t *testing.T) {
+	names := []string{"InProcess", "Python", "Node", "Chromium"}
+	for _, first := range names {
+		for _, second := range names {
+			t.Run(first+"-"+second, func(t *testing.T) {
+				t.Parallel()
+				st := newStage(t)
+				ann := st.enter(t, kindNamed(first), "ann")
+				bob := st.enter(t, kindNamed(second), "bob")
+				ann.await(1, "+ bob")
+				bob.await(1, "+ ann")
+				for _, w := range [][2]*party{{ann, bob}, {bob, ann}} {
+					asks, works := w[0], w[1]
+					id := asks.id + "-nap"
+					asks.do(`request %s {"type":"sleep_request","request_id":"%s","payload":{"seconds":3000}}`, works.id, id)
+					works.heard(asks.id, "sleep_request")
+					asks.do("cancel %s", id)
+					works.await(1, asks.id+" gave up on "+id)
+					asks.find(1, "that its request has ended", func(l string) bool {
+						return strings.HasPrefix(l, "error: ") && strings.Contains(l, id)
+					})
+				}
+				ann.pings(bob, 1)
+				bob.pings(ann, 1)
+			})
+		}
+	}
+}
+
+// TestPause: an agent whose handlers are slow makes an agent in another language wait, and nothing is
+// lost. It is far more than all queues between them hold.
+func TestPause(t *testing.T) {
+	const n = 100
+	text := strings.Repeat("x", 1<<20)
+	for _, from := range []string{"Python", "Node"} {
+		t.Run(from, func(t *testing.T) {
+			st := newStage(t)
+			ann := st.enter(t, kindNamed("InProcess"), "ann")
+			bob := st.enter(t, kindNamed(from), "bob")
+			bob.await(1, "+ ann")
+			for i := range n {
+				bob.do(`send ann {"type":"slow","payload":{"i":%d,"text":"%s"}}`, i, text)
+			}
+			ann.pings(bob, 1) // replies pass
+			ann.do("open")
+			ann.await(1, fmt.Sprintf("bob: slow %d", n-1))
+			i := 0
+			for _, l := range ann.said().all() {
+				if strings.HasPrefix(l, "bob: slow ") {
+					if want := fmt.Sprintf("bob: slow %d", i); l != want {
+						t.Fatalf("got %q, want %q", l, want)
+					}
+					i++
+				}
+			}
+			for _, l := range bob.said().all() {
+				if strings.HasPrefix(l, "error: ") {
+					t.Error(l)
+				}
+			}
+		})
+	}
+}
+
+// TestNobody: what is for a peer that is not there is an error for those who know errors, and in the
+// log for the others.
+func TestNobody(t *testing.T) {
+	for _, k := range kinds {
+		if !k.sidecar {
+			continue // logs nothing of the kind
+		}
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			st := newStage(t)
+			ann := st.enter(t, k, "ann")
+			ann.do(`send nobody {"type":"chat"}`)
+			if k.agent {
+				ann.find(1, "an error", func(l string) bool {
+					return strings.HasPrefix(l, "error: ") && strings.Contains(l, "nobody")
+				})
+				return
+			}
+			ann.until("it is logged, or known to the agent", func() bool {
+				return strings.Contains(ann.log(), "nobody") || strings.Contains(strings.Join(ann.said().all(), "\n"), "nobody")
+			})
+		})
+	}
+}
