@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -38,6 +39,7 @@ type api struct {
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil without
+	hurry   context.CancelFunc // ends lookups of names
 }
 
 func newAPI(cfg Config) (*api, error) {
@@ -50,7 +52,8 @@ func newAPI(cfg Config) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a DTLS certificate: %w", err)
 	}
-	a := &api{cert: *cert, relay: cfg.RelayOnly}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &api{cert: *cert, relay: cfg.RelayOnly, hurry: cancel}
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
@@ -70,9 +73,15 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
 	}
 	if cfg.net == nil {
-		if cfg.net, err = newNetwork(); err != nil {
+		n, err := newNetwork(ctx)
+		if err != nil {
+			cancel()
 			return nil, fmt.Errorf("list network interfaces: %w", err)
 		}
+		if cfg.lookup != nil {
+			n.lookup = cfg.lookup
+		}
+		cfg.net = n
 	}
 	se.SetNet(cfg.net)
 	if cfg.ipFilter != nil {
@@ -80,6 +89,7 @@ func newAPI(cfg Config) (*api, error) {
 	}
 	if cfg.UDPPort > 0 || cfg.UDPMux {
 		if a.mux, err = newMux(cfg, loggers); err != nil {
+			cancel()
 			return nil, err
 		}
 		se.SetICEUDPMux(a.mux)
@@ -147,6 +157,7 @@ func (a *api) configuration() webrtc.Configuration {
 }
 
 func (a *api) close() {
+	a.hurry()
 	if a.mux != nil {
 		_ = a.mux.Close()
 	}

@@ -1,9 +1,11 @@
 package rtc
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -50,9 +52,10 @@ type Config struct {
 	Log zerolog.Logger
 
 	timing timing
-	// net and ipFilter replace the network in tests.
+	// net, ipFilter and lookup replace the network, or parts of it, in tests.
 	net      transport.Net
 	ipFilter func(net.IP) bool
+	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // timing are the waits that tests shorten.

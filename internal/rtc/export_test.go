@@ -1,7 +1,9 @@
 package rtc
 
 import (
+	"context"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -24,6 +26,11 @@ func (c *Config) Quick() {
 
 // UseNet replaces the network.
 func (c *Config) UseNet(n transport.Net) { c.net = n }
+
+// Lookup replaces the name server.
+func (c *Config) Lookup(f func(ctx context.Context, network, host string) ([]netip.Addr, error)) {
+	c.lookup = f
+}
 
 // OnlyLoopback keeps other networks of the test machine out.
 func (c *Config) OnlyLoopback() {

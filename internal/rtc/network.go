@@ -1,32 +1,82 @@
 package rtc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
 )
 
-// network is the system's network. It differs from pion's in two ways.
+// lookupTimeout bounds the search for the addresses of a STUN or TURN server.
+const lookupTimeout = 5 * time.Second
+
+// network is the system's network. It differs from pion's in three ways.
 type network struct {
 	*stdnet.Net
+	ctx    context.Context // ends lookups
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-func newNetwork() (transport.Net, error) {
+// newNetwork makes one whose lookups end with ctx.
+func newNetwork(ctx context.Context) (*network, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
 		return nil, err
 	}
-	return network{n}, nil
+	return &network{n, ctx, net.DefaultResolver.LookupNetIP}, nil
+}
+
+// ResolveUDPAddr ends with the node. A connection does not close before its lookups have ended, and pion's
+// own go on for as long as a name server does not answer.
+func (n *network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
+	addr, err := n.resolve(netw, address)
+	if err != nil {
+		return nil, err
+	}
+	return net.UDPAddrFromAddrPort(addr), nil
+}
+
+// ResolveTCPAddr is for TURN servers behind TCP.
+func (n *network) ResolveTCPAddr(netw, address string) (*net.TCPAddr, error) {
+	addr, err := n.resolve(netw, address)
+	if err != nil {
+		return nil, err
+	}
+	return net.TCPAddrFromAddrPort(addr), nil
+}
+
+func (n *network) resolve(netw, address string) (netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
+	defer cancel()
+	port, err := net.DefaultResolver.LookupPort(ctx, netw, service)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addrs, err := n.lookup(ctx, "ip"+strings.TrimLeft(netw, "udtcp"), host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if len(addrs) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("no address of %s", host)
+	}
+	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(port)), nil
 }
 
 // Interfaces asks the system each time. pion's own Net remembers the addresses that there were when the
 // connection was made, so that an ICE restart could not move it to a new one.
-func (network) Interfaces() ([]*transport.Interface, error) {
+func (*network) Interfaces() ([]*transport.Interface, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
 		return nil, err
@@ -35,7 +85,7 @@ func (network) Interfaces() ([]*transport.Interface, error) {
 }
 
 // ListenUDP asks for larger socket buffers.
-func (n network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
+func (n *network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)
 	if err == nil {
 		_ = c.SetReadBuffer(socketBuffer)

@@ -48,7 +48,7 @@ func TestMuxWriteAfterClose(t *testing.T) {
 
 // Each ICE restart has to see the addresses of its moment.
 func TestInterfacesAreFresh(t *testing.T) {
-	n, err := newNetwork()
+	n, err := newNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

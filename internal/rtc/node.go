@@ -274,6 +274,7 @@ func (n *Node) closeSession(s *session) {
 // stop ends the loop.
 func (n *Node) stop() {
 	n.stopped = true
+	n.api.hurry()
 	for _, sl := range n.slots {
 		if sl.connecting {
 			n.connectFailed(sl, wire.CodePeerUnavailable, ErrClosed)

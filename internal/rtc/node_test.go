@@ -2,8 +2,10 @@ package rtc_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
 var verbose = flag.Bool("rtc.log", false, "show the log of nodes")
@@ -97,4 +100,28 @@ func send(t *testing.T, p *rtc.Peer, msg string) {
 	if err := p.Send([]byte(msg)); err != nil {
 		t.Fatalf("send to %s: %v", p.ID(), err)
 	}
+}
+
+// A name server that does not answer keeps nobody from connecting or closing.
+func TestSilentNameServer(t *testing.T) {
+	h := newHub(t)
+	asked := make(chan string, 100)
+	silent := func(c *rtc.Config) {
+		c.ICEServers = []signal.ICEServer{{URLs: []string{"stun:stun.example:3478"}}}
+		c.Lookup(func(ctx context.Context, _, host string) ([]netip.Addr, error) {
+			asked <- host
+			<-ctx.Done()
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				t.Error("the lookup ended by its own bound, and closing waited for that")
+			}
+			return nil, ctx.Err()
+		})
+	}
+	a, b := start(t, h, "a", silent).join(), start(t, h, "b", silent).join()
+	linked(t, a, b)
+	if host := <-asked; host != "stun.example" {
+		t.Errorf("asked for %s", host)
+	}
+	a.close(t)
+	b.close(t)
 }
