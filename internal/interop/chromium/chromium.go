@@ -82,7 +82,8 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 	b.cmd = exec.Command(o.Path, append(append(append([]string{}, flags...), "--user-data-dir="+o.Dir), o.Args...)...)
 	// A file rather than a pipe: Wait must not wait for grandchildren.
 	b.cmd.Stderr = stderr
-	b.cmd.Env = append(os.Environ(), "HOME="+o.Dir, "XDG_CONFIG_HOME="+o.Dir, "XDG_CACHE_HOME="+o.Dir, "TMPDIR="+o.Dir)
+	b.cmd.Env = append(os.Environ(), "HOME="+o.Dir, "TMPDIR="+o.Dir,
+		"XDG_CONFIG_HOME="+o.Dir, "XDG_CACHE_HOME="+o.Dir, "XDG_RUNTIME_DIR="+o.Dir)
 	ownGroup(b.cmd)
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("chromium: %w", err)
