@@ -1,0 +1,105 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/signaling"
+)
+
+// benchPair is two agents with a link, and handlers on the second one: echo
+// answers, count counts.
+func benchPair(b *testing.B, mode Mode) (alice *Mesh, counted *atomic.Int64, reached chan struct{}) {
+	b.Helper()
+	server, err := signaling.New(signaling.Config{Dev: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	web := httptest.NewServer(server)
+	counted, reached = new(atomic.Int64), make(chan struct{}, 1)
+	url := "ws" + strings.TrimPrefix(web.URL, "http") + "/ws"
+	var pair [2]*Mesh
+	for i, id := range []string{"alice", "bob"} {
+		pair[i], err = New(context.Background(), Config{
+			Mode: mode, SignalingURL: url, APIKey: id, WaitSignaling: true, UDPMux: true,
+			Handlers: map[string]Handler{
+				"echo_request": func(_ context.Context, msg *Message) (any, error) { return msg.Payload, nil },
+				"count": func(context.Context, *Message) (any, error) {
+					if counted.Add(-1) == 0 {
+						reached <- struct{}{}
+					}
+					return nil, nil
+				},
+			},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Cleanup(func() {
+		for _, m := range pair {
+			_ = m.Close()
+		}
+		web.Close()
+		_ = server.Close()
+	})
+	if err := pair[0].WaitPeer(context.Background(), "bob"); err != nil {
+		b.Fatal(err)
+	}
+	return pair[0], counted, reached
+}
+
+func eachMode(b *testing.B, f func(b *testing.B, mode Mode)) {
+	for _, mode := range []Mode{InProcess, SelfExec} {
+		b.Run(mode.String(), func(b *testing.B) { f(b, mode) })
+	}
+}
+
+// filler makes messages of so many bytes in all.
+func filler(typ string, size int) json.RawMessage {
+	envelope := len(`{"type":"","payload":""}`) + len(typ)
+	return json.RawMessage(`"` + strings.Repeat("x", size-envelope) + `"`)
+}
+
+// BenchmarkRequest is the round trip of a request of 256 bytes.
+func BenchmarkRequest(b *testing.B) {
+	eachMode(b, func(b *testing.B, mode Mode) {
+		alice, _, _ := benchPair(b, mode)
+		msg := Message{Type: "echo_request", Payload: filler("echo_request", 256-30)}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := alice.Request(context.Background(), "bob", msg); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkSend is one-way messages until the last is handled.
+func BenchmarkSend(b *testing.B) {
+	for _, size := range []struct {
+		name  string
+		bytes int
+	}{{"256B", 256}, {"64KiB", 64 << 10}, {"1MiB", 1 << 20}} {
+		b.Run(size.name, func(b *testing.B) {
+			eachMode(b, func(b *testing.B, mode Mode) {
+				alice, counted, reached := benchPair(b, mode)
+				msg := Message{Type: "count", Payload: filler("count", size.bytes)}
+				b.SetBytes(int64(size.bytes))
+				b.ReportAllocs()
+				counted.Store(int64(b.N))
+				b.ResetTimer()
+				for range b.N {
+					if err := alice.Send(context.Background(), "bob", msg); err != nil {
+						b.Fatal(err)
+					}
+				}
+				<-reached
+			})
+		})
+	}
+}
