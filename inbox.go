@@ -275,8 +275,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
 		}
 	}()
-	m.inside.run(func() { reply, err = h(ctx, msg) })
-	return reply, err
+	return h(ctx, msg)
 }
 
 // guard runs a callback of the application that has no reply to fail.

@@ -61,7 +61,7 @@ type Mesh struct {
 	notices  notices
 	calls    calls
 	done     chan struct{}
-	inside   goroutines
+	inside   insiders
 	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
 
 	mu        sync.Mutex

@@ -51,6 +51,7 @@ func (m *Mesh) startError(ctx context.Context, side *launched, err error) error 
 // run owns the sidecar: it waits for each one's end and starts the next, until
 // the mesh closes or a crash loop shows that there is no use.
 func (m *Mesh) run(s *session) {
+	m.inside.starts() // by lose
 	policy := newRestarts(m.cfg.Mode)
 	var fatal error
 	for s != nil && fatal == nil {
@@ -195,7 +196,7 @@ func (m *Mesh) Close() error {
 	defer t.Stop()
 	m.cancel(ErrClosed)
 	m.work.Wait()
-	if m.inside.has(goroutineID()) {
+	if m.inside.here() {
 		return nil
 	}
 	select {

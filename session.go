@@ -91,6 +91,7 @@ func (s *session) endError() error {
 func (s *session) read() {
 	defer close(s.ended)
 	defer s.link.close()
+	s.m.inside.starts()
 	for {
 		line, err := s.link.ReadLine()
 		var bad *wire.Error
