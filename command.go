@@ -27,15 +27,10 @@ func (s *sidecar) read(ctx context.Context) error {
 			cmd = wire.Line{}
 		}
 		var bad *wire.Error
-		switch {
-		case err == nil, errors.As(err, &bad):
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, io.EOF):
-			return nil
-		default:
-			s.log.Debug().Err(err).Msg("link to the agent broke")
-			return nil // however it went, the agent is gone
+		if err != nil {
+			if bad = badLine(err); bad == nil {
+				return s.agentGone(ctx, err)
+			}
 		}
 		if !greeted && s.set.Token != "" && !s.authorized(&cmd, bad) {
 			if bad == nil && cmd.Type == wire.TypeHello {
@@ -54,6 +49,24 @@ func (s *sidecar) read(ctx context.Context) error {
 			close(s.spoke)
 		}
 	}
+}
+
+// badLine returns what is wrong with a line, nil if it is the link that broke.
+func badLine(err error) *wire.Error {
+	var bad *wire.Error
+	errors.As(err, &bad)
+	return bad
+}
+
+// agentGone follows the end of the link. However it went, that is no error.
+func (s *sidecar) agentGone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !errors.Is(err, io.EOF) {
+		s.log.Debug().Err(err).Msg("link to the agent broke")
+	}
+	return nil
 }
 
 func (s *sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
@@ -106,8 +119,10 @@ func (s *sidecar) send(cmd *wire.Line) {
 // only in the moment until it has read the pause, and for that moment it waits.
 func (s *sidecar) post(r *remote, msg []byte) error {
 	err := r.peer.Send(msg)
-	var w *wire.Error
-	if errors.As(err, &w) && w.Code == wire.CodeQueueFull && s.knows(wire.FeatureFlow) && r.awaitRoom() {
+	if err == nil {
+		return nil
+	}
+	if w := (*wire.Error)(nil); errors.As(err, &w) && w.Code == wire.CodeQueueFull && s.knows(wire.FeatureFlow) && r.awaitRoom() {
 		err = r.peer.Send(msg)
 	}
 	return err

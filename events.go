@@ -12,16 +12,16 @@ import (
 // receive takes a message from a peer: the response that a call waits for, or
 // work for a handler. Responses are matched here, on the read path, so that a
 // handler may itself wait for one.
-func (m *Mesh) receive(from string, w *wire.Message) {
-	msg := m.received(from, w)
-	if msg.RequestID != "" && canRespond(msg.Type) && m.calls.reply(msg) {
-		return
-	}
+func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
 	m.mu.Lock()
-	p := m.peers[from]
+	p := m.peers[string(from)]
 	m.mu.Unlock()
 	if p == nil {
-		m.report(&PeerError{Op: "message", Peer: from, RequestID: msg.RequestID, Err: ErrUnknownPeer})
+		m.report(&PeerError{Op: "message", Peer: string(from), RequestID: string(w.RequestID), Err: ErrUnknownPeer})
+		return
+	}
+	msg := m.received(p.inbox.peer, typ, w)
+	if msg.RequestID != "" && canRespond(msg.Type) && m.calls.reply(msg) {
 		return
 	}
 	p.inbox.message(msg)

@@ -229,22 +229,20 @@ func (m *Mesh) answer(ctx context.Context, msg *Message) {
 		return // the asker gave up or is gone: nobody waits
 	}
 	out := replyTo(msg)
-	out.Payload = reply
-	var failed any
-	if err != nil {
-		failed = errorPayload(err.Error())
-	} else if reply == nil {
+	switch {
+	case err != nil:
+		out.Payload = errorPayload(err.Error())
+	case reply == nil:
 		out.Payload = struct{}{} // agents in other languages expect an object
+	default:
+		out.Payload = reply
 	}
-	if failed == nil {
-		if _, encErr := out.encode(m.limits); encErr != nil {
-			failed = errorPayload("the handler's reply cannot be sent: " + encErr.Error())
-		}
+	err = m.post(ctx, msg.From, &out, true)
+	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
+		out.Payload = errorPayload("the handler's reply cannot be sent: " + err.Error())
+		err = m.post(ctx, msg.From, &out, true)
 	}
-	if failed != nil {
-		out.Payload = failed
-	}
-	if err := m.post(ctx, msg.From, &out, true); err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
 	}
 }
@@ -305,7 +303,7 @@ func errorPayload(text string) any {
 func (m *Mesh) replyNow(msg *Message, payload any) {
 	out := replyTo(msg)
 	out.Payload = payload
-	raw, err := out.encode(m.limits)
+	raw, err := out.encode(new([]byte), m.limits)
 	if s := m.session(); err == nil && s != nil {
 		err = s.link.writeNow(nil, func(b []byte) []byte { return wire.AppendSend(b, msg.From, raw) })
 	}

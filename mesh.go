@@ -63,6 +63,7 @@ type Mesh struct {
 	done     chan struct{}
 	inside   insiders
 	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
+	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
 	mu        sync.Mutex
 	err       error // why done is closed

@@ -71,9 +71,13 @@ func payload(v any) (json.RawMessage, error) {
 	return raw, nil
 }
 
+// maxKept is the largest buffer kept for the next message, in bytes.
+const maxKept = 64 << 10
+
 // encode returns the message's bytes, checked against the limits exactly as
-// the sidecar will check them, so that what cannot be sent fails here.
-func (m *Message) encode(limits wire.Limits) ([]byte, error) {
+// the sidecar will check them, so that what cannot be sent fails here. They
+// are in buf, if that is no waste.
+func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 	if m.Type == "" {
 		return nil, fmt.Errorf("%w: Message.Type is empty", ErrInvalid)
 	}
@@ -81,7 +85,7 @@ func (m *Message) encode(limits wire.Limits) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := wire.AppendMessageFields(nil, wire.MessageFields{
+	b := wire.AppendMessageFields((*buf)[:0], wire.MessageFields{
 		Type: m.Type, RequestID: m.RequestID, SourceAgent: m.SourceAgent, TargetAgent: m.TargetAgent, Payload: raw,
 	})
 	var parsed wire.Message
@@ -91,14 +95,17 @@ func (m *Message) encode(limits wire.Limits) ([]byte, error) {
 	if len(parsed.Payload) != len(bytes.TrimSpace(raw)) {
 		return nil, fmt.Errorf("%w: payload: more than one JSON value", ErrInvalid)
 	}
+	if cap(b) <= maxKept {
+		*buf = b
+	}
 	return b, nil
 }
 
 // received makes a Message of a parsed one, whose bytes it keeps.
-func (m *Mesh) received(from string, p *wire.Message) *Message {
+func (m *Mesh) received(from, typ string, p *wire.Message) *Message {
 	msg := &Message{
 		mesh: m,
-		Type: string(p.Type), RequestID: string(p.RequestID),
+		Type: typ, RequestID: string(p.RequestID),
 		SourceAgent: string(p.SourceAgent), TargetAgent: string(p.TargetAgent),
 		From: from, Raw: p.Raw,
 	}

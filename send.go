@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,7 +26,9 @@ func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 // up get it at once; it waits, under ctx, for the congested ones. The peers not
 // reached are in a *BroadcastError. With no peers it returns nil.
 func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
-	raw, err := msg.encode(m.limits)
+	buf := m.buffer()
+	defer m.buffers.Put(buf)
+	raw, err := msg.encode(buf, m.limits)
 	if err != nil {
 		return fmt.Errorf("mesh: broadcast: %w", err)
 	}
@@ -132,19 +135,32 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply bool) 
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
 	}
-	raw, err := msg.encode(m.limits)
+	buf := m.buffer()
+	defer m.buffers.Put(buf)
+	raw, err := msg.encode(buf, m.limits)
 	if err != nil {
 		return err
 	}
 	return m.postRaw(ctx, peer, raw, reply)
 }
 
+// buffer returns one from m.buffers, where it belongs as soon as the message in
+// it has been copied onto the link.
+func (m *Mesh) buffer() *[]byte {
+	if buf, ok := m.buffers.Get().(*[]byte); ok {
+		return buf
+	}
+	return new([]byte)
+}
+
 func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool) error {
-	leave, err := m.queueUp(ctx, peer, reply)
+	place, err := m.queueUp(ctx, peer, reply)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	if place != nil {
+		defer func() { <-place }()
+	}
 	for {
 		s, err := m.await(ctx, peer, reply)
 		if err != nil {
@@ -167,22 +183,20 @@ func (s *session) tooLarge(raw []byte) error {
 	return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), s.maxMessage)
 }
 
-// queueUp waits for the caller's turn to write to a peer.
-func (m *Mesh) queueUp(ctx context.Context, id string, reply bool) (leave func(), err error) {
+// queueUp waits for the caller's turn to write to a peer. It returns the place
+// that the caller has then taken.
+func (m *Mesh) queueUp(ctx context.Context, id string, reply bool) (place chan struct{}, err error) {
 	m.mu.Lock()
 	p := m.peers[id]
 	m.mu.Unlock()
 	if p == nil {
-		return func() {}, nil // await tells why
+		return nil, nil // await tells why
 	}
-	place := p.work
+	place = p.work
 	if reply {
 		place = p.replies
 	}
-	if err := m.turn(ctx, place); err != nil {
-		return nil, err
-	}
-	return func() { <-place }, nil
+	return place, m.turn(ctx, place)
 }
 
 // await waits until the peer takes new work, or a reply, and returns the
@@ -190,25 +204,16 @@ func (m *Mesh) queueUp(ctx context.Context, id string, reply bool) (leave func()
 func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, error) {
 	missing := ErrUnknownPeer
 	for {
-		m.mu.Lock()
-		p := m.peers[id]
-		switch {
-		case m.ctx.Err() != nil:
-			defer m.mu.Unlock()
-			return nil, m.closedError()
-		case p == nil || !p.live:
-			defer m.mu.Unlock()
-			if m.current == nil {
-				return nil, ErrSidecarLost
-			}
-			return nil, missing
-		case m.current == nil: // its session is just beginning, or ending
-		case p.stop == stopNothing || reply && p.stop == stopNewWork:
-			defer m.mu.Unlock()
-			return m.current, nil
+		s, changed, err := m.taker(id, reply)
+		if s != nil {
+			return s, nil
 		}
-		changed := p.changed
-		m.mu.Unlock()
+		if errors.Is(err, ErrUnknownPeer) {
+			err = missing
+		}
+		if err != nil {
+			return nil, err
+		}
 		missing = ErrPeerGone
 		select {
 		case <-changed:
@@ -217,4 +222,24 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, erro
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// taker returns the session to write to, or what is closed when that may be
+// possible, or why it never will.
+func (m *Mesh) taker(id string, reply bool) (s *session, changed <-chan struct{}, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[id]
+	switch {
+	case m.ctx.Err() != nil:
+		return nil, nil, m.closedError()
+	case (p == nil || !p.live) && m.current == nil:
+		return nil, nil, ErrSidecarLost
+	case p == nil || !p.live:
+		return nil, nil, ErrUnknownPeer
+	case m.current == nil: // its session is just beginning, or ending
+	case p.stop == stopNothing || reply && p.stop == stopNewWork:
+		return m.current, nil, nil
+	}
+	return nil, p.changed, nil
 }

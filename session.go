@@ -29,7 +29,8 @@ type session struct {
 	features []string      // valid after ready
 	// maxMessage is what the sidecar takes, 0 if it did not say; valid after ready.
 	maxMessage int
-	refused    error // valid after ended: the sidecar's reason to end
+	refused    error  // valid after ended: the sidecar's reason to end
+	lastType   string // of a message; the reader's
 
 	readyOnce, drainedOnce sync.Once
 }
@@ -92,19 +93,18 @@ func (s *session) read() {
 	defer close(s.ended)
 	defer s.link.close()
 	s.m.inside.starts()
+	var e wire.Line
 	for {
 		line, err := s.link.ReadLine()
-		var bad *wire.Error
-		switch {
-		case errors.As(err, &bad):
-			s.reject(bad)
-			continue
-		case err != nil:
+		if err != nil {
+			if bad := (*wire.Error)(nil); errors.As(err, &bad) {
+				s.reject(bad)
+				continue
+			}
 			s.readErr = err
 			return
 		}
 		// The copy is what the message keeps: one for all of its parts.
-		var e wire.Line
 		if err := wire.ParseEvent(bytes.Clone(line), s.m.limits, &e); err != nil {
 			s.reject(err)
 			continue
@@ -115,6 +115,15 @@ func (s *session) read() {
 	}
 }
 
+// typeName makes a string of a message type. Most messages are of the same type
+// as the one before.
+func (s *session) typeName(b []byte) string {
+	if string(b) != s.lastType {
+		s.lastType = string(b)
+	}
+	return s.lastType
+}
+
 // reject reports what the sidecar sent and this package cannot read. It is no
 // reason to end: the next line may be fine.
 func (s *session) reject(err error) {
@@ -122,10 +131,13 @@ func (s *session) reject(err error) {
 }
 
 func (s *session) event(e *wire.Line) error {
-	m, peer := s.m, string(e.Peer)
+	m := s.m
+	if e.Type == wire.TypeMessage {
+		m.receive(e.Peer, s.typeName(e.Message.Type), &e.Message)
+		return nil
+	}
+	peer := string(e.Peer)
 	switch e.Type {
-	case wire.TypeMessage:
-		m.receive(peer, &e.Message)
 	case wire.TypePeerConnected:
 		m.peerConnected(peer)
 	case wire.TypePeerDisconnected:

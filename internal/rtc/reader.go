@@ -30,12 +30,10 @@ func (p *Peer) readStream() error {
 	greeted := false
 	for p.reading.wait() {
 		b, err := r.ReadLine()
-		var bad *wire.Error
-		if err != nil && !errors.As(err, &bad) {
-			return p.endReason(err)
-		}
 		if err == nil {
 			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
+		} else if !badLine(err) {
+			return p.endReason(err)
 		}
 		if !greeted {
 			if err := p.greet(&line, err); err != nil {
@@ -48,6 +46,12 @@ func (p *Peer) readStream() error {
 		p.deliver(&line, err)
 	}
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+}
+
+// badLine tells whether it is one line that is wrong, and not the channel.
+func badLine(err error) bool {
+	var bad *wire.Error
+	return errors.As(err, &bad)
 }
 
 // greet takes the first line of a stream.
