@@ -21,7 +21,7 @@ const (
 	outboundHigh = 1 << 20
 	// overrunWait is how long the link is not read when an agent overruns the
 	// queue all the same, because it has not yet come to read the pause.
-	overrunWait = 2 * time.Second
+	overrunWait = 10 * time.Second
 	// haltedAllowance is what may still arrive after the agent has paused a
 	// peer: what was on its way. A peer that sends more ignores the pause, and
 	// its channel is not read until the agent resumes. Responses do not count:

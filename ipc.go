@@ -31,7 +31,8 @@ var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
 // goroutine reads (readLine), one writes (writeLoop); any goroutine may add
 // lines, and what waits together is written together.
 type link struct {
-	conn net.Conn
+	conn   net.Conn
+	direct func([]byte) bool // writes at once or not at all; nil if conn cannot
 	*wire.Reader
 
 	wake chan struct{} // buffered 1: there is something to write
@@ -59,7 +60,7 @@ type charge struct {
 }
 
 func newLink(conn net.Conn, limits wire.Limits) *link {
-	return &link{
+	l := &link{
 		conn:   conn,
 		Reader: wire.NewReader(conn, limits.MaxLine()),
 		wake:   make(chan struct{}, 1),
@@ -67,6 +68,10 @@ func newLink(conn net.Conn, limits wire.Limits) *link {
 		room:   make(chan struct{}),
 		idle:   make(chan struct{}),
 	}
+	if c, ok := conn.(interface{ tryWrite([]byte) bool }); ok {
+		l.direct = c.tryWrite
+	}
+	return l
 }
 
 // write adds the lines that add appends, and waits under ctx while too much is
@@ -131,6 +136,10 @@ func (l *link) writeNow(to account, add func([]byte) []byte) error {
 func (l *link) append(to account, add func([]byte) []byte) {
 	before := len(l.waiting)
 	l.waiting = add(l.waiting)
+	if before == 0 && !l.writing && l.direct != nil && l.direct(l.waiting) {
+		l.waiting = l.waiting[:0] // it waits for nobody, and is nobody's charge
+		return
+	}
 	if to != nil {
 		n := len(l.waiting) - before
 		to.charge(n)

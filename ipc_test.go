@@ -46,7 +46,10 @@ func line(s string) func([]byte) []byte {
 
 // linkConns are the two kinds of connection that a link runs over.
 var linkConns = map[string]func(t *testing.T) (a, b net.Conn){
-	"memory": func(*testing.T) (net.Conn, net.Conn) { return net.Pipe() },
+	"memory": func(*testing.T) (net.Conn, net.Conn) {
+		a, b := newMemoryConns()
+		return a, b
+	},
 	"socket": func(t *testing.T) (net.Conn, net.Conn) {
 		ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 		if err != nil {

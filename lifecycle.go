@@ -106,7 +106,7 @@ func (s *starter) start(ctx context.Context) (*launched, error) {
 
 // inProcess runs the sidecar as goroutines behind an in-memory connection.
 func (s *starter) inProcess() *launched {
-	agent, sidecar := net.Pipe()
+	agent, sidecar := newMemoryConns()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	var err error // written before done is closed

@@ -1,0 +1,147 @@
+package mesh
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// memoryBuffer is how many bytes a memoryConn holds in each direction, about
+// what a socket does. A longer write passes in parts.
+const memoryBuffer = 256 << 10
+
+// A memoryConn is one end of a connection within this process. net.Pipe would
+// do, but it holds nothing: each write waits for its reader, which costs two
+// changes of goroutine for a line.
+//
+// There are no deadlines: nobody needs them on this side of a host.
+type memoryConn struct {
+	in, out *memoryPipe
+}
+
+func newMemoryConns() (a, b *memoryConn) {
+	x, y := newMemoryPipe(), newMemoryPipe()
+	return &memoryConn{in: x, out: y}, &memoryConn{in: y, out: x}
+}
+
+// Read waits for bytes, or returns io.EOF once what the closed far end had
+// written is read.
+func (c *memoryConn) Read(b []byte) (int, error) { return c.in.read(b) }
+
+// Write waits for room.
+func (c *memoryConn) Write(b []byte) (int, error) { return c.out.write(b) }
+
+// tryWrite takes all of b or nothing, and never waits.
+func (c *memoryConn) tryWrite(b []byte) bool { return c.out.tryWrite(b) }
+
+// Close ends both directions: the far end may still read what was written.
+func (c *memoryConn) Close() error {
+	c.in.closeReader()
+	c.out.closeWriter()
+	return nil
+}
+
+func (c *memoryConn) LocalAddr() net.Addr                { return memoryAddr{} }
+func (c *memoryConn) RemoteAddr() net.Addr               { return memoryAddr{} }
+func (c *memoryConn) SetDeadline(time.Time) error        { return os.ErrNoDeadline }
+func (c *memoryConn) SetReadDeadline(time.Time) error    { return os.ErrNoDeadline }
+func (c *memoryConn) SetWriteDeadline(t time.Time) error { return os.ErrNoDeadline }
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return "memory" }
+
+// A memoryPipe is one direction: a bounded buffer.
+type memoryPipe struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	data     []byte // data[from:] waits for the reader
+	from     int
+	noWriter bool
+	noReader bool
+}
+
+func newMemoryPipe() *memoryPipe {
+	p := new(memoryPipe)
+	p.changed.L = &p.mu
+	return p
+}
+
+func (p *memoryPipe) read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.from == len(p.data) {
+		switch {
+		case p.noReader:
+			return 0, net.ErrClosed
+		case p.noWriter:
+			return 0, io.EOF
+		}
+		p.changed.Wait()
+	}
+	n := copy(b, p.data[p.from:])
+	p.from += n
+	if p.from == len(p.data) {
+		p.data, p.from = p.data[:0], 0
+	}
+	p.changed.Broadcast()
+	return n, nil
+}
+
+func (p *memoryPipe) tryWrite(b []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.noReader || p.noWriter || len(b) > p.room() {
+		return false
+	}
+	p.add(b)
+	return true
+}
+
+func (p *memoryPipe) write(b []byte) (written int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(b) > 0 {
+		for p.room() == 0 && !p.noReader && !p.noWriter {
+			p.changed.Wait()
+		}
+		switch {
+		case p.noWriter:
+			return written, net.ErrClosed
+		case p.noReader:
+			return written, io.ErrClosedPipe
+		}
+		n := min(len(b), p.room())
+		p.add(b[:n])
+		written, b = written+n, b[n:]
+	}
+	return written, nil
+}
+
+func (p *memoryPipe) room() int { return memoryBuffer - (len(p.data) - p.from) }
+
+func (p *memoryPipe) add(b []byte) {
+	if p.from > 0 && len(p.data)+len(b) > cap(p.data) {
+		p.data, p.from = p.data[:copy(p.data, p.data[p.from:])], 0
+	}
+	p.data = append(p.data, b...)
+	p.changed.Broadcast()
+}
+
+func (p *memoryPipe) closeWriter() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noWriter = true
+	p.changed.Broadcast()
+}
+
+// closeReader also drops what nobody will read.
+func (p *memoryPipe) closeReader() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noReader, p.data, p.from = true, nil, 0
+	p.changed.Broadcast()
+}
