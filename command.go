@@ -86,7 +86,7 @@ func (s *sidecar) command(ctx context.Context, cmd *wire.Line) {
 	case wire.TypeBroadcast:
 		s.broadcast(cmd)
 	case wire.TypeListPeers:
-		s.event(nil, func(b []byte) []byte { return wire.AppendPeerList(b, s.peers()) })
+		s.listPeers()
 	case wire.TypeConnect:
 		s.node.Connect(string(cmd.Peer))
 	case wire.TypeHello:
@@ -101,6 +101,18 @@ func (s *sidecar) command(ctx context.Context, cmd *wire.Line) {
 		}
 	case wire.TypeDrain:
 		s.drain(ctx)
+	}
+}
+
+func (s *sidecar) listPeers() {
+	peers, listed := s.peers(), 0
+	s.event(nil, func(b []byte) []byte {
+		b, listed = s.terms.Load().peerList(b, peers)
+		return b
+	})
+	if listed < len(peers) {
+		s.noise.Warn().Int("peers", len(peers)).Int("listed", listed).
+			Msgf("peer_list cut short: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
 }
 

@@ -243,21 +243,21 @@ func (s *sidecar) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
 	}
 }
 
-// forward gives the agent a message, unless it is longer than the agent reads.
+// forward gives the agent a message, unless it is one that the agent does not read.
 func (s *sidecar) forward(r *remote, m *wire.Message) {
-	id, tooLong := r.peer.ID(), false
-	t := s.terms.Load()
+	id, t := r.peer.ID(), s.terms.Load()
+	var unread error
 	s.event(r, func(b []byte) []byte {
 		n := len(b)
 		b = wire.AppendMessage(b, id, m.Raw)
-		if tooLong = !t.fits(len(m.Raw), len(b)-n); tooLong {
+		if unread = t.check(m.Raw, len(b)-n); unread != nil {
 			b = b[:n]
 		}
 		return b
 	})
-	if tooLong {
-		s.noise.Warn().Str("peer", id).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).Str("reason", t.limit()).
-			Msg("message dropped: the agent does not take it")
+	if unread != nil {
+		s.noise.Warn().Str("peer", id).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).AnErr("reason", unread).
+			Msg("message dropped: the agent does not read it")
 	}
 	r.arrived(m)
 }

@@ -20,19 +20,27 @@ func (s *sidecar) knows(feature string) bool {
 	return t != nil && slices.Contains(t.features, feature)
 }
 
-// fits tells whether the agent reads a message of this length, on a line of that
-// one.
-func (t *terms) fits(message, line int) bool {
-	if t == nil {
-		return line <= wire.BaseMaxLine
+// check tells why the agent does not read a message, of which its line is so
+// long; nil if it does.
+func (t *terms) check(message []byte, line int) error {
+	switch {
+	case t != nil && t.maxMessage > 0 && len(message) > t.maxMessage:
+		return fmt.Errorf("it takes %d bytes", t.maxMessage)
+	case t != nil:
+		return nil
+	case line > wire.BaseMaxLine:
+		return fmt.Errorf("one that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
-	return t.maxMessage <= 0 || message <= t.maxMessage
+	return wire.CheckBase(message)
 }
 
-// limit says in words what the agent reads.
-func (t *terms) limit() string {
-	if t == nil {
-		return fmt.Sprintf("an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
+// peerList appends the line that lists the peers, or as many of them as an agent
+// that has not said hello reads.
+func (t *terms) peerList(b []byte, peers []string) (line []byte, listed int) {
+	for n := len(b); ; peers = peers[:len(peers)*3/4] {
+		b = wire.AppendPeerList(b[:n], peers)
+		if t != nil || len(b)-n <= wire.BaseMaxLine {
+			return b, len(peers)
+		}
 	}
-	return fmt.Sprintf("it takes %d bytes", t.maxMessage)
 }

@@ -425,6 +425,28 @@ func TestBasePeerOffersAgain(t *testing.T) {
 	}
 }
 
+// A superseded connection that has ended at the base peer's end, too, delays nothing any more.
+func TestBasePeerParkedLinkEnds(t *testing.T) {
+	h := newHub(t)
+	a, b := start(t, h, "a", func(c *rtc.Config) { c.BaseWait(time.Hour) }).join(), startBase(t, h, "b")
+	b.join()
+	exchange(t, a, b)
+	b.mu.Lock()
+	old := b.pcs["a"]
+	b.mu.Unlock()
+	b.offer("a")
+	eventually(t, "a new link", func() bool { return a.history() == "[+b -b +b]" })
+	if n := a.Parked("b"); n != 1 {
+		t.Errorf("%d links are parked", n)
+	}
+	_ = old.GracefulClose()
+	eventually(t, "it forgets us, whichever that was", func() bool { return b.channel("a") == nil })
+	eventually(t, "nothing is parked", func() bool { return a.Parked("b") == 0 })
+	b.hangUp()
+	eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+	exchange(t, a, b)
+}
+
 func code(err error) wire.Code {
 	if e, ok := err.(*wire.Error); ok {
 		return e.Code

@@ -24,6 +24,9 @@ func (c *Config) Quick() {
 	c.timing.iceKeepalive = 200 * time.Millisecond
 }
 
+// BaseWait sets how long a base peer that went silent is left alone.
+func (c *Config) BaseWait(d time.Duration) { c.timing.baseWait = d }
+
 // UseNet replaces the network.
 func (c *Config) UseNet(n transport.Net) { c.net = n }
 
@@ -36,4 +39,17 @@ func (c *Config) Lookup(f func(ctx context.Context, network, host string) ([]net
 func (c *Config) OnlyLoopback() {
 	c.Loopback = true
 	c.ipFilter = func(ip net.IP) bool { return ip.IsLoopback() }
+}
+
+// Parked returns how many superseded connections to a peer are kept.
+func (n *Node) Parked(id string) int {
+	count := make(chan int)
+	n.box.post(func() {
+		if sl := n.slots[id]; sl != nil {
+			count <- len(sl.parked)
+		} else {
+			count <- 0
+		}
+	})
+	return <-count
 }

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -96,6 +97,15 @@ func (n *Node) supersede(sl *slot, o description) {
 	if len(sl.parked) > maxParked {
 		n.closeSession(sl.parked[0])
 		sl.parked = sl.parked[1:]
+	}
+}
+
+// unpark closes a superseded connection that has ended at the far end: that one makes nobody forget us
+// any more.
+func (n *Node) unpark(s *session) {
+	if i := slices.Index(s.sl.parked, s); i >= 0 {
+		s.sl.parked = slices.Delete(s.sl.parked, i, i+1)
+		n.closeSession(s)
 	}
 }
 

@@ -107,17 +107,15 @@ func (p *Peer) ID() string { return p.id }
 func (p *Peer) Extended() bool { return p.stream }
 
 // Send queues one message, which must be a valid JSON object. It copies msg. The error is a
-// [*wire.Error]: too_large or too_deep if the peer does not read messages like this one, queue_full
-// over Config.QueueHard, peer_lost after the link has ended. It may call Events.PeerCongested.
+// [*wire.Error]: too_large, too_deep or malformed if the peer does not read messages like this one,
+// queue_full over Config.QueueHard, peer_lost after the link has ended. It may call Events.PeerCongested.
 func (p *Peer) Send(msg []byte) error {
 	if limit := int(p.sendMax.Load()); len(msg) > limit {
 		return &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf(
 			"message of %d bytes, peer %q takes %d", len(msg), p.id, limit)}
 	}
 	if !p.stream {
-		// A base peer drops what is too deep for it without a word.
-		var m wire.Message
-		if err := wire.ParseMessage(msg, wire.Limits{MaxDepth: wire.BaseMaxDepth}, &m); err != nil {
+		if err := wire.CheckBase(msg); err != nil {
 			return err
 		}
 	}

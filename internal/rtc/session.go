@@ -73,8 +73,11 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 		switch state {
 		case webrtc.PeerConnectionStateClosed: // pion closes it when the peer has
 			s.post(s.transportGone)
+			n.box.post(func() { n.unpark(s) })
 		case webrtc.PeerConnectionStateFailed: // ICE, which iceChanged sees too, or DTLS
 			s.post(s.transportFailed)
+			// The far end sees it fail, too, but perhaps not in the same moment.
+			time.AfterFunc(n.cfg.timing.baseClosed, func() { n.box.post(func() { n.unpark(s) }) })
 		}
 	})
 	pc.SCTP().OnClose(func(error) { s.post(s.transportGone) })
