@@ -30,7 +30,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	if dotenvErr != nil {
-		log.Warn().Err(dotenvErr).Msg(".env ignored")
+		log.Warn().Err(dotenvErr).Msg(".env not read to its end")
 	}
 	for name, value := range set.environ {
 		if err := os.Setenv(name, value); err != nil {
@@ -75,18 +75,35 @@ func withAdvice(err error) error {
 }
 
 // loadDotEnv puts the variables of a file into the environment, except those that are there already. A
-// missing file is no error.
+// missing file is no error. Of a file with a line that is wrong the lines before it count, as with
+// chatixia's own sidecar.
 func loadDotEnv(path string) error {
-	err := godotenv.Load(path)
-	var pathErr *fs.PathError
-	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist):
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	case errors.As(err, &pathErr):
+	}
+	if err != nil {
 		return err
 	}
-	// The parser's own text quotes the file, secrets included.
-	return fmt.Errorf("%s: not in the form NAME=value", path)
+	lines := strings.SplitAfter(string(text), "\n")
+	good := len(lines)
+	vars, err := godotenv.Unmarshal(string(text))
+	for ; err != nil && good > 0; good-- {
+		vars, err = godotenv.Unmarshal(strings.Join(lines[:good-1], ""))
+	}
+	for name, value := range vars {
+		if _, set := os.LookupEnv(name); set {
+			continue
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if good < len(lines) {
+		// The parser's own text quotes the file, secrets included.
+		return fmt.Errorf("%s: line %d is not in the form NAME=value; what stands before it counts", path, good+1)
+	}
+	return nil
 }
 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {

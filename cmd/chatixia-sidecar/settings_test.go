@@ -112,3 +112,43 @@ func TestRustLevel(t *testing.T) {
 		}
 	}
 }
+
+func TestLoadDotEnv(t *testing.T) {
+	t.Setenv("MESH_TEST_SET", "stays")
+	for _, tc := range []struct {
+		name, text string
+		want       map[string]string
+		line       string // named in the error
+	}{
+		{name: "good", text: "MESH_TEST_A=1\nMESH_TEST_SET=2\nexport MESH_TEST_B='x y'\n", want: map[string]string{"A": "1", "SET": "stays", "B": "x y"}},
+		{name: "bad in the middle", text: "MESH_TEST_A=1\nno such thing\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": ""}, line: "line 2"},
+		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
+		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "empty"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, name := range []string{"A", "B"} {
+				t.Setenv("MESH_TEST_"+name, "") // so that it is restored
+				if err := os.Unsetenv("MESH_TEST_" + name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(t.TempDir(), ".env")
+			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := loadDotEnv(path)
+			if (err != nil) != (tc.line != "") || err != nil && (!strings.Contains(err.Error(), tc.line) || strings.Contains(err.Error(), "secret")) {
+				t.Errorf("error %v, want one about %q", err, tc.line)
+			}
+			for name, want := range tc.want {
+				if got := os.Getenv("MESH_TEST_" + name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+		})
+	}
+	if err := loadDotEnv(filepath.Join(t.TempDir(), "none")); err != nil {
+		t.Error(err)
+	}
+}
