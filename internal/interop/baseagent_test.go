@@ -89,7 +89,8 @@ func (a *baseAgent) listen() error {
 				Message json.RawMessage
 			}
 		}
-		if err := json.Unmarshal(line, &e); err != nil {
+		var any any // fails at numbers beyond a double, at some of which Python's parser ends the listening
+		if err := errors.Join(json.Unmarshal(line, &e), json.Unmarshal(line, &any)); err != nil {
 			return fmt.Errorf("%w: %q", err, line)
 		}
 		switch e.Type {

@@ -25,16 +25,22 @@ func TestCancel(t *testing.T) {
 				for _, w := range [][2]*party{{ann, bob}, {bob, ann}} {
 					asks, works := w[0], w[1]
 					id := asks.id + "-nap"
-					asks.do(`request %s {"type":"sleep_request","request_id":"%s","payload":{"seconds":3000}}`, works.id, id)
+					asks.do(`request %s {"type":"sleep_request","request_id":"%s","payload":{"seconds":1}}`, works.id, id)
 					works.heard(asks.id, "sleep_request")
 					asks.do("cancel %s", id)
 					works.await(1, asks.id+" gave up on "+id)
 					asks.find(1, "that its request has ended", func(l string) bool {
 						return strings.HasPrefix(l, "error: ") && strings.Contains(l, id)
 					})
+					// The work has stopped if no answer has come when that of a longer one has.
+					asks.do(`request %s {"type":"sleep_request","request_id":"%s-longer","payload":{"seconds":1.5}}`, works.id, id)
+					asks.answered(works.id, id+"-longer")
+					for _, l := range asks.said().all() {
+						if strings.Contains(l, `"`+id+`"`) || strings.Contains(l, id+`: mesh: response`) {
+							t.Errorf("%s was answered all the same: %s", asks.id, l)
+						}
+					}
 				}
-				ann.pings(bob, 1)
-				bob.pings(ann, 1)
 			})
 		}
 	}
@@ -90,6 +96,10 @@ func TestNobody(t *testing.T) {
 			if k.agent {
 				ann.find(1, "an error", func(l string) bool {
 					return strings.HasPrefix(l, "error: ") && strings.Contains(l, "nobody")
+				})
+				ann.do("connect somebody") // only signaling knows that nobody is there
+				ann.find(1, "an error", func(l string) bool {
+					return strings.HasPrefix(l, "error: ") && strings.Contains(l, "somebody")
 				})
 				return
 			}

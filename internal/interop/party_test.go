@@ -103,6 +103,12 @@ func (p *party) leave() {
 	if err := p.quit(); err != nil {
 		p.t.Errorf("%s (%s) did not end as it should: %v", p.id, p.name, err)
 	}
+	p.checkLog()
+}
+
+// checkLog looks for what a base-only party must never see.
+func (p *party) checkLog() {
+	p.t.Helper()
 	if i := strings.Index(p.log(), "VIOLATION"); i >= 0 {
 		line, _, _ := strings.Cut(p.log()[i:], "\n")
 		p.t.Errorf("%s (%s): %s", p.id, p.name, line)

@@ -81,6 +81,7 @@ func (p *party) die() {
 		p.t.Fatalf("a %s cannot die", p.name)
 	}
 	d.kill()
+	p.checkLog()
 }
 
 // TestSignalingRestarts: the signaling server forgets everybody. Extended peers keep their links; base

@@ -24,7 +24,8 @@ func strictObject(text []byte) (map[string]json.RawMessage, error) {
 		return nil, fmt.Errorf("%d levels deep", d)
 	}
 	var o map[string]json.RawMessage
-	if err := json.Unmarshal(text, &o); err != nil {
+	var any any // fails at numbers beyond a double
+	if err := errors.Join(json.Unmarshal(text, &o), json.Unmarshal(text, &any)); err != nil {
 		return nil, err
 	}
 	if o == nil {

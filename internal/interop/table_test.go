@@ -73,9 +73,23 @@ func (c *cell) play() {
 			c.t.Errorf("%s lost %s %d times", w[0].id, w[1].id, n)
 		}
 	}
+	c.a.saysNothingTwice()
+	c.b.saysNothingTwice()
 	c.b.leave()
 	c.a.find(1, "that the other has left", func(l string) bool { return l == "- "+c.b.id })
 	c.a.leave()
+}
+
+// saysNothingTwice: all that a party says in a cell is different, since all messages and requests are.
+func (p *party) saysNothingTwice() {
+	p.t.Helper()
+	seen := make(map[string]bool)
+	for _, l := range p.said().all() {
+		if seen[l] {
+			p.t.Errorf("%s (%s) said twice: %.200s", p.id, p.name, l)
+		}
+		seen[l] = true
+	}
 }
 
 // sendsInOrder: messages arrive once and in order.
@@ -176,6 +190,10 @@ func (p *party) sendsTooMuch(to *party) {
 	if p.agent && n == baseMaxRead {
 		p.find(1, "an error that names the limit", func(l string) bool {
 			return strings.HasPrefix(l, "error: ") && strings.Contains(l, "65535")
+		})
+		p.do(`request %s {"type":"too_request","request_id":"%s-too","payload":"%s"}`, to.id, p.id, text)
+		p.find(1, "that its request failed", func(l string) bool {
+			return strings.HasPrefix(l, "error: request "+p.id+"-too") && strings.Contains(l, "65535")
 		})
 	}
 	p.do(`request %s {"type":"ping","request_id":"%s-after"}`, to.id, p.id)
