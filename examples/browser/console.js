@@ -2,7 +2,8 @@
 
 import { MeshError } from "./mesh.js";
 
-const MAX_LINES = 10_000;
+const MAX_LINES = 10_000; // kept until they are taken
+const MAX_CHARACTERS = 32 << 20; // of them; the newest line is kept however long it is
 
 const commands = {
   peers: ({ mesh, print }) => print(["peers:", ...mesh.peers].join(" ")),
@@ -19,12 +20,17 @@ const commands = {
 
 // attach answers requests as all example agents do, and returns what scripts use:
 //   command(line)   does what the line says
-//   takeLines()     returns the lines printed since the last call, the last 10,000 at most
+//   takeLines()     returns the lines printed since the last call, the last 10,000 or 32 Mi characters at most
 export function attach(mesh) {
   let lines = [];
+  let characters = 0;
   const print = (line) => {
-    lines.push(ascii(line));
-    if (lines.length > MAX_LINES) lines.shift();
+    characters += lines[lines.push(ascii(line)) - 1].length;
+    while (lines.length > MAX_LINES || (characters > MAX_CHARACTERS && lines.length > 1)) characters -= lines.shift().length;
+  };
+  const takeLines = () => {
+    characters = 0;
+    return lines.splice(0);
   };
   const agent = { mesh, print, requests: new Map() }; // requests: id → AbortController
   const listen = (type, f) => mesh.addEventListener(type, ({ detail }) => f(detail));
@@ -36,10 +42,7 @@ export function attach(mesh) {
   listen("error", ({ peer, error }) => print(`error: ${error.code}: ${peer}: ${error.message}`));
   mesh.handle("echo_request", ({ payload }) => payload);
   mesh.handle("sleep_request", sleep);
-  return {
-    command: (line) => run(agent, line),
-    takeLines: () => lines.splice(0),
-  };
+  return { command: (line) => run(agent, line), takeLines };
 }
 
 async function run(agent, line) {

@@ -11,7 +11,10 @@ const BUFFERED_LOW = 256 << 10;
 const MAX_QUEUE = 32 << 20; // bytes waiting for the browser before send() fails
 const MAX_PAUSED = 1000; // messages waiting for the end of a pause
 const ENTRY_COST = 100; // bytes that a queued line costs besides its own
+const BUFFER_MIN = 64 << 10; // bytes for the beginning of a line whose end has not come
+const BUFFER_KEPT = 1 << 20; // bytes kept of it for the next line
 const NEWLINE = 10;
+const NOTHING = new Uint8Array(0);
 
 const encoder = new TextEncoder();
 // "fatal" so that what is no UTF-8 is an error and not replaced; a byte order mark is no JSON either.
@@ -224,14 +227,14 @@ export class Link {
   }
 
   #hello(value) {
-    if (value[0] !== "hello") return this.#violation("another line");
-    const max = value[1]?.max_message;
+    if (!Array.isArray(value) || value[0] !== "hello") return this.#violation("another line");
+    const max = value[1].max_message;
     if (max > 0) this.#maxSend = Math.min(this.#maxSend, max);
     this.#up();
   }
 
   #violation(what) {
-    const error = new MeshError("malformed", `the first line is not hello: ${what}`);
+    const error = new MeshError("malformed", `the first line is no valid hello: ${what}`);
     error.final = true; // trying again would not help
     this.close(error);
   }
@@ -239,7 +242,7 @@ export class Link {
   #controlled([kind, argument]) {
     if (!this.#stream) return this.#events.rejected(new MeshError("malformed", "not an object"));
     if (kind === "pause" || kind === "resume") this.#setPaused(kind === "pause");
-    if (kind === "cancel" && typeof argument === "string") this.#events.cancel(argument);
+    if (kind === "cancel") this.#events.cancel(argument);
   }
 }
 
@@ -285,9 +288,10 @@ class Queue {
 }
 
 // LineSplitter cuts a stream of bytes into lines, and reports one that is too long without keeping it.
+// A line is valid only until the function that it is given to returns.
 class LineSplitter {
-  #parts = [];
-  #length = 0;
+  #buffer = NOTHING;
+  #length = 0; // of the line so far, which #buffer holds unless it is too long
   #line;
 
   constructor(line) {
@@ -296,33 +300,36 @@ class LineSplitter {
 
   add(bytes) {
     for (let end; (end = bytes.indexOf(NEWLINE)) >= 0; bytes = bytes.subarray(end + 1)) {
-      this.#keep(bytes.subarray(0, end));
-      const length = this.#length;
-      const line = length <= MAX_MESSAGE ? join(this.#parts, length) : undefined;
-      this.#parts = [];
-      this.#length = 0;
-      if (!line) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
-      else if (length > 0) this.#line(line);
+      this.#end(bytes.subarray(0, end));
     }
     this.#keep(bytes);
   }
 
-  #keep(bytes) {
-    this.#length += bytes.length;
-    if (this.#length > MAX_MESSAGE) this.#parts = [];
-    else if (bytes.length > 0) this.#parts.push(bytes);
+  #end(rest) {
+    if (this.#length > 0) this.#keep(rest);
+    const length = this.#length || rest.length;
+    const line = this.#length > 0 ? this.#buffer.subarray(0, length) : rest;
+    this.#length = 0;
+    if (this.#buffer.length > BUFFER_KEPT) this.#buffer = NOTHING;
+    if (length > MAX_MESSAGE) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
+    else if (length > 0) this.#line(line);
   }
-}
 
-function join(parts, length) {
-  if (parts.length === 1) return parts[0];
-  const whole = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
+  #keep(bytes) {
+    const at = this.#length;
+    this.#length += bytes.length;
+    if (this.#length > MAX_MESSAGE) this.#buffer = NOTHING;
+    else if (bytes.length > 0) {
+      if (this.#length > this.#buffer.length) this.#grow();
+      this.#buffer.set(bytes, at);
+    }
   }
-  return whole;
+
+  #grow() {
+    const larger = new Uint8Array(Math.min(MAX_MESSAGE, Math.max(BUFFER_MIN, 2 * this.#buffer.length, this.#length)));
+    larger.set(this.#buffer);
+    this.#buffer = larger;
+  }
 }
 
 // encode makes a line of a message of ours. What is wrong with it fails here and not at the peer.
@@ -344,8 +351,24 @@ function parse(bytes) {
   } catch (error) {
     throw new MeshError("malformed", `not JSON in UTF-8: ${error.message}`);
   }
-  if (!Array.isArray(value)) checkMessage(value);
+  if (Array.isArray(value)) checkControl(value);
+  else checkMessage(value);
   return value;
+}
+
+// checkControl checks what is known: other control lines, and more elements, are those of later versions.
+function checkControl([kind, argument]) {
+  const check = (holds, what) => {
+    if (!holds) throw new MeshError("invalid_field", what);
+  };
+  check(typeof kind === "string", "a control line does not begin with a string");
+  if (kind === "cancel") check(typeof argument === "string" && argument !== "", "cancel has no request id");
+  if (kind !== "hello") return;
+  check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
+  for (const key of ["protocol", "max_message"]) {
+    const n = argument[key] ?? 0;
+    check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
+  }
 }
 
 function checkMessage(value) {

@@ -46,7 +46,7 @@ func main() {
 
 // run serves until ctx ends. What happens is written to out.
 func run(ctx context.Context, out *log.Logger, addr string) (err error) {
-	listener, err := net.Listen("tcp", addr)
+	listener, err := listen(addr)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with -addr, such as -addr 127.0.0.1:8090", err)
 	}
@@ -77,6 +77,18 @@ func run(ctx context.Context, out *log.Logger, addr string) (err error) {
 	defer bob.Close()
 	out.Printf("open http://%s in a browser; Ctrl-C ends this", listener.Addr())
 	return report(ctx, out, alice)
+}
+
+// listen takes loopback addresses only: signaling would refuse whoever comes by way of another.
+func listen(addr string) (net.Listener, error) {
+	resolved, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if !resolved.IP.IsLoopback() {
+		return nil, fmt.Errorf("%q is no loopback address, and the development mode of signaling serves this machine only", addr)
+	}
+	return net.ListenTCP("tcp", resolved)
 }
 
 // handler serves the page and, on the same address, signaling.

@@ -129,6 +129,21 @@ func (c *console) await(pattern string) string {
 	}
 }
 
+// become waits until a condition holds, whatever becomes of the page meanwhile.
+func (c *console) become(condition string) {
+	c.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for holds := false; ; time.Sleep(10 * time.Millisecond) {
+		err := c.page.Eval(c.t.Context(), condition, &holds)
+		if err == nil && holds {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("not within 30 s: %s; %v", condition, err)
+		}
+	}
+}
+
 // serve serves the page and signaling without the agents.
 func serve(t *testing.T) (base string) {
 	t.Helper()
@@ -262,6 +277,27 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// TestElsewhere: the development mode is for this machine only.
+func TestElsewhere(t *testing.T) {
+	for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "nonsense"} {
+		err := run(t.Context(), log.New(make(printed, 10), "", 0), addr)
+		if err == nil || !strings.Contains(err.Error(), "-addr") {
+			t.Errorf("%s: got %v, want an error that says what to do", addr, err)
+		} else if addr != "nonsense" && !strings.Contains(err.Error(), "this machine only") {
+			t.Errorf("%s: got %v, want an error that says why", addr, err)
+		}
+	}
+	for _, addr := range []string{"localhost:0", "127.0.0.1:0"} {
+		listener, err := listen(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPageAndAgent(t *testing.T) {
 	base, b := serve(t), seen(t)
 	m, events := agent(t, base, "alice", nil)
@@ -376,7 +412,7 @@ func TestPauses(t *testing.T) {
 	var accepted int
 	c.eval(script, &accepted)
 	c.command(`request alice {"type":"echo_request","payload":1}`)
-	c.await(`error: request .* are waiting to be sent already`)
+	c.await(`error: request .* to alice: not sent to alice: .* are waiting to be sent already`)
 	close(gate)
 	deadline := time.After(30 * time.Second)
 	for n := range accepted {
@@ -391,6 +427,35 @@ func TestPauses(t *testing.T) {
 	}
 	c.command(`request alice {"type":"echo_request","payload":2}`)
 	c.await(`alice answers: .*`)
+}
+
+// TestBack: a page that is left and gone back to is a peer again, also if the browser has kept it meanwhile.
+func TestBack(t *testing.T) {
+	base, b := serve(t), seen(t)
+	_, events := agent(t, base, "alice", nil)
+	c := open(t, b, base, "page")
+	c.await(`\+ alice`)
+	expect(t, events, "page", true)
+
+	c.eval(`addEventListener("pageshow", ({ persisted }) => persisted && (sessionStorage.kept = "yes"))`, nil)
+	c.eval(`void setTimeout(() => (location.href = "/mesh.js"))`, nil)
+	expect(t, events, "page", false)
+	c.become(`location.pathname === "/mesh.js" && document.readyState === "complete"`)
+	c.eval(`void setTimeout(() => history.back())`, nil)
+	expect(t, events, "page", true)
+	c.await(`\+ alice`)
+	var kept bool
+	c.eval(`sessionStorage.kept === "yes"`, &kept)
+	t.Logf("the browser had kept the page: %t", kept)
+
+	// The same in a browser that keeps none: what such a page is told.
+	c.eval(`void dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true }))`, nil)
+	expect(t, events, "page", false)
+	c.eval(`void dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }))`, nil)
+	expect(t, events, "page", true)
+	c.await(`\+ alice`)
+	c.command(`request alice {"type":"echo_request","payload":1}`)
+	c.await(`alice answers: .*"payload":1}`)
 }
 
 func TestTwoPages(t *testing.T) {
@@ -509,7 +574,7 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 // TestScripts runs the tests of the modules themselves, in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
-	for _, module := range []string{"link", "base"} {
+	for _, module := range []string{"link", "base", "console"} {
 		t.Run(module, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + module + ".js")
 			if err != nil {

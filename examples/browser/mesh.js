@@ -28,6 +28,7 @@ const CLOSE_TIMEOUT = 5_000;
 const MAX_REQUESTS = 1024; // of one peer, worked on at a time
 const WORK_HIGH = 8 << 20; // bytes of requests being worked on at which their peer is asked to pause
 const WORK_LOW = 2 << 20;
+const ABOUT_LINK = new Set(["too_large", "too_deep", "queue_full", "peer_lost"]); // errors of a Link, which knows no name
 const WORK_HARD = 64 << 20; // and at which a peer that knows no pause is told that we are busy
 
 export class Mesh extends EventTarget {
@@ -68,6 +69,15 @@ export class Mesh extends EventTarget {
 
   // send resolves once the message is on its way; the peer may ask us to wait with it.
   async send(peer, message, options) {
+    try {
+      await this.#send(peer, message, options);
+    } catch (error) {
+      if (!ABOUT_LINK.has(error?.code)) throw error;
+      throw new MeshError(error.code, `not sent to ${peer}: ${error.message}`);
+    }
+  }
+
+  async #send(peer, message, options) {
     const link = this.#peers.link(peer);
     if (!link) throw new MeshError("peer_not_connected", `no link to ${peer}`);
     await link.send(message, options);
@@ -77,7 +87,7 @@ export class Mesh extends EventTarget {
   // broadcast sends to all live peers. Its error names those that were not reached.
   async broadcast(message) {
     const peers = this.peers;
-    const results = await Promise.allSettled(peers.map((peer) => this.send(peer, message)));
+    const results = await Promise.allSettled(peers.map((peer) => this.#send(peer, message)));
     const failed = results.flatMap(({ reason }, i) => (reason ? [{ peer: peers[i], reason }] : []));
     if (failed.length === 0) return;
     const text = failed.map(({ peer, reason }) => `${peer} (${reason.message})`).join(", ");
@@ -187,7 +197,7 @@ export class Mesh extends EventTarget {
     const { type, request_id, source_agent, target_agent } = message;
     const reply = { type: responseType(type), request_id, source_agent: target_agent, target_agent: source_agent, payload };
     try {
-      await this.send(peer, reply, { reply: true, signal });
+      await this.#send(peer, reply, { reply: true, signal });
     } catch (error) {
       if (!signal?.aborted) this.#emit("error", { peer, error });
     }

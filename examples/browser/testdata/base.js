@@ -75,7 +75,7 @@
     command(`request ${peer.id} {"type":"x_request","request_id":"r"}`);
     command(`cancel r`);
     command(`send ${peer.id} {"type":"chat","payload":"${"x".repeat(65_536)}"}`);
-    await within(line(/^error: too_large: /), "too_large");
+    await within(line(new RegExp(`^error: too_large: not sent to ${peer.id}: `)), "too_large");
     peer.channel.send('{"type":"ping","request_id":"p"}');
     while (!peer.received.some((data) => data.includes('"pong"'))) await new Promise((resolve) => setTimeout(resolve, 10));
     if (peer.received[0].length < 60_000) failures.push(`${peer.id} received ${peer.received[0]}`);

@@ -61,19 +61,42 @@
     channel.receive('lo",{}]\n\n{"type":"a"}\n');
     check("hello", take(), ["up", [{ type: "a" }, 12]]);
   }
-  for (const line of ['{"type":"a"}', '["pause"]', "nonsense", "{}", '["hello"'.padEnd(2000, "[")]) {
+  for (const line of [
+    ...['{"type":"a"}', '["pause"]', "nonsense", "{}", "[]", "7", "null", '"hello"', '["hello"'.padEnd(2000, "[")],
+    ...['["hello"]', '["hello",7]', '["hello",null]', '["hello","x"]', '["hello",[]]', '[["hello"],{}]', '["Hello",{}]'],
+    ...['{"0":"hello","type":"x"}', '{"0":"hello","1":{},"type":"x"}', '["hello",{"max_message":1}'],
+    ...["max_message", "protocol"].flatMap((key) =>
+      ["-1", "0.5", "1e400", '"1"', '""', "true", "[]", "{}"].map((value) => `["hello",{"${key}":${value}}]`),
+    ),
+  ]) {
     const { channel, take } = pair();
     channel.receive(line + "\n");
-    check(`first line ${line.slice(0, 20)}`, take(), ["down malformed"]);
+    check(`first line ${line.slice(0, 40)}`, take(), ["down malformed"]);
     check("closed", channel.readyState, "closed");
+  }
+  for (const line of ['["hello",{"protocol":0,"max_message":0}]', '["hello",{"protocol":2,"later":{}},1]', '["hello",{"max_message":null}]']) {
+    const { channel, link, take } = pair();
+    channel.receive(line + "\n");
+    check(`first line ${line}`, take(), ["up"]);
+    check("no limit of the peer's", await link.send({ type: "a", payload: "x".repeat(100) }), undefined);
+  }
+  {
+    const { channel, link, take } = pair();
+    channel.receive('["hello",{"max_message":12}]\n');
+    await link.send({ type: "a" });
+    check("a limit of the peer's", await link.send({ type: "ab" }).catch((error) => error.code), "too_large");
+    check("up", take(), ["up"]);
   }
   {
     const { channel, take } = await live();
     for (const [line, want] of [
       ['["later",1]', []],
       ['["cancel","a1"]', ["cancel a1"]],
-      ['["cancel",1]', []],
-      ["[]", []],
+      ['["later"]', []],
+      ['["cancel","a1",7]', ["cancel a1"]],
+      ['["hello",{}]', []],
+      ...['["cancel"]', '["cancel",7]', '["cancel",""]', '["cancel",null]', '["cancel",["a1"]]'].map((l) => [l, ["rejected invalid_field"]]),
+      ...["[]", "[7]", "[null]", '[["cancel"],"a1"]', '[{"type":"a"}]', '["hello"]'].map((l) => [l, ["rejected invalid_field"]]),
       ["7", ["rejected malformed"]],
       ["null", ["rejected malformed"]],
       ["{", ["rejected malformed"]],
@@ -101,6 +124,44 @@
     for (let i = 0; i < 17; i++) channel.receive(huge);
     channel.receive('"}\n{"type":"c"}\n');
     check("too long", take(), ["rejected too_large", [{ type: "c" }, 12]]);
+  }
+  {
+    // Slices are not kept, whatever their number: the same buffer for all, and few of the link's own.
+    const { channel, take } = await live();
+    const one = new Uint8Array(1);
+    const trickle = (text) => {
+      for (const byte of encode(text)) {
+        one[0] = byte;
+        channel.onmessage({ data: one.buffer });
+      }
+    };
+    const whole = Uint8Array;
+    const made = []; // bytes of the buffers made
+    globalThis.Uint8Array = class extends whole {
+      constructor(...args) {
+        super(...args);
+        if (typeof args[0] === "number") made.push(args[0]);
+      }
+    };
+    const payload = "0123456789".repeat(50_000);
+    trickle(`{"type":"a","payload":"${payload}"}\n`);
+    trickle('{"type":"b"}\n');
+    const [[a], [b]] = take();
+    check("in slices of a byte", [a.payload === payload, b], [true, { type: "b" }]);
+    check("the buffer grows", made, [65536, 131072, 262144, 524288]);
+    channel.receive("x".repeat(15 << 20));
+    channel.receive("x".repeat(1 << 20)); // the limit
+    channel.receive('\n{"type":');
+    channel.receive('"c"}\n');
+    check("it is bounded, given back, and made anew", made.slice(4), [15 << 20, 16 << 20, 65536]);
+    check("a line to the limit", take(), ["rejected malformed", [{ type: "c" }, 12]]);
+    made.splice(0);
+    for (let i = 0; i < 40; i++) channel.receive("x".repeat(1 << 20));
+    channel.receive('\n{"type":');
+    channel.receive('"d"}\n');
+    check("too long", take(), ["rejected too_large", [{ type: "d" }, 12]]);
+    check("no buffer for what is too long", made, [1, 2, 4, 8, 16].map((n) => n << 20).concat(65536));
+    globalThis.Uint8Array = whole;
   }
   {
     const { channel, link } = await live();
