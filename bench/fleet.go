@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+)
+
+// A fleet is a number of agents in one process.
+type fleet interface {
+	// open starts n agents and, if linked, returns when all are linked to all.
+	open(ctx context.Context, n int, linked bool) error
+	// broadcast gives a small message from one agent to all others and returns
+	// when they have it.
+	broadcast(ctx context.Context) error
+	// readers is how many goroutines the baseline has of its own, for want of
+	// which it would not be of any use.
+	readers() int
+	close()
+}
+
+// A fleetJob is to measure a fleet in a process of its own.
+type fleetJob struct {
+	Mesh   bool // of the mesh; else of bare pion
+	Agents int
+	Idle   time.Duration // how long to look at the fleet doing nothing; 0: not at all
+}
+
+// A fleetResult is what a fleetJob has found. Memory and goroutines are without
+// what the agents need who have no link: memory of both ends of a link together,
+// goroutines of one end, without those that read in the baseline.
+type fleetResult struct {
+	Links         int     `json:"links"`
+	BuildMS       float64 `json:"build_ms"`
+	BuildCPU      float64 `json:"build_cpu_s"`
+	MemoryPerLink float64 `json:"memory_per_link_kb"`
+	Goroutines    float64 `json:"goroutines_per_link"`
+	IdleCPU       float64 `json:"idle_cpu_percent"` // of one core
+	BroadcastUS   float64 `json:"broadcast_us"`
+	BroadcastCPU  float64 `json:"broadcast_cpu_us"`
+}
+
+const fleetTimeout = 2 * time.Minute
+
+func (j *fleetJob) open() fleet {
+	if j.Mesh {
+		return &meshFleet{}
+	}
+	return &pionFleet{}
+}
+
+// work writes the fleetResult as JSON.
+func (j *fleetJob) work(stdout io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), fleetTimeout, fmt.Errorf("%d agents were not ready within %v", j.Agents, fleetTimeout))
+	defer cancel()
+	alone, err := j.weighAlone(ctx)
+	if err != nil {
+		return err
+	}
+	r := fleetResult{Links: j.Agents * (j.Agents - 1) / 2}
+	f := j.open()
+	defer f.close()
+	if err := r.build(ctx, f, j.Agents); err != nil {
+		return err
+	}
+	w := weigh(ctx)
+	r.MemoryPerLink = (w.bytes - alone.bytes) / 1e3 / float64(r.Links)
+	r.Goroutines = (w.goroutines - alone.goroutines - float64(f.readers())) / float64(2*r.Links)
+	if err := r.idle(ctx, j.Idle); err != nil {
+		return err
+	}
+	if err := r.broadcast(ctx, f); err != nil {
+		return err
+	}
+	return json.NewEncoder(stdout).Encode(r)
+}
+
+// weighAlone weighs as many agents that have no links.
+func (j *fleetJob) weighAlone(ctx context.Context) (weight, error) {
+	f := j.open()
+	defer f.close()
+	if err := f.open(ctx, j.Agents, false); err != nil {
+		return weight{}, err
+	}
+	return weigh(ctx), nil
+}
+
+func (r *fleetResult) build(ctx context.Context, f fleet, n int) error {
+	runtime.GC()
+	start := time.Now()
+	before, err := cpuTime()
+	if err != nil {
+		return err
+	}
+	if err := f.open(ctx, n, true); err != nil {
+		return err
+	}
+	after, err := cpuTime()
+	r.BuildCPU = (after - before).Seconds()
+	r.BuildMS = float64(time.Since(start).Microseconds()) / 1e3
+	return err
+}
+
+func (r *fleetResult) idle(ctx context.Context, span time.Duration) error {
+	if span == 0 {
+		return nil
+	}
+	before, err := cpuTime()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := pause(ctx, span); err != nil {
+		return err
+	}
+	after, err := cpuTime()
+	r.IdleCPU = 100 * (after - before).Seconds() / time.Since(start).Seconds()
+	return err
+}
+
+func (r *fleetResult) broadcast(ctx context.Context, f fleet) error {
+	const warmUp, rounds = 20, 200
+	for range warmUp {
+		if err := f.broadcast(ctx); err != nil {
+			return err
+		}
+	}
+	before, err := cpuTime()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	for range rounds {
+		if err := f.broadcast(ctx); err != nil {
+			return err
+		}
+	}
+	elapsed := time.Since(start)
+	after, err := cpuTime()
+	r.BroadcastUS = float64(elapsed.Nanoseconds()) / 1e3 / rounds
+	r.BroadcastCPU = float64((after - before).Nanoseconds()) / 1e3 / rounds
+	return err
+}
+
+// A weight is what the process holds.
+type weight struct {
+	bytes, goroutines float64
+}
+
+// weigh waits until what is only there for the making of connections is gone.
+func weigh(ctx context.Context) weight {
+	const steady, most = 5, 100 // of 50 ms each
+	for last, same, i := 0, 0, 0; same < steady && i < most; i++ {
+		n := runtime.NumGoroutine()
+		if same++; n != last {
+			last, same = n, 0
+		}
+		if pause(ctx, 50*time.Millisecond) != nil {
+			break
+		}
+	}
+	// Twice, since a pool lives through one collection.
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return weight{float64(m.HeapAlloc + m.StackInuse), float64(runtime.NumGoroutine())}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,70 @@
+// Command bench measures the mesh side by side with what it is built on and
+// with what else there is: bare pion, libp2p, NATS, plain sockets.
+//
+// See README.md for what each number means.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"syscall"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+func main() {
+	// The forked sidecars of the mesh, and our own forked copies, begin here.
+	if mesh.SidecarMain() || childMain() {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	opts, err := parseOptions(args, stderr)
+	if err != nil {
+		return err
+	}
+	if opts.cpuProfile != "" {
+		file, err := os.Create(opts.cpuProfile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	r, err := measure(ctx, opts, stderr)
+	if err != nil {
+		return err
+	}
+	rep := newReport(opts, r)
+	if opts.plotDir != "" {
+		if err := plotAll(opts.plotDir, rep); err != nil {
+			return fmt.Errorf("plot: %w", err)
+		}
+	}
+	if opts.json {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(rep)
+	}
+	return rep.table(stdout)
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// meshPipe sends messages that a handler receives.
+type meshPipe struct {
+	pair  *meshPair
+	msg   mesh.Message
+	count *counter
+	wrong *atomic.Int64 // length of a message that arrived in another size
+	size  int
+}
+
+func openMeshPipe(mode mesh.Mode, size int) func(context.Context) (pipe, error) {
+	return func(ctx context.Context) (pipe, error) {
+		const typ = "bench"
+		payload, err := fill(size, wire.MessageFields{Type: typ})
+		if err != nil {
+			return nil, err
+		}
+		p := &meshPipe{msg: mesh.Message{Type: typ, Payload: payload}, count: newCounter(), wrong: new(atomic.Int64), size: size}
+		p.pair, err = openMeshPair(ctx, mode, map[string]mesh.Handler{typ: p.receive})
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+}
+
+func (p *meshPipe) receive(_ context.Context, msg *mesh.Message) (any, error) {
+	if len(msg.Raw) != p.size {
+		p.wrong.Store(int64(len(msg.Raw)))
+	}
+	p.count.add(1)
+	return nil, nil
+}
+
+func (p *meshPipe) send(ctx context.Context) error { return p.pair.near.Send(ctx, farID, p.msg) }
+func (p *meshPipe) arrived() *counter              { return p.count }
+func (p *meshPipe) close()                         { p.pair.close() }
+
+func (p *meshPipe) flush() error {
+	if n := p.wrong.Load(); n != 0 {
+		return fmt.Errorf("a message of %d bytes arrived instead of %d", n, p.size)
+	}
+	return nil
+}
+
+// meshEcho asks requests that a handler answers. Request and response have
+// smallSize bytes each.
+type meshEcho struct {
+	pair *meshPair
+	msg  mesh.Message
+}
+
+func openMeshEcho(mode mesh.Mode) func(context.Context) (echoer, error) {
+	return func(ctx context.Context) (echoer, error) {
+		const typ, id = "bench_request", "123456789012" // as long as the ids that Request draws
+		payload, err := fill(smallSize, wire.MessageFields{Type: typ, RequestID: id})
+		if err != nil {
+			return nil, err
+		}
+		answer, err := fill(smallSize, wire.MessageFields{Type: "bench_response", RequestID: id})
+		if err != nil {
+			return nil, err
+		}
+		pair, err := openMeshPair(ctx, mode, map[string]mesh.Handler{typ: reply(answer)})
+		if err != nil {
+			return nil, err
+		}
+		e := &meshEcho{pair: pair, msg: mesh.Message{Type: typ, Payload: payload}}
+		if err := e.echo(ctx); err != nil {
+			e.close()
+			return nil, err
+		}
+		return e, nil
+	}
+}
+
+func reply(answer json.RawMessage) mesh.Handler {
+	return func(_ context.Context, msg *mesh.Message) (any, error) {
+		if len(msg.Raw) != smallSize {
+			return nil, fmt.Errorf("the request has %d bytes instead of %d", len(msg.Raw), smallSize)
+		}
+		return answer, nil
+	}
+}
+
+func (e *meshEcho) echo(ctx context.Context) error {
+	answer, err := e.pair.near.Request(ctx, farID, e.msg)
+	if err != nil {
+		return err
+	}
+	if len(answer.Raw) != smallSize {
+		return fmt.Errorf("the response has %d bytes instead of %d: %s", len(answer.Raw), smallSize, answer.Raw)
+	}
+	return nil
+}
+
+func (e *meshEcho) close() { e.pair.close() }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+// The sizes at which bare pion is tried for its best throughput.
+var pionBulkSizes = []int{16 << 10, 32 << 10, 64 << 10}
+
+func pionBulkName(size int) string { return fmt.Sprintf("bulk_pion_%dk_mbps", size>>10) }
+
+// growthSizes are the numbers of agents of which the growth is shown. The last
+// is the large mesh.
+func growthSizes(o options) []int {
+	return pick(o, []int{2, 4, 8, 16, 32}, []int{2, 4, 8, 12})
+}
+
+// plan returns all groups. Those that count allocations come first, while the
+// process is small.
+func plan(o options) []group {
+	groups := []group{
+		{"forward", pick(o, 9, 5), []side{
+			newForward(o, "forward_codec", &codecForwarder{}),
+			newForward(o, "forward_encoding_json", newJSONForwarder()),
+		}},
+		{"link rate", pick(o, 9, 5), []side{
+			newFlow(o, "link_codec_per_s", openLinkCodec),
+			newFlow(o, "link_raw_per_s", openRawLines),
+		}},
+		{"link round trip", pick(o, 5, 3), []side{
+			newLatency(o, "rtt_unix_socket", openConnEcho(openUnix)),
+			newLatency(o, "rtt_net_pipe", openConnEcho(openNetPipe)),
+		}},
+		{"broadcast", pick(o, 7, 3), []side{
+			newFanout(o, "broadcast_16", broadcastOnce),
+			newFanout(o, "send_16", sendToEach),
+		}},
+		{"round trip", pick(o, 9, 4), []side{
+			newLatency(o, "rtt_pion", openPionEcho),
+			newLatency(o, "rtt_inprocess", openMeshEcho(mesh.InProcess)),
+			newLatency(o, "rtt_selfexec", openMeshEcho(mesh.SelfExec)),
+			newLatency(o, "rtt_libp2p_webrtc", openP2PEcho(p2pWebRTC)),
+			newLatency(o, "rtt_libp2p_quic", openP2PEcho(p2pQUIC)),
+			newLatency(o, "rtt_nats", openNATSEcho),
+		}},
+		{"small messages", pick(o, 9, 4), []side{
+			newFlow(o, "small_pion_per_s", openPionPipe(smallSize, pionKind{shared: true})),
+			newFlow(o, "small_pion_blockwrite_per_s", openPionPipe(smallSize, pionKind{shared: true, blockWrite: true})),
+			newFlow(o, "small_inprocess_per_s", openMeshPipe(mesh.InProcess, smallSize)),
+			newFlow(o, "small_selfexec_per_s", openMeshPipe(mesh.SelfExec, smallSize)),
+			newFlow(o, "small_libp2p_webrtc_per_s", openP2PPipe(p2pWebRTC)),
+			newFlow(o, "small_libp2p_quic_per_s", openP2PPipe(p2pQUIC)),
+			newFlow(o, "small_nats_per_s", openNATSPipe),
+		}},
+		{"bulk", pick(o, 9, 3), bulkSides(o)},
+		{"join", pick(o, 21, 7), []side{
+			newPionJoin("join_pion_ms"),
+			newMeshJoin("join_mesh_ms"),
+		}},
+		{"spawn", pick(o, 15, 5), []side{newSpawn("spawn_ready_ms")}},
+	}
+	for _, n := range growthSizes(o) {
+		groups = append(groups, fleetGroup(o, n))
+	}
+	return groups
+}
+
+func bulkSides(o options) []side {
+	sides := []side{
+		newBulk(o, "bulk_mesh_64k_mbps", 64<<10, openMeshPipe(mesh.InProcess, 64<<10)),
+		newBulk(o, "bulk_mesh_1m_mbps", 1<<20, openMeshPipe(mesh.InProcess, 1<<20)),
+	}
+	for _, size := range pionBulkSizes {
+		sides = append(sides, newBulk(o, pionBulkName(size), size, openPionPipe(size, pionKind{shared: true})))
+	}
+	return sides
+}
+
+func fleetGroup(o options, n int) group {
+	idle, rounds := time.Duration(0), pick(o, 3, 1)
+	if n == o.agents() {
+		idle = pick(o, 10*time.Second, 4*time.Second) // whole intervals of ICE's keepalive, 2 s
+	}
+	return group{fmt.Sprintf("mesh of %d", n), rounds, []side{
+		newFleetSide(o, false, n, idle),
+		newFleetSide(o, true, n, idle),
+	}}
+}
+
+// selected returns the part of the plan that the options ask for: every side
+// that gives a number with a matching name, or one that a matching key needs.
+func selected(o options) []group {
+	groups := plan(o)
+	if o.only == nil {
+		return groups
+	}
+	var needed []string
+	for _, k := range keys(o) {
+		if o.only.MatchString(k.name) {
+			needed = append(append(needed, k.ours), k.base...)
+		}
+	}
+	wanted := func(name string) bool {
+		return o.only.MatchString(name) || slices.Contains(needed, name)
+	}
+	for i := range groups {
+		groups[i].sides = slices.DeleteFunc(groups[i].sides, func(s side) bool {
+			return !slices.ContainsFunc(s.gives, wanted)
+		})
+	}
+	return slices.DeleteFunc(groups, func(g group) bool { return len(g.sides) == 0 })
+}
