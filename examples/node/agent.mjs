@@ -80,6 +80,8 @@ class Lines {
 
 // The connection to the sidecar.
 class Link {
+  stuck = false // it did not close its end
+
   constructor(agent, path) {
     this.agent = agent
     this.lines = new Lines()
@@ -102,9 +104,10 @@ class Link {
   }
 
   // close says that we are done, and leaves when the sidecar has done the same.
-  async close() {
+  async close(patience) {
+    if (this.socket.closed) return
     this.socket.end()
-    await within(2, this.closed)
+    this.stuck = !await within(patience, this.closed.then(() => true))
     this.socket.destroy()
     await this.closed
   }
@@ -153,12 +156,16 @@ class Agent {
     const deadline = Date.now() + 5000
     const waiting = () => [...this.peers.values()].some((peer) => peer.fresh.length + peer.replies.length > 0)
     while (waiting() && Date.now() < deadline) await within(0.05, this.link.closed)
+    let patience = 5
     if (this.knows('drain')) {
+      // A peer may keep the sidecar from being drained. If it does not even answer this, it is stuck.
+      if (this.lists.length === 0) this.listPeers().catch(() => {})
       this.tell('drain', {})
-      await within((deadline - Date.now()) / 1000, Promise.race([this.drained, this.link.closed]))
+      await within(Math.max(deadline - Date.now(), 1000) / 1000, Promise.race([this.drained, this.link.closed]))
+      if (this.lists.length > 0) patience = 0
     }
     this.end('the agent quits')
-    await this.link.close()
+    await this.link.close(patience)
   }
 
   // For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
@@ -170,9 +177,11 @@ class Agent {
 
   broadcast(message) {
     check(message)
-    const late = [...this.peers.values()].filter((peer) => peer.stop !== GO || peer.fresh.length > 0)
+    let late = [...this.peers.values()].filter((peer) => peer.stop !== GO || peer.fresh.length > 0)
       .map((peer) => peer.name)
-    this.tell('broadcast', { message, except: late.length > 0 ? late : undefined })
+    if (late.length === 0) this.tell('broadcast', { message })
+    else if (this.knows('flow')) this.tell('broadcast', { message, except: late })
+    else late = [...this.peers.keys()] // the base protocol has no except
     for (const name of late) {
       try {
         this.send(name, message)
@@ -444,14 +453,22 @@ class Sidecar {
     if (this.directory) rmSync(this.directory, { recursive: true, force: true })
   }
 
-  // stop sees it end: the end of the link should be enough.
-  async stop() {
+  // stop sees it end, for which the end of the link should be enough. It tells whether it had to be killed.
+  async stop(patience) {
     this.removeSocket()
-    if (!this.process) return
-    for (const signal of ['SIGTERM', 'SIGKILL']) {
-      if (!await within(5, this.ended)) this.process.kill(signal)
-    }
+    if (!this.process || await within(patience, this.ended)) return false
+    this.signal('SIGTERM')
+    if (await within(1, this.ended)) return false
+    this.signal('SIGKILL')
     await this.ended
+    return true
+  }
+
+  signal(name) {
+    if (!this.process) return
+    try {
+      process.kill(-this.process.pid, name) // all of it: a wrapper may have started the sidecar
+    } catch {} // it has ended
   }
 }
 
@@ -505,13 +522,28 @@ class Console {
       ['connect', [['PEER'], (peer) => agent.connect(peer)]],
       ['quit', [[], () => this.quit()]],
     ])
-    process.stdout.on('error', () => this.quit()) // nobody reads it any more
+    this.hurried = new Promise((resolve) => {
+      // hurry quits, and from now on we wait for no reader of our output.
+      this.hurry = () => {
+        this.hasty = true
+        agent.link?.socket.resume()
+        this.quit()
+        resolve()
+      }
+    })
+    process.stdout.on('error', this.hurry) // nobody reads it any more
     process.stdout.on('drain', () => agent.link?.socket.resume())
   }
 
   say(text) {
     // If nobody reads this, we do not read the link: our peers get to wait.
-    if (!process.stdout.write(text + '\n')) this.agent.link?.socket.pause()
+    if (this.hasty && process.stdout.writableNeedDrain) return
+    if (!process.stdout.write(text + '\n') && !this.hasty) this.agent.link?.socket.pause()
+  }
+
+  // flush waits for the reader of our output, but not for long.
+  async flush() {
+    await within(5, Promise.race([new Promise((resolve) => process.stdout.write('', resolve)), this.hurried]))
   }
 
   event(kind, ...details) {
@@ -600,7 +632,18 @@ async function run(options, name) {
   const toy = new Console(options.base)
   const sidecar = new Sidecar()
   let failed = false
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => toy.quit())
+  let signalled = false
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      if (signalled) {
+        sidecar.signal('SIGKILL')
+        sidecar.removeSocket()
+        process.exit(1)
+      }
+      signalled = true
+      toy.hurry()
+    })
+  }
   try {
     const binary = options.sidecar || process.env.SIDECAR_BINARY || 'chatixia-sidecar'
     await toy.agent.open(options.socket ?? await sidecar.start(binary, name, options.verbose))
@@ -610,9 +653,13 @@ async function run(options, name) {
     failed = true
     toy.event('error', describe(error))
   } finally {
-    await toy.agent.link?.close()
-    await sidecar.stop()
-    process.stdin.destroy() // or a terminal would keep us here
+    const { link } = toy.agent
+    await link?.close(0)
+    if (await sidecar.stop(link && !link.stuck ? 5 : 0)) {
+      failed = true
+      toy.event('error', 'the sidecar did not end and was killed')
+    }
+    await toy.flush()
   }
   if (failed && sidecar.process) {
     process.stderr.write(`the sidecar ${sidecar.status()}; its log:\n${sidecar.log}`)
@@ -656,4 +703,4 @@ async function main() {
   return run(options, names[0])
 }
 
-process.exitCode = await main()
+process.exit(await main()) // what nobody reads, or a terminal, would keep us here

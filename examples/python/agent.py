@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import json
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import sys
@@ -95,6 +97,7 @@ class Link(asyncio.Protocol):
         self.agent, self.lines = agent, Lines()
         self.room, self.closed = asyncio.Event(), asyncio.Event()
         self.room.set()  # as long as the sidecar keeps up with what we write
+        self.stuck = False  # it did not close its end
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -119,11 +122,11 @@ class Link(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(line + b"\n")
 
-    async def close(self) -> None:
+    async def close(self, patience: float) -> None:
         """Say that we are done, and leave when the sidecar has done the same."""
         if not self.closed.is_set():
             self.transport.write_eof()
-            await wait(self.closed, 2)
+            self.stuck = not await wait(self.closed, patience)
             self.transport.abort()
 
 
@@ -186,11 +189,16 @@ class Agent:
         deadline = loop.time() + 5
         while any(peer.new or peer.replies for peer in self.peers.values()) and loop.time() < deadline:
             await wait(self.link.closed, 0.05)
+        patience = 5
         if self.knows("drain"):
+            # A peer may keep the sidecar from being drained. If it does not even answer this, it is stuck.
+            if not self.lists:
+                self.list_peers().add_done_callback(lambda answer: answer.exception())
             self.tell("drain", {})
-            await wait(self.drained, deadline - loop.time())
+            await wait(self.drained, max(deadline - loop.time(), 1))
+            patience = 0 if self.lists else patience
         self.end("the agent quits")
-        await self.link.close()
+        await self.link.close(patience)
 
     # For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
     # that is busy later. A MeshError tells what is known to be wrong at once, the event `error` of the rest.
@@ -201,7 +209,10 @@ class Agent:
     def broadcast(self, message: dict) -> None:
         check(message)
         late = [peer.name for peer in self.peers.values() if peer.stop != GO or peer.new]
-        self.tell("broadcast", {"message": message, **({"except": late} if late else {})})
+        if not late or self.knows("flow"):
+            self.tell("broadcast", {"message": message, **({"except": late} if late else {})})
+        else:
+            late = list(self.peers)  # the base protocol has no except
         for name in late:
             try:
                 self.send(name, message)
@@ -348,7 +359,9 @@ class Agent:
         for peer in list(self.peers.values()):
             self.part(peer, why)
         while self.lists:
-            self.lists.popleft().set_exception(MeshError(why))
+            answer = self.lists.popleft()
+            if not answer.done():
+                answer.set_exception(MeshError(why))
 
     def on_pause(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
@@ -468,14 +481,22 @@ class Sidecar:
     def remove_socket(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    async def stop(self) -> None:
-        """See it end: the end of the link should be enough."""
+    async def stop(self, patience: float) -> bool:
+        """See it end, for which the end of the link should be enough. Tell whether it had to be killed."""
         self.remove_socket()
+        if not self.process or await wait(self.ended, patience):
+            return False
+        self.signal(signal.SIGTERM)
+        if await wait(self.ended, 1):
+            return False
+        self.signal(signal.SIGKILL)
+        await self.ended.wait()
+        return True
+
+    def signal(self, number: int) -> None:
         if self.process:
-            for insist in (self.process.terminate, self.process.kill):
-                if not await wait(self.ended, 5):
-                    insist()
-            await self.ended.wait()
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, number)  # all of it: a wrapper may have started the sidecar
 
 
 # From here on it is only a toy.
@@ -516,7 +537,7 @@ class Console:
     """Events as lines on stdout, lines on stdin as commands."""
 
     def __init__(self, base: bool) -> None:
-        self.quit = asyncio.Event()
+        self.quit, self.hasty, self.printing = asyncio.Event(), False, False
         self.agent = Agent(self.event, base)
         self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep}
         self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
@@ -528,10 +549,24 @@ class Console:
     def say(self, text: str) -> None:
         try:
             # If nobody reads this, we stop here, and do not read the link: our peers get to wait.
+            self.printing = True
             print(text, flush=True)
-        except OSError:  # nobody will ever
+            self.printing = False
+        except OSError:  # nobody will ever, or we wait no longer
+            self.printing = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             self.quit.set()
+
+    def hurry(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Quit, and from now on wait for no reader of our output. This is for a signal handler."""
+        self.hasty = True
+        loop.call_soon_threadsafe(self.quit.set)
+        signal.signal(signal.SIGALRM, self.unblock)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.1)  # again and again: print may come to wait later
+
+    def unblock(self, *_: Any) -> None:
+        if self.printing and not select.select([], [1], [], 0)[1]:
+            raise BrokenPipeError  # in the midst of print
 
     def event(self, kind: str, *details: Any) -> None:
         write = printable if kind == "error" else named
@@ -617,8 +652,16 @@ class Console:
 
 async def run(options: argparse.Namespace) -> int:
     console, sidecar, failed = Console(options.base), Sidecar(), False
+    loop = asyncio.get_running_loop()
+
+    def on_signal(*_: Any) -> None:
+        if console.hasty:
+            sidecar.signal(signal.SIGKILL)
+            sidecar.remove_socket()
+            os._exit(1)
+        console.hurry(loop)
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(sig, console.quit.set)
+        signal.signal(sig, on_signal)  # the loop's own handlers would wait while we print
     try:
         path = options.socket or await sidecar.start(options.sidecar, options.name, options.verbose)
         await console.agent.open(path)
@@ -628,9 +671,13 @@ async def run(options: argparse.Namespace) -> int:
         failed = True
         console.event("error", str(error))
     finally:
-        if console.agent.link:
-            await console.agent.link.close()
-        await sidecar.stop()
+        link = console.agent.link
+        if link:
+            await link.close(0)
+        if await sidecar.stop(5 if link and not link.stuck else 0):
+            failed = True
+            console.event("error", "the sidecar did not end and was killed")
+        signal.setitimer(signal.ITIMER_REAL, 0)
     if failed and sidecar.process:
         sys.stderr.write(f"the sidecar {sidecar.status()}; its log:\n{sidecar.log.decode('utf-8', 'replace')}")
     return 1 if failed else 0
