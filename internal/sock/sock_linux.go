@@ -13,7 +13,7 @@ const maxPath = 107
 // the umask, so setting the mode of the descriptor first makes a file that never had a wider one.
 // Rejected: changing the umask (it belongs to the whole process, and other goroutines create files),
 // chmod by path afterwards (too late, and follows what the path has become), binding in a private
-// directory and renaming (the path gets longer, and rename replaces what is there).
+// directory (the path gets longer).
 func listenPrivate(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var modeErr error

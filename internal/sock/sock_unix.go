@@ -81,7 +81,9 @@ func runtimeDir() string {
 }
 
 // Listen listens on a Unix socket at path, which has mode 0600 from the first moment that anybody can
-// connect to it. The umask, which belongs to the whole process, is neither needed nor changed.
+// connect to it. The umask, which belongs to the whole process, is neither needed nor changed. The file
+// appears at path once it can be connected to, not before: programs wait for it to appear, and then try
+// once.
 //
 // A socket that an earlier process left at path is removed, but only if it is this user's and nobody
 // listens on it: otherwise the error wraps [ErrOwner] or [ErrInUse]. To find out, Listen connects to it
@@ -107,21 +109,65 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeLeftover(path); err != nil {
 		return nil, pathError(path, err)
 	}
-	ln, err := listenPrivate(path)
+	l, err := listenBeside(abs)
+	if err != nil {
+		return nil, pathError(path, err)
+	}
+	if mode := l.file.Mode().Perm(); mode != 0o600 {
+		err := fmt.Errorf("its mode is %#o and not 0600: does the file system keep modes?", mode)
+		return nil, pathError(path, errors.Join(err, l.Close()))
+	}
+	if err := l.moveTo(abs); err != nil {
+		return nil, pathError(path, errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+// moveTo gives the socket its name. A link, unlike a rename, does not replace what somebody else, who
+// does not take turns, has put there; not every file system has links to sockets.
+func (l *listener) moveTo(path string) error {
+	err := os.Link(l.path, path)
+	switch {
+	case err == nil:
+		err = os.Remove(l.path)
+	case errors.Is(err, fs.ErrExist):
+		return ErrInUse
+	default:
+		err = os.Rename(l.path, path)
+	}
+	if err == nil {
+		l.path = path
+	}
+	return err
+}
+
+// listenBeside listens under a name beside path, no longer than it, since that may be as long as is
+// allowed.
+func listenBeside(path string) (*listener, error) {
+	var beside string
+	var err error
+	for _, last := range "~#+" {
+		if beside = path[:len(path)-1] + string(last); beside == path {
+			continue
+		}
+		// Somebody who died at this very point may have left it.
+		if err = removeLeftover(beside); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ln, err := listenPrivate(beside)
 	if err != nil {
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false) // it would remove whatever has the name by then
-	fi, err := os.Lstat(path)
+	fi, err := os.Lstat(beside)
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	l := &listener{UnixListener: ln, path: abs, file: fi}
-	if mode := fi.Mode().Perm(); mode != 0o600 {
-		err := fmt.Errorf("its mode is %#o and not 0600: does the file system keep modes?", mode)
-		return nil, pathError(path, errors.Join(err, l.Close()))
-	}
-	return l, nil
+	return &listener{UnixListener: ln, path: beside, file: fi}, nil
 }
 
 // listener removes its own socket file, and no other, when it is closed.
@@ -132,6 +178,9 @@ type listener struct {
 	once sync.Once
 	err  error
 }
+
+// Addr returns the path that was asked for.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close may be called more than once and from several goroutines.
 func (l *listener) Close() error {

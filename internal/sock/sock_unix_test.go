@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -420,4 +421,39 @@ func ExampleListen() {
 	_, err = sock.Listen(path)
 	fmt.Println(errors.Is(err, sock.ErrInUse))
 	// Output: true
+}
+
+// A program that waits for the file can connect as soon as it is there.
+func TestListenAppearsConnectable(t *testing.T) {
+	dir := shortDir(t)
+	for i := range 200 {
+		path := filepath.Join(dir, fmt.Sprintf("s%d", i))
+		refused := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := os.Lstat(path); err == nil {
+					break
+				}
+				runtime.Gosched()
+			}
+			conn, err := net.Dial("unix", path)
+			if err == nil {
+				err = conn.Close()
+			}
+			refused <- err
+		}()
+		l, err := sock.Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-refused; err != nil {
+			t.Fatalf("the file was there: %v", err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
