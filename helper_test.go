@@ -98,7 +98,8 @@ func helperAgent() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(l.pid, l.conn.RemoteAddr())
+	// The address has the name that the socket was bound to; the file has the one it got then.
+	fmt.Println(l.pid, filepath.Join(filepath.Dir(l.conn.RemoteAddr().String()), "s"))
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends or kills it
 	_ = l.conn.Close()
 	l.stop(context.Background())

@@ -108,7 +108,7 @@ func (c *console) command(line string) {
 func (c *console) await(pattern string) string {
 	c.t.Helper()
 	re := regexp.MustCompile("^" + pattern + "$")
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(90 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for seen := 0; ; {
@@ -124,7 +124,7 @@ func (c *console) await(pattern string) string {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			c.t.Fatalf("no line %s within 30 s in:\n%.3000s", pattern, strings.Join(c.lines, "\n"))
+			c.t.Fatalf("no line %s within 90 s in:\n%.3000s", pattern, strings.Join(c.lines, "\n"))
 		}
 	}
 }
@@ -132,14 +132,14 @@ func (c *console) await(pattern string) string {
 // become waits until a condition holds, whatever becomes of the page meanwhile.
 func (c *console) become(condition string) {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	for holds := false; ; time.Sleep(10 * time.Millisecond) {
 		err := c.page.Eval(c.t.Context(), condition, &holds)
 		if err == nil && holds {
 			return
 		}
 		if time.Now().After(deadline) {
-			c.t.Fatalf("not within 30 s: %s; %v", condition, err)
+			c.t.Fatalf("not within 90 s: %s; %v", condition, err)
 		}
 	}
 }
@@ -198,8 +198,8 @@ func expect(t *testing.T, events <-chan mesh.PeerEvent, peer string, connected b
 		if e.Peer != peer || e.Connected != connected {
 			t.Fatalf("got %+v, want %s, connected %t", e, peer, connected)
 		}
-	case <-time.After(30 * time.Second):
-		t.Fatalf("not within 30 s: %s, connected %t", peer, connected)
+	case <-time.After(90 * time.Second):
+		t.Fatalf("not within 90 s: %s, connected %t", peer, connected)
 	}
 }
 
@@ -214,7 +214,7 @@ func (p printed) Write(b []byte) (int, error) {
 func (p printed) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile("^" + pattern + "$")
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(90 * time.Second)
 	for {
 		select {
 		case line := <-p:
@@ -222,7 +222,7 @@ func (p printed) await(t *testing.T, pattern string) []string {
 				return m
 			}
 		case <-deadline:
-			t.Fatalf("nothing like %s printed within 30 s", pattern)
+			t.Fatalf("nothing like %s printed within 90 s", pattern)
 		}
 	}
 }
@@ -414,7 +414,7 @@ func TestPauses(t *testing.T) {
 	c.command(`request alice {"type":"echo_request","payload":1}`)
 	c.await(`error: request .* to alice: not sent to alice: .* are waiting to be sent already`)
 	close(gate)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(90 * time.Second)
 	for n := range accepted {
 		select {
 		case i := <-got:
@@ -422,7 +422,7 @@ func TestPauses(t *testing.T) {
 				t.Fatalf("message %d came as number %d", i, n)
 			}
 		case <-deadline:
-			t.Fatalf("%d of %d messages within 30 s", n, accepted)
+			t.Fatalf("%d of %d messages within 90 s", n, accepted)
 		}
 	}
 	c.command(`request alice {"type":"echo_request","payload":2}`)
