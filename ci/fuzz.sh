@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for FUZZTIME (default 5s): a smoke test that finds what is easy to find. An
+# Runs every fuzz target for FUZZTIME (default 3s): a smoke test that finds what is easy to find. An
 # input that fails is kept by go under testdata/fuzz; commit it with the fix. Arguments are packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-fuzztime=${FUZZTIME:-5s}
+fuzztime=${FUZZTIME:-3s}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	}
 	// The tests mostly wait: for sidecars of other programs to start, and to be missed after their end.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
