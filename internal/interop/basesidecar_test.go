@@ -16,6 +16,8 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
 // baseMaxRead is the longest data channel message that a base sidecar can read.
@@ -53,7 +55,7 @@ func baseSidecarMain() error {
 	}
 	path := os.Getenv("IPC_SOCKET")
 	_ = os.Remove(path)
-	l, err := net.Listen("unix", path)
+	l, err := sock.Listen(path) // net.Listen makes the file a moment before it listens, as the original does
 	if err != nil {
 		return err
 	}
