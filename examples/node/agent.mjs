@@ -311,6 +311,7 @@ class Agent {
 
     pause: ({ peer_id: name, all }) => {
       if (this.peers.has(name)) this.peers.get(name).stop = all ? STOP_ALL : STOP_NEW
+      this.pump() // it may be less than before: replies go again
     },
 
     resume: ({ peer_id: name }) => {

@@ -366,6 +366,7 @@ class Agent:
     def on_pause(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
             self.peers[payload["peer_id"]].stop = STOP_ALL if payload.get("all") else STOP_NEW
+            self.pump()  # it may be less than before: replies go again
 
     def on_resume(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:

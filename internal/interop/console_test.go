@@ -30,34 +30,40 @@ type scriptParty struct {
 func startScript(interpreter, script string, flags ...string) func(*testing.T, *stage, string) console {
 	return func(t *testing.T, st *stage, id string) console {
 		t.Helper()
-		args := append([]string{filepath.Join(root, "examples", script), "--sidecar", theSidecar(t), "--verbose"}, flags...)
-		cmd := exec.Command(interpreter, append(args, id)...)
-		cmd.Env = st.environ(id)
-		s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(logBuffer), done: make(chan error, 1)}
-		cmd.Stderr = s.logged
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatalf("%v; the table needs python3 and node", err)
-		}
-		s.stdin = stdin
-		go func() {
-			scan := bufio.NewScanner(stdout)
-			scan.Buffer(nil, 32<<20)
-			for scan.Scan() {
-				s.lines.add(scan.Text())
-			}
-			s.done <- errors.Join(scan.Err(), cmd.Wait())
-		}()
-		t.Cleanup(func() { _ = s.quit() })
-		return s
+		args := append([]string{"--sidecar", theSidecar(t), "--verbose"}, flags...)
+		return runScript(t, st.environ(id), interpreter, script, append(args, id)...)
 	}
+}
+
+// runScript runs an example agent. A nil environment is that of the tests.
+func runScript(t *testing.T, environ []string, interpreter, script string, args ...string) *scriptParty {
+	t.Helper()
+	cmd := exec.Command(interpreter, append([]string{filepath.Join(root, "examples", script)}, args...)...)
+	cmd.Env = environ
+	s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(logBuffer), done: make(chan error, 1)}
+	cmd.Stderr = s.logged
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.stdin = stdin
+	go func() {
+		scan := bufio.NewScanner(stdout)
+		scan.Buffer(nil, 32<<20)
+		for scan.Scan() {
+			s.lines.add(scan.Text())
+		}
+		s.done <- errors.Join(scan.Err(), cmd.Wait())
+	}()
+	t.Cleanup(func() { _ = s.quit() })
+	return s
 }
 
 func (s *scriptParty) say(line string) error {

@@ -60,6 +60,7 @@ func TestPause(t *testing.T) {
 			for i := range n {
 				bob.do(`send ann {"type":"slow","payload":{"i":%d,"text":"%s"}}`, i, text)
 			}
+			ann.pings(bob, 1) // replies pass
 			ann.do("open")
 			for i := 9; i < n; i += 10 { // it is a lot: patience begins anew with every ten
 				ann.await(1, fmt.Sprintf("bob: slow %d", i))
