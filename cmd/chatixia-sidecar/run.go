@@ -87,9 +87,9 @@ func loadDotEnv(path string) error {
 	}
 	lines := strings.SplitAfter(string(text), "\n")
 	good := len(lines)
-	vars, err := godotenv.Unmarshal(string(text))
+	vars, err := parseDotEnv(string(text))
 	for ; err != nil && good > 0; good-- {
-		vars, err = godotenv.Unmarshal(strings.Join(lines[:good-1], ""))
+		vars, err = parseDotEnv(strings.Join(lines[:good-1], ""))
 	}
 	for name, value := range vars {
 		if _, set := os.LookupEnv(name); set {
@@ -104,6 +104,14 @@ func loadDotEnv(path string) error {
 		return fmt.Errorf("%s: line %d is not in the form NAME=value; what stands before it counts", path, good+1)
 	}
 	return nil
+}
+
+func parseDotEnv(text string) (map[string]string, error) {
+	vars, err := godotenv.Unmarshal(text)
+	if _, nameless := vars[""]; nameless { // its reading of a last line without "=" and newline
+		return nil, errors.New("a variable without a name")
+	}
+	return vars, err
 }
 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {

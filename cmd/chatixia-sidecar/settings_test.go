@@ -124,6 +124,7 @@ func TestLoadDotEnv(t *testing.T) {
 		{name: "bad in the middle", text: "MESH_TEST_A=1\nno such thing\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": ""}, line: "line 2"},
 		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
 		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "bad at the end, no newline", text: "MESH_TEST_A=1\nsecret", want: map[string]string{"A": "1"}, line: "line 2"},
 		{name: "empty"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package rtc
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -37,11 +38,12 @@ const (
 type outbox struct {
 	wake chan struct{} // there is something for the writer
 
+	congested atomic.Bool // over the high mark, and since then not down to the low one; written under mu
+
 	mu        sync.Mutex
 	lines     []byte
 	queued    int // bytes here and with the writer
 	high, low int
-	congested bool
 	pause     pauseState
 	closed    bool
 }
@@ -87,7 +89,7 @@ func (o *outbox) admit(size, limit int) addResult {
 }
 
 func (o *outbox) commit(lines []byte) {
-	o.queued += len(lines) - len(o.lines)
+	o.account(len(lines) - len(o.lines))
 	o.lines = lines
 	notify(o.wake)
 }
@@ -151,28 +153,19 @@ func (o *outbox) sent(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closed {
-		o.queued -= n
+		o.account(-n)
 	}
 }
 
-func (o *outbox) congestedNow() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.congested
-}
-
-// congestion tells whether the queue crossed one of its marks since the last call, and how it is now.
-func (o *outbox) congestion() (congested, changed bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	was := o.congested
+// account changes how much is queued. Called with mu held.
+func (o *outbox) account(n int) {
+	o.queued += n
 	switch {
 	case o.queued > o.high:
-		o.congested = true
+		o.congested.Store(true)
 	case o.queued <= o.low:
-		o.congested = false
+		o.congested.Store(false)
 	}
-	return o.congested, o.congested != was
 }
 
 func (o *outbox) size() int {

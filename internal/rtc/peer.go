@@ -127,30 +127,20 @@ func (p *Peer) Send(msg []byte) error {
 		return &wire.Error{Code: wire.CodePeerLost, Text: fmt.Sprintf("the link to peer %q has ended", p.id)}
 	}
 	// Report congestion here rather than leave it to the writer: the sooner a sender is asked to pause, the
-	// less is on its way. Where a callback is under way, which may be the caller, the writer does it.
-	if _, changed := p.out.congestion(); changed && p.evMu.TryLock() {
-		p.tellCongestion()
-		p.evMu.Unlock()
-	}
+	// less is on its way.
+	p.settleCongestion()
 	return nil
 }
 
-// watchCongestion reports that the queue crossed one of its marks.
-func (p *Peer) watchCongestion() {
-	p.out.congestion()
-	if p.toldCongested.Load() == p.out.congestedNow() {
-		return
-	}
-	p.evMu.Lock()
-	defer p.evMu.Unlock()
-	p.tellCongestion()
-}
-
-// tellCongestion reports how it is now, whatever it was that changed before. Called with evMu held.
-func (p *Peer) tellCongestion() {
-	if now := p.out.congestedNow(); p.live() && now != p.toldCongested.Load() {
-		p.toldCongested.Store(now)
-		p.ev.PeerCongested(p, now)
+// settleCongestion calls PeerCongested until what it said is true. Where another callback is under way,
+// which may be the caller's own, it leaves that to whoever makes it: they all settle afterwards.
+func (p *Peer) settleCongestion() {
+	for p.live() && p.toldCongested.Load() != p.out.congested.Load() && p.evMu.TryLock() {
+		if now := p.out.congested.Load(); p.live() && now != p.toldCongested.Load() {
+			p.toldCongested.Store(now)
+			p.ev.PeerCongested(p, now)
+		}
+		p.evMu.Unlock()
 	}
 }
 
@@ -191,6 +181,7 @@ func (p *Peer) flushed() bool {
 
 // announce reports the link as up, once.
 func (p *Peer) announce() {
+	defer p.settleCongestion()
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
 	if !p.state.CompareAndSwap(statePending, stateLive) {
@@ -203,6 +194,7 @@ func (p *Peer) announce() {
 
 // emit makes one call to Events, if the link is up.
 func (p *Peer) emit(call func()) {
+	defer p.settleCongestion()
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
 	if p.live() {

@@ -16,7 +16,7 @@ func (p *Peer) write() {
 	var lines []byte // taken from the outbox
 	pos := 0         // lines[:pos] is sent
 	for {
-		p.watchCongestion()
+		p.settleCongestion()
 		if pos == len(lines) {
 			lines, pos = p.out.take(lines), 0
 		}
@@ -87,7 +87,7 @@ func (p *Peer) waitForRoom() bool {
 		select {
 		case <-p.low:
 		case <-p.out.wake:
-			p.watchCongestion()
+			p.settleCongestion()
 		case <-p.done:
 			return false
 		}
