@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -18,10 +20,14 @@ const (
 	// linkOverflow is where lines that must not wait are refused. Only a
 	// counterpart that no longer reads lets the queue grow this far.
 	linkOverflow = 64 << 20
-	// linkKeep is the largest buffer kept for reuse, so that one huge message
-	// does not stay in memory for good.
-	linkKeep = 1 << 20
+	// linkKeep is the largest buffer kept for reuse: a full queue's, which would
+	// have to grow anew for each batch, but not that of one huge message.
+	linkKeep = 4 * linkQueue
 )
+
+// linkPace is how long after the last one a line counts as a lone one: about
+// twice what the change to another goroutine costs.
+const linkPace = 50 * time.Microsecond
 
 // errLinkOverflow: a line that must not wait found the queue full.
 var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
@@ -32,7 +38,8 @@ var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
 // lines, and what waits together is written together.
 type link struct {
 	conn   net.Conn
-	direct func([]byte) bool // writes at once or not at all; nil if conn cannot
+	direct func([]byte) int // writes what it can without waiting; nil if conn cannot
+	paced  bool             // a direct write costs a system call
 	*wire.Reader
 
 	wake chan struct{} // buffered 1: there is something to write
@@ -43,6 +50,7 @@ type link struct {
 	waiting []byte        // lines for the writer
 	charges []charge      // who is charged for them
 	writing bool          // the writer holds a batch
+	last    time.Time     // when a line last found the link idle, if paced
 	room    chan struct{} // closed when the writer takes the waiting lines
 	idle    chan struct{} // closed when nothing waits and nothing is being written
 }
@@ -68,8 +76,10 @@ func newLink(conn net.Conn, limits wire.Limits) *link {
 		room:   make(chan struct{}),
 		idle:   make(chan struct{}),
 	}
-	if c, ok := conn.(interface{ tryWrite([]byte) bool }); ok {
+	if c, ok := conn.(*memoryConn); ok {
 		l.direct = c.tryWrite
+	} else {
+		l.direct, l.paced = sock.TryWriter(conn), true
 	}
 	return l
 }
@@ -136,9 +146,12 @@ func (l *link) writeNow(to account, add func([]byte) []byte) error {
 func (l *link) append(to account, add func([]byte) []byte) {
 	before := len(l.waiting)
 	l.waiting = add(l.waiting)
-	if before == 0 && !l.writing && l.direct != nil && l.direct(l.waiting) {
-		l.waiting = l.waiting[:0] // it waits for nobody, and is nobody's charge
-		return
+	if before == 0 && !l.writing && l.mayWrite() {
+		// What is written waits for nobody, and is nobody's charge.
+		l.waiting = l.waiting[:copy(l.waiting, l.waiting[l.direct(l.waiting):])]
+		if len(l.waiting) == 0 {
+			return
+		}
 	}
 	if to != nil {
 		n := len(l.waiting) - before
@@ -155,6 +168,20 @@ func (l *link) append(to account, add func([]byte) []byte) {
 		default:
 		}
 	}
+}
+
+// mayWrite tells whether whoever adds a line to an idle link is to write it,
+// which spares the change to the writer's goroutine. When lines follow each
+// other closely the writer does it, since it can write several at once. Called
+// with mu held.
+func (l *link) mayWrite() bool {
+	if l.direct == nil || !l.paced {
+		return l.direct != nil
+	}
+	now := time.Now()
+	idle := now.Sub(l.last)
+	l.last = now
+	return idle >= linkPace
 }
 
 // writeLoop writes until the link is closed or the connection fails; then it

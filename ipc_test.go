@@ -226,3 +226,37 @@ func TestLinkClose(t *testing.T) {
 		t.Errorf("writeNow: %v", err)
 	}
 }
+
+// A lone line needs no writer: whoever adds it writes it. What the connection
+// does not take at once is the writer's, and stays in order.
+func TestLinkDirect(t *testing.T) {
+	for name, conns := range linkConns {
+		t.Run(name, func(t *testing.T) {
+			a, b := conns(t)
+			l := newLink(a, wire.Limits{}) // no writer yet
+			far := newLink(b, wire.Limits{})
+			if err := l.write(t.Context(), line("lone")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := far.ReadLine(); string(got) != "lone" || err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			long := strings.Repeat("x", 8<<20)
+			for _, text := range []string{long, "after"} {
+				if err := l.writeNow(nil, line(text)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan struct{})
+			go func() { defer close(done); _ = l.writeLoop() }()
+			for _, want := range []string{long, "after"} {
+				if got, err := far.ReadLine(); string(got) != want || err != nil {
+					t.Fatalf("got %d bytes, %v; want %d", len(got), err, len(want))
+				}
+			}
+			l.close()
+			<-done
+			far.close()
+		})
+	}
+}

@@ -33,8 +33,8 @@ func (c *memoryConn) Read(b []byte) (int, error) { return c.in.read(b) }
 // Write waits for room.
 func (c *memoryConn) Write(b []byte) (int, error) { return c.out.write(b) }
 
-// tryWrite takes all of b or nothing, and never waits.
-func (c *memoryConn) tryWrite(b []byte) bool { return c.out.tryWrite(b) }
+// tryWrite takes as much of b as there is room for, and never waits.
+func (c *memoryConn) tryWrite(b []byte) int { return c.out.tryWrite(b) }
 
 // Close ends both directions: the far end may still read what was written.
 func (c *memoryConn) Close() error {
@@ -91,14 +91,17 @@ func (p *memoryPipe) read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (p *memoryPipe) tryWrite(b []byte) bool {
+func (p *memoryPipe) tryWrite(b []byte) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.noReader || p.noWriter || len(b) > p.room() {
-		return false
+	if p.noReader || p.noWriter {
+		return 0
 	}
-	p.add(b)
-	return true
+	n := min(len(b), p.room())
+	if n > 0 {
+		p.add(b[:n])
+	}
+	return n
 }
 
 func (p *memoryPipe) write(b []byte) (written int, err error) {

@@ -26,8 +26,8 @@ func TestMemoryConn(t *testing.T) {
 			t.Errorf("four times the buffer was written without a reader, %v", err)
 		default:
 		}
-		if a.tryWrite([]byte("x")) {
-			t.Error("tryWrite found room in a full buffer")
+		if n := a.tryWrite([]byte("x")); n != 0 {
+			t.Errorf("tryWrite found room for %d bytes in a full buffer", n)
 		}
 		got := make([]byte, len(sent))
 		if _, err := io.ReadFull(b, got); err != nil || !bytes.Equal(got, sent) {
@@ -36,8 +36,8 @@ func TestMemoryConn(t *testing.T) {
 		if err := <-wrote; err != nil {
 			t.Error(err)
 		}
-		if a.tryWrite(make([]byte, memoryBuffer+1)) || !a.tryWrite(make([]byte, memoryBuffer)) {
-			t.Error("tryWrite takes all that has room and nothing else")
+		if x, y := a.tryWrite(make([]byte, 10)), a.tryWrite(make([]byte, memoryBuffer)); x != 10 || y != memoryBuffer-10 {
+			t.Errorf("tryWrite took %d of 10 bytes, then %d where %d have room", x, y, memoryBuffer-10)
 		}
 	})
 }
@@ -67,7 +67,7 @@ func TestMemoryConnClose(t *testing.T) {
 			t.Errorf("the other end read %q, %v", got, err)
 		}
 		for name, conn := range map[string]*memoryConn{"closed": a, "other": b} {
-			if _, err := conn.Write([]byte("x")); err == nil || conn.tryWrite([]byte("x")) {
+			if _, err := conn.Write([]byte("x")); err == nil || conn.tryWrite([]byte("x")) != 0 {
 				t.Errorf("the %s end can be written to", name)
 			}
 		}

@@ -71,8 +71,9 @@ func payload(v any) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// maxKept is the largest buffer kept for the next message, in bytes.
-const maxKept = 64 << 10
+// maxKept is the largest buffer kept for the next message, in bytes. It may be
+// this large because the pool lets go of what is not used.
+const maxKept = 4 << 20
 
 // encode returns the message's bytes, checked against the limits exactly as
 // the sidecar will check them, so that what cannot be sent fails here. They

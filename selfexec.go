@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/cores"
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
@@ -50,6 +51,7 @@ func SidecarMain() bool {
 	if raw == "" {
 		return false
 	}
+	cores.Share()
 	if err := sidecarMain(raw, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, failedPrefix+strings.TrimPrefix(err.Error(), "mesh: "))
 	}

@@ -13,12 +13,14 @@ import (
 	"syscall"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/cores"
 )
 
 func main() {
 	if mesh.SidecarMain() {
 		return
 	}
+	cores.Share()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
 	signal.Ignore(syscall.SIGPIPE) // when whoever read the log is gone, the agent is still here

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -12,6 +13,9 @@ const (
 	// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none wait.
 	keepBusy = 4 << 20
 	keepIdle = 64 << 10
+	// pace is how long after the last one a message counts as a lone one: about twice what the change to
+	// another goroutine costs.
+	pace = 50 * time.Microsecond
 )
 
 // pauseState is a control line that waits to be sent.
@@ -46,10 +50,15 @@ type outbox struct {
 	high, low int
 	pause     pauseState
 	closed    bool
+	idle      bool      // the writer has nothing in hand
+	last      time.Time // when a message last found the outbox idle
+	direct    func([]byte) bool
 }
 
-func newOutbox(high, low int) *outbox {
-	return &outbox{wake: make(chan struct{}, 1), high: high, low: low}
+// newOutbox returns an outbox with marks. direct writes a message while the outbox is idle, or returns
+// false.
+func newOutbox(high, low int, direct func(line []byte) bool) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, direct: direct}
 }
 
 func (o *outbox) addHello(maxMessage int) {
@@ -64,8 +73,26 @@ func (o *outbox) addMessage(msg []byte, limit int) addResult {
 	if r := o.admit(len(msg)+1, limit); r != added {
 		return r
 	}
-	o.commit(wire.AppendPeerMessage(o.lines, msg))
+	lines := wire.AppendPeerMessage(o.lines, msg)
+	if o.mayWrite() && o.direct(lines) {
+		o.lines = lines[:0]
+		return added
+	}
+	o.commit(lines)
 	return added
+}
+
+// mayWrite tells whether whoever adds a message is to write it, which spares the change to the writer's
+// goroutine. When messages follow each other closely the writer does it, since it can put several into one
+// slice. Called with mu held.
+func (o *outbox) mayWrite() bool {
+	if !o.idle || len(o.lines) > 0 || o.pause != pauseNone {
+		return false
+	}
+	now := time.Now()
+	since := now.Sub(o.last)
+	o.last = now
+	return since >= pace
 }
 
 func (o *outbox) addCancel(requestID string, limit int) addResult {
@@ -111,6 +138,7 @@ func (o *outbox) take(used []byte) []byte {
 	defer o.mu.Unlock()
 	lines := o.lines
 	o.lines = used[:0]
+	o.idle = len(lines) == 0 && o.pause == pauseNone
 	return lines
 }
 

@@ -3,6 +3,8 @@ package rtc
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -31,8 +33,10 @@ func TestCut(t *testing.T) {
 	}
 }
 
+func never([]byte) bool { return false }
+
 func TestOutboxMarks(t *testing.T) {
-	o := newOutbox(100, 50)
+	o := newOutbox(100, 50, never)
 	msg := []byte(strings.Repeat("x", 59)) // 60 with its newline
 	check := func(what string, congested bool) {
 		t.Helper()
@@ -73,7 +77,7 @@ func TestOutboxMarks(t *testing.T) {
 }
 
 func TestOutboxPause(t *testing.T) {
-	o := newOutbox(100, 50)
+	o := newOutbox(100, 50, never)
 	if b := o.takePause(); b != nil || o.pausePending() {
 		t.Errorf("%q at first", b)
 	}
@@ -92,7 +96,7 @@ func TestOutboxPause(t *testing.T) {
 }
 
 func TestOutboxGivesMemoryBack(t *testing.T) {
-	o := newOutbox(1<<20, 1<<18)
+	o := newOutbox(1<<20, 1<<18, never)
 	big := make([]byte, 2*keepBusy)
 	o.addMessage(big, 1<<30)
 	lines := o.take(nil)
@@ -106,4 +110,54 @@ func TestOutboxGivesMemoryBack(t *testing.T) {
 	if lines = o.shrink(lines[:0]); cap(lines) > keepIdle || cap(o.lines) > keepIdle {
 		t.Errorf("%d and %d bytes kept while idle", cap(lines), cap(o.lines))
 	}
+}
+
+// A lone message is written by whoever adds it, messages that follow closely by the writer.
+func TestOutboxDirect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wrote []string
+		takes := true
+		o := newOutbox(1000, 500, func(line []byte) bool {
+			if takes {
+				wrote = append(wrote, string(line))
+			}
+			return takes
+		})
+		add := func(msg string, direct bool) {
+			t.Helper()
+			wrote = nil
+			if r := o.addMessage([]byte(msg), 1000); r != added {
+				t.Fatalf("%s: %d", msg, r)
+			}
+			if got := len(wrote) == 1 && wrote[0] == msg+"\n"; got != direct {
+				t.Errorf("%s: written directly: %t", msg, got)
+			}
+		}
+		add(`{"before":"the writer"}`, false)
+		if o.take(nil); o.take(nil) != nil {
+			t.Fatal("the writer found more")
+		}
+		time.Sleep(pace)
+		add(`{"n":1}`, true)
+		add(`{"n":2}`, false)
+		time.Sleep(pace)
+		add(`{"n":3}`, false) // behind the one that waits
+		if lines := o.take(nil); string(lines) != `{"n":2}`+"\n"+`{"n":3}`+"\n" {
+			t.Errorf("the writer got %q", lines)
+		}
+		time.Sleep(pace)
+		add(`{"n":4}`, false) // the writer has not sent those
+		o.take(nil)
+		o.take(nil)
+		o.setPause(pauseOn)
+		add(`{"n":5}`, false) // the pause goes first
+		o.takePause()
+		o.take(nil)
+		o.take(nil)
+		takes = false
+		add(`{"n":6}`, false) // it would have to wait
+		if lines := o.take(nil); string(lines) != `{"n":6}`+"\n" {
+			t.Errorf("the writer got %q", lines)
+		}
+	})
 }

@@ -84,11 +84,11 @@ func newPeer(id string, stream bool, dc *datachannel.DataChannel, maxSend int, c
 	p := &Peer{
 		id: id, stream: stream, cfg: cfg, ev: ev, dc: dc,
 		log:    cfg.Log.With().Str("peer", id).Logger(),
-		out:    newOutbox(cfg.QueueHigh, cfg.QueueLow),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
 	p.reading.init()
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if stream {

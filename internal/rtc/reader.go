@@ -114,7 +114,7 @@ type channelReader struct {
 }
 
 // Read implements io.Reader. It reads straight into b if the message fits; the slices of a peer that
-// keeps to the protocol do, since a wire.Reader offers as much.
+// keeps to the protocol do as soon as a wire.Reader offers as much.
 func (r *channelReader) Read(b []byte) (int, error) {
 	for len(r.rest) == 0 {
 		n, err := r.dc.Read(b)
@@ -122,6 +122,9 @@ func (r *channelReader) Read(b []byte) (int, error) {
 			return n, nil
 		}
 		if errors.Is(err, io.ErrShortBuffer) {
+			if len(b) < wire.SliceSize {
+				return 0, io.ErrShortBuffer
+			}
 			r.rest, err = r.next()
 		}
 		if err != nil {

@@ -1,6 +1,10 @@
 package rtc
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
 
 const (
 	// bufferedHigh is how much the data channel may hold that the peer has not acknowledged. The rest
@@ -67,6 +71,14 @@ func (p *Peer) writeSlice(b []byte) error {
 	}
 	_, err := p.dc.WriteDataChannel(b, false)
 	return err
+}
+
+// writeDirect writes one line, if that is one slice and need not wait.
+func (p *Peer) writeDirect(line []byte) bool {
+	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > bufferedHigh {
+		return false
+	}
+	return p.writeSlice(line) == nil // if not, the writer will find out, too
 }
 
 func (p *Peer) waitForLines() bool {

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"io"
 	"strconv"
+	"sync"
 )
 
 const (
-	// readerBuffer is a Reader's usual buffer: room for a rest of a line and one more Read.
+	// readerIdle is a Reader's buffer while little arrives at a time: most readers wait most of the time,
+	// and a sidecar has one for each peer.
+	readerIdle = 2 << 10
+	// readerBuffer is its usual buffer otherwise: room for a rest of a line and one more Read.
 	readerBuffer = 2 * SliceSize
 	// readerKeep is the largest buffer kept between lines. It is a compromise: growing one anew for
 	// each long line costs copies, keeping it costs memory for each peer that ever sent one.
@@ -29,12 +33,17 @@ type Reader struct {
 	end      int  //
 	searched int  // buf[start:searched] has no newline
 	skipping bool // inside a line that was reported as too long
+	busy     bool // the last Read returned much, or has more
+	idle     []byte
 	err      error
 }
 
-// NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. Each Read that it
-// does on r offers at least [SliceSize] bytes, since a data channel fails when offered fewer than the
-// next message has.
+// readerBuffers are of readerBuffer bytes.
+var readerBuffers = sync.Pool{New: func() any { return new([readerBuffer]byte) }}
+
+// NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. When a Read on r
+// returns nothing but [io.ErrShortBuffer], as that of a data channel does if the next message is longer
+// than what was offered, the next one offers at least [SliceSize] bytes.
 func NewReader(r io.Reader, maxLine int) *Reader {
 	return &Reader{src: r, max: maxLine}
 }
@@ -106,15 +115,24 @@ func (r *Reader) tooLong() error {
 func (r *Reader) fill() {
 	if r.start == r.end {
 		r.start, r.end, r.searched = 0, 0, 0
-	}
-	if len(r.buf)-r.end < SliceSize {
-		r.makeRoom()
+		if !r.busy && len(r.buf) > readerIdle {
+			r.resize(readerIdle)
+		}
 	}
 	for range maxEmptyReads {
+		if len(r.buf)-r.end < r.want() {
+			r.makeRoom()
+		}
+		offered := len(r.buf) - r.end
 		n, err := r.src.Read(r.buf[r.end:])
-		if n < 0 || n > len(r.buf)-r.end {
+		if n == 0 && err == io.ErrShortBuffer && !r.busy {
+			r.busy = true
+			continue
+		}
+		if n < 0 || n > offered {
 			n, err = 0, io.ErrNoProgress
 		}
+		r.busy = n == offered || n >= readerIdle
 		r.end += n
 		if err != nil {
 			r.err = err
@@ -126,32 +144,57 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
+// want is how many bytes the next Read offers at least.
+func (r *Reader) want() int {
+	if r.busy {
+		return SliceSize
+	}
+	return 1
+}
+
 // makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be.
 func (r *Reader) makeRoom() {
-	unread := r.buf[r.start:r.end]
-	size := max(len(r.buf), readerBuffer)
-	if size-len(unread) < SliceSize {
+	size := max(len(r.buf), readerIdle)
+	if r.busy {
+		size = max(size, readerBuffer)
+	}
+	if size-(r.end-r.start) < r.want() {
 		// Doubling keeps the copies linear in the line's length; beyond the limit nothing is buffered.
-		size = min(2*size, r.max+1+2*SliceSize)
+		size = max(readerBuffer, min(2*size, r.max+1+readerBuffer))
 	}
-	buf := r.buf
-	if size > len(buf) {
-		buf = make([]byte, size)
-	}
-	r.move(buf, unread)
+	r.resize(size)
 }
 
 // shrink gives up a buffer that a long line has grown.
 func (r *Reader) shrink() {
-	unread := r.buf[r.start:r.end]
-	if len(r.buf) > readerKeep && len(unread) <= readerBuffer-SliceSize {
-		r.move(make([]byte, readerBuffer), unread)
+	if len(r.buf) > readerKeep && r.end-r.start <= readerBuffer-SliceSize {
+		r.resize(readerBuffer)
 	}
 }
 
-func (r *Reader) move(buf, unread []byte) {
-	copy(buf, unread)
+// resize moves the unread bytes to the front of a buffer of size bytes, which may be the same.
+func (r *Reader) resize(size int) {
+	old := r.buf
+	if size != len(old) {
+		r.buf = r.buffer(size)
+	}
+	copy(r.buf, old[r.start:r.end])
 	r.searched -= r.start
-	r.start, r.end = 0, len(unread)
-	r.buf = buf
+	r.start, r.end = 0, r.end-r.start
+	if size != len(old) && len(old) == readerBuffer {
+		readerBuffers.Put((*[readerBuffer]byte)(old))
+	}
+}
+
+func (r *Reader) buffer(size int) []byte {
+	switch size {
+	case readerIdle:
+		if r.idle == nil {
+			r.idle = make([]byte, readerIdle)
+		}
+		return r.idle
+	case readerBuffer:
+		return readerBuffers.Get().(*[readerBuffer]byte)[:]
+	}
+	return make([]byte, size)
 }

@@ -115,9 +115,6 @@ func TestReaderBuffer(t *testing.T) {
 		left, largest := 1<<30, 0
 		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
 			largest = max(largest, len(p))
-			if len(p) < wire.SliceSize {
-				t.Fatalf("%d bytes offered", len(p))
-			}
 			n := min(len(p), left)
 			if n == 0 {
 				return copy(p, "\nend\n"), io.EOF
@@ -154,13 +151,40 @@ func TestReaderBuffer(t *testing.T) {
 			t.Errorf("still a buffer of %d bytes", offered)
 		}
 	})
+	t.Run("waits with little", func(t *testing.T) {
+		stream := strings.NewReader(strings.Repeat("x", 100_000) + "\n" + strings.Repeat("short\n", 100))
+		offered := 0
+		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+			offered = len(p)
+			if short := 100 * len("short\n"); stream.Len() > short {
+				p = p[:min(len(p), stream.Len()-short)]
+			} else {
+				p = p[:len("short\n")]
+			}
+			return stream.Read(p)
+		}), limit)
+		for {
+			if _, err := r.ReadLine(); err != nil {
+				break
+			}
+		}
+		if offered > wire.SliceSize/4 {
+			t.Errorf("waited with room for %d bytes", offered)
+		}
+	})
 	t.Run("offers a slice's worth", func(t *testing.T) {
 		stream := bytes.Repeat([]byte(strings.Repeat("x", 1000)+"\n"), 1000)
 		src := &loop{text: stream}
+		refused := false
 		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
 			if len(p) < wire.SliceSize {
-				return 0, fmt.Errorf("%d bytes offered: %w", len(p), io.ErrShortBuffer)
+				if refused {
+					return 0, fmt.Errorf("%d bytes offered again", len(p))
+				}
+				refused = true
+				return 0, io.ErrShortBuffer
 			}
+			refused = false
 			return src.Read(p[:wire.SliceSize])
 		}), limit)
 		for range 10_000 {
