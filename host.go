@@ -177,6 +177,18 @@ func (c *caller) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+// tryWriter is sock.TryWriter for a link to a caller.
+func (c *caller) tryWriter() func([]byte) int {
+	try := sock.TryWriter(c.Conn)
+	if try == nil {
+		return nil
+	}
+	return func(b []byte) int {
+		c.used.Store(true)
+		return try(b)
+	}
+}
+
 // wasNone tells that a connection which ended with err was not the agent.
 func (c *caller) wasNone(err error) bool {
 	return errors.Is(err, errUnauthorized) || err == nil && !c.used.Load() && time.Since(c.since) < probeTime

@@ -76,9 +76,12 @@ func newLink(conn net.Conn, limits wire.Limits) *link {
 		room:   make(chan struct{}),
 		idle:   make(chan struct{}),
 	}
-	if c, ok := conn.(*memoryConn); ok {
+	switch c := conn.(type) {
+	case *memoryConn:
 		l.direct = c.tryWrite
-	} else {
+	case *caller:
+		l.direct, l.paced = c.tryWriter(), true
+	default:
 		l.direct, l.paced = sock.TryWriter(conn), true
 	}
 	return l
