@@ -176,7 +176,7 @@ func (n *notices) add(f func()) {
 	n.queue = append(n.queue, f)
 	if !n.running {
 		n.running = true
-		n.m.handlers.Go(n.work)
+		n.m.handlers.run(n.work)
 	}
 }
 

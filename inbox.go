@@ -125,7 +125,7 @@ func (b *inbox) request(msg *Message) {
 	ctx, cancel := context.WithCancel(b.gone)
 	b.handled[msg.RequestID] = cancel
 	b.bytes += len(msg.Raw)
-	b.m.handlers.Go(func() {
+	b.m.handlers.run(func() {
 		defer cancel()
 		b.m.answer(ctx, msg)
 		b.update(func() {
@@ -144,7 +144,7 @@ func (b *inbox) push(it item) {
 	b.queue = append(b.queue, it)
 	if !b.running {
 		b.running = true
-		b.m.handlers.Go(b.work)
+		b.m.handlers.run(b.work)
 	}
 }
 
@@ -283,7 +283,7 @@ func (m *Mesh) guard(f func()) {
 			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
 		}
 	}()
-	m.inside.run(f)
+	f()
 }
 
 func replyTo(msg *Message) Message {

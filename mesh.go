@@ -57,11 +57,11 @@ type Mesh struct {
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelCauseFunc
 	work     sync.WaitGroup // run, readers, writers
-	handlers sync.WaitGroup // handlers and callbacks of the application
+	handlers *workers       // handlers and callbacks of the application
 	notices  notices
 	calls    calls
+	ids      requestIDs
 	done     chan struct{}
-	inside   insiders
 	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
@@ -148,6 +148,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, settings: set, limits: set.limits(), log: cfg.Logger, noise: sampled(cfg.Logger),
 		done:      make(chan struct{}),
+		handlers:  newWorkers(),
 		audience:  make(chan struct{}, 1),
 		peers:     make(map[string]*peer),
 		waiters:   make(map[string][]*waiter),
@@ -164,7 +165,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if err != nil {
 		m.cancel(err)
 		m.work.Wait()
-		m.handlers.Wait()
+		m.handlers.end()
 		return nil, err
 	}
 	m.work.Go(func() { m.run(s) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"sync"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -22,7 +23,7 @@ func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message,
 		defer cancel()
 	}
 	if msg.RequestID == "" {
-		msg.RequestID = newRequestID()
+		msg.RequestID = m.ids.next()
 	}
 	reply, err := m.request(ctx, peer, &msg)
 	if err != nil {
@@ -59,12 +60,25 @@ func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message
 	return r.reply, nil
 }
 
-// newRequestID draws 12 hex digits: what agents in other languages draw, and
-// not to be guessed by a peer.
-func newRequestID() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails, as documented
-	return hex.EncodeToString(b[:])
+// requestIDs draws ids of 12 hex digits: what agents in other languages draw, and
+// not to be guessed by a peer. It asks the system for many at a time, which takes
+// no longer than for one.
+type requestIDs struct {
+	mu     sync.Mutex
+	random [64 * 6]byte
+	left   []byte // of random
+}
+
+func (r *requestIDs) next() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.left) == 0 {
+		_, _ = rand.Read(r.random[:]) // never fails, as documented
+		r.left = r.random[:]
+	}
+	id := hex.EncodeToString(r.left[:6])
+	r.left = r.left[6:]
+	return id
 }
 
 func (m *Mesh) sendCancel(peer, id string) {

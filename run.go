@@ -51,7 +51,6 @@ func (m *Mesh) startError(ctx context.Context, side *launched, err error) error 
 // run owns the sidecar: it waits for each one's end and starts the next, until
 // the mesh closes or a crash loop shows that there is no use.
 func (m *Mesh) run(s *session) {
-	m.inside.starts() // by lose
 	policy := newRestarts(m.cfg.Mode)
 	var fatal error
 	for s != nil && fatal == nil {
@@ -163,7 +162,7 @@ func (m *Mesh) finish(s *session, err error) {
 // without an owner that waits: Close called from a handler must be able to
 // return before it.
 func (m *Mesh) end() {
-	m.handlers.Wait()
+	m.handlers.end()
 	close(m.done)
 }
 
@@ -196,7 +195,7 @@ func (m *Mesh) Close() error {
 	defer t.Stop()
 	m.cancel(ErrClosed)
 	m.work.Wait()
-	if m.inside.here() {
+	if m.handlers.here() {
 		return nil
 	}
 	select {

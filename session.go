@@ -92,7 +92,6 @@ func (s *session) endError() error {
 func (s *session) read() {
 	defer close(s.ended)
 	defer s.link.close()
-	s.m.inside.starts()
 	var e wire.Line
 	for {
 		line, err := s.link.ReadLine()
