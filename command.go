@@ -18,9 +18,9 @@ const maxEcho = 1 << 10
 // read handles the agent's commands until the agent is gone.
 func (s *sidecar) read(ctx context.Context) error {
 	var cmd wire.Line
+	var end error
 	greeted := false
-	for {
-		line, err := s.link.ReadLine()
+	s.link.serve(true, func(line []byte, err error) bool {
 		if err == nil {
 			err = wire.ParseCommand(line, s.limits, &cmd)
 		} else {
@@ -29,7 +29,8 @@ func (s *sidecar) read(ctx context.Context) error {
 		var bad *wire.Error
 		if err != nil {
 			if bad = badLine(err); bad == nil {
-				return s.agentGone(ctx, err)
+				end = s.agentGone(ctx, err)
+				return false
 			}
 		}
 		if !greeted && s.set.Token != "" && !s.authorized(&cmd, bad) {
@@ -37,7 +38,8 @@ func (s *sidecar) read(ctx context.Context) error {
 				s.terms.Store(&terms{features: features})
 			}
 			s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
-			return errUnauthorized
+			end = errUnauthorized
+			return false
 		}
 		if bad != nil {
 			s.rejectLine(bad, &cmd)
@@ -48,7 +50,9 @@ func (s *sidecar) read(ctx context.Context) error {
 			greeted = true
 			close(s.spoke)
 		}
-	}
+		return true
+	})
+	return end
 }
 
 // badLine returns what is wrong with a line, nil if it is the link that broke.

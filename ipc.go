@@ -34,12 +34,15 @@ var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
 
 // A link is one end of the JSON-lines connection between an agent and its
 // sidecar, the same on both ends and over every kind of net.Conn. One
-// goroutine reads (readLine), one writes (writeLoop); any goroutine may add
-// lines, and what waits together is written together.
+// goroutine reads (serve), one writes (writeLoop); any goroutine may add lines,
+// and what waits together is written together. Where a line need not wait, the
+// goroutine that adds it does the writer's work, and in one process the far
+// reader's (pump).
 type link struct {
 	conn   net.Conn
 	direct func([]byte) int // writes what it can without waiting; nil if conn cannot
 	paced  bool             // a direct write costs a system call
+	memory *memoryConn      // conn, if it is one
 	*wire.Reader
 
 	wake chan struct{} // buffered 1: there is something to write
@@ -78,7 +81,7 @@ func newLink(conn net.Conn, limits wire.Limits) *link {
 	}
 	switch c := conn.(type) {
 	case *memoryConn:
-		l.direct = c.tryWrite
+		l.direct, l.memory = c.tryWrite, c
 	case *caller:
 		l.direct, l.paced = c.tryWriter(), true
 	default:
@@ -106,6 +109,7 @@ func (l *link) write(ctx context.Context, add func([]byte) []byte) error {
 // again whether the peer has been paused meanwhile, or all who waited would send
 // after the pause.
 func (l *link) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
+	defer l.wrote(true)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -133,6 +137,7 @@ func (l *link) waitRoom(ctx context.Context, room <-chan struct{}) error {
 // writeNow adds lines without ever waiting: control lines, and events whose
 // volume the account keeps in check. to may be nil.
 func (l *link) writeNow(to account, add func([]byte) []byte) error {
+	defer l.wrote(false)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -143,6 +148,27 @@ func (l *link) writeNow(to account, add func([]byte) []byte) error {
 	}
 	l.append(to, add)
 	return nil
+}
+
+// wrote has the far end take what was written, if it is in this process.
+func (l *link) wrote(mayWait bool) {
+	if l.memory != nil {
+		l.memory.wrote(mayWait)
+	}
+}
+
+// serve has take called for each line, or for what was wrong with one, in order
+// and one at a time, until take returns false: for an error that is no
+// *wire.Error it must. waits says that take may wait.
+func (l *link) serve(waits bool, take func(line []byte, err error) bool) {
+	if l.memory != nil {
+		p := &pump{link: l, take: take, waits: waits, owner: make(chan struct{}, 1), ended: make(chan struct{})}
+		l.memory.attach(p)
+		p.work()
+		return
+	}
+	for take(l.ReadLine()) {
+	}
 }
 
 // append is called with mu held.

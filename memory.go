@@ -5,7 +5,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // memoryBuffer is how many bytes a memoryConn holds in each direction, about
@@ -20,6 +23,16 @@ const memoryBuffer = 256 << 10
 type memoryConn struct {
 	in, out *memoryPipe
 }
+
+// attach has p read what arrives. From now on Read does not wait, but returns
+// wire.ErrNothingYet.
+func (c *memoryConn) attach(p *pump) {
+	c.in.reader.Store(p)
+	p.wrote(false) // it may have come before
+}
+
+// wrote tells the far end's pump that there is something for it.
+func (c *memoryConn) wrote(mayWait bool) { c.out.wrote(mayWait) }
 
 func newMemoryConns() (a, b *memoryConn) {
 	x, y := newMemoryPipe(), newMemoryPipe()
@@ -40,6 +53,8 @@ func (c *memoryConn) tryWrite(b []byte) int { return c.out.tryWrite(b) }
 func (c *memoryConn) Close() error {
 	c.in.closeReader()
 	c.out.closeWriter()
+	c.in.wrote(false)
+	c.out.wrote(false)
 	return nil
 }
 
@@ -62,6 +77,14 @@ type memoryPipe struct {
 	from     int
 	noWriter bool
 	noReader bool
+
+	reader atomic.Pointer[pump] // nil if somebody waits in read
+}
+
+func (p *memoryPipe) wrote(mayWait bool) {
+	if r := p.reader.Load(); r != nil {
+		r.wrote(mayWait)
+	}
 }
 
 func newMemoryPipe() *memoryPipe {
@@ -79,6 +102,8 @@ func (p *memoryPipe) read(b []byte) (int, error) {
 			return 0, net.ErrClosed
 		case p.noWriter:
 			return 0, io.EOF
+		case p.reader.Load() != nil:
+			return 0, wire.ErrNothingYet
 		}
 		p.changed.Wait()
 	}
@@ -105,23 +130,31 @@ func (p *memoryPipe) tryWrite(b []byte) int {
 }
 
 func (p *memoryPipe) write(b []byte) (written int, err error) {
+	for written < len(b) && err == nil {
+		var n int
+		n, err = p.writePart(b[written:])
+		written += n
+		p.wrote(true)
+	}
+	return written, err
+}
+
+// writePart waits for room and writes as much as there is.
+func (p *memoryPipe) writePart(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(b) > 0 {
-		for p.room() == 0 && !p.noReader && !p.noWriter {
-			p.changed.Wait()
-		}
-		switch {
-		case p.noWriter:
-			return written, net.ErrClosed
-		case p.noReader:
-			return written, io.ErrClosedPipe
-		}
-		n := min(len(b), p.room())
-		p.add(b[:n])
-		written, b = written+n, b[n:]
+	for p.room() == 0 && !p.noReader && !p.noWriter {
+		p.changed.Wait()
 	}
-	return written, nil
+	switch {
+	case p.noWriter:
+		return 0, net.ErrClosed
+	case p.noReader:
+		return 0, io.ErrClosedPipe
+	}
+	n := min(len(b), p.room())
+	p.add(b[:n])
+	return n, nil
 }
 
 func (p *memoryPipe) room() int { return memoryBuffer - (len(p.data) - p.from) }

@@ -29,8 +29,11 @@ type session struct {
 	features []string      // valid after ready
 	// maxMessage is what the sidecar takes, 0 if it did not say; valid after ready.
 	maxMessage int
-	refused    error  // valid after ended: the sidecar's reason to end
-	lastType   string // of a message; the reader's
+	refused    error // valid after ended: the sidecar's reason to end
+
+	// The reader's.
+	line     wire.Line
+	lastType string // of a message
 
 	readyOnce, drainedOnce sync.Once
 }
@@ -87,31 +90,29 @@ func (s *session) endError() error {
 	return fmt.Errorf("connection to the sidecar: %w", s.readErr)
 }
 
-// read handles events until the connection ends. It never waits for anything
-// but the next line.
+// read handles events until the connection ends.
 func (s *session) read() {
 	defer close(s.ended)
 	defer s.link.close()
-	var e wire.Line
-	for {
-		line, err := s.link.ReadLine()
-		if err != nil {
-			if bad := (*wire.Error)(nil); errors.As(err, &bad) {
-				s.reject(bad)
-				continue
-			}
-			s.readErr = err
-			return
-		}
+	s.link.serve(false, s.take)
+}
+
+// take handles one event, or what was wrong with it. It never waits.
+func (s *session) take(line []byte, err error) bool {
+	if err == nil {
 		// The copy is what the message keeps: one for all of its parts.
-		if err := wire.ParseEvent(bytes.Clone(line), s.m.limits, &e); err != nil {
-			s.reject(err)
-			continue
-		}
-		if err := s.event(&e); err != nil {
-			s.reject(err)
-		}
+		err = wire.ParseEvent(bytes.Clone(line), s.m.limits, &s.line)
+	} else if badLine(err) == nil {
+		s.readErr = err
+		return false
 	}
+	if err == nil {
+		err = s.event(&s.line)
+	}
+	if err != nil {
+		s.reject(err)
+	}
+	return true
 }
 
 // typeName makes a string of a message type. Most messages are of the same type

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strconv"
 	"sync"
@@ -38,6 +39,10 @@ type Reader struct {
 	err      error
 }
 
+// ErrNothingYet is what a source returns that has nothing and cannot wait. It is the one error that is not
+// final: ReadLine passes it on, and goes on where it was when called again.
+var ErrNothingYet = errors.New("nothing to read yet")
+
 // readerBuffers are of readerBuffer bytes.
 var readerBuffers = sync.Pool{New: func() any { return new([readerBuffer]byte) }}
 
@@ -53,7 +58,7 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 //
 // A line over the limit is reported once, as [*Error] with [CodeTooLarge], and passed over without being
 // buffered: call ReadLine again for the line after it. All other errors, io.EOF among them, are r's own
-// and final.
+// and final, but for [ErrNothingYet].
 func (r *Reader) ReadLine() ([]byte, error) {
 	r.shrink()
 	for {
@@ -87,7 +92,9 @@ func (r *Reader) ReadLine() ([]byte, error) {
 			}
 			return nil, r.err
 		}
-		r.fill()
+		if !r.fill() {
+			return nil, ErrNothingYet
+		}
 	}
 }
 
@@ -111,8 +118,8 @@ func (r *Reader) tooLong() error {
 	return &Error{Code: CodeTooLarge, Text: "line skipped, the limit is " + strconv.Itoa(r.max) + " bytes"}
 }
 
-// fill reads once, after making room.
-func (r *Reader) fill() {
+// fill reads once, after making room. It returns false if the source has nothing yet.
+func (r *Reader) fill() bool {
 	if r.start == r.end {
 		r.start, r.end, r.searched = 0, 0, 0
 		if !r.busy && len(r.buf) > readerIdle {
@@ -129,6 +136,9 @@ func (r *Reader) fill() {
 			r.busy = true
 			continue
 		}
+		if n == 0 && err == ErrNothingYet {
+			return false
+		}
 		if n < 0 || n > offered {
 			n, err = 0, io.ErrNoProgress
 		}
@@ -138,10 +148,11 @@ func (r *Reader) fill() {
 			r.err = err
 		}
 		if n > 0 || err != nil {
-			return
+			return true
 		}
 	}
 	r.err = io.ErrNoProgress
+	return true
 }
 
 // want is how many bytes the next Read offers at least.

@@ -1,0 +1,80 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// Lines of many writers are taken one at a time, in each writer's order, and
+// none is forgotten, whoever takes them; the end comes last.
+func TestPump(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("waits %t", waits), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newMemoryConns()
+				near, far := startLink(t, a), newLink(b, wire.Limits{})
+				const writers, each = 8, 500
+				var next [writers]int
+				var taking sync.Mutex
+				var served sync.WaitGroup
+				served.Go(func() {
+					far.serve(waits, func(line []byte, err error) bool {
+						if !taking.TryLock() {
+							t.Error("two lines are taken at a time")
+							return false
+						}
+						defer taking.Unlock()
+						if err != nil {
+							if !errors.Is(err, io.EOF) {
+								t.Error(err)
+							}
+							return false
+						}
+						var w, i int
+						if _, err := fmt.Sscan(string(line), &w, &i); err != nil || next[w] != i {
+							t.Errorf("line %q of writer %d, want its %d", line, w, next[w])
+						}
+						next[w]++
+						return true
+					})
+				})
+				var writing sync.WaitGroup
+				for w := range writers {
+					writing.Go(func() {
+						for i := range each {
+							add := line(fmt.Sprint(w, " ", i))
+							var err error
+							if i%2 == 0 {
+								err = near.write(context.Background(), add)
+							} else {
+								err = near.writeNow(nil, add)
+							}
+							if err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				writing.Wait()
+				if err := near.flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait()
+				for w, n := range next {
+					if n != each {
+						t.Errorf("%d lines of writer %d were taken, want %d", n, w, each)
+					}
+				}
+				near.close()
+				served.Wait()
+			})
+		})
+	}
+}
