@@ -78,3 +78,33 @@ func TestPump(t *testing.T) {
 		})
 	}
 }
+
+// A line that comes just when nothing more was found is not left behind.
+func TestPumpLooksAgain(t *testing.T) {
+	var p *pump
+	reads := 0
+	src := readFunc(func(b []byte) (int, error) {
+		switch reads++; reads {
+		case 1:
+			p.wrote(true) // somebody wrote it behind our back
+			return 0, wire.ErrNothingYet
+		case 2:
+			return copy(b, "late\n"), nil
+		default:
+			return 0, wire.ErrNothingYet
+		}
+	})
+	var got []string
+	p = &pump{link: &link{Reader: wire.NewReader(src, 100)}, take: func(line []byte, err error) bool {
+		got = append(got, string(line))
+		return err == nil
+	}}
+	p.wrote(true)
+	if len(got) != 1 || got[0] != "late" {
+		t.Errorf("took %q", got)
+	}
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(b []byte) (int, error) { return f(b) }
