@@ -20,7 +20,7 @@ func (s *sidecar) read(ctx context.Context) error {
 	var cmd wire.Line
 	var end error
 	greeted := false
-	s.link.serve(true, func(line []byte, err error) bool {
+	s.link.serve(s.mayWait, func(line []byte, err error) bool {
 		if err == nil {
 			err = wire.ParseCommand(line, s.limits, &cmd)
 		} else {
@@ -54,6 +54,9 @@ func (s *sidecar) read(ctx context.Context) error {
 	})
 	return end
 }
+
+// mayWait tells whether a command may have to wait: see post.
+func (s *sidecar) mayWait() bool { return s.congested.Load() > 0 }
 
 // badLine returns what is wrong with a line, nil if it is the link that broke.
 func badLine(err error) *wire.Error {

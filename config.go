@@ -132,6 +132,8 @@ type Config struct {
 	MaxRequests int
 
 	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
+	// Its writer must not wait, and must not call the Mesh: it may be called with
+	// locks held.
 	Logger zerolog.Logger
 
 	// launch replaces the function of that name in tests.

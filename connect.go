@@ -15,7 +15,7 @@ type waiter struct {
 }
 
 // end gives the waiter its result, unless it has one: it may have failed before
-// and be about to leave. It never waits, since the link's reader calls it.
+// and be about to leave. It never waits, since who takes the link's lines calls it.
 func (w *waiter) end(err error) {
 	select {
 	case w.done <- err:

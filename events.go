@@ -6,8 +6,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// What a session tells the mesh. All of it is called from the link's reader,
-// and none of it waits.
+// What a session tells the mesh. All of it is called by whoever takes the link's
+// lines (link.serve), one at a time, and none of it waits.
 
 // receive takes a message from a peer: the response that a call waits for, or
 // work for a handler. Responses are matched here, on the read path, so that a
@@ -166,25 +166,38 @@ type notices struct {
 }
 
 func (n *notices) add(f func()) {
+	if lost := n.push(f); lost > 0 {
+		n.m.noise.Error().Int("lost", lost).Msg("a callback is too slow: notice dropped")
+	}
+}
+
+// push returns how many were lost if f is.
+func (n *notices) push(f func()) (lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.queue) >= maxNotices {
 		n.lost++
-		n.m.noise.Error().Int("lost", n.lost).Msg("a callback is too slow: notice dropped")
-		return
+		return n.lost
 	}
 	n.queue = append(n.queue, f)
 	if !n.running {
 		n.running = true
 		n.m.handlers.run(n.work)
 	}
+	return 0
 }
 
 func (n *notices) work() {
+	empty := false
+	defer func() {
+		if !empty { // a callback has ended its goroutine
+			n.m.handlers.run(n.work)
+		}
+	}()
 	for {
 		n.mu.Lock()
 		if len(n.queue) == 0 {
-			n.queue, n.running = nil, false
+			n.queue, n.running, empty = nil, false, true
 			n.mu.Unlock()
 			return
 		}

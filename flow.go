@@ -19,7 +19,7 @@ const (
 	// outboundHigh is how much may wait for one peer before the agent is asked
 	// to pause.
 	outboundHigh = 1 << 20
-	// overrunWait is how long the link is not read when an agent overruns the
+	// overrunWait is how long the link is not served when an agent overruns the
 	// queue all the same, because it has not yet come to read the pause.
 	overrunWait = 10 * time.Second
 	// haltedAllowance is what may still arrive after the agent has paused a
@@ -69,7 +69,12 @@ func (r *remote) awaitRoom() bool {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
 	for r.peer.Queued() > outboundHigh {
-		if <-t.C; time.Since(began) > overrunWait {
+		select {
+		case <-t.C:
+		case <-r.sidecar.link.done:
+			return false
+		}
+		if time.Since(began) > overrunWait {
 			r.update(func() { r.overrun = r.congested })
 			return false
 		}
@@ -162,10 +167,25 @@ func (r *remote) act(was, want flow) {
 
 func (r *remote) setRefused(on bool) { r.update(func() { r.refused = on }) }
 func (r *remote) setHalted(on bool)  { r.update(func() { r.halted, r.since = on, 0 }) }
-func (r *remote) end()               { r.update(func() { r.ended = true }) }
 
-func (r *remote) setCongested(on bool) {
-	r.update(func() { r.congested, r.overrun = on, r.overrun && on })
+func (r *remote) setCongested(on bool) { r.update(func() { r.congest(on) }) }
+
+func (r *remote) end() {
+	r.update(func() {
+		r.congest(false)
+		r.ended = true
+	})
+}
+
+// congest is called with mu held.
+func (r *remote) congest(on bool) {
+	switch {
+	case on && !r.congested:
+		r.sidecar.congested.Add(1)
+	case !on && r.congested:
+		r.sidecar.congested.Add(-1)
+	}
+	r.congested, r.overrun = on, r.overrun && on
 }
 
 // hasEnded is called with the link's lock held.

@@ -127,12 +127,14 @@ func (b *inbox) request(msg *Message) {
 	b.bytes += len(msg.Raw)
 	b.m.handlers.run(func() {
 		defer cancel()
+		defer func() { // the handler may also end its goroutine
+			b.update(func() {
+				delete(b.handled, msg.RequestID)
+				b.bytes -= len(msg.Raw)
+			})
+			b.m.forgetPeer(b)
+		}()
 		b.m.answer(ctx, msg)
-		b.update(func() {
-			delete(b.handled, msg.RequestID)
-			b.bytes -= len(msg.Raw)
-		})
-		b.m.forgetPeer(b)
 	})
 }
 
@@ -150,10 +152,16 @@ func (b *inbox) push(it item) {
 
 // work handles the queue until it is empty.
 func (b *inbox) work() {
+	empty := false
+	defer func() {
+		if !empty { // a handler has ended its goroutine
+			b.m.handlers.run(b.work)
+		}
+	}()
 	for {
 		b.mu.Lock()
 		if len(b.queue) == 0 {
-			b.queue, b.running = nil, false
+			b.queue, b.running, empty = nil, false, true
 			b.mu.Unlock()
 			b.m.forgetPeer(b)
 			return
@@ -171,9 +179,13 @@ func (b *inbox) work() {
 			b.m.guard(func() { b.m.cfg.OnPeer(*it.event) })
 			continue
 		}
-		b.m.notify(ctx, it.msg)
-		b.update(func() { b.bytes -= len(it.msg.Raw) })
+		b.notify(ctx, it.msg)
 	}
+}
+
+func (b *inbox) notify(ctx context.Context, msg *Message) {
+	defer b.update(func() { b.bytes -= len(msg.Raw) })
+	b.m.notify(ctx, msg)
 }
 
 // idle tells whether nothing of the peer's is waiting or being handled.
@@ -224,7 +236,14 @@ func (m *Mesh) flow(peer string, pause bool) {
 
 // answer runs the handler of a request and sends its reply.
 func (m *Mesh) answer(ctx context.Context, msg *Message) {
+	returned := false
+	defer func() {
+		if !returned && ctx.Err() == nil {
+			m.replyNow(msg, errorPayload("the handler ended its goroutine"))
+		}
+	}()
 	reply, err := m.handle(ctx, msg)
+	returned = true
 	if ctx.Err() != nil {
 		return // the asker gave up or is gone: nobody waits
 	}

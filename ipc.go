@@ -34,7 +34,7 @@ var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
 
 // A link is one end of the JSON-lines connection between an agent and its
 // sidecar, the same on both ends and over every kind of net.Conn. One
-// goroutine reads (serve), one writes (writeLoop); any goroutine may add lines,
+// goroutine serves what is read, one writes (writeLoop); any goroutine may add lines,
 // and what waits together is written together. Where a line need not wait, the
 // goroutine that adds it does the writer's work, and in one process the far
 // reader's (pump).
@@ -109,7 +109,7 @@ func (l *link) write(ctx context.Context, add func([]byte) []byte) error {
 // again whether the peer has been paused meanwhile, or all who waited would send
 // after the pause.
 func (l *link) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
-	defer l.wrote(true)
+	defer l.wrote()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -137,7 +137,7 @@ func (l *link) waitRoom(ctx context.Context, room <-chan struct{}) error {
 // writeNow adds lines without ever waiting: control lines, and events whose
 // volume the account keeps in check. to may be nil.
 func (l *link) writeNow(to account, add func([]byte) []byte) error {
-	defer l.wrote(false)
+	defer l.wrote()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -151,18 +151,19 @@ func (l *link) writeNow(to account, add func([]byte) []byte) error {
 }
 
 // wrote has the far end take what was written, if it is in this process.
-func (l *link) wrote(mayWait bool) {
+func (l *link) wrote() {
 	if l.memory != nil {
-		l.memory.wrote(mayWait)
+		l.memory.wrote()
 	}
 }
 
 // serve has take called for each line, or for what was wrong with one, in order
 // and one at a time, until take returns false: for an error that is no
-// *wire.Error it must. waits says that take may wait.
-func (l *link) serve(waits bool, take func(line []byte, err error) bool) {
+// *wire.Error it must. Over an in-memory link it is whoever wrote the line who
+// calls take, unless waits says that it may wait.
+func (l *link) serve(waits func() bool, take func(line []byte, err error) bool) {
 	if l.memory != nil {
-		p := &pump{link: l, take: take, waits: waits, owner: make(chan struct{}, 1), ended: make(chan struct{})}
+		p := newPump(l, waits, take)
 		l.memory.attach(p)
 		p.work()
 		return

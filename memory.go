@@ -28,11 +28,11 @@ type memoryConn struct {
 // wire.ErrNothingYet.
 func (c *memoryConn) attach(p *pump) {
 	c.in.reader.Store(p)
-	p.wrote(false) // it may have come before
+	p.wrote() // it may have come before
 }
 
 // wrote tells the far end's pump that there is something for it.
-func (c *memoryConn) wrote(mayWait bool) { c.out.wrote(mayWait) }
+func (c *memoryConn) wrote() { c.out.wrote() }
 
 func newMemoryConns() (a, b *memoryConn) {
 	x, y := newMemoryPipe(), newMemoryPipe()
@@ -53,8 +53,8 @@ func (c *memoryConn) tryWrite(b []byte) int { return c.out.tryWrite(b) }
 func (c *memoryConn) Close() error {
 	c.in.closeReader()
 	c.out.closeWriter()
-	c.in.wrote(false)
-	c.out.wrote(false)
+	c.in.wrote()
+	c.out.wrote()
 	return nil
 }
 
@@ -81,9 +81,9 @@ type memoryPipe struct {
 	reader atomic.Pointer[pump] // nil if somebody waits in read
 }
 
-func (p *memoryPipe) wrote(mayWait bool) {
+func (p *memoryPipe) wrote() {
 	if r := p.reader.Load(); r != nil {
-		r.wrote(mayWait)
+		r.wrote()
 	}
 }
 
@@ -134,7 +134,7 @@ func (p *memoryPipe) write(b []byte) (written int, err error) {
 		var n int
 		n, err = p.writePart(b[written:])
 		written += n
-		p.wrote(true)
+		p.wrote()
 	}
 	return written, err
 }

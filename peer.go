@@ -55,7 +55,9 @@ type sidecar struct {
 	spoke    chan struct{}         // closed when the agent's first line was handled
 	terms    atomic.Pointer[terms] // from the agent's hello; nil for a base-only agent
 	draining atomic.Bool
-	work     sync.WaitGroup
+	// congested counts the remotes that are.
+	congested atomic.Int32
+	work      sync.WaitGroup
 
 	mu      sync.RWMutex
 	remotes map[string]*remote // live peers by id

@@ -2,12 +2,14 @@ package mesh
 
 import (
 	"errors"
+	"math"
 	"sync/atomic"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// pumpShare is how many lines a goroutine takes that came to write one.
+// pumpShare is how much a goroutine takes that came to write a line: as many
+// lines, where a long one counts as one for each KiB.
 const pumpShare = 64
 
 // A pump reads one end of an in-memory link without a goroutine that waits for
@@ -15,12 +17,14 @@ const pumpShare = 64
 // So a message passes from agent to sidecar, and back, without a change of
 // goroutine, which takes longer than all else that happens to it on the link.
 //
-// The owner, in serve, takes over where that would hold up the writer: when many
-// lines come, and when a writer must not wait and the taking of a line may.
+// The owner, in serve, takes over where that would hold up the writer: when much
+// comes, and when the taking of a line may wait.
 type pump struct {
-	link  *link
-	take  func(line []byte, err error) bool
-	waits bool // take may wait
+	link *link
+	take func(line []byte, err error) bool
+	// waits tells that take may wait for what it is given next: then that is for
+	// the owner, not for somebody who came to write a line.
+	waits func() bool
 
 	state atomic.Int32
 	owner chan struct{} // buffered 1: it is the owner's turn
@@ -35,27 +39,35 @@ const (
 	pumpAgain       // and is to look once more
 )
 
+func newPump(l *link, waits func() bool, take func(line []byte, err error) bool) *pump {
+	return &pump{link: l, take: take, waits: waits, owner: make(chan struct{}, 1), ended: make(chan struct{})}
+}
+
 // work is the owner's part. It returns after the last line.
 func (p *pump) work() {
 	for {
 		select {
 		case <-p.owner:
-			for p.run(pumpShare) {
-			}
+			p.run(math.MaxInt, never)
 		case <-p.ended:
 			return
 		}
 	}
 }
 
-// wrote is called after something was written, without locks.
-func (p *pump) wrote(mayWait bool) {
+// wrote is called after something was written, without a lock that taking a
+// line may need.
+func (p *pump) wrote() {
 	if !p.claim() {
 		return
 	}
-	if p.waits && !mayWait || p.run(pumpShare) {
-		p.owner <- struct{}{} // the one who has the pump is the only one to send
-	}
+	more := true
+	defer func() { // also after a panic: a handler's, say, is recovered
+		if more {
+			p.owner <- struct{}{} // whoever has the pump is the only one to send
+		}
+	}()
+	more = p.run(pumpShare, p.waits)
 }
 
 // claim makes the caller the one who has the pump, or has that one look again.
@@ -70,13 +82,17 @@ func (p *pump) claim() bool {
 	}
 }
 
-// run takes lines until there are none, and gives the pump back; or a share of
-// them, keeps it, and returns true.
-func (p *pump) run(share int) (more bool) {
+// run takes lines until there are none, and gives the pump back; or keeps it and
+// returns true, after a share of them or before one that may have to wait.
+func (p *pump) run(share int, waits func() bool) (more bool) {
 	for {
-		for p.next() {
-			if share--; share == 0 {
+		for n := 0; ; share -= 1 + n>>10 {
+			if share <= 0 || waits() {
 				return true
+			}
+			var ok bool
+			if n, ok = p.next(); !ok {
+				break
 			}
 		}
 		if p.state.CompareAndSwap(pumpBusy, pumpIdle) {
@@ -86,18 +102,21 @@ func (p *pump) run(share int) (more bool) {
 	}
 }
 
-// next takes one line, if one is there.
-func (p *pump) next() bool {
+// next takes one line, of n bytes, if one is there.
+func (p *pump) next() (n int, ok bool) {
 	if p.over {
-		return false
+		return 0, false
 	}
 	line, err := p.link.ReadLine()
 	if errors.Is(err, wire.ErrNothingYet) {
-		return false
+		return 0, false
 	}
 	if !p.take(line, err) {
 		p.over = true
 		close(p.ended)
 	}
-	return !p.over
+	return len(line), !p.over
 }
+
+// never is what waits is for a take that never waits.
+func never() bool { return false }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,8 +16,8 @@ import (
 // Lines of many writers are taken one at a time, in each writer's order, and
 // none is forgotten, whoever takes them; the end comes last.
 func TestPump(t *testing.T) {
-	for _, waits := range []bool{false, true} {
-		t.Run(fmt.Sprintf("waits %t", waits), func(t *testing.T) {
+	for name, waits := range map[string]func() bool{"never waits": never, "waits": func() bool { return true }} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, b := newMemoryConns()
 				near, far := startLink(t, a), newLink(b, wire.Limits{})
@@ -86,7 +87,7 @@ func TestPumpLooksAgain(t *testing.T) {
 	src := readFunc(func(b []byte) (int, error) {
 		switch reads++; reads {
 		case 1:
-			p.wrote(true) // somebody wrote it behind our back
+			p.wrote() // somebody wrote it behind our back
 			return 0, wire.ErrNothingYet
 		case 2:
 			return copy(b, "late\n"), nil
@@ -95,14 +96,95 @@ func TestPumpLooksAgain(t *testing.T) {
 		}
 	})
 	var got []string
-	p = &pump{link: &link{Reader: wire.NewReader(src, 100)}, take: func(line []byte, err error) bool {
+	p = newPump(&link{Reader: wire.NewReader(src, 100)}, never, func(line []byte, err error) bool {
 		got = append(got, string(line))
 		return err == nil
-	}}
-	p.wrote(true)
+	})
+	p.wrote()
 	if len(got) != 1 || got[0] != "late" {
 		t.Errorf("took %q", got)
 	}
+}
+
+// servePump has the lines of an in-memory link taken until the test ends.
+func servePump(t *testing.T, waits func() bool, take func(line string)) (near *link) {
+	t.Helper()
+	a, b := newMemoryConns()
+	near, far := startLink(t, a), newLink(b, wire.Limits{})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		far.serve(waits, func(line []byte, err error) bool {
+			if err == nil {
+				take(string(line))
+			}
+			return err == nil
+		})
+	}()
+	t.Cleanup(func() {
+		near.close()
+		<-served
+	})
+	return near
+}
+
+// Whoever writes a line has it taken, unless that may wait or is a lot.
+func TestPumpWho(t *testing.T) {
+	long := strings.Repeat("x", pumpShare<<10)
+	for name, tc := range map[string]struct {
+		waits func() bool
+		line  string
+		ours  bool // also the line after it is taken by the writer
+	}{
+		"short": {never, "a", true},
+		"long":  {never, long, false},
+		"waits": {func() bool { return true }, "a", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var who []string
+				l := servePump(t, tc.waits, func(string) { who = append(who, goroutineID()) })
+				synctest.Wait()
+				add := line(tc.line + "\nb")
+				if err := l.writeNow(nil, add); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if len(who) != 2 || (who[1] == goroutineID()) != tc.ours {
+					t.Errorf("taken by %q, the writer is %s", who, goroutineID())
+				}
+			})
+		})
+	}
+}
+
+// A panic that somebody recovers does not stop the link.
+func TestPumpPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took []string
+		l := servePump(t, never, func(line string) {
+			took = append(took, line)
+			if line == "bad" {
+				panic(line)
+			}
+		})
+		synctest.Wait()
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_ = l.writeNow(nil, line("bad")) // it panics
+		}()
+		if err := l.writeNow(nil, line("good")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(took) != 2 || took[1] != "good" {
+			t.Errorf("took %q", took)
+		}
+	})
 }
 
 type readFunc func([]byte) (int, error)

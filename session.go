@@ -31,7 +31,7 @@ type session struct {
 	maxMessage int
 	refused    error // valid after ended: the sidecar's reason to end
 
-	// The reader's.
+	// Of take alone.
 	line     wire.Line
 	lastType string // of a message
 
@@ -94,10 +94,11 @@ func (s *session) endError() error {
 func (s *session) read() {
 	defer close(s.ended)
 	defer s.link.close()
-	s.link.serve(false, s.take)
+	s.link.serve(never, s.take)
 }
 
-// take handles one event, or what was wrong with it. It never waits.
+// take handles one event, or what was wrong with it. It never waits, and must not
+// write messages, only control lines: the sidecar may be holding locks meanwhile.
 func (s *session) take(line []byte, err error) bool {
 	if err == nil {
 		// The copy is what the message keeps: one for all of its parts.

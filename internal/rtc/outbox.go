@@ -50,7 +50,7 @@ type outbox struct {
 	high, low int
 	pause     pauseState
 	closed    bool
-	idle      bool      // the writer has nothing in hand
+	idle      bool      // the writer has no line in hand
 	last      time.Time // when a message last found the outbox idle
 	direct    func([]byte) bool
 }

@@ -333,7 +333,8 @@ func (s *session) peerUp() {
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()
-	if s.ice != webrtc.ICEConnectionStateConnected {
+	switch s.ice {
+	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it did not count before
 	}
 }

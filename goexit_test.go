@@ -1,0 +1,43 @@
+package mesh
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// A handler that ends its goroutine, as a t.Fatal in a test's handler does,
+// costs its asker an error and nobody else anything.
+func TestHandlerGoexit(t *testing.T) {
+	quit := func(context.Context, *Message) (any, error) {
+		runtime.Goexit()
+		return nil, nil
+	}
+	after := make(chan string, 2)
+	_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"quit": quit,
+		"after": func(_ context.Context, msg *Message) (any, error) {
+			after <- msg.Type
+			return nil, nil
+		},
+	}}, true)
+	f.connect("bob")
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"quit"}}}`)
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"after"}}}`)
+	select {
+	case <-after:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the message behind it was not handled")
+	}
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"quit","request_id":"r1"}}}`)
+	sent := f.heard()
+	for sent["type"] != "send" {
+		sent = f.heard()
+	}
+	payload, _ := sent["payload"].(map[string]any)
+	message, _ := payload["message"].(map[string]any)
+	if message["request_id"] != "r1" {
+		t.Errorf("the answer is %v", sent)
+	}
+}
