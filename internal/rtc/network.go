@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -15,14 +16,24 @@ import (
 	"github.com/pion/transport/v5/stdnet"
 )
 
-// lookupTimeout bounds the search for the addresses of a STUN or TURN server.
-const lookupTimeout = 5 * time.Second
+const (
+	// lookupTimeout bounds the search for the addresses of a STUN or TURN server.
+	lookupTimeout = 5 * time.Second
+	// interfacesAge is how old a list of the host's addresses may be. pion asks three times for each
+	// connection, which took a tenth of the CPU time of joining a mesh. An ICE restart comes seconds after
+	// what makes it necessary.
+	interfacesAge = time.Second
+)
 
 // network is the system's network. It differs from pion's in three ways.
 type network struct {
 	*stdnet.Net
 	ctx    context.Context // ends lookups
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+	mu     sync.Mutex
+	latest *stdnet.Net
+	asked  time.Time // for latest
 }
 
 // newNetwork makes one whose lookups end with ctx.
@@ -31,7 +42,7 @@ func newNetwork(ctx context.Context) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{n, ctx, net.DefaultResolver.LookupNetIP}, nil
+	return &network{Net: n, ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
 // ResolveUDPAddr ends with the node. A connection does not close before its lookups have ended, and pion's
@@ -74,14 +85,19 @@ func (n *network) resolve(netw, address string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(port)), nil
 }
 
-// Interfaces asks the system each time. pion's own Net remembers the addresses that there were when the
+// Interfaces tells the addresses of the moment. pion's own Net remembers those that there were when the
 // connection was made, so that an ICE restart could not move it to a new one.
-func (*network) Interfaces() ([]*transport.Interface, error) {
-	n, err := stdnet.NewNet()
-	if err != nil {
-		return nil, err
+func (n *network) Interfaces() ([]*transport.Interface, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.latest == nil || time.Since(n.asked) >= interfacesAge {
+		latest, err := stdnet.NewNet()
+		if err != nil {
+			return nil, err
+		}
+		n.latest, n.asked = latest, time.Now()
 	}
-	return n.Interfaces()
+	return n.latest.Interfaces()
 }
 
 // ListenUDP asks for larger socket buffers.
