@@ -92,6 +92,7 @@ func BenchmarkScan(b *testing.B) {
 		"ascii":   `"` + strings.Repeat("all work and no play ", 200) + `"`,
 		"cjk":     `"` + strings.Repeat("網狀網路", 350) + `"`,
 		"latin":   `"` + strings.Repeat("très élégant, ça va ", 200) + `"`,
+		"prose":   `"` + strings.Repeat(`The café opens at half past seven, as always, said the quick brown fox to the lazy dog.\n`, 45) + `"`,
 		"escapes": `"` + strings.Repeat(`line\n\t\"quoted\"`, 250) + `"`,
 		"numbers": `[` + strings.Repeat(`3.14159,-7,1e9,`, 270) + `0]`,
 		"objects": `[` + strings.Repeat(`{"id":7,"name":"seven","ok":true},`, 120) + `{}]`,
