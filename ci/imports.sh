@@ -7,13 +7,13 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this module, the rest are
 # modules of others with all that is in them. The first row that matches a package counts.
 table='
-.                  ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+.                  ./internal/cores ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
 ./internal/rtc     ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/signal  github.com/coder/websocket github.com/rs/zerolog
 ./internal/sock    golang.org/x/sys
 ./internal/wire
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/*            . ./signaling github.com/joho/godotenv github.com/rs/zerolog
+./cmd/*            . ./internal/cores ./signaling github.com/joho/godotenv github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
 '
