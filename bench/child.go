@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime/pprof"
 )
 
 // jobEnv holds the job of a forked copy of this program. What is counted for a
@@ -55,17 +54,11 @@ func work(raw string) error {
 	if err := json.Unmarshal([]byte(raw), &j); err != nil {
 		return fmt.Errorf("%s: %w", jobEnv, err)
 	}
-	if j.CPUProfile != "" {
-		file, err := os.Create(j.CPUProfile)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(j.CPUProfile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	switch {
 	case j.Fleet != nil:
 		return j.Fleet.work(os.Stdout)

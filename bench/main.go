@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/pprof"
 	"syscall"
 
 	"github.com/chatixia-ai/mesh"
@@ -40,17 +39,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if opts.cpuProfile != "" {
-		file, err := os.Create(opts.cpuProfile)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(opts.cpuProfile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	r, err := measure(ctx, opts, stderr)
 	if err != nil {
 		return err

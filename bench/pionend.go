@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"net"
-	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
@@ -13,17 +12,12 @@ import (
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
 )
 
-// The settings of the mesh's own connections (internal/rtc/api.go). Whoever
-// changes one there changes it here: the baseline is bare, not badly tuned.
-const (
-	pionMaxMessage    = 256 << 10
-	pionReceiveWindow = 4 << 20
-	pionMaxRTO        = time.Second
-	pionMaxChecks     = 50
-	pionSocketBuffer  = 4 << 20
-)
+// pionMaxMessage is room for any data channel message that is sent here.
+const pionMaxMessage = 256 << 10
 
 // A pionEnd is what the connections of one agent have in common.
 type pionEnd struct {
@@ -59,7 +53,7 @@ func newPionEnd(kind pionKind) (*pionEnd, error) {
 	if kind.shared {
 		e.mux, err = ice.NewMultiUDPMuxFromPort(0, ice.UDPMuxFromPortWithNet(system), ice.UDPMuxFromPortWithLoopback(),
 			ice.UDPMuxFromPortWithLogger(silent().NewLogger("")),
-			ice.UDPMuxFromPortWithReadBufferSize(pionSocketBuffer), ice.UDPMuxFromPortWithWriteBufferSize(pionSocketBuffer))
+			ice.UDPMuxFromPortWithReadBufferSize(rtc.SocketBuffer), ice.UDPMuxFromPortWithWriteBufferSize(rtc.SocketBuffer))
 		if err != nil {
 			return nil, err
 		}
@@ -73,15 +67,8 @@ func newPionEnd(kind pionKind) (*pionEnd, error) {
 func pionSettings() webrtc.SettingEngine {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = silent()
-	se.DetachDataChannels()
-	se.SetSCTPMaxMessageSize(pionMaxMessage)
-	se.SetSCTPMaxReceiveBufferSize(pionReceiveWindow)
-	se.SetSCTPRTOMax(pionMaxRTO)
-	se.SetICEMaxBindingRequests(pionMaxChecks)
+	rtc.Tune(&se) // the baseline is bare, not badly tuned
 	se.SetIncludeLoopbackCandidate(true)
-	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
-	se.DisableActiveTCP(true)
-	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	return se
 }
 
@@ -108,8 +95,8 @@ type bufferedNet struct{ *stdnet.Net }
 func (n bufferedNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(network, addr)
 	if err == nil {
-		_ = c.SetReadBuffer(pionSocketBuffer)
-		_ = c.SetWriteBuffer(pionSocketBuffer)
+		_ = c.SetReadBuffer(rtc.SocketBuffer)
+		_ = c.SetWriteBuffer(rtc.SocketBuffer)
 	}
 	return c, err
 }

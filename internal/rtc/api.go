@@ -27,9 +27,9 @@ const (
 	// maxChecks is how often ICE checks a pair of addresses, five times a second, before it gives the pair
 	// up. It must outlast the delays of signaling, and the time to the next restart.
 	maxChecks = 50
-	// socketBuffer is what the shared UDP socket asks of the system, which may grant less. With usual
+	// SocketBuffer is what a UDP socket asks of the system, which may grant less. With usual
 	// defaults (208 KiB) bursts from several peers overflow it, and each lost packet costs a second.
-	socketBuffer = 4 << 20
+	SocketBuffer = 4 << 20
 )
 
 // api makes PeerConnections.
@@ -57,15 +57,8 @@ func newAPI(cfg Config) (*api, error) {
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
-	se.DetachDataChannels()
-	se.SetSCTPMaxMessageSize(maxMessageSize)
-	se.SetSCTPMaxReceiveBufferSize(receiveWindow)
-	se.SetSCTPRTOMax(sctpMaxRTO)
-	se.SetICEMaxBindingRequests(maxChecks)
+	Tune(&se)
 	se.SetIncludeLoopbackCandidate(cfg.Loopback)
-	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
-	se.DisableActiveTCP(true)
-	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
@@ -109,14 +102,27 @@ func newAPI(cfg Config) (*api, error) {
 	return a, nil
 }
 
+// Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
+// not be slower than ours because of settings.
+func Tune(se *webrtc.SettingEngine) {
+	se.DetachDataChannels()
+	se.SetSCTPMaxMessageSize(maxMessageSize)
+	se.SetSCTPMaxReceiveBufferSize(receiveWindow)
+	se.SetSCTPRTOMax(sctpMaxRTO)
+	se.SetICEMaxBindingRequests(maxChecks)
+	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	se.DisableActiveTCP(true)
+	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+}
+
 // newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
 // kind answers from whichever address the system likes, which ICE takes for another peer's.
 func newMux(cfg Config, loggers pionLoggers) (*mux, error) {
 	opts := []ice.UDPMuxFromPortOption{
 		ice.UDPMuxFromPortWithNet(cfg.net),
 		ice.UDPMuxFromPortWithLogger(loggers.NewLogger("udpmux")),
-		ice.UDPMuxFromPortWithReadBufferSize(socketBuffer),
-		ice.UDPMuxFromPortWithWriteBufferSize(socketBuffer),
+		ice.UDPMuxFromPortWithReadBufferSize(SocketBuffer),
+		ice.UDPMuxFromPortWithWriteBufferSize(SocketBuffer),
 	}
 	if cfg.Loopback {
 		opts = append(opts, ice.UDPMuxFromPortWithLoopback())

@@ -104,8 +104,8 @@ func (n *network) Interfaces() ([]*transport.Interface, error) {
 func (n *network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)
 	if err == nil {
-		_ = c.SetReadBuffer(socketBuffer)
-		_ = c.SetWriteBuffer(socketBuffer)
+		_ = c.SetReadBuffer(SocketBuffer)
+		_ = c.SetWriteBuffer(SocketBuffer)
 	}
 	return c, err
 }
