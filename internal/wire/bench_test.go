@@ -121,10 +121,10 @@ func BenchmarkScan(b *testing.B) {
 }
 
 func BenchmarkReader(b *testing.B) {
-	for _, size := range []int{256, 64 << 10} {
+	for _, size := range []int{256, 64 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			line := append(sendLine(size), '\n')
-			stream := bytes.Repeat(line, 1<<20/len(line))
+			stream := bytes.Repeat(line, max(1, 1<<20/len(line)))
 			src := &loop{text: stream}
 			r := wire.NewReader(src, wire.Limits{}.MaxLine())
 			b.SetBytes(int64(len(line)))

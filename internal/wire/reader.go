@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/bits"
 	"strconv"
 	"sync"
 )
@@ -15,7 +16,7 @@ const (
 	// readerBuffer is its usual buffer otherwise: room for a rest of a line and one more Read.
 	readerBuffer = 2 * SliceSize
 	// readerKeep is the largest buffer kept between lines. It is a compromise: growing one anew for
-	// each long line costs copies, keeping it costs memory for each peer that ever sent one.
+	// each long line costs copies, keeping it costs memory for each peer that sent one just now.
 	readerKeep = 256 << 10
 	// maxEmptyReads bounds how often a source may return neither bytes nor an error.
 	maxEmptyReads = 100
@@ -43,8 +44,18 @@ type Reader struct {
 // final: ReadLine passes it on, and goes on where it was when called again.
 var ErrNothingYet = errors.New("nothing to read yet")
 
-// readerBuffers are of readerBuffer bytes.
-var readerBuffers = sync.Pool{New: func() any { return new([readerBuffer]byte) }}
+// readerBuffers are of readerBuffer bytes, and twice, four times ... as many: what long lines need comes and
+// goes with each of them.
+var readerBuffers [8]sync.Pool
+
+// pool returns the one for a buffer of size bytes, nil if there is none.
+func pool(size int) *sync.Pool {
+	i := bits.TrailingZeros(uint(size)) - bits.TrailingZeros(readerBuffer)
+	if size != readerBuffer<<max(i, 0) || i >= len(readerBuffers) {
+		return nil
+	}
+	return &readerBuffers[i]
+}
 
 // NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. When a Read on r
 // returns nothing but [io.ErrShortBuffer], as that of a data channel does if the next message is longer
@@ -192,20 +203,22 @@ func (r *Reader) resize(size int) {
 	copy(r.buf, old[r.start:r.end])
 	r.searched -= r.start
 	r.start, r.end = 0, r.end-r.start
-	if size != len(old) && len(old) == readerBuffer {
-		readerBuffers.Put((*[readerBuffer]byte)(old))
+	if p := pool(len(old)); p != nil && size != len(old) {
+		p.Put(&old)
 	}
 }
 
 func (r *Reader) buffer(size int) []byte {
-	switch size {
-	case readerIdle:
+	if size == readerIdle {
 		if r.idle == nil {
 			r.idle = make([]byte, readerIdle)
 		}
 		return r.idle
-	case readerBuffer:
-		return readerBuffers.Get().(*[readerBuffer]byte)[:]
+	}
+	if p := pool(size); p != nil {
+		if b, ok := p.Get().(*[]byte); ok {
+			return *b
+		}
 	}
 	return make([]byte, size)
 }
