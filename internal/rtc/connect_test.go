@@ -213,7 +213,8 @@ func TestGlare(t *testing.T) {
 // A new process under the same id replaces the old one's link: gone first, then there.
 func TestRestartedPeer(t *testing.T) {
 	h, a, b := pair(t)
-	b2 := start(t, h, "b").join() // b is not closed: it has crashed, and nobody has noticed
+	b.Disconnected()              // it has crashed: it says nothing any more, or it would fight its successor,
+	b2 := start(t, h, "b").join() // and it is not closed: nobody has noticed
 	eventually(t, "the new link", func() bool { return b2.peer("a") != nil && a.history() == "[+b -b +b]" })
 	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrRestarted) {
 		t.Errorf("reason %v", reasons[0])
