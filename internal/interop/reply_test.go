@@ -27,6 +27,11 @@ func TestRepliesPass(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			if l, ok := l.(interface{ SetDeadline(time.Time) error }); ok {
+				if err := l.SetDeadline(time.Now().Add(patience)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			agent := runScript(t, nil, script[0], script[1], "--socket", socket)
 			conn, err := l.Accept()
 			if err != nil {

@@ -36,7 +36,7 @@ type Reader struct {
 	searched int  // buf[start:searched] has no newline
 	skipping bool // inside a line that was reported as too long
 	busy     bool // the last Read returned much, or has more
-	idle     []byte
+	idle     []byte // of readerIdle bytes, nil at first
 	err      error
 }
 
