@@ -31,11 +31,11 @@ type Reader struct {
 	src      io.Reader
 	max      int
 	buf      []byte
-	start    int  // buf[start:end] is not returned yet
-	end      int  //
-	searched int  // buf[start:searched] has no newline
-	skipping bool // inside a line that was reported as too long
-	busy     bool // the last Read returned much, or has more
+	start    int    // buf[start:end] is not returned yet
+	end      int    //
+	searched int    // buf[start:searched] has no newline
+	skipping bool   // inside a line that was reported as too long
+	busy     bool   // the last Read returned much, or has more
 	idle     []byte // of readerIdle bytes, nil at first
 	err      error
 }
