@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // A fakeSidecar is the far end of the link, under the test's control, so that
@@ -41,7 +43,7 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 		go f.serve(side, extended, done)
 		f.started <- struct{}{}
 		return &launched{
-			conn: agent, path: "fake",
+			link: newLink(agent, wire.Limits{}), path: "fake",
 			stop:     func(context.Context) { side.Close(); <-done },
 			diagnose: func() error { return nil },
 		}, nil

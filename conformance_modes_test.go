@@ -129,9 +129,7 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 			return side, err
 		}
 		a.sever = func(t *testing.T) {
-			if err := current.Load().conn.Close(); err != nil {
-				t.Fatal(err)
-			}
+			current.Load().link.close()
 		}
 	case SelfExec, Binary:
 		cfg.Binary = s.sidecar

@@ -3,7 +3,6 @@
 package mesh
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -99,9 +98,9 @@ func helperAgent() {
 		os.Exit(1)
 	}
 	// The address has the name that the socket was bound to; the file has the one it got then.
-	fmt.Println(l.pid, filepath.Join(filepath.Dir(l.conn.RemoteAddr().String()), "s"))
+	fmt.Println(l.pid, filepath.Join(filepath.Dir(l.link.conn.RemoteAddr().String()), "s"))
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends or kills it
-	_ = l.conn.Close()
+	l.link.close()
 	l.stop(context.Background())
 }
 
@@ -116,13 +115,37 @@ func testSettings() settings {
 // greet says hello and returns the sidecar's answer.
 func greet(l *launched) (string, error) {
 	hello := wire.AppendHello(nil, wire.Hello{Protocol: wire.ProtocolVersion, MaxMessage: 1 << 20, Token: l.token})
-	if err := l.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil && !errors.Is(err, os.ErrNoDeadline) {
-		return "", err // in memory there are no deadlines
+	if conn := l.link.conn; conn != nil { // in memory there are no deadlines
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return "", err
+		}
 	}
-	if _, err := l.conn.Write(hello); err != nil {
+	if err := l.link.writeNow(nil, func(b []byte) []byte { return append(b, hello...) }); err != nil {
 		return "", err
 	}
-	return bufio.NewReader(l.conn).ReadString('\n')
+	return nextLine(l.link)
+}
+
+// nextLine returns the first of the lines that wait on a link, or the next one.
+func nextLine(l *link) (next string, err error) {
+	l.serve(never, func(line []byte, lineErr error) bool {
+		next, err = string(line), lineErr
+		return false
+	})
+	return next, err
+}
+
+// awaitEnd passes over lines until the link ends, and returns why if that was
+// not the counterpart's will.
+func awaitEnd(l *link) (err error) {
+	l.serve(never, func(_ []byte, lineErr error) bool {
+		err = lineErr
+		return err == nil
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // mustGreet fails unless the sidecar is ready.

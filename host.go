@@ -70,7 +70,7 @@ func (h *host) run(ctx context.Context) error {
 			}
 			end := make(chan error, 1)
 			agent, served = c, end
-			go func() { end <- serveSidecar(ctx, c, h.set, h.log) }()
+			go func() { end <- serveSidecar(ctx, newLink(c, h.set.limits()), h.set, h.log) }()
 		case err := <-served:
 			if !agent.wasNone(err) {
 				return endOf(ctx, err)

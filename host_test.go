@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // runHost starts a host and returns its socket and its end.
@@ -45,7 +46,7 @@ func dial(t *testing.T, path string) *launched {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &launched{conn: conn}
+	return &launched{link: newLink(conn, wire.Limits{})}
 }
 
 // refused checks that the sidecar hangs up on a hello, with at most a reason.
@@ -53,7 +54,7 @@ func refused(t *testing.T, l *launched) {
 	t.Helper()
 	line, err := greet(l)
 	if err == nil && strings.Contains(line, `"unauthorized"`) {
-		_, err = l.conn.Read(make([]byte, 1))
+		_, err = nextLine(l.link)
 	}
 	if err == nil {
 		t.Errorf("served: %q", line)
@@ -80,7 +81,7 @@ func TestHostServesOneAgent(t *testing.T) {
 	mustGreet(t, agent)
 	refused(t, dial(t, path))
 	refused(t, dial(t, path))
-	_ = agent.conn.Close()
+	agent.link.close()
 	if err := ends(t, ended); err != nil {
 		t.Error(err)
 	}
@@ -95,11 +96,11 @@ func TestHostIgnoresProbes(t *testing.T) {
 		if _, err := sock.Listen(path); !errors.Is(err, sock.ErrInUse) {
 			t.Errorf("listening where a sidecar does: %v", err)
 		}
-		_ = dial(t, path).conn.Close()
+		dial(t, path).link.close()
 	}
 	agent := dial(t, path)
 	mustGreet(t, agent) // at once: the tests before it did not take its place
-	_ = agent.conn.Close()
+	agent.link.close()
 	if err := ends(t, ended); err != nil {
 		t.Error(err)
 	}
@@ -108,17 +109,17 @@ func TestHostIgnoresProbes(t *testing.T) {
 func TestHostIgnoresSlowProbes(t *testing.T) {
 	path, ended := runHost(t, testSettings(), 0)
 	slow := dial(t, path)
-	if err := slow.conn.SetReadDeadline(time.Now().Add(2 * peekTime)); err != nil {
+	if err := slow.link.conn.SetReadDeadline(time.Now().Add(2 * peekTime)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := slow.conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := slow.link.conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection that says nothing was not taken for an agent's: %v", err)
 	}
-	_ = slow.conn.Close()
+	slow.link.close()
 	// It is served for a moment, and somebody else may be refused meanwhile.
 	eventually(t, "an agent is served after tests of the socket", func() bool {
 		agent := dial(t, path)
-		defer agent.conn.Close()
+		defer agent.link.close()
 		line, err := greet(agent)
 		return err == nil && strings.Contains(line, `"ready"`)
 	})
@@ -138,7 +139,7 @@ func TestHostWantsToken(t *testing.T) {
 	}
 	eventually(t, "the agent is served after strangers", func() bool {
 		agent := dial(t, path) // refused as long as the last stranger is not quite gone
-		defer agent.conn.Close()
+		defer agent.link.close()
 		agent.token = set.Token
 		line, err := greet(agent)
 		return err == nil && strings.Contains(line, `"ready"`)
@@ -167,7 +168,7 @@ func TestHostWithoutAgent(t *testing.T) {
 			t.Errorf("ended with an agent: %v", err)
 		case <-time.After(600 * time.Millisecond):
 		}
-		_ = agent.conn.Close()
+		agent.link.close()
 		if err := ends(t, ended); err != nil {
 			t.Error(err)
 		}
@@ -197,7 +198,7 @@ func TestServeSidecarEnds(t *testing.T) {
 	if err := ends(t, ended); err != nil {
 		t.Errorf("ended by its context: %v", err)
 	}
-	if _, err := io.Copy(io.Discard, agent.conn); errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := io.Copy(io.Discard, agent.link.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the agent's link is there still")
 	}
 	if exists(path) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
@@ -33,29 +34,33 @@ const linkPace = 50 * time.Microsecond
 var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
 
 // A link is one end of the JSON-lines connection between an agent and its
-// sidecar, the same on both ends and over every kind of net.Conn. One
-// goroutine serves what is read, one writes (writeLoop); any goroutine may add lines,
-// and what waits together is written together. Where a line need not wait, the
-// goroutine that adds it does the writer's work, and in one process the far
-// reader's (pump).
+// sidecar, the same on both ends. Any goroutine may add lines, and one serves
+// those that come.
+//
+// Over a socket one goroutine writes (writeLoop), what waits together at once;
+// where a line need not wait, the goroutine that adds it does the writer's work.
+// In one process there is no connection: the far end takes the lines from where
+// they wait (memory.go).
 type link struct {
-	conn   net.Conn
+	conn   net.Conn         // nil in memory
 	direct func([]byte) int // writes what it can without waiting; nil if conn cannot
-	paced  bool             // a direct write costs a system call
-	memory *memoryConn      // conn, if it is one
 	*wire.Reader
 
-	wake chan struct{} // buffered 1: there is something to write
+	far  *link                // the other end, in memory
+	pump atomic.Pointer[pump] // reads what far has, once somebody serves this end
+
+	wake chan struct{} // buffered 1: there is something for writeLoop
 	done chan struct{} // closed by close
 
 	mu      sync.Mutex
 	closed  bool
-	waiting []byte        // lines for the writer
+	waiting []byte        // lines
 	charges []charge      // who is charged for them
-	writing bool          // the writer holds a batch
-	last    time.Time     // when a line last found the link idle, if paced
-	room    chan struct{} // closed when the writer takes the waiting lines
-	idle    chan struct{} // closed when nothing waits and nothing is being written
+	writing bool          // a batch is being written, or taken by far
+	taken   []charge      // for what far has taken
+	last    time.Time     // when a line last found the link idle
+	room    chan struct{} // closed when the waiting lines are taken; nil if nobody waits for that
+	idle    chan struct{} // closed when nothing waits and nothing is being written; the same
 }
 
 // An account is charged for the bytes that wait on a link on behalf of one
@@ -71,23 +76,18 @@ type charge struct {
 }
 
 func newLink(conn net.Conn, limits wire.Limits) *link {
-	l := &link{
-		conn:   conn,
-		Reader: wire.NewReader(conn, limits.MaxLine()),
-		wake:   make(chan struct{}, 1),
-		done:   make(chan struct{}),
-		room:   make(chan struct{}),
-		idle:   make(chan struct{}),
-	}
-	switch c := conn.(type) {
-	case *memoryConn:
-		l.direct, l.memory = c.tryWrite, c
-	case *caller:
-		l.direct, l.paced = c.tryWriter(), true
-	default:
-		l.direct, l.paced = sock.TryWriter(conn), true
+	l := bareLink()
+	l.conn, l.Reader = conn, wire.NewReader(conn, limits.MaxLine())
+	if c, ok := conn.(*caller); ok {
+		l.direct = c.tryWriter()
+	} else {
+		l.direct = sock.TryWriter(conn)
 	}
 	return l
+}
+
+func bareLink() *link {
+	return &link{wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // write adds the lines that add appends, and waits under ctx while too much is
@@ -116,7 +116,7 @@ func (l *link) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err erro
 	case l.closed:
 		return nil, ErrSidecarLost
 	case len(l.waiting) >= linkQueue:
-		return l.room, nil
+		return awaited(&l.room), nil
 	}
 	l.append(nil, add)
 	return nil, nil
@@ -152,19 +152,20 @@ func (l *link) writeNow(to account, add func([]byte) []byte) error {
 
 // wrote has the far end take what was written, if it is in this process.
 func (l *link) wrote() {
-	if l.memory != nil {
-		l.memory.wrote()
+	if l.far != nil {
+		l.far.look()
 	}
 }
 
 // serve has take called for each line, or for what was wrong with one, in order
 // and one at a time, until take returns false: for an error that is no
-// *wire.Error it must. Over an in-memory link it is whoever wrote the line who
-// calls take, unless waits says that it may wait.
+// *wire.Error it must. In memory it is whoever wrote the line who calls take,
+// unless waits says that it may wait.
 func (l *link) serve(waits func() bool, take func(line []byte, err error) bool) {
-	if l.memory != nil {
+	if l.far != nil {
 		p := newPump(l, waits, take)
-		l.memory.attach(p)
+		l.pump.Store(p)
+		p.wrote() // it may have come before
 		p.work()
 		return
 	}
@@ -175,13 +176,10 @@ func (l *link) serve(waits func() bool, take func(line []byte, err error) bool) 
 // append is called with mu held.
 func (l *link) append(to account, add func([]byte) []byte) {
 	before := len(l.waiting)
+	lone := before == 0 && !l.writing
 	l.waiting = add(l.waiting)
-	if before == 0 && !l.writing && l.mayWrite() {
-		// What is written waits for nobody, and is nobody's charge.
-		l.waiting = l.waiting[:copy(l.waiting, l.waiting[l.direct(l.waiting):])]
-		if len(l.waiting) == 0 {
-			return
-		}
+	if lone && l.passOn() {
+		return // it waits for nobody, and is nobody's charge
 	}
 	if to != nil {
 		n := len(l.waiting) - before
@@ -192,11 +190,28 @@ func (l *link) append(to account, add func([]byte) []byte) {
 			l.charges = append(l.charges, charge{to, n})
 		}
 	}
-	if before == 0 && !l.writing {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	if lone {
+		l.wakeUp()
+	}
+}
+
+// passOn does what needs no other goroutine for a line that found the link idle,
+// and reports whether that is all. Called with mu held.
+func (l *link) passOn() bool {
+	if l.far != nil {
+		return true // wrote follows
+	}
+	if !l.mayWrite() {
+		return false
+	}
+	l.waiting = l.waiting[:copy(l.waiting, l.waiting[l.direct(l.waiting):])]
+	return len(l.waiting) == 0
+}
+
+func (l *link) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -205,8 +220,8 @@ func (l *link) append(to account, add func([]byte) []byte) {
 // other closely the writer does it, since it can write several at once. Called
 // with mu held.
 func (l *link) mayWrite() bool {
-	if l.direct == nil || !l.paced {
-		return l.direct != nil
+	if l.direct == nil {
+		return false
 	}
 	now := time.Now()
 	idle := now.Sub(l.last)
@@ -217,54 +232,82 @@ func (l *link) mayWrite() bool {
 // writeLoop writes until the link is closed or the connection fails; then it
 // closes the link. Whatever waits goes out in one write: many small lines cost
 // one system call, and a lone one is never delayed.
-func (l *link) writeLoop() error {
+func (l *link) writeLoop() {
+	if l.far != nil {
+		l.settleLoop()
+		return
+	}
 	var batch []byte
 	var charges []charge
-	var err error
-	for err == nil {
+	for open := true; open; {
 		select {
 		case <-l.wake:
 		case <-l.done:
 		}
-		for err == nil {
-			if batch, charges, err = l.take(batch, charges); err != nil || len(batch) == 0 {
+		for {
+			if batch, charges, open = l.take(batch, charges); len(batch) == 0 {
 				break
 			}
-			_, err = l.conn.Write(batch)
-			settle(charges)
-			if cap(batch) > linkKeep {
-				batch = nil
+			if _, err := l.conn.Write(batch); err != nil {
+				l.close() // the reader sees why
 			}
+			settle(charges)
 		}
 	}
-	l.close()
-	l.mu.Lock()
-	dropped := l.charges
-	l.charges, l.waiting = nil, nil
-	l.mu.Unlock()
-	settle(dropped)
-	return err
+	l.drop()
 }
 
-// take swaps the waiting lines for the writer's empty buffers.
-func (l *link) take(batch []byte, charges []charge) ([]byte, []charge, error) {
+// take swaps the waiting lines for the writer's empty buffers. open is false
+// when the link is closed.
+func (l *link) take(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		l.writing = false
-		return nil, nil, net.ErrClosed
+		return nil, nil, false
 	}
 	clear(charges)
-	batch, l.waiting = l.waiting, batch[:0]
 	charges, l.charges = l.charges, charges[:0]
-	l.writing = len(batch) > 0
-	close(l.room)
-	l.room = make(chan struct{})
-	if !l.writing {
-		close(l.idle)
-		l.idle = make(chan struct{})
+	return l.swap(batch), charges, true
+}
+
+// swap takes the waiting lines, and gives batch to be filled instead. Called
+// with mu held.
+func (l *link) swap(batch []byte) []byte {
+	if cap(batch) > linkKeep {
+		batch = nil
 	}
-	return batch, charges, nil
+	batch, l.waiting = l.waiting, batch[:0]
+	l.writing = len(batch) > 0
+	announce(&l.room)
+	if !l.writing {
+		announce(&l.idle)
+	}
+	return batch
+}
+
+// drop forgets what waits on a link that has been closed.
+func (l *link) drop() {
+	l.mu.Lock()
+	dropped := append(l.taken, l.charges...)
+	l.taken, l.charges, l.waiting = nil, nil, nil
+	l.mu.Unlock()
+	settle(dropped)
+}
+
+// awaited returns what announce will close, for those who wait.
+func awaited(c *chan struct{}) <-chan struct{} {
+	if *c == nil {
+		*c = make(chan struct{})
+	}
+	return *c
+}
+
+func announce(c *chan struct{}) {
+	if *c != nil {
+		close(*c)
+		*c = nil
+	}
 }
 
 func settle(charges []charge) {
@@ -273,14 +316,16 @@ func settle(charges []charge) {
 	}
 }
 
-// flush waits until everything added so far has been handed to the connection.
+// flush waits until everything added so far has been handed to the connection,
+// or in memory to the far end.
 func (l *link) flush(ctx context.Context) error {
 	l.mu.Lock()
-	idle, busy := l.idle, l.writing || len(l.waiting) > 0
-	l.mu.Unlock()
-	if !busy {
+	if !l.writing && len(l.waiting) == 0 {
+		l.mu.Unlock()
 		return nil
 	}
+	idle := awaited(&l.idle)
+	l.mu.Unlock()
 	select {
 	case <-idle:
 		return nil
@@ -291,7 +336,8 @@ func (l *link) flush(ctx context.Context) error {
 	}
 }
 
-// close ends both directions at once. Safe to call at any time, repeatedly.
+// close ends both directions at once: what waits is dropped, so flush before.
+// Safe to call at any time, repeatedly.
 func (l *link) close() {
 	l.mu.Lock()
 	closed := l.closed
@@ -301,5 +347,10 @@ func (l *link) close() {
 		return
 	}
 	close(l.done)
+	if l.far != nil {
+		l.look() // both ends see it
+		l.far.look()
+		return
+	}
 	_ = l.conn.Close() // the counterpart sees EOF; there is nobody to tell more
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -33,24 +34,41 @@ func (c *countedConn) Write(b []byte) (int, error) {
 
 func startLink(t *testing.T, conn net.Conn) *link {
 	t.Helper()
-	l := newLink(conn, wire.Limits{})
+	return started(t, newLink(conn, wire.Limits{}))
+}
+
+// started gives a link its goroutine.
+func started(t *testing.T, l *link) *link {
+	t.Helper()
 	done := make(chan struct{})
-	go func() { defer close(done); _ = l.writeLoop() }()
+	go func() { defer close(done); l.writeLoop() }()
 	t.Cleanup(func() { l.close(); <-done })
 	return l
+}
+
+// received has the lines of a link taken, in order, until it ends.
+func received(l *link) <-chan string {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		l.serve(func() bool { return true }, func(line []byte, err error) bool {
+			if err == nil {
+				lines <- string(line)
+			}
+			return err == nil
+		})
+	}()
+	return lines
 }
 
 func line(s string) func([]byte) []byte {
 	return func(b []byte) []byte { return append(append(b, s...), '\n') }
 }
 
-// linkConns are the two kinds of connection that a link runs over.
-var linkConns = map[string]func(t *testing.T) (a, b net.Conn){
-	"memory": func(*testing.T) (net.Conn, net.Conn) {
-		a, b := newMemoryConns()
-		return a, b
-	},
-	"socket": func(t *testing.T) (net.Conn, net.Conn) {
+// linkKinds make the two ends of each kind of link.
+var linkKinds = map[string]func(t *testing.T) (a, b *link){
+	"memory": func(*testing.T) (a, b *link) { return newMemoryLinks() },
+	"socket": func(t *testing.T) (*link, *link) {
 		ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 		if err != nil {
 			t.Fatal(err)
@@ -64,15 +82,16 @@ var linkConns = map[string]func(t *testing.T) (a, b net.Conn){
 		if err != nil {
 			t.Fatal(err)
 		}
-		return a, b
+		return newLink(a, wire.Limits{}), newLink(b, wire.Limits{})
 	},
 }
 
 func TestLinkBothWays(t *testing.T) {
-	for name, conns := range linkConns {
+	for name, ends := range linkKinds {
 		t.Run(name, func(t *testing.T) {
-			a, b := conns(t)
-			la, lb := startLink(t, a), startLink(t, b)
+			la, lb := ends(t)
+			started(t, la)
+			started(t, lb)
 			const n = 1000
 			go func() {
 				for i := range n {
@@ -85,12 +104,18 @@ func TestLinkBothWays(t *testing.T) {
 				}
 			}()
 			for from, l := range map[string]*link{"b": la, "a": lb} {
+				lines := received(l)
 				for i := range n {
-					got, err := l.ReadLine()
-					if want := fmt.Sprint(from, i); err != nil || string(got) != want {
-						t.Fatalf("got %q, %v; want %q", got, err, want)
+					if got, want := <-lines, fmt.Sprint(from, i); got != want {
+						t.Fatalf("got %q, want %q", got, want)
 					}
 				}
+				defer func() {
+					l.close()
+					for range lines {
+						t.Error("one line too many")
+					}
+				}()
 			}
 		})
 	}
@@ -209,6 +234,63 @@ func TestLinkAccounts(t *testing.T) {
 	})
 }
 
+// In memory, too, but for the first line, which waits for nobody.
+func TestMemoryLinkAccounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newMemoryLinks()
+		started(t, near)
+		var one, two tally
+		add := func(acct *tally) {
+			if err := near.writeNow(acct, line("0123456789")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect := func(when string, charged, released int64) {
+			t.Helper()
+			synctest.Wait()
+			if one.charged.Load() != 0 || two.charged.Load() != charged || two.released.Load() != released {
+				t.Errorf("%s: charged %d and %d, released %d; want 0, %d, %d",
+					when, one.charged.Load(), two.charged.Load(), two.released.Load(), charged, released)
+			}
+		}
+		add(&one) // far does not look yet
+		add(&two)
+		add(&two)
+		expect("unread", 22, 0)
+		lines := received(far) // it has all three, and takes one at a time
+		<-lines
+		expect("taken", 22, 22)
+		add(&two)
+		expect("behind them", 33, 22)
+		near.close()
+		expect("closed", 33, 33)
+		for range lines {
+		}
+	})
+}
+
+// Whoever takes the lines of a memory link is told whose end it was.
+func TestMemoryLinkEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newMemoryLinks()
+		started(t, near)
+		started(t, far)
+		var closed, other error
+		var reading sync.WaitGroup
+		reading.Go(func() { closed = awaitEnd(near) })
+		reading.Go(func() { other = awaitEnd(far) })
+		synctest.Wait()
+		near.close()
+		reading.Wait()
+		if !errors.Is(closed, net.ErrClosed) || other != nil {
+			t.Errorf("the closed end: %v; the far one: %v; want %v and none", closed, other, net.ErrClosed)
+		}
+		if err := far.flush(t.Context()); err != nil {
+			t.Errorf("flush with nothing to write: %v", err)
+		}
+	})
+}
+
 // A closed link says so, whoever closed it and however often.
 func TestLinkClose(t *testing.T) {
 	a, b := net.Pipe()
@@ -230,16 +312,15 @@ func TestLinkClose(t *testing.T) {
 // A lone line needs no writer: whoever adds it writes it. What the connection
 // does not take at once is the writer's, and stays in order.
 func TestLinkDirect(t *testing.T) {
-	for name, conns := range linkConns {
+	for name, ends := range linkKinds {
 		t.Run(name, func(t *testing.T) {
-			a, b := conns(t)
-			l := newLink(a, wire.Limits{}) // no writer yet
-			far := newLink(b, wire.Limits{})
-			if err := l.write(t.Context(), line("lone")); err != nil {
+			l, far := ends(t)
+			lines := received(far)
+			if err := l.write(t.Context(), line("lone")); err != nil { // no writer yet
 				t.Fatal(err)
 			}
-			if got, err := far.ReadLine(); string(got) != "lone" || err != nil {
-				t.Fatalf("got %q, %v", got, err)
+			if got := <-lines; got != "lone" {
+				t.Fatalf("got %q", got)
 			}
 			long := strings.Repeat("x", 8<<20)
 			for _, text := range []string{long, "after"} {
@@ -247,16 +328,16 @@ func TestLinkDirect(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			done := make(chan struct{})
-			go func() { defer close(done); _ = l.writeLoop() }()
+			started(t, l)
 			for _, want := range []string{long, "after"} {
-				if got, err := far.ReadLine(); string(got) != want || err != nil {
-					t.Fatalf("got %d bytes, %v; want %d", len(got), err, len(want))
+				if got := <-lines; got != want {
+					t.Fatalf("got %d bytes, want %d", len(got), len(want))
 				}
 			}
-			l.close()
-			<-done
 			far.close()
+			if got, more := <-lines; more {
+				t.Errorf("got %q after the end", got)
+			}
 		})
 	}
 }

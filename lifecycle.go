@@ -39,15 +39,15 @@ const (
 	installCmd = "go install github.com/chatixia-ai/mesh/cmd/chatixia-sidecar@latest"
 )
 
-// launched is one running sidecar and the connection to it. Nothing else of
+// launched is one running sidecar and the link to it. Nothing else of
 // this package knows where a sidecar runs.
 type launched struct {
-	conn  net.Conn
+	link  *link
 	token string // for hello; "" where the sidecar wants none
 	pid   int    // 0 where there is no process of ours
 	path  string // the executable or the socket, for messages
 
-	// stop, called after conn was closed or to give up, waits for the sidecar
+	// stop, called after link was closed or to give up, waits for the sidecar
 	// to end by itself until ctx ends or its grace is over, then makes it end,
 	// within 5 s in all. When it returns nothing of the sidecar is left. It may
 	// be called any number of times, from any goroutine.
@@ -104,9 +104,9 @@ func (s *starter) start(ctx context.Context) (*launched, error) {
 	return nil, &ConfigError{Field: "Mode", Value: s.cfg.Mode.String(), Err: errors.New("no such mode")}
 }
 
-// inProcess runs the sidecar as goroutines behind an in-memory connection.
+// inProcess runs the sidecar as goroutines behind an in-memory link.
 func (s *starter) inProcess() *launched {
-	agent, sidecar := newMemoryConns()
+	agent, sidecar := newMemoryLinks()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	var err error // written before done is closed
@@ -115,7 +115,7 @@ func (s *starter) inProcess() *launched {
 		err = serveSidecar(ctx, sidecar, s.set, s.cfg.Logger)
 	}()
 	return &launched{
-		conn: agent,
+		link: agent,
 		path: "in this process",
 		stop: func(stopping context.Context) {
 			waitUntil(stopping, done, eofGrace)
@@ -146,7 +146,7 @@ func (s *starter) attach(ctx context.Context) (*launched, error) {
 	if err != nil {
 		return nil, s.failed(path, "", err)
 	}
-	return &launched{conn: conn, path: path, stop: func(context.Context) {}, diagnose: func() error { return nil }}, nil
+	return &launched{link: newLink(conn, s.set.limits()), path: path, stop: func(context.Context) {}, diagnose: func() error { return nil }}, nil
 }
 
 // spawn starts a process that listens on a private socket, and connects to it.
@@ -180,7 +180,7 @@ func (s *starter) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*launc
 		return nil, s.failed(path, p.stderr.String(), s.explain(err, p))
 	}
 	return &launched{
-		conn: conn, token: set.Token, pid: p.pid(), path: path, stop: stop,
+		link: newLink(conn, s.set.limits()), token: set.Token, pid: p.pid(), path: path, stop: stop,
 		diagnose: func() error { return p.diagnose(s.cfg.Mode, path) },
 	}, nil
 }

@@ -47,17 +47,16 @@ func TestLaunch(t *testing.T) {
 				t.Errorf("pid %d, token of %d characters, path %q", l.pid, len(l.token), l.path)
 			}
 			mustGreet(t, l)
-			dir := filepath.Dir(l.conn.RemoteAddr().String())
+			dir := "" // of the socket
 			if spawned {
+				dir = filepath.Dir(l.link.conn.RemoteAddr().String())
 				// The address has the name that the socket was bound to; the file has the one it got then.
 				checkPrivate(t, filepath.Join(dir, "s"))
 				if group, err := syscall.Getpgid(l.pid); group != l.pid {
 					t.Errorf("process group %d, %v: Ctrl-C would end the sidecar before its agent", group, err)
 				}
 			}
-			if err := l.conn.Close(); err != nil {
-				t.Error(err)
-			}
+			l.link.close()
 			l.stop(context.Background())
 			l.stop(context.Background())
 			if err := l.diagnose(); err != nil {
@@ -273,7 +272,7 @@ func TestForwardsSidecarLog(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("nothing of the sidecar's log arrived")
 	}
-	_ = l.conn.Close()
+	l.link.close()
 }
 
 func TestBaseEnviron(t *testing.T) {

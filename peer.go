@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -66,13 +65,13 @@ type sidecar struct {
 	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
 }
 
-// serveSidecar is the sidecar of the agent behind conn, until the agent is gone
-// (nil), ctx ends, or the agent turns out not to know the token
-// (errUnauthorized). When it returns, conn and everything it started has ended.
-func serveSidecar(ctx context.Context, conn net.Conn, set settings, log zerolog.Logger) error {
+// serveSidecar is the sidecar of the agent at the far end of l, until the agent is
+// gone (nil), ctx ends, or the agent turns out not to know the token
+// (errUnauthorized). When it returns, l and everything it started has ended.
+func serveSidecar(ctx context.Context, l *link, set settings, log zerolog.Logger) error {
 	s := &sidecar{
 		set: set, limits: set.limits(), log: log, noise: sampled(log),
-		link:    newLink(conn, set.limits()),
+		link:    l,
 		spoke:   make(chan struct{}),
 		remotes: make(map[string]*remote),
 		status:  signal.Status{State: signal.Connecting},
@@ -110,7 +109,7 @@ func (s *sidecar) serve(ctx context.Context) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, s.link.close)
 	defer stop()
-	s.work.Go(func() { _ = s.link.writeLoop() }) // its error is the reader's, too
+	s.work.Go(s.link.writeLoop)
 	s.work.Go(func() { s.join(ctx) })
 	if s.set.TURNSecret != "" {
 		s.work.Go(func() { s.renewTURN(ctx) })

@@ -63,7 +63,7 @@ func startRawAgent(t *testing.T, set settings) *rawAgent {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		a.done <- serveSidecar(ctx, side, set, zerolog.New(a.log))
+		a.done <- serveSidecar(ctx, newLink(side, set.limits()), set, zerolog.New(a.log))
 	}()
 	t.Cleanup(func() { agent.Close(); cancel(); <-ended })
 	if err := agent.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {

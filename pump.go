@@ -1,11 +1,9 @@
 package mesh
 
 import (
-	"errors"
+	"bytes"
 	"math"
 	"sync/atomic"
-
-	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // pumpShare is how much a goroutine takes that came to write a line: as many
@@ -25,6 +23,9 @@ type pump struct {
 	// waits tells that take may wait for what it is given next: then that is for
 	// the owner, not for somebody who came to write a line.
 	waits func() bool
+
+	batch []byte // what was taken from the far end
+	rest  []byte // the part of batch that is still to be taken
 
 	state atomic.Int32
 	owner chan struct{} // buffered 1: it is the owner's turn
@@ -102,14 +103,23 @@ func (p *pump) run(share int, waits func() bool) (more bool) {
 	}
 }
 
-// next takes one line, of n bytes, if one is there.
+// next takes one line, of n bytes, if one is there. There is nothing to check:
+// it is from our own codec.
 func (p *pump) next() (n int, ok bool) {
 	if p.over {
 		return 0, false
 	}
-	line, err := p.link.ReadLine()
-	if errors.Is(err, wire.ErrNothingYet) {
+	var err error
+	if len(p.rest) == 0 {
+		p.batch, err = p.link.handOver(p.batch)
+		p.rest = p.batch
+	}
+	var line []byte
+	switch {
+	case err == nil && len(p.rest) == 0:
 		return 0, false
+	case err == nil:
+		line, p.rest, _ = bytes.Cut(p.rest, newline)
 	}
 	if !p.take(line, err) {
 		p.over = true
@@ -117,6 +127,8 @@ func (p *pump) next() (n int, ok bool) {
 	}
 	return len(line), !p.over
 }
+
+var newline = []byte{'\n'}
 
 // never is what waits is for a take that never waits.
 func never() bool { return false }

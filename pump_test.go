@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
-
-	"github.com/chatixia-ai/mesh/internal/wire"
+	"time"
 )
 
 // Lines of many writers are taken one at a time, in each writer's order, and
@@ -19,8 +20,8 @@ func TestPump(t *testing.T) {
 	for name, waits := range map[string]func() bool{"never waits": never, "waits": func() bool { return true }} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, b := newMemoryConns()
-				near, far := startLink(t, a), newLink(b, wire.Limits{})
+				near, far := newMemoryLinks()
+				started(t, near)
 				const writers, each = 8, 500
 				var next [writers]int
 				var taking sync.Mutex
@@ -80,37 +81,37 @@ func TestPump(t *testing.T) {
 	}
 }
 
-// A line that comes just when nothing more was found is not left behind.
+// A line that comes just when nothing more was found is not left behind: two
+// write at the same moment, again and again, and nothing until both are taken.
 func TestPumpLooksAgain(t *testing.T) {
-	var p *pump
-	reads := 0
-	src := readFunc(func(b []byte) (int, error) {
-		switch reads++; reads {
-		case 1:
-			p.wrote() // somebody wrote it behind our back
-			return 0, wire.ErrNothingYet
-		case 2:
-			return copy(b, "late\n"), nil
-		default:
-			return 0, wire.ErrNothingYet
-		}
-	})
-	var got []string
-	p = newPump(&link{Reader: wire.NewReader(src, 100)}, never, func(line []byte, err error) bool {
-		got = append(got, string(line))
-		return err == nil
-	})
-	p.wrote()
-	if len(got) != 1 || got[0] != "late" {
-		t.Errorf("took %q", got)
+	const writers, rounds = 2, 50_000
+	var took atomic.Int64
+	near := servePump(t, never, func(string) { took.Add(1) })
+	deadline := time.Now().Add(time.Minute)
+	var writing sync.WaitGroup
+	for range writers {
+		writing.Go(func() {
+			for round := range rounds {
+				if err := near.writeNow(nil, line("x")); err != nil {
+					t.Error(err)
+				}
+				for took.Load() < writers*int64(round+1) { // spinning keeps the two together
+					if runtime.Gosched(); time.Now().After(deadline) {
+						t.Errorf("%d lines were taken by round %d", took.Load(), round)
+						return
+					}
+				}
+			}
+		})
 	}
+	writing.Wait()
 }
 
 // servePump has the lines of an in-memory link taken until the test ends.
 func servePump(t *testing.T, waits func() bool, take func(line string)) (near *link) {
 	t.Helper()
-	a, b := newMemoryConns()
-	near, far := startLink(t, a), newLink(b, wire.Limits{})
+	near, far := newMemoryLinks()
+	started(t, near)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -186,7 +187,3 @@ func TestPumpPanic(t *testing.T) {
 		}
 	})
 }
-
-type readFunc func([]byte) (int, error)
-
-func (f readFunc) Read(b []byte) (int, error) { return f(b) }

@@ -43,10 +43,10 @@ type session struct {
 // base-only one. No clock decides it.
 func openSession(ctx context.Context, m *Mesh, side *launched) (*session, error) {
 	s := &session{
-		m: m, side: side, link: newLink(side.conn, m.limits),
+		m: m, side: side, link: side.link,
 		ready: make(chan struct{}), drained: make(chan struct{}), ended: make(chan struct{}),
 	}
-	m.work.Go(func() { _ = s.link.writeLoop() }) // its error is the reader's, too
+	m.work.Go(s.link.writeLoop)
 	m.work.Go(s.read)
 
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("no answer to hello within %v", readyTimeout))

@@ -38,10 +38,10 @@ func TestStopWhileConnected(t *testing.T) {
 			if err := l.diagnose(); err != nil {
 				t.Errorf("diagnosis: %v", err)
 			}
-			if _, err := io.Copy(io.Discard, l.conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := awaitEnd(l.link); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the link is open still")
 			}
-			_ = l.conn.Close()
+			l.link.close()
 		})
 	}
 }
@@ -56,10 +56,10 @@ func TestSidecarKilled(t *testing.T) {
 	if err := syscall.Kill(l.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(io.Discard, l.conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+	if err := awaitEnd(l.link); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the link of a killed sidecar ends with %v", err)
 	}
-	_ = l.conn.Close()
+	l.link.close()
 	l.stop(context.Background())
 	err = l.diagnose()
 	var exit *exec.ExitError
@@ -80,7 +80,7 @@ func TestStopEscalates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = l.conn.Close()
+	l.link.close()
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -213,7 +213,7 @@ func TestSidecarWithoutReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &launched{conn: conn, token: set.Token}
+	agent := &launched{link: newLink(conn, wire.Limits{}), token: set.Token}
 	mustGreet(t, agent)
 	refused(t, dial(t, set.Socket)) // which is logged
 	_, err = conn.Write(wire.AppendListPeers(nil))

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"math/bits"
 	"strconv"
@@ -40,10 +39,6 @@ type Reader struct {
 	err      error
 }
 
-// ErrNothingYet is what a source returns that has nothing and cannot wait. It is the one error that is not
-// final: ReadLine passes it on, and goes on where it was when called again.
-var ErrNothingYet = errors.New("nothing to read yet")
-
 // readerBuffers are of readerBuffer bytes, and twice, four times ... as many: what long lines need comes and
 // goes with each of them.
 var readerBuffers [8]sync.Pool
@@ -69,7 +64,7 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 //
 // A line over the limit is reported once, as [*Error] with [CodeTooLarge], and passed over without being
 // buffered: call ReadLine again for the line after it. All other errors, io.EOF among them, are r's own
-// and final, but for [ErrNothingYet].
+// and final.
 func (r *Reader) ReadLine() ([]byte, error) {
 	r.shrink()
 	for {
@@ -103,9 +98,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 			}
 			return nil, r.err
 		}
-		if !r.fill() {
-			return nil, ErrNothingYet
-		}
+		r.fill()
 	}
 }
 
@@ -129,8 +122,8 @@ func (r *Reader) tooLong() error {
 	return &Error{Code: CodeTooLarge, Text: "line skipped, the limit is " + strconv.Itoa(r.max) + " bytes"}
 }
 
-// fill reads once, after making room. It returns false if the source has nothing yet.
-func (r *Reader) fill() bool {
+// fill reads once, after making room.
+func (r *Reader) fill() {
 	if r.start == r.end {
 		r.start, r.end, r.searched = 0, 0, 0
 		if !r.busy && len(r.buf) > readerIdle {
@@ -147,9 +140,6 @@ func (r *Reader) fill() bool {
 			r.busy = true
 			continue
 		}
-		if n == 0 && err == ErrNothingYet {
-			return false
-		}
 		if n < 0 || n > offered {
 			n, err = 0, io.ErrNoProgress
 		}
@@ -159,11 +149,10 @@ func (r *Reader) fill() bool {
 			r.err = err
 		}
 		if n > 0 || err != nil {
-			return true
+			return
 		}
 	}
 	r.err = io.ErrNoProgress
-	return true
 }
 
 // want is how many bytes the next Read offers at least.

@@ -203,36 +203,3 @@ func TestReaderTrickle(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(line), err)
 	}
 }
-
-// A source that has nothing yet is asked again, and no byte is lost.
-func TestReaderNothingYet(t *testing.T) {
-	const text = "one\ntwo\nthree\n"
-	sent, asked := 0, 0
-	r := wire.NewReader(readFunc(func(p []byte) (int, error) {
-		if asked++; asked%2 == 1 {
-			return 0, wire.ErrNothingYet
-		}
-		if sent == len(text) {
-			return 0, io.EOF
-		}
-		sent++
-		return copy(p, text[sent-1:sent]), nil
-	}), 100)
-	var got []string
-	for {
-		line, err := r.ReadLine()
-		if errors.Is(err, wire.ErrNothingYet) {
-			continue
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				t.Error(err)
-			}
-			break
-		}
-		got = append(got, string(line))
-	}
-	if !slices.Equal(got, []string{"one", "two", "three"}) {
-		t.Errorf("%q", got)
-	}
-}
