@@ -161,10 +161,17 @@ func TestParseMessageErrors(t *testing.T) {
 }
 
 // TestStringLengths puts the bytes that matter at every distance from the end, since the scanner reads
-// strings eight bytes at a time.
+// strings eight bytes at a time, and long ones 32.
 func TestStringLengths(t *testing.T) {
-	for before := range 20 {
-		for after := range 20 {
+	lengths := func(yield func(int) bool) {
+		for n := 0; n < 240 && yield(n); n++ {
+			if n == 20 {
+				n = 120
+			}
+		}
+	}
+	for before := range lengths {
+		for after := range 40 {
 			for _, test := range []struct {
 				middle string
 				ok     bool

@@ -10,7 +10,31 @@ import (
 const (
 	everyByte = 0x0101010101010101
 	highBits  = 0x80 * everyByte
+
+	longString = 128 // bytes that str looks at before it takes a string for a long one
 )
+
+// stops looks at eight bytes at a time: the high bit of a byte is set if that of x is below 0x20, '"' or
+// '\\'. A borrow can set it wrongly, but only above a right one, so the lowest is right.
+func stops(x uint64) uint64 {
+	quote, slash := x^('"'*everyByte), x^('\\'*everyByte)
+	return ((x - ' '*everyByte) | (quote - everyByte) | (slash - everyByte)) &^ x
+}
+
+// plain returns how many bytes of text, 32 at a time, neither end the string nor need a look, and all of
+// them or'ed. It is for long strings: short ones are through before it pays.
+func plain(text []byte) (n int, all uint64) {
+	for ; len(text) >= 32; text = text[32:] {
+		w, x := binary.LittleEndian.Uint64(text), binary.LittleEndian.Uint64(text[8:])
+		y, z := binary.LittleEndian.Uint64(text[16:]), binary.LittleEndian.Uint64(text[24:])
+		if (stops(w)|stops(x)|stops(y)|stops(z))&highBits != 0 {
+			break
+		}
+		all |= w | x | y | z
+		n += 32
+	}
+	return n, all
+}
 
 // str passes over the string at the cursor and notes whether it has escapes.
 func (s *scanner) str() bool {
@@ -18,18 +42,18 @@ func (s *scanner) str() bool {
 	var all uint64 // bytes passed over, or'ed: has a high bit if any is not ASCII
 	s.escaped = false
 	for {
-		// Eight bytes at a time. The high bit of a byte of stop is set if the byte is below 0x20, '"' or
-		// '\\'. A borrow can set it wrongly, but only above a right one, so the lowest is right.
-		for i+8 <= len(b) {
+		for from := i; i+8 <= len(b); {
 			x := binary.LittleEndian.Uint64(b[i:])
-			quote, slash := x^('"'*everyByte), x^('\\'*everyByte)
-			stop := ((x - ' '*everyByte) | (quote - everyByte) | (slash - everyByte)) &^ x & highBits
+			stop := stops(x) & highBits
 			all |= x
 			if stop != 0 {
 				i += bits.TrailingZeros64(stop) / 8
 				break
 			}
-			i += 8
+			if i += 8; i-from == longString {
+				n, seen := plain(b[i:])
+				i, all = i+n, all|seen
+			}
 		}
 		if i >= len(b) {
 			s.i = len(b)
