@@ -35,6 +35,7 @@ type Reader struct {
 	searched int    // buf[start:searched] has no newline
 	skipping bool   // inside a line that was reported as too long
 	busy     bool   // the last Read returned much, or has more
+	long     int    // length of the last line that the usual buffer could not hold
 	idle     []byte // of readerIdle bytes, nil at first
 	err      error
 }
@@ -110,6 +111,9 @@ func (r *Reader) finish(line []byte) ([]byte, error) {
 	if len(line) > r.max {
 		return nil, r.tooLong()
 	}
+	if len(line) > readerBuffer {
+		r.long = len(line)
+	}
 	for _, c := range line {
 		if c != ' ' && c != '\t' && c != '\r' {
 			return line, nil
@@ -170,8 +174,11 @@ func (r *Reader) makeRoom() {
 		size = max(size, readerBuffer)
 	}
 	if size-(r.end-r.start) < r.want() {
-		// Doubling keeps the copies linear in the line's length; beyond the limit nothing is buffered.
-		size = max(readerBuffer, min(2*size, r.max+1+readerBuffer))
+		// Doubling keeps the copies linear in the line's length. Whoever sent a long line sends another as
+		// long, most often, and then there is one copy. Beyond the limit nothing is buffered.
+		for size *= 2; size < r.long+SliceSize; size *= 2 {
+		}
+		size = max(readerBuffer, min(size, r.max+1+readerBuffer))
 	}
 	r.resize(size)
 }

@@ -151,6 +151,29 @@ func TestReaderBuffer(t *testing.T) {
 			t.Errorf("still a buffer of %d bytes", offered)
 		}
 	})
+	t.Run("grows at once", func(t *testing.T) {
+		long, less := strings.Repeat("x", limit)+"\n", strings.Repeat("y", 3*wire.SliceSize)+"\n"
+		stream := strings.NewReader(long + long + less + less)
+		offered, grown := 0, 0
+		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+			if len(p) > offered {
+				grown++
+			}
+			offered = len(p)
+			return stream.Read(p[:min(len(p), wire.SliceSize)])
+		}), limit)
+		for i, want := range []struct{ length, grown, offered int }{
+			{limit, 9, limit}, {limit, 2, limit},
+			{len(less) - 1, 2, limit}, {len(less) - 1, 3, 8 * wire.SliceSize}, // a long line is remembered once
+		} {
+			grown, offered = 0, 0
+			line, err := r.ReadLine()
+			if len(line) != want.length || err != nil || grown > want.grown || offered > want.offered {
+				t.Errorf("line %d: %d bytes, %v, the buffer grew %d times, %d bytes free at last; want %+v",
+					i, len(line), err, grown, offered, want)
+			}
+		}
+	})
 	t.Run("waits with little", func(t *testing.T) {
 		stream := strings.NewReader(strings.Repeat("x", 100_000) + "\n" + strings.Repeat("short\n", 100))
 		offered := 0
