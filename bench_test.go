@@ -103,3 +103,42 @@ func BenchmarkSend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkJoin is from the second agent's New until both know the other.
+func BenchmarkJoin(b *testing.B) {
+	eachMode(b, func(b *testing.B, mode Mode) {
+		server, err := signaling.New(signaling.Config{Dev: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		web := httptest.NewServer(server)
+		defer web.Close()
+		defer server.Close()
+		met := make(chan struct{}, 2)
+		join := func(id string, wait bool) *Mesh {
+			m, err := New(context.Background(), Config{
+				Mode: mode, SignalingURL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", APIKey: id, WaitSignaling: wait,
+				OnPeer: func(e PeerEvent) {
+					if e.Connected {
+						met <- struct{}{}
+					}
+				},
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return m
+		}
+		for b.Loop() {
+			b.StopTimer()
+			first := join("first", true)
+			b.StartTimer()
+			second := join("second", false)
+			<-met
+			<-met
+			b.StopTimer()
+			_, _ = first.Close(), second.Close()
+			b.StartTimer()
+		}
+	})
+}

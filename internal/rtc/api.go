@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -35,7 +36,7 @@ const (
 // api makes PeerConnections.
 type api struct {
 	webrtc  *webrtc.API
-	cert    webrtc.Certificate
+	cert    func() (*webrtc.Certificate, error) // waits until it is made
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil without
@@ -43,17 +44,8 @@ type api struct {
 }
 
 func newAPI(cfg Config) (*api, error) {
-	// One certificate for all connections: making a key for each costs more than the rest of the setup.
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a DTLS key: %w", err)
-	}
-	cert, err := webrtc.GenerateCertificate(key)
-	if err != nil {
-		return nil, fmt.Errorf("make a DTLS certificate: %w", err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &api{cert: *cert, relay: cfg.RelayOnly, hurry: cancel}
+	a := &api{cert: startCertificate(), relay: cfg.RelayOnly, hurry: cancel}
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
@@ -68,7 +60,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.net == nil {
 		n, err := newNetwork(ctx)
 		if err != nil {
-			cancel()
+			a.close()
 			return nil, fmt.Errorf("list network interfaces: %w", err)
 		}
 		if cfg.lookup != nil {
@@ -81,11 +73,13 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetIPFilter(cfg.ipFilter)
 	}
 	if cfg.UDPPort > 0 || cfg.UDPMux {
-		if a.mux, err = newMux(cfg, loggers); err != nil {
-			cancel()
+		m, err := newMux(cfg, loggers)
+		if err != nil {
+			a.close()
 			return nil, err
 		}
-		se.SetICEUDPMux(a.mux)
+		a.mux = m
+		se.SetICEUDPMux(m)
 	}
 	// Without these two options pion registers media codecs and interceptors, which cost memory and
 	// goroutines for each connection.
@@ -100,6 +94,24 @@ func newAPI(cfg Config) (*api, error) {
 		a.servers = append(a.servers, server)
 	}
 	return a, nil
+}
+
+// startCertificate makes a certificate in the background: it takes as long as the exchange of a token, and
+// is needed after it. One is for all connections, since making it costs more than the rest of their setup.
+func startCertificate() func() (*webrtc.Certificate, error) {
+	made := sync.OnceValues(func() (*webrtc.Certificate, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("make a DTLS key: %w", err)
+		}
+		cert, err := webrtc.GenerateCertificate(key)
+		if err != nil {
+			return nil, fmt.Errorf("make a DTLS certificate: %w", err)
+		}
+		return cert, nil
+	})
+	go made() // close waits for it
+	return made
 }
 
 // Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
@@ -154,16 +166,21 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-func (a *api) configuration() webrtc.Configuration {
-	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{a.cert}}
+func (a *api) configuration() (webrtc.Configuration, error) {
+	cert, err := a.cert()
+	if err != nil {
+		return webrtc.Configuration{}, err
+	}
+	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{*cert}}
 	if a.relay {
 		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
-	return c
+	return c, nil
 }
 
 func (a *api) close() {
 	a.hurry()
+	_, _ = a.cert()
 	if a.mux != nil {
 		_ = a.mux.Close()
 	}

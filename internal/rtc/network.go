@@ -42,7 +42,7 @@ func newNetwork(ctx context.Context) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{Net: n, ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
+	return &network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
 // ResolveUDPAddr ends with the node. A connection does not close before its lookups have ended, and pion's
@@ -90,7 +90,7 @@ func (n *network) resolve(netw, address string) (netip.AddrPort, error) {
 func (n *network) Interfaces() ([]*transport.Interface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.latest == nil || time.Since(n.asked) >= interfacesAge {
+	if time.Since(n.asked) >= interfacesAge {
 		latest, err := stdnet.NewNet()
 		if err != nil {
 			return nil, err
