@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -36,7 +35,7 @@ const (
 // api makes PeerConnections.
 type api struct {
 	webrtc  *webrtc.API
-	cert    func() (*webrtc.Certificate, error) // waits until it is made
+	cert    webrtc.Certificate
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil without
@@ -44,8 +43,17 @@ type api struct {
 }
 
 func newAPI(cfg Config) (*api, error) {
+	// One certificate for all connections: making a key for each costs more than the rest of the setup.
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a DTLS key: %w", err)
+	}
+	cert, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return nil, fmt.Errorf("make a DTLS certificate: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &api{cert: startCertificate(), relay: cfg.RelayOnly, hurry: cancel}
+	a := &api{cert: *cert, relay: cfg.RelayOnly, hurry: cancel}
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
@@ -60,7 +68,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.net == nil {
 		n, err := newNetwork(ctx)
 		if err != nil {
-			a.close()
+			cancel()
 			return nil, fmt.Errorf("list network interfaces: %w", err)
 		}
 		if cfg.lookup != nil {
@@ -73,13 +81,11 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetIPFilter(cfg.ipFilter)
 	}
 	if cfg.UDPPort > 0 || cfg.UDPMux {
-		m, err := newMux(cfg, loggers)
-		if err != nil {
-			a.close()
+		if a.mux, err = newMux(cfg, loggers); err != nil {
+			cancel()
 			return nil, err
 		}
-		a.mux = m
-		se.SetICEUDPMux(m)
+		se.SetICEUDPMux(a.mux)
 	}
 	// Without these two options pion registers media codecs and interceptors, which cost memory and
 	// goroutines for each connection.
@@ -94,24 +100,6 @@ func newAPI(cfg Config) (*api, error) {
 		a.servers = append(a.servers, server)
 	}
 	return a, nil
-}
-
-// startCertificate makes a certificate in the background: it takes as long as the exchange of a token, and
-// is needed after it. One is for all connections, since making it costs more than the rest of their setup.
-func startCertificate() func() (*webrtc.Certificate, error) {
-	made := sync.OnceValues(func() (*webrtc.Certificate, error) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, fmt.Errorf("make a DTLS key: %w", err)
-		}
-		cert, err := webrtc.GenerateCertificate(key)
-		if err != nil {
-			return nil, fmt.Errorf("make a DTLS certificate: %w", err)
-		}
-		return cert, nil
-	})
-	go made() // close waits for it
-	return made
 }
 
 // Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
@@ -166,21 +154,16 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-func (a *api) configuration() (webrtc.Configuration, error) {
-	cert, err := a.cert()
-	if err != nil {
-		return webrtc.Configuration{}, err
-	}
-	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{*cert}}
+func (a *api) configuration() webrtc.Configuration {
+	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{a.cert}}
 	if a.relay {
 		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
-	return c, nil
+	return c
 }
 
 func (a *api) close() {
 	a.hurry()
-	_, _ = a.cert()
 	if a.mux != nil {
 		_ = a.mux.Close()
 	}

@@ -88,11 +88,7 @@ func (s *session) restartICE() {
 		return
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
-	cfg, err := s.n.api.configuration()
-	if err == nil {
-		err = s.pc.SetConfiguration(cfg)
-	}
-	if err != nil {
+	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
 		s.log.Debug().Err(err).Msg("ICE servers not refreshed")
 	}
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {

@@ -54,11 +54,7 @@ type session struct {
 // newSession makes the slot's next session and its PeerConnection. Its callbacks count only while it is
 // the slot's current one.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	cfg, err := n.api.configuration()
-	if err != nil {
-		return nil, err
-	}
-	pc, err := n.api.webrtc.NewPeerConnection(cfg)
+	pc, err := n.api.webrtc.NewPeerConnection(n.api.configuration())
 	if err != nil {
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}

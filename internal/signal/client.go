@@ -172,7 +172,8 @@ func New(cfg Config) *Client {
 		*hc = *cfg.HTTPClient
 	}
 	if hc.Transport == nil {
-		// Requests are minutes apart: kept connections would only be goroutines to wait for.
+		// Kept connections would only be goroutines to wait for: requests are minutes apart, and net/http
+		// makes a WebSocket a connection of its own.
 		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	}
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -258,19 +259,7 @@ func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err 
 		// stay who we are after a reconnect.
 		c.key = tok.PeerID
 	}
-	var refresh time.Duration
-	if c.cfg.FetchICE {
-		var servers []ICEServer
-		if servers, refresh, err = c.fetchICE(ctx, tok); err != nil {
-			c.cfg.Log.Warn().Err(err).Msg("no ICE servers from the signaling server")
-		} else {
-			h.ICEServers(servers)
-		}
-	}
-	s := &session{client: c, token: tok, handler: h, refresh: refresh, out: NewQueue(sendLimit)}
-	if s.conn, s.name, err = c.dial(ctx, tok); err != nil {
-		return 0, err
-	}
+	s := &session{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
 	return s.run(ctx)
 }
 

@@ -470,6 +470,42 @@ func TestICEServers(t *testing.T) {
 	}
 }
 
+// TestICEServersMeanwhile: the question for ICE servers keeps the WebSocket from registering, but not from
+// connecting.
+func TestICEServersMeanwhile(t *testing.T) {
+	f := newFake(t)
+	connected := make(chan struct{})
+	answered := make(chan struct{})
+	f.config = func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-connected:
+		case <-r.Context().Done():
+		}
+		close(answered)
+		_, _ = w.Write([]byte(`{"iceServers":[{"urls":["stun:x"]}]}`))
+	}
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		close(connected)
+		_, _, err := c.Read(ctx)
+		select {
+		case <-answered:
+		default:
+			t.Errorf("registered before the ICE servers were known (%v)", err)
+		}
+		_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"peer_list","peer_id":"registry","payload":{"peers":[]}}`))
+		readAll(ctx, c)
+	}
+	cfg := f.clientConfig()
+	cfg.FetchICE = true
+	r := newRecorder()
+	start(t, signal.New(cfg), r)
+	r.next(t) // connecting
+	if e := r.next(t); e.kind != "ice" {
+		t.Fatalf("%+v, want the ICE servers before anything else", e)
+	}
+	r.waitKind(t, "registered")
+}
+
 // TestNoICEServers: a server without /api/config, or with nonsense there, is as good as another.
 func TestNoICEServers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{

@@ -20,20 +20,30 @@ type session struct {
 	name    string // the URL, for errors
 	token   token
 	handler Handler
-	refresh time.Duration // until the next fetch of ICE servers, 0 for never
 	out     *Queue
 
 	registered time.Time // zero before the peer_list
 	held       []Message // what came before it
 }
 
-// run serves the connection to its end and returns why it ended.
+// run makes the connection, serves it to its end and returns why it ended. The ICE servers are asked for
+// meanwhile.
 func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	ctx, fail := context.WithCancelCause(parent)
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer fail(nil)
+	ice := make(chan []ICEServer, 1)
+	if s.client.cfg.FetchICE {
+		wg.Go(func() { s.fetchICE(ctx, ice) })
+	} else {
+		ice <- nil
+	}
+	if s.conn, s.name, err = s.client.dial(ctx, s.token); err != nil {
+		return 0, err
+	}
 	var closed error // set by the reader
 	in := make(chan Message)
-	ice := make(chan []ICEServer)
 	wg.Go(func() {
 		err := s.read(ctx, in)
 		if websocket.CloseStatus(err) != -1 {
@@ -43,9 +53,6 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	})
 	wg.Go(func() { fail(s.write(ctx)) })
 	wg.Go(func() { fail(s.ping(ctx)) })
-	if s.refresh > 0 {
-		wg.Go(func() { s.refreshICE(ctx, ice) })
-	}
 	s.client.setOut(s.token.PeerID, s.out)
 	err = s.serve(ctx, in, ice)
 	s.client.setOut("", nil)
@@ -62,20 +69,25 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	return up, fmt.Errorf("%s: %w", s.name, err)
 }
 
-// serve registers and passes on what comes until the connection or ctx ends.
+// serve registers, after the first word about ICE servers, and passes on what comes until the connection or
+// ctx ends.
 func (s *session) serve(ctx context.Context, in <-chan Message, ice <-chan []ICEServer) error {
-	if err := s.client.Send(Message{Type: Register, Payload: json.RawMessage("{}")}); err != nil {
-		return err
-	}
-	timeout := time.NewTimer(s.client.timing.register)
-	defer timeout.Stop()
+	var timeout <-chan time.Time
 	for {
 		select {
 		case m := <-in:
 			s.dispatch(m)
 		case servers := <-ice:
-			s.handler.ICEServers(servers)
-		case <-timeout.C:
+			if servers != nil {
+				s.handler.ICEServers(servers)
+			}
+			if timeout == nil {
+				timeout = time.After(s.client.timing.register)
+				if err := s.client.Send(Message{Type: Register, Payload: json.RawMessage("{}")}); err != nil {
+					return err
+				}
+			}
+		case <-timeout:
 			if s.registered.IsZero() {
 				return fmt.Errorf("no peer_list within %v of registering", s.client.timing.register)
 			}
@@ -155,23 +167,26 @@ func (s *session) ping(ctx context.Context) error {
 	}
 }
 
-// refreshICE fetches the ICE servers again before credentials expire. A failure is tried again; it is
-// no reason to drop the connection.
-func (s *session) refreshICE(ctx context.Context, ice chan<- []ICEServer) {
-	for wait := s.refresh; wait > 0; {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+// fetchICE fetches the ICE servers, and again before credentials expire. A failure is tried again; it is no
+// reason to drop the connection. If it is the first answer, nil tells of it.
+func (s *session) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
+	for first := true; ; first = false {
+		servers, wait, err := s.client.fetchICE(ctx, s.token)
+		if err != nil && ctx.Err() == nil {
+			s.client.cfg.Log.Warn().Err(err).Msg("no ICE servers from the signaling server")
+		}
+		if err == nil || first {
+			select {
+			case ice <- servers:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if wait <= 0 {
 			return
 		}
-		servers, next, err := s.client.fetchICE(ctx, s.token)
-		wait = next
-		if err != nil {
-			s.client.cfg.Log.Warn().Err(err).Msg("ICE servers not refreshed")
-			continue
-		}
 		select {
-		case ice <- servers:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return
 		}
