@@ -140,14 +140,10 @@ func (s *session) offer() error {
 // sendOffer makes an offer and sends it, as soon as signaling takes it.
 func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	d, err := s.pc.CreateOffer(opts)
-	if err == nil {
-		err = s.pc.SetLocalDescription(d)
-	}
 	if err != nil {
 		return fmt.Errorf("make an offer: %w", err)
 	}
-	s.describe(signal.Offer, signal.Description{SDP: d.SDP, Caps: []string{capStream, capRestart}})
-	return nil
+	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart}})
 }
 
 // answer applies an offer and sends the answer.
@@ -158,20 +154,19 @@ func (s *session) answer(o description) error {
 		return fmt.Errorf("%w: its offer cannot be applied: %w", ErrViolation, err)
 	}
 	d, err := s.pc.CreateAnswer(nil)
-	if err == nil {
-		err = s.pc.SetLocalDescription(d)
-	}
 	if err != nil {
 		return fmt.Errorf("make an answer: %w", err)
 	}
-	desc := signal.Description{SDP: d.SDP, Answers: o.session}
+	desc := signal.Description{Answers: o.session}
 	if o.stream {
 		desc.Caps = append(desc.Caps, capStream)
 	}
 	if o.restart {
 		desc.Caps = append(desc.Caps, capRestart)
 	}
-	s.describe(signal.Answer, desc)
+	if err := s.describe(d, desc); err != nil {
+		return err
+	}
 	s.addEarly()
 	return nil
 }
@@ -198,12 +193,17 @@ func (s *session) waiting() bool {
 	return s.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer
 }
 
-// describe sends a new description of ours.
-func (s *session) describe(typ string, d signal.Description) {
-	d.Session, d.Instance = s.session, s.n.cfg.Instance
-	s.descType, s.desc = typ, d
+// describe sends a new description of ours and applies it: in this order, since to apply it is the start
+// of all that costs, which goes on while the description is on its way.
+func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
+	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
+	s.descType, s.desc = sdp.Type.String(), d
 	s.local = nil
 	s.sendAgain()
+	if err := s.pc.SetLocalDescription(sdp); err != nil {
+		return fmt.Errorf("apply our own %s: %w", sdp.Type, err)
+	}
+	return nil
 }
 
 // sendAgain sends our last description and its candidates. The peer knows a repetition by its session.
