@@ -5,7 +5,6 @@ package mesh
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -124,28 +123,6 @@ func greet(l *launched) (string, error) {
 		return "", err
 	}
 	return nextLine(l.link)
-}
-
-// nextLine returns the first of the lines that wait on a link, or the next one.
-func nextLine(l *link) (next string, err error) {
-	l.serve(never, func(line []byte, lineErr error) bool {
-		next, err = string(line), lineErr
-		return false
-	})
-	return next, err
-}
-
-// awaitEnd passes over lines until the link ends, and returns why if that was
-// not the counterpart's will.
-func awaitEnd(l *link) (err error) {
-	l.serve(never, func(_ []byte, lineErr error) bool {
-		err = lineErr
-		return err == nil
-	})
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }
 
 // mustGreet fails unless the sidecar is ready.

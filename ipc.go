@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,7 @@ type link struct {
 
 	mu      sync.Mutex
 	closed  bool
+	why     error         // of closed, for the reader in memory; valid after done
 	waiting []byte        // lines
 	charges []charge      // who is charged for them
 	writing bool          // a batch is being written, or taken by far
@@ -339,18 +341,26 @@ func (l *link) flush(ctx context.Context) error {
 // close ends both directions at once: what waits is dropped, so flush before.
 // Safe to call at any time, repeatedly.
 func (l *link) close() {
-	l.mu.Lock()
-	closed := l.closed
-	l.closed = true
-	l.mu.Unlock()
-	if closed {
+	if !l.end(net.ErrClosed) {
 		return
 	}
-	close(l.done)
 	if l.far != nil {
-		l.look() // both ends see it
+		l.far.end(io.EOF)
+		l.look() // both readers see it
 		l.far.look()
 		return
 	}
 	_ = l.conn.Close() // the counterpart sees EOF; there is nobody to tell more
+}
+
+// end makes this end a closed one, and reports whether it was open.
+func (l *link) end(why error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.closed, l.why = true, why
+	close(l.done)
+	return true
 }

@@ -65,6 +65,28 @@ func line(s string) func([]byte) []byte {
 	return func(b []byte) []byte { return append(append(b, s...), '\n') }
 }
 
+// nextLine returns the first of the lines that wait on a link, or the next one.
+func nextLine(l *link) (next string, err error) {
+	l.serve(never, func(line []byte, lineErr error) bool {
+		next, err = string(line), lineErr
+		return false
+	})
+	return next, err
+}
+
+// awaitEnd passes over lines until the link ends, and returns why if that was
+// not the counterpart's will.
+func awaitEnd(l *link) (err error) {
+	l.serve(never, func(_ []byte, lineErr error) bool {
+		err = lineErr
+		return err == nil
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
 // linkKinds make the two ends of each kind of link.
 var linkKinds = map[string]func(t *testing.T) (a, b *link){
 	"memory": func(*testing.T) (a, b *link) { return newMemoryLinks() },
@@ -265,6 +287,45 @@ func TestMemoryLinkAccounts(t *testing.T) {
 		near.close()
 		expect("closed", 33, 33)
 		for range lines {
+		}
+	})
+}
+
+// Whoever waits at one end of a memory link is freed when the other one closes,
+// even if what was written is still being taken there.
+func TestMemoryLinkFarClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newMemoryLinks()
+		started(t, near)
+		lines := received(far) // it takes one line, and nobody asks for it
+		full := line(strings.Repeat("x", linkQueue))
+		for range 2 { // one being taken, one waiting
+			if err := near.write(t.Context(), full); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		freed := make(chan error, 2)
+		go func() { freed <- near.flush(t.Context()) }()
+		go func() { freed <- near.write(t.Context(), line("y")) }()
+		synctest.Wait()
+		if len(freed) != 0 {
+			t.Error("something did not wait")
+		}
+		far.close()
+		synctest.Wait()
+		if len(freed) != 2 {
+			t.Fatalf("%d of 2 are freed", len(freed))
+		}
+		for range 2 {
+			if err := <-freed; !errors.Is(err, ErrSidecarLost) {
+				t.Error(err)
+			}
+		}
+		for range lines {
+		}
+		if err := near.writeNow(nil, line("z")); !errors.Is(err, ErrSidecarLost) {
+			t.Errorf("writeNow: %v", err)
 		}
 	})
 }

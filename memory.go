@@ -1,9 +1,6 @@
 package mesh
 
-import (
-	"io"
-	"net"
-)
+import "io"
 
 // In one process the two ends of a link need no connection between them. Whoever
 // takes an end's lines (pump) takes the buffer in which they wait on the other
@@ -28,13 +25,13 @@ func (l *link) look() {
 func (l *link) handOver(batch []byte) ([]byte, error) {
 	select {
 	case <-l.done:
-		return nil, net.ErrClosed
+		return nil, l.why
 	default:
 	}
 	far := l.far
 	far.mu.Lock()
 	defer far.mu.Unlock()
-	if far.closed {
+	if far.closed { // and we are about to be
 		return nil, io.EOF
 	}
 	if len(far.charges) > 0 {

@@ -62,8 +62,9 @@ type Handler interface {
 	Disconnected()
 	// Status reports every change of state, the first one being Connecting.
 	Status(Status)
-	// ICEServers is what the server's /api/config lists, before Registered, and again in time before
-	// TURN credentials expire. Only with Config.FetchICE. Servers with unusable URLs are left out.
+	// ICEServers is what the server's /api/config lists, before Registered unless that takes seconds, and
+	// again in time before TURN credentials expire. Only with Config.FetchICE. Servers with unusable URLs
+	// are left out.
 	ICEServers([]ICEServer)
 }
 
@@ -120,7 +121,8 @@ func public(u *url.URL) string {
 // timing is what tests make shorter.
 type timing struct {
 	request   time.Duration // one HTTP request or handshake
-	register  time.Duration // from the WebSocket's opening to the peer_list
+	patience  time.Duration // from the WebSocket's opening for the ICE servers
+	register  time.Duration // from registering to the peer_list
 	ping      time.Duration // between pings
 	pong      time.Duration // for the answer to a ping
 	write     time.Duration // for one message
@@ -132,6 +134,7 @@ type timing struct {
 
 var defaultTiming = timing{
 	request:   10 * time.Second,
+	patience:  2 * time.Second,
 	register:  10 * time.Second,
 	ping:      20 * time.Second,
 	pong:      10 * time.Second,

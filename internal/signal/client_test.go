@@ -506,6 +506,35 @@ func TestICEServersMeanwhile(t *testing.T) {
 	r.waitKind(t, "registered")
 }
 
+// TestICEServersLate: a server may close a WebSocket that does not register, so a slow answer is not waited
+// for without end.
+func TestICEServersLate(t *testing.T) {
+	f := newFake(t)
+	registered := make(chan struct{})
+	f.config = func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-registered:
+		case <-r.Context().Done():
+		}
+		_, _ = w.Write([]byte(`{"iceServers":[{"urls":["stun:x"]}]}`))
+	}
+	cfg := f.clientConfig()
+	cfg.FetchICE = true
+	c := signal.New(cfg)
+	signal.SetTiming(c, "patience", time.Millisecond)
+	r := newRecorder()
+	start(t, c, r)
+	r.next(t) // connecting
+	r.next(t) // connected
+	if e := r.next(t); e.kind != "registered" {
+		t.Fatalf("%+v, want to be registered", e)
+	}
+	close(registered)
+	if e := r.next(t); e.kind != "ice" {
+		t.Fatalf("%+v, want the ICE servers", e)
+	}
+}
+
 // TestNoICEServers: a server without /api/config, or with nonsense there, is as good as another.
 func TestNoICEServers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{

@@ -69,30 +69,36 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	return up, fmt.Errorf("%s: %w", s.name, err)
 }
 
-// serve registers, after the first word about ICE servers, and passes on what comes until the connection or
-// ctx ends.
+// serve registers, after the first word about ICE servers or some patience, and passes on what comes after
+// that until the connection or ctx ends.
 func (s *session) serve(ctx context.Context, in <-chan Message, ice <-chan []ICEServer) error {
+	patience := time.After(s.client.timing.patience)
 	var timeout <-chan time.Time
+	var messages <-chan Message // in, once registered
 	for {
+		register := false
 		select {
-		case m := <-in:
+		case m := <-messages:
 			s.dispatch(m)
 		case servers := <-ice:
 			if servers != nil {
 				s.handler.ICEServers(servers)
 			}
-			if timeout == nil {
-				timeout = time.After(s.client.timing.register)
-				if err := s.client.Send(Message{Type: Register, Payload: json.RawMessage("{}")}); err != nil {
-					return err
-				}
-			}
+			register = messages == nil
+		case <-patience:
+			register = messages == nil
 		case <-timeout:
 			if s.registered.IsZero() {
 				return fmt.Errorf("no peer_list within %v of registering", s.client.timing.register)
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if register {
+			timeout, messages = time.After(s.client.timing.register), in
+			if err := s.client.Send(Message{Type: Register, Payload: json.RawMessage("{}")}); err != nil {
+				return err
+			}
 		}
 	}
 }

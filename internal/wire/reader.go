@@ -176,7 +176,10 @@ func (r *Reader) makeRoom() {
 	if size-(r.end-r.start) < r.want() {
 		// Doubling keeps the copies linear in the line's length. Whoever sent a long line sends another as
 		// long, most often, and then there is one copy. Beyond the limit nothing is buffered.
-		for size *= 2; size < r.long+SliceSize; size *= 2 {
+		if size *= 2; r.end-r.start > readerBuffer {
+			for size < r.long+SliceSize {
+				size *= 2
+			}
 		}
 		size = max(readerBuffer, min(size, r.max+1+readerBuffer))
 	}
