@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"time"
 )
 
@@ -61,7 +60,6 @@ func (f *flow) setup(ctx context.Context) (err error) {
 }
 
 func (f *flow) round(ctx context.Context) (reading, error) {
-	runtime.GC()
 	elapsed, still, err := f.pass(ctx)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 )
@@ -38,7 +37,6 @@ func (l *latency) setup(ctx context.Context) (err error) {
 }
 
 func (l *latency) round(ctx context.Context) (reading, error) {
-	runtime.GC()
 	trips, err := l.trips(ctx)
 	if err != nil {
 		return nil, err
@@ -60,6 +58,9 @@ func (l *latency) trips(ctx context.Context) ([]float64, error) {
 		before := time.Now()
 		if err := l.echoer.echo(ctx); err != nil {
 			return nil, err
+		}
+		if ctx.Err() != nil { // bare connections know no context
+			return nil, context.Cause(ctx)
 		}
 		trips = append(trips, float64(time.Since(before).Nanoseconds())/1e3)
 	}

@@ -25,6 +25,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -39,6 +40,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if opts.plotDir != "" {
+		if err := os.MkdirAll(opts.plotDir, 0o755); err != nil {
+			return fmt.Errorf("-plot: %w", err)
+		}
+	}
 	stop, err := profile(opts.cpuProfile)
 	if err != nil {
 		return err
@@ -49,15 +55,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	rep := newReport(opts, r)
+	if err := show(rep, opts.json, stdout); err != nil {
+		return err
+	}
 	if opts.plotDir != "" {
 		if err := plotAll(opts.plotDir, rep); err != nil {
 			return fmt.Errorf("plot: %w", err)
 		}
 	}
-	if opts.json {
-		enc := json.NewEncoder(stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(rep)
+	return nil
+}
+
+func show(rep *report, asJSON bool, w io.Writer) error {
+	if !asJSON {
+		return rep.table(w)
 	}
-	return rep.table(stdout)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(rep)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -80,6 +81,10 @@ func (r *results) group(ctx context.Context, o options, g group) error {
 
 func (r *results) round(ctx context.Context, s side) error {
 	for try := 0; ; try++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		runtime.GC()
 		got, err := s.round(ctx)
 		stalled := errors.Is(err, errStalled)
 		switch {

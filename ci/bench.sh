@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 
 go test -run '^$' -bench . -benchtime 10x -benchmem "${@:-./...}"
 if [ $# = 0 ]; then
-	# The comparisons are a module of their own: its tests, and one short round of some of it.
-	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -run 'rtt_inprocess|forward|link_rate')
+	# The comparisons are a module of their own: its tests, and one short round.
+	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -plot "$(mktemp -d)")
 fi
