@@ -69,7 +69,7 @@ type link struct {
 // peer, so that one peer's messages cannot fill the memory unnoticed.
 type account interface {
 	charge(n int)  // n bytes were added; called in order of the lines
-	release(n int) // n bytes were written, or dropped with the link
+	release(n int) // n bytes were written or taken, or dropped with the link
 }
 
 type charge struct {

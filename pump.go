@@ -103,8 +103,8 @@ func (p *pump) run(share int, waits func() bool) (more bool) {
 	}
 }
 
-// next takes one line, of n bytes, if one is there. There is nothing to check:
-// it is from our own codec.
+// next takes one line, of n bytes, if one is there. That lines end where they
+// should is our own codec's doing; what they say is take's to check.
 func (p *pump) next() (n int, ok bool) {
 	if p.over {
 		return 0, false
