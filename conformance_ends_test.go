@@ -244,9 +244,11 @@ func testCloseBusy(t *testing.T, p *pair) {
 	var busy sync.WaitGroup
 	var done [2]atomic.Int32
 	var ends [2]record[error]
-	for i, way := range p.ways() {
+	for _, way := range p.ways() { // both, before the first of them asks
 		way[0].on(t, "busy_request", echo)
 		way[0].on(t, "busy_note", func(context.Context, *Message) (any, error) { return nil, nil })
+	}
+	for i, way := range p.ways() {
 		until := func(step func() error) {
 			for {
 				if err := step(); err != nil {
