@@ -318,8 +318,8 @@ func settle(charges []charge) {
 	}
 }
 
-// flush waits until everything added so far has been handed to the connection,
-// or in memory to the far end.
+// flush waits until everything added so far has been handed to the connection;
+// in memory, until the far end has dealt with it.
 func (l *link) flush(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.writing && len(l.waiting) == 0 {

@@ -7,5 +7,7 @@ cd "$(dirname "$0")/.."
 go test -run '^$' -bench . -benchtime 10x -benchmem "${@:-./...}"
 if [ $# = 0 ]; then
 	# The comparisons are a module of their own: its tests, and one short round.
-	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -plot "$(mktemp -d)")
+	charts=$(mktemp -d)
+	trap 'rm -rf "$charts"' EXIT
+	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -plot "$charts")
 fi

@@ -31,8 +31,6 @@ type session struct {
 func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	ctx, fail := context.WithCancelCause(parent)
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer fail(nil)
 	ice := make(chan []ICEServer, 1)
 	if s.client.cfg.FetchICE {
 		wg.Go(func() { s.fetchICE(ctx, ice) })
@@ -40,6 +38,8 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 		ice <- nil
 	}
 	if s.conn, s.name, err = s.client.dial(ctx, s.token); err != nil {
+		fail(nil)
+		wg.Wait()
 		return 0, err
 	}
 	var closed error // set by the reader
