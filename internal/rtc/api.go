@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -35,7 +36,7 @@ const (
 // api makes PeerConnections.
 type api struct {
 	webrtc  *webrtc.API
-	cert    webrtc.Certificate
+	cert    func() (webrtc.Certificate, error) // waits until it is made
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil without
@@ -43,17 +44,8 @@ type api struct {
 }
 
 func newAPI(cfg Config) (*api, error) {
-	// One certificate for all connections: making a key for each costs more than the rest of the setup.
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a DTLS key: %w", err)
-	}
-	cert, err := webrtc.GenerateCertificate(key)
-	if err != nil {
-		return nil, fmt.Errorf("make a DTLS certificate: %w", err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &api{cert: *cert, relay: cfg.RelayOnly, hurry: cancel}
+	a := &api{cert: makeCertificate(), relay: cfg.RelayOnly, hurry: cancel}
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
@@ -68,7 +60,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.net == nil {
 		n, err := newNetwork(ctx)
 		if err != nil {
-			cancel()
+			a.close()
 			return nil, fmt.Errorf("list network interfaces: %w", err)
 		}
 		if cfg.lookup != nil {
@@ -81,11 +73,13 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetIPFilter(cfg.ipFilter)
 	}
 	if cfg.UDPPort > 0 || cfg.UDPMux {
-		if a.mux, err = newMux(cfg, loggers); err != nil {
-			cancel()
+		m, err := newMux(cfg, loggers)
+		if err != nil {
+			a.close()
 			return nil, err
 		}
-		se.SetICEUDPMux(a.mux)
+		a.mux = m
+		se.SetICEUDPMux(m)
 	}
 	// Without these two options pion registers media codecs and interceptors, which cost memory and
 	// goroutines for each connection.
@@ -102,6 +96,24 @@ func newAPI(cfg Config) (*api, error) {
 	return a, nil
 }
 
+// makeCertificate begins to make a certificate, which takes as long as the exchange of a token and is not
+// needed before it. One is for all connections: making a key for each costs more than the rest of the setup.
+func makeCertificate() func() (webrtc.Certificate, error) {
+	made := sync.OnceValues(func() (webrtc.Certificate, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return webrtc.Certificate{}, fmt.Errorf("make a DTLS key: %w", err)
+		}
+		cert, err := webrtc.GenerateCertificate(key)
+		if err != nil {
+			return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
+		}
+		return *cert, nil
+	})
+	go func() { _, _ = made() }() // close waits for it
+	return made
+}
+
 // Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
 // not be slower than ours because of settings.
 func Tune(se *webrtc.SettingEngine) {
@@ -113,6 +125,9 @@ func Tune(se *webrtc.SettingEngine) {
 	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	se.DisableActiveTCP(true)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	// A DTLS server makes sure of its client's address by a round trip of its own, which RFC 9147, 5.1, lets
+	// it leave out where ICE has done so. Browsers do.
+	se.SetDTLSInsecureSkipHelloVerify(true)
 }
 
 // newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
@@ -154,8 +169,19 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
+func (a *api) connection() (*webrtc.PeerConnection, error) {
+	cert, err := a.cert()
+	if err != nil {
+		return nil, err
+	}
+	c := a.configuration()
+	c.Certificates = []webrtc.Certificate{cert}
+	return a.webrtc.NewPeerConnection(c)
+}
+
+// configuration is what may change in a connection's life.
 func (a *api) configuration() webrtc.Configuration {
-	c := webrtc.Configuration{ICEServers: a.servers, Certificates: []webrtc.Certificate{a.cert}}
+	c := webrtc.Configuration{ICEServers: a.servers}
 	if a.relay {
 		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
@@ -164,6 +190,7 @@ func (a *api) configuration() webrtc.Configuration {
 
 func (a *api) close() {
 	a.hurry()
+	_, _ = a.cert() // which tells connection what went wrong
 	if a.mux != nil {
 		_ = a.mux.Close()
 	}

@@ -54,7 +54,7 @@ type session struct {
 // newSession makes the slot's next session and its PeerConnection. Its callbacks count only while it is
 // the slot's current one.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	pc, err := n.api.webrtc.NewPeerConnection(n.api.configuration())
+	pc, err := n.api.connection()
 	if err != nil {
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
