@@ -309,8 +309,16 @@ func TestICEConfig(t *testing.T) {
 		c.ICEServers = []signaling.ICEServer{{URLs: []string{"stun:s"}}}
 		c.TURNURL, c.TURNSecret, c.TURNLifetime = "turn:t:3478", "hush", time.Hour
 	})
+	for _, path := range []string{"GET /api/config", "POST /api/token"} {
+		t.Run(path, func(t *testing.T) { checkICE(t, s, path) })
+	}
+}
+
+func checkICE(t *testing.T, s *site, path string) {
+	t.Helper()
 	before := time.Now()
-	_, body := s.do(t, "GET", "/api/config")
+	method, path, _ := strings.Cut(path, " ")
+	_, body := s.do(t, method, path, "X-API-Key", "key-one")
 	b, err := json.Marshal(body["iceServers"])
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,7 @@
 //
 // A Server is an http.Handler for four paths:
 //
-//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role"}
+//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers"}
 //	GET  /ws          WebSocket; the token as ?token= or as Authorization: Bearer
 //	GET  /api/config  {"iceServers": [...]}
 //	GET  /healthz     {"status": "ok"}

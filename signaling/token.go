@@ -47,6 +47,14 @@ func (s *Server) verify(token string) (Key, error) {
 	return Key{PeerID: c.Subject, Role: c.Role}, nil
 }
 
+// tokenAnswer spares those who want to know the ICE servers, too, a request.
+type tokenAnswer struct {
+	Token      string      `json:"token"`
+	PeerID     string      `json:"peer_id"`
+	Role       string      `json:"role"`
+	ICEServers []ICEServer `json:"iceServers"`
+}
+
 func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 	presented := r.Header.Get("X-API-Key")
 	if presented == "" {
@@ -65,7 +73,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log.Debug().Str("remote", r.RemoteAddr).Str("peer_id", k.PeerID).Msg("token issued")
-	writeJSON(w, http.StatusOK, map[string]string{"token": token, "peer_id": k.PeerID, "role": k.Role})
+	writeJSON(w, http.StatusOK, tokenAnswer{token, k.PeerID, k.Role, s.iceServers(time.Now())})
 }
 
 // authenticate finds who an API key belongs to.

@@ -286,7 +286,7 @@ func TestFailures(t *testing.T) {
 		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, signal.Connecting, []string{"/api/token", "not a JSON object"}},
 		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, signal.Connecting, []string{"peer_id: missing"}},
 		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, signal.Connecting, []string{"token: not a string"}},
-		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<20)) }, signal.Connecting, []string{"longer than"}},
+		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, signal.Connecting, []string{"longer than"}},
 		{"redirect of the key", func(f *fake) { f.token = http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP },
 			signal.Connecting, []string{"307", "redirects are not followed"}},
 		{"hangs up", func(f *fake) { f.token = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
@@ -467,6 +467,30 @@ func TestICEServers(t *testing.T) {
 	r.waitKind(t, "registered")
 	if e := r.waitKind(t, "ice"); e.ice[0].Credential != "3" {
 		t.Fatalf("%+v, want the third answer", e)
+	}
+}
+
+// TestICEServersWithToken: what comes with the token is not asked for, before it expires.
+func TestICEServersWithToken(t *testing.T) {
+	f := newFake(t)
+	f.token = func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"token":"tok-1","peer_id":"agent-002","role":"agent",
+			"iceServers":[{"urls":["turn:x"],"username":"%d:mesh","credential":"with the token"}]}`, time.Now().Unix())
+	}
+	f.config = func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"iceServers":[{"urls":["stun:later"]}]}`))
+	}
+	cfg := f.clientConfig()
+	cfg.FetchICE = true
+	c := signal.New(cfg)
+	signal.SetTiming(c, "refresh", time.Millisecond)
+	r := newRecorder()
+	start(t, c, r)
+	if e := r.waitKind(t, "ice"); e.ice[0].Credential != "with the token" {
+		t.Fatalf("%+v, want the servers that came with the token", e)
+	}
+	if e := r.waitKind(t, "ice"); e.ice[0].URLs[0] != "stun:later" {
+		t.Fatalf("%+v, want those of /api/config", e)
 	}
 }
 

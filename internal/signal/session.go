@@ -173,11 +173,19 @@ func (s *session) ping(ctx context.Context) error {
 	}
 }
 
-// fetchICE fetches the ICE servers, and again before credentials expire. A failure is tried again; it is no
-// reason to drop the connection. If it is the first answer, nil tells of it.
+// fetchICE tells of the ICE servers that came with the token, or asks for them, and again before credentials
+// expire. A failure is tried again; it is no reason to drop the connection. If it is the first answer, nil
+// tells of it.
 func (s *session) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
 	for first := true; ; first = false {
-		servers, wait, err := s.client.fetchICE(ctx, s.token)
+		var servers []ICEServer
+		var wait time.Duration
+		var err error
+		if first && s.token.ice != nil {
+			servers, wait, err = s.client.readICE("token exchange", s.token.ice)
+		} else {
+			servers, wait, err = s.client.fetchICE(ctx, s.token)
+		}
 		if err != nil && ctx.Err() == nil {
 			s.client.cfg.Log.Warn().Err(err).Msg("no ICE servers from the signaling server")
 		}

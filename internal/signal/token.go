@@ -18,17 +18,15 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Longest answers that are read.
-const (
-	maxToken  = 64 << 10
-	maxConfig = 1 << 20
-)
+// maxAnswer bounds the answers that are read.
+const maxAnswer = 1 << 20
 
 // token is the answer of the token exchange.
 type token struct {
 	Token  string `json:"token"`
 	PeerID string `json:"peer_id"`
 	Role   string `json:"role"`
+	ice    []byte // the whole answer if it lists ICE servers, too, as our own server's does
 }
 
 func parseToken(b []byte) (token, error) {
@@ -46,6 +44,10 @@ func parseToken(b []byte) (token, error) {
 			return token{}, fmt.Errorf("%s: missing or empty", f.name)
 		}
 	}
+	var list iceList
+	if json.Unmarshal(b, &list) == nil && list.ICEServers != nil {
+		t.ice = b
+	}
 	return t, nil
 }
 
@@ -55,7 +57,7 @@ func (c *Client) exchange(ctx context.Context) (token, error) {
 	if err != nil {
 		return token{}, errors.New("TokenURL: not a URL")
 	}
-	body, err := c.request(ctx, http.MethodPost, u, "X-API-Key", c.key, maxToken)
+	body, err := c.request(ctx, http.MethodPost, u, "X-API-Key", c.key)
 	if err != nil {
 		return token{}, err
 	}
@@ -68,7 +70,7 @@ func (c *Client) exchange(ctx context.Context) (token, error) {
 
 // request sends one request, with a secret in the header key, and returns the body of a 200. Errors name
 // the method and URL.
-func (c *Client) request(ctx context.Context, method string, u *url.URL, key, secret string, limit int64) ([]byte, error) {
+func (c *Client) request(ctx context.Context, method string, u *url.URL, key, secret string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timing.request)
 	defer cancel()
 	name := method + " " + public(u)
@@ -84,15 +86,15 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL, key, se
 		return nil, fmt.Errorf("%s: %w", name, bare(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if resp.StatusCode != http.StatusOK {
 		return nil, statusError(name, resp, body, secret)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: answer: %w", name, err)
 	}
-	if int64(len(body)) > limit {
-		return nil, fmt.Errorf("%s: answer is longer than %d bytes", name, limit)
+	if len(body) > maxAnswer {
+		return nil, fmt.Errorf("%s: answer is longer than %d bytes", name, maxAnswer)
 	}
 	return body, nil
 }
@@ -162,16 +164,21 @@ func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, re
 		return nil, 0, err
 	}
 	// chatixia-mesh's registry answers anyone; the token lets a stricter server know who asks.
-	body, err := c.request(ctx, http.MethodGet, u, "Authorization", "Bearer "+t.Token, maxConfig)
+	body, err := c.request(ctx, http.MethodGet, u, "Authorization", "Bearer "+t.Token)
 	if err != nil {
 		return nil, c.timing.refresh, err
 	}
+	return c.readICE("GET "+public(u), body)
+}
+
+// readICE reads the answer to a request by that name, as fetchICE does.
+func (c *Client) readICE(name string, body []byte) (servers []ICEServer, refresh time.Duration, err error) {
 	servers, dropped, err := parseICEServers(body)
 	if err != nil {
-		return nil, c.timing.refresh, fmt.Errorf("GET %s: answer: %w", public(u), err)
+		return nil, c.timing.refresh, fmt.Errorf("%s: answer: %w", name, err)
 	}
 	for _, why := range dropped {
-		c.cfg.Log.Warn().Str("url", public(u)).Msg("ICE server from /api/config left out: " + why)
+		c.cfg.Log.Warn().Str("request", name).Msg("ICE server left out: " + why)
 	}
 	if refresh = refreshIn(servers, time.Now()); refresh > 0 {
 		refresh = max(refresh, c.timing.refresh)
@@ -179,12 +186,15 @@ func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, re
 	return servers, refresh, nil
 }
 
+// iceList is an answer with ICE servers, of whatever kind.
+type iceList struct {
+	ICEServers []json.RawMessage `json:"iceServers"`
+}
+
 // parseICEServers reads {"iceServers": [...]}. One server that WebRTC would reject must not cost the
 // others, so it is left out, with the reason in dropped.
 func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error) {
-	var body struct {
-		ICEServers []json.RawMessage `json:"iceServers"`
-	}
+	var body iceList
 	if err := json.Unmarshal(b, &body); err != nil {
 		return nil, nil, fmt.Errorf("iceServers: %w", err)
 	}
@@ -290,7 +300,7 @@ func (c *Client) dial(ctx context.Context, t token) (conn *websocket.Conn, name 
 	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		var body []byte
 		if resp.Body != nil {
-			body, _ = io.ReadAll(io.LimitReader(resp.Body, maxToken))
+			body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 		}
 		return nil, name, statusError(name, resp, body, t.Token)
 	}

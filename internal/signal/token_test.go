@@ -9,6 +9,8 @@ import (
 func TestParseToken(t *testing.T) {
 	for _, c := range []struct{ name, body, err string }{
 		{"complete", `{"token":"t","peer_id":"agent-001","role":"agent","more":1}`, ""},
+		{"ICE servers of another kind", `{"token":"t","peer_id":"agent-001","role":"agent","iceServers":"stun:x"}`, ""},
+		{"null as ICE servers", `{"token":"t","peer_id":"agent-001","role":"agent","iceServers":null}`, ""},
 		{"no token", `{"peer_id":"a","role":"agent"}`, "token: missing or empty"},
 		{"empty peer id", `{"token":"t","peer_id":"","role":"agent"}`, "peer_id: missing or empty"},
 		{"null role", `{"token":"t","peer_id":"a","role":null}`, "role: missing or empty"},
@@ -20,7 +22,7 @@ func TestParseToken(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := parseToken([]byte(c.body))
 			if c.err == "" {
-				if err != nil || got != (token{"t", "agent-001", "agent"}) {
+				if err != nil || got.Token != "t" || got.PeerID != "agent-001" || got.Role != "agent" || got.ice != nil {
 					t.Fatalf("parseToken = %+v, %v", got, err)
 				}
 				return
