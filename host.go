@@ -118,7 +118,7 @@ func (h *host) accept(ctx context.Context, callers chan<- *caller) {
 			_ = conn.Close()
 			continue
 		}
-		c := &caller{Conn: conn, since: time.Now()}
+		c := &caller{Conn: conn, direct: sock.NewDirect(conn), since: time.Now()}
 		if c.hungUp() {
 			_ = conn.Close()
 			continue
@@ -135,6 +135,7 @@ func (h *host) accept(ctx context.Context, callers chan<- *caller) {
 // A caller is a connection that knows whether anything passed over it.
 type caller struct {
 	net.Conn
+	direct *sock.Direct // nil if it has no file descriptor
 	since  time.Time
 	peeked []byte // read already, to be read again
 	used   atomic.Bool
@@ -147,7 +148,7 @@ func (c *caller) hungUp() bool {
 	if err := c.SetReadDeadline(time.Now().Add(peekTime)); err != nil {
 		return true
 	}
-	n, err := c.Conn.Read(b[:])
+	n, err := c.read(b[:])
 	c.used.Store(n > 0)
 	c.peeked = append(c.peeked, b[:n]...)
 	var timeout net.Error
@@ -164,11 +165,18 @@ func (c *caller) Read(b []byte) (int, error) {
 		c.peeked = c.peeked[n:]
 		return n, nil
 	}
-	n, err := c.Conn.Read(b)
+	n, err := c.read(b)
 	if n > 0 {
 		c.used.Store(true)
 	}
 	return n, err
+}
+
+func (c *caller) read(b []byte) (int, error) {
+	if c.direct == nil {
+		return c.Conn.Read(b)
+	}
+	return c.direct.Read(b)
 }
 
 // Write makes a silent listener an agent: it was told something.
@@ -177,16 +185,10 @@ func (c *caller) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// tryWriter is sock.TryWriter for a link to a caller.
-func (c *caller) tryWriter() func([]byte) int {
-	try := sock.TryWriter(c.Conn)
-	if try == nil {
-		return nil
-	}
-	return func(b []byte) int {
-		c.used.Store(true)
-		return try(b)
-	}
+// tryWrite is TryWrite of a caller that has a direct.
+func (c *caller) tryWrite(b []byte) int {
+	c.used.Store(true)
+	return c.direct.TryWrite(b)
 }
 
 // wasNone tells that a connection which ended with err was not the agent.

@@ -79,12 +79,16 @@ type charge struct {
 
 func newLink(conn net.Conn, limits wire.Limits) *link {
 	l := bareLink()
-	l.conn, l.Reader = conn, wire.NewReader(conn, limits.MaxLine())
+	l.conn = conn
+	in := io.Reader(conn)
 	if c, ok := conn.(*caller); ok {
-		l.direct = c.tryWriter()
-	} else {
-		l.direct = sock.TryWriter(conn)
+		if c.direct != nil {
+			l.direct = c.tryWrite
+		}
+	} else if d := sock.NewDirect(conn); d != nil {
+		in, l.direct = d, d.TryWrite
 	}
+	l.Reader = wire.NewReader(in, limits.MaxLine())
 	return l
 }
 

@@ -8,9 +8,10 @@ cd "$(dirname "$0")/.."
 # modules of others with all that is in them. The first row that matches a package counts.
 table='
 .                  ./internal/cores ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+./internal/rtc     ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/signal  github.com/coder/websocket github.com/rs/zerolog
-./internal/sock    golang.org/x/sys
+./internal/sock    ./internal/nowait golang.org/x/sys
+./internal/nowait
 ./internal/wire
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/*            . ./internal/cores ./signaling github.com/joho/godotenv github.com/rs/zerolog

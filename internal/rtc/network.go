@@ -25,7 +25,7 @@ const (
 	interfacesAge = time.Second
 )
 
-// network is the system's network. It differs from pion's in three ways.
+// network is the system's network. It differs from pion's in four ways.
 type network struct {
 	*stdnet.Net
 	ctx    context.Context // ends lookups
@@ -103,11 +103,12 @@ func (n *network) Interfaces() ([]*transport.Interface, error) {
 // ListenUDP asks for larger socket buffers.
 func (n *network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)
-	if err == nil {
-		_ = c.SetReadBuffer(SocketBuffer)
-		_ = c.SetWriteBuffer(SocketBuffer)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	_ = c.SetReadBuffer(SocketBuffer)
+	_ = c.SetWriteBuffer(SocketBuffer)
+	return directly(c), nil
 }
 
 // mux shares one UDP port among connections.

@@ -1,0 +1,92 @@
+//go:build linux && (amd64 || arm64)
+
+package rtc
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"github.com/pion/transport/v5"
+
+	"github.com/chatixia-ai/mesh/internal/nowait"
+)
+
+// directUDP is a socket for IPv4 whose packets pass by the system calls of package nowait. pion takes a socket
+// with these two methods for one that needs no allocation (ice.AddrPortReaderWriter).
+type directUDP struct {
+	*net.UDPConn
+	raw     syscall.RawConn
+	in, out packet
+}
+
+// packet is the one that is being read, or written.
+type packet struct {
+	mu   sync.Mutex
+	b    []byte
+	n    int
+	addr netip.AddrPort
+	err  error
+	once func(fd uintptr) bool
+}
+
+// directly returns c itself if it is not for IPv4: an IPv6 address has a zone, whose name takes a lookup.
+func directly(c transport.UDPConn) transport.UDPConn {
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		return c
+	}
+	local, ok := u.LocalAddr().(*net.UDPAddr)
+	if !ok || local.IP.To4() == nil {
+		return c
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return c
+	}
+	d := &directUDP{UDPConn: u, raw: raw}
+	d.in.once = func(fd uintptr) bool {
+		d.in.n, d.in.addr, d.in.err = nowait.RecvFrom(fd, d.in.b)
+		return d.in.err != nowait.ErrWait
+	}
+	d.out.once = func(fd uintptr) bool {
+		d.out.n, d.out.err = nowait.SendTo(fd, d.out.b, d.out.addr)
+		return d.out.err != nowait.ErrWait
+	}
+	return d
+}
+
+func (d *directUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	d.in.mu.Lock()
+	defer d.in.mu.Unlock()
+	d.in.b = b
+	err := d.raw.Read(d.in.once)
+	d.in.b = nil
+	if err == nil {
+		err = d.in.err
+	}
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	return d.in.n, d.in.addr, nil
+}
+
+func (d *directUDP) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if !to.Addr().Is4() {
+		return d.UDPConn.WriteToUDPAddrPort(b, to) // says what is wrong
+	}
+	d.out.mu.Lock()
+	defer d.out.mu.Unlock()
+	d.out.b, d.out.addr = b, to
+	err := d.raw.Write(d.out.once)
+	d.out.b = nil
+	if err == nil {
+		err = d.out.err
+	}
+	if err != nil {
+		return 0, err
+	}
+	return d.out.n, nil
+}

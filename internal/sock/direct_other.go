@@ -1,0 +1,14 @@
+//go:build !unix
+
+package sock
+
+import "net"
+
+// A Direct does not exist on this operating system.
+type Direct struct{ net.Conn }
+
+// NewDirect returns nil.
+func NewDirect(net.Conn) *Direct { return nil }
+
+// TryWrite writes nothing.
+func (*Direct) TryWrite([]byte) int { return 0 }
