@@ -158,8 +158,8 @@ func (n *Node) dial(sl *slot) {
 		n.redial(sl, wait)
 		return
 	}
-	if n.attempts() >= maxAttempts {
-		n.redial(sl, attemptDelay)
+	if !n.mayDial() {
+		n.dialLater(sl)
 		return
 	}
 	s, err := n.newSession(sl, true)
@@ -169,6 +169,7 @@ func (n *Node) dial(sl *slot) {
 		n.retry(sl)
 		return
 	}
+	n.dials.recent = append(n.dials.recent, s)
 	if err := s.offer(); err != nil {
 		n.lost(s, err)
 	}
@@ -250,6 +251,7 @@ func (n *Node) drop(sl *slot, reason error) {
 		sl.cur = nil
 		s.abandon(reason)
 		n.closeSession(s)
+		n.madeRoom()
 	}
 	for _, s := range sl.parked {
 		n.closeSession(s)

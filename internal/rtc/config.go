@@ -62,6 +62,7 @@ type Config struct {
 type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts, doubled each time
 	restartMin, restartMax time.Duration // between ICE restarts, likewise
+	dialPace               time.Duration // how long one of maxDials counts
 	glareHold              time.Duration // how long a base peer's offer waits for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
@@ -75,6 +76,7 @@ var defaultTiming = timing{
 	backoffMax: 5 * time.Minute,
 	restartMin: time.Second,
 	restartMax: 10 * time.Second,
+	dialPace:   time.Second,
 	glareHold:  5 * time.Second,
 	// A base peer forgets us when its connection to us fails, 30 s after it was cut, even if that was
 	// not the current one.

@@ -27,6 +27,12 @@ func (c *Config) Quick() {
 // BaseWait sets how long a base peer that went silent is left alone.
 func (c *Config) BaseWait(d time.Duration) { c.timing.baseWait = d }
 
+// DialPace sets how long a dial counts that has come to nothing.
+func (c *Config) DialPace(d time.Duration) { c.timing.dialPace = d }
+
+// MaxDials is how many dials count at a time.
+const MaxDials = maxDials
+
 // UseNet replaces the network.
 func (c *Config) UseNet(n transport.Net) { c.net = n }
 

@@ -26,7 +26,8 @@ import (
 const (
 	// maxSlots bounds the peers that are known at a time.
 	maxSlots = 4096
-	// maxAttempts bounds the links that are being made at a time; the others wait.
+	// maxAttempts bounds the links that are being made at a time, whoever began. Dials beyond it wait,
+	// offers are dropped.
 	maxAttempts = 256
 	// maxClosing bounds the connections that are being closed before offers are refused, since each
 	// offer may end one.
@@ -39,8 +40,6 @@ const (
 	maxIDLength = 256
 	// maxSilence is how many offers in a row a peer may leave unanswered before it has to come by itself.
 	maxSilence = 6
-	// attemptDelay is the wait for one of maxAttempts.
-	attemptDelay = 500 * time.Millisecond
 )
 
 // Signaler sends messages to the signaling server. Send must not block.
@@ -77,6 +76,7 @@ type Node struct {
 	stopped bool
 	slots   map[string]*slot
 	closing int // connections being closed
+	dials   dials
 }
 
 // New makes a node, which connects to nobody before Registered is called. The error names the setting
@@ -274,6 +274,7 @@ func (n *Node) closeSession(s *session) {
 // stop ends the loop.
 func (n *Node) stop() {
 	n.stopped = true
+	stopTimer(n.dials.wakeUp)
 	n.api.hurry()
 	for _, sl := range n.slots {
 		if sl.connecting {

@@ -46,6 +46,7 @@ type session struct {
 	cutAt      time.Time
 	restarts   int
 
+	began    time.Time
 	deadline *time.Timer // of the attempt, or of the recovery
 	restart  *time.Timer
 	resend   *time.Timer
@@ -58,7 +59,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
-	s := &session{n: n, sl: sl, pc: pc, link: link{session: randomID(), offerer: offerer}}
+	s := &session{n: n, sl: sl, pc: pc, link: link{session: randomID(), offerer: offerer}, began: time.Now()}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c != nil {
@@ -333,6 +334,7 @@ func (s *session) peerUp() {
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()
+	s.n.madeRoom()
 	switch s.ice {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it did not count before

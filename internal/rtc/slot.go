@@ -146,6 +146,7 @@ type slot struct {
 	parked []*session // superseded links to a base peer, which must not end before cur does
 
 	wanted     bool        // try until there is a link
+	queued     bool        // for dialling
 	connecting bool        // Connect was called and not answered
 	connect    *time.Timer // when to answer it
 

@@ -1,0 +1,89 @@
+package rtc_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// dialAll registers a node with more peers than it dials at a time, none of which answers. offers has whom it
+// sends an offer.
+func dialAll(t *testing.T, pace time.Duration) (a *agent, peers int, offers <-chan string) {
+	t.Helper()
+	h := newHub(t)
+	sent := make(chan string, 1000)
+	h.setFilter(func(m signal.Message) []signal.Message {
+		if m.Type == signal.Offer {
+			sent <- m.TargetID
+		}
+		return nil
+	})
+	a = start(t, h, "a", func(c *rtc.Config) { c.DialPace(pace) }).join()
+	var ids []string
+	for i := range 3 * rtc.MaxDials {
+		ids = append(ids, fmt.Sprintf("p%d", i))
+	}
+	a.Registered("a", ids)
+	return a, len(ids), sent
+}
+
+func next(t *testing.T, offers <-chan string) string {
+	t.Helper()
+	select {
+	case id := <-offers:
+		return id
+	case <-time.After(10 * time.Second):
+		t.Fatal("no offer")
+		return ""
+	}
+}
+
+// A few peers are dialled at a time, and as soon as one is done with the next one, first of all one whose link
+// was asked for.
+func TestDialsInTurn(t *testing.T) {
+	a, _, offers := dialAll(t, time.Hour)
+	first := next(t, offers)
+	for range rtc.MaxDials - 1 {
+		next(t, offers)
+	}
+	a.Connect("wanted")
+	a.Parked("wanted") // the loop has done what it was to do
+	if n := len(offers); n > 0 {
+		t.Fatalf("%d more peers were dialled at once, the first one %s", n, <-offers)
+	}
+	payload, err := json.Marshal(signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Receive(signal.Message{Type: signal.ErrorType, Payload: payload})
+	if id := next(t, offers); id != "wanted" {
+		t.Errorf("%s was dialled next", id)
+	}
+	a.Parked("wanted")
+	if n := len(offers); n > 0 {
+		t.Errorf("%d more peers were dialled in place of one", n)
+	}
+}
+
+// Peers that do not answer keep nobody from being dialled.
+func TestDialsUnanswered(t *testing.T) {
+	_, peers, offers := dialAll(t, 10*time.Millisecond)
+	dialled := make(map[string]bool)
+	for len(dialled) < peers {
+		dialled[next(t, offers)] = true
+	}
+}
+
+// A link that is there makes room for the next dial.
+func TestDialsAnswered(t *testing.T) {
+	h := newHub(t)
+	var all []*agent
+	for i := range rtc.MaxDials + 3 {
+		all = append(all, start(t, h, fmt.Sprintf("p%d", i), func(c *rtc.Config) { c.DialPace(time.Hour) }).join())
+	}
+	linked(t, all...)
+}
