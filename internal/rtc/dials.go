@@ -13,9 +13,9 @@ const maxDials = 6
 
 // dials paces the dialling. Only the node's loop uses it.
 type dials struct {
-	recent []*session // those that count, and perhaps some that do no longer
-	queue  []*slot    // who waits
-	wakeUp *time.Timer
+	recent []*session  // those that count, and perhaps some that do no longer
+	queue  []*slot     // who waits
+	wakeUp *time.Timer // nil if nobody waits
 }
 
 // full tells whether another dial would be one too many.
@@ -26,17 +26,34 @@ func (d *dials) full(pace time.Duration) bool {
 	return len(d.recent) >= maxDials
 }
 
-// dialLater has a slot wait for its turn. One whose link was asked for comes first.
-func (n *Node) dialLater(sl *slot) {
-	if sl.queued {
+// add has a slot wait for its turn. Those whose links were asked for come first.
+func (d *dials) add(sl *slot) {
+	if sl.queued && !sl.connecting {
 		return
 	}
-	sl.queued = true
-	if sl.connecting {
-		n.dials.queue = slices.Insert(n.dials.queue, 0, sl)
-	} else {
-		n.dials.queue = append(n.dials.queue, sl)
+	if sl.queued { // it may have waited with the others
+		d.queue = slices.DeleteFunc(d.queue, func(other *slot) bool { return other == sl })
 	}
+	sl.queued = true
+	at := len(d.queue)
+	if sl.connecting {
+		if i := slices.IndexFunc(d.queue, func(other *slot) bool { return !other.connecting }); i >= 0 {
+			at = i
+		}
+	}
+	d.queue = slices.Insert(d.queue, at, sl)
+}
+
+// take returns whose turn it is.
+func (d *dials) take() *slot {
+	sl := d.queue[0]
+	d.queue = slices.Delete(d.queue, 0, 1)
+	sl.queued = false
+	return sl
+}
+
+func (n *Node) dialLater(sl *slot) {
+	n.dials.add(sl)
 	n.dialTimer()
 }
 
@@ -44,9 +61,7 @@ func (n *Node) dialLater(sl *slot) {
 // room.
 func (n *Node) dialQueued() {
 	for len(n.dials.queue) > 0 && n.mayDial() {
-		sl := n.dials.queue[0]
-		n.dials.queue = n.dials.queue[1:]
-		sl.queued = false
+		sl := n.dials.take()
 		if n.slots[sl.id] == sl {
 			n.dial(sl)
 			n.tidy(sl)
@@ -64,10 +79,15 @@ func (n *Node) madeRoom() {
 
 // dialTimer sees to it that those who wait are looked at again, whatever happens to those before them.
 func (n *Node) dialTimer() {
-	stopTimer(n.dials.wakeUp)
-	if len(n.dials.queue) > 0 {
-		n.dials.wakeUp = time.AfterFunc(n.cfg.timing.dialPace, func() { n.box.post(n.dialQueued) })
+	if len(n.dials.queue) == 0 || n.dials.wakeUp != nil {
+		return
 	}
+	n.dials.wakeUp = time.AfterFunc(n.cfg.timing.dialPace, func() {
+		n.box.post(func() {
+			n.dials.wakeUp = nil
+			n.dialQueued()
+		})
+	})
 }
 
 func (n *Node) mayDial() bool {

@@ -3,6 +3,7 @@ package rtc_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // dialAll registers a node with more peers than it dials at a time, none of which answers. offers has whom it
 // sends an offer.
-func dialAll(t *testing.T, pace time.Duration) (a *agent, peers int, offers <-chan string) {
+func dialAll(t *testing.T, pace time.Duration) (a *agent, peers []string, offers <-chan string) {
 	t.Helper()
 	h := newHub(t)
 	sent := make(chan string, 1000)
@@ -23,12 +24,11 @@ func dialAll(t *testing.T, pace time.Duration) (a *agent, peers int, offers <-ch
 		return nil
 	})
 	a = start(t, h, "a", func(c *rtc.Config) { c.DialPace(pace) }).join()
-	var ids []string
 	for i := range 3 * rtc.MaxDials {
-		ids = append(ids, fmt.Sprintf("p%d", i))
+		peers = append(peers, fmt.Sprintf("p%d", i))
 	}
-	a.Registered("a", ids)
-	return a, len(ids), sent
+	a.Registered("a", peers)
+	return a, peers, sent
 }
 
 func next(t *testing.T, offers <-chan string) string {
@@ -45,27 +45,35 @@ func next(t *testing.T, offers <-chan string) string {
 // A few peers are dialled at a time, and as soon as one is done with the next one, first of all one whose link
 // was asked for.
 func TestDialsInTurn(t *testing.T) {
-	a, _, offers := dialAll(t, time.Hour)
-	first := next(t, offers)
-	for range rtc.MaxDials - 1 {
-		next(t, offers)
+	a, waiting, offers := dialAll(t, time.Hour)
+	var dialled []string
+	dial := func() (id string) {
+		id = next(t, offers)
+		dialled = append(dialled, id)
+		waiting = slices.DeleteFunc(waiting, func(p string) bool { return p == id })
+		return id
 	}
-	a.Connect("wanted")
-	a.Parked("wanted") // the loop has done what it was to do
-	if n := len(offers); n > 0 {
-		t.Fatalf("%d more peers were dialled at once, the first one %s", n, <-offers)
+	for range rtc.MaxDials {
+		dial()
 	}
-	payload, err := json.Marshal(signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: first})
-	if err != nil {
-		t.Fatal(err)
+	wanted := []string{waiting[len(waiting)-1], "unheard-of", waiting[0]}
+	for _, id := range wanted {
+		a.Connect(id)
 	}
-	a.Receive(signal.Message{Type: signal.ErrorType, Payload: payload})
-	if id := next(t, offers); id != "wanted" {
-		t.Errorf("%s was dialled next", id)
-	}
-	a.Parked("wanted")
-	if n := len(offers); n > 0 {
-		t.Errorf("%d more peers were dialled in place of one", n)
+	for _, id := range wanted {
+		a.Parked(id) // the loop has done what it was to do
+		if n := len(offers); n > 0 {
+			t.Fatalf("%d more peers were dialled, the first one %s", n, <-offers)
+		}
+		payload, err := json.Marshal(signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: dialled[0]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialled = dialled[1:]
+		a.Receive(signal.Message{Type: signal.ErrorType, Payload: payload})
+		if got := dial(); got != id {
+			t.Errorf("%s was dialled next, not %s", got, id)
+		}
 	}
 }
 
@@ -73,7 +81,7 @@ func TestDialsInTurn(t *testing.T) {
 func TestDialsUnanswered(t *testing.T) {
 	_, peers, offers := dialAll(t, 10*time.Millisecond)
 	dialled := make(map[string]bool)
-	for len(dialled) < peers {
+	for len(dialled) < len(peers) {
 		dialled[next(t, offers)] = true
 	}
 }
