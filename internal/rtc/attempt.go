@@ -149,32 +149,6 @@ func (n *Node) resume(s *session) {
 	}
 }
 
-// dial makes an offer to a peer that is wanted, now or when it is allowed.
-func (n *Node) dial(sl *slot) {
-	if sl.cur != nil || !sl.wanted || !n.online || n.ending {
-		return
-	}
-	if wait := time.Until(sl.notBefore); wait > 0 {
-		n.redial(sl, wait)
-		return
-	}
-	if !n.mayDial() {
-		n.dialLater(sl)
-		return
-	}
-	s, err := n.newSession(sl, true)
-	if err != nil {
-		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot connect")
-		n.connectFailed(sl, wire.CodeInternal, err)
-		n.retry(sl)
-		return
-	}
-	n.dials.recent = append(n.dials.recent, s)
-	if err := s.offer(); err != nil {
-		n.lost(s, err)
-	}
-}
-
 func (n *Node) redial(sl *slot, d time.Duration) {
 	stopTimer(sl.retry)
 	sl.retry = n.after(sl, d, func() { n.dial(sl) })
@@ -251,7 +225,7 @@ func (n *Node) drop(sl *slot, reason error) {
 		sl.cur = nil
 		s.abandon(reason)
 		n.closeSession(s)
-		n.madeRoom()
+		n.dialled(s)
 	}
 	for _, s := range sl.parked {
 		n.closeSession(s)

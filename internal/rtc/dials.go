@@ -3,6 +3,8 @@ package rtc
 import (
 	"slices"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // maxDials bounds the links that are being dialled at a time. Were it all at once, the links of a large
@@ -13,16 +15,14 @@ const maxDials = 6
 
 // dials paces the dialling. Only the node's loop uses it.
 type dials struct {
-	recent []*session  // those that count, and perhaps some that do no longer
+	recent []*session  // those that count
 	queue  []*slot     // who waits
 	wakeUp *time.Timer // nil if nobody waits
 }
 
 // full tells whether another dial would be one too many.
 func (d *dials) full(pace time.Duration) bool {
-	d.recent = slices.DeleteFunc(d.recent, func(s *session) bool {
-		return s.up || s.sl.cur != s || time.Since(s.began) >= pace
-	})
+	d.recent = slices.DeleteFunc(d.recent, func(s *session) bool { return time.Since(s.began) >= pace })
 	return len(d.recent) >= maxDials
 }
 
@@ -52,44 +52,66 @@ func (d *dials) take() *slot {
 	return sl
 }
 
-func (n *Node) dialLater(sl *slot) {
-	n.dials.add(sl)
-	n.dialTimer()
+// dial makes an offer to a peer that is wanted, in its turn.
+func (n *Node) dial(sl *slot) {
+	if n.dialable(sl) {
+		n.dials.add(sl)
+		n.dialQueued()
+	}
 }
 
-// dialQueued dials those whose turn it is. It is posted to the loop, rather than called, by whatever makes
-// room.
+// dialable tells whether a peer is to be dialled. If it is too early for that, dial follows later.
+func (n *Node) dialable(sl *slot) bool {
+	if sl.cur != nil || !sl.wanted || !n.online || n.ending {
+		return false
+	}
+	if wait := time.Until(sl.notBefore); wait > 0 {
+		n.redial(sl, wait)
+		return false
+	}
+	return true
+}
+
+// dialQueued dials those whose turn it is, and sees to it that the others are looked at again, whatever
+// happens to those before them.
 func (n *Node) dialQueued() {
-	for len(n.dials.queue) > 0 && n.mayDial() {
-		sl := n.dials.take()
-		if n.slots[sl.id] == sl {
-			n.dial(sl)
+	d := &n.dials
+	for len(d.queue) > 0 && n.online && !d.full(n.cfg.timing.dialPace) && n.attempts() < maxAttempts {
+		if sl := d.take(); n.slots[sl.id] == sl {
+			if n.dialable(sl) {
+				n.dialNow(sl)
+			}
 			n.tidy(sl)
 		}
 	}
-	n.dialTimer()
+	if len(d.queue) > 0 && d.wakeUp == nil {
+		d.wakeUp = time.AfterFunc(n.cfg.timing.dialPace, func() {
+			n.box.post(func() {
+				d.wakeUp = nil
+				n.dialQueued()
+			})
+		})
+	}
 }
 
-// madeRoom follows the end of a dial, good or bad.
-func (n *Node) madeRoom() {
+func (n *Node) dialNow(sl *slot) {
+	s, err := n.newSession(sl, true)
+	if err != nil {
+		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot connect")
+		n.connectFailed(sl, wire.CodeInternal, err)
+		n.retry(sl)
+		return
+	}
+	n.dials.recent = append(n.dials.recent, s)
+	if err := s.offer(); err != nil {
+		n.lost(s, err)
+	}
+}
+
+// dialled follows the end of a session's dial, good or bad.
+func (n *Node) dialled(s *session) {
+	n.dials.recent = slices.DeleteFunc(n.dials.recent, func(other *session) bool { return other == s })
 	if len(n.dials.queue) > 0 {
 		n.box.post(n.dialQueued)
 	}
-}
-
-// dialTimer sees to it that those who wait are looked at again, whatever happens to those before them.
-func (n *Node) dialTimer() {
-	if len(n.dials.queue) == 0 || n.dials.wakeUp != nil {
-		return
-	}
-	n.dials.wakeUp = time.AfterFunc(n.cfg.timing.dialPace, func() {
-		n.box.post(func() {
-			n.dials.wakeUp = nil
-			n.dialQueued()
-		})
-	})
-}
-
-func (n *Node) mayDial() bool {
-	return !n.dials.full(n.cfg.timing.dialPace) && n.attempts() < maxAttempts
 }

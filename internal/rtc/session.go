@@ -334,7 +334,7 @@ func (s *session) peerUp() {
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()
-	s.n.madeRoom()
+	s.n.dialled(s)
 	switch s.ice {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it did not count before

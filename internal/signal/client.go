@@ -62,9 +62,9 @@ type Handler interface {
 	Disconnected()
 	// Status reports every change of state, the first one being Connecting.
 	Status(Status)
-	// ICEServers is what the server's /api/config lists, before Registered unless that takes seconds, and
-	// again in time before TURN credentials expire. Only with Config.FetchICE. Servers with unusable URLs
-	// are left out.
+	// ICEServers is what the server lists, with the token or at /api/config, before Registered unless that
+	// takes seconds, and again in time before TURN credentials expire. Only with Config.FetchICE. Servers
+	// with unusable URLs are left out.
 	ICEServers([]ICEServer)
 }
 
@@ -75,7 +75,8 @@ type Config struct {
 	// APIKey goes into the header X-API-Key of the token exchange and nowhere else: not into a
 	// log, an error or a redirected request. Empty asks a server in development mode for a random id.
 	APIKey string
-	// FetchICE asks for the server's ICE servers, at TokenURL with its last element replaced by config.
+	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its last
+	// element replaced by config.
 	FetchICE bool
 	Log      zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, the WebSocket handshake included. Nil means one
