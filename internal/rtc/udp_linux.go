@@ -31,14 +31,16 @@ type packet struct {
 	once func(fd uintptr) bool
 }
 
-// directly returns c itself if it is not for IPv4: an IPv6 address has a zone, whose name takes a lookup.
+// directly returns c itself if it is not bound to one IPv4 address. An IPv6 address has a zone, whose name
+// takes a lookup; and mDNS, whose socket is bound to all addresses, reads control messages by a package that
+// knows only a *net.UDPConn.
 func directly(c transport.UDPConn) transport.UDPConn {
 	u, ok := c.(*net.UDPConn)
 	if !ok {
 		return c
 	}
 	local, ok := u.LocalAddr().(*net.UDPAddr)
-	if !ok || local.IP.To4() == nil {
+	if !ok || local.IP.To4() == nil || local.IP.IsUnspecified() {
 		return c
 	}
 	raw, err := u.SyscallConn()

@@ -88,6 +88,22 @@ func TestDirectUDP(t *testing.T) {
 	}
 }
 
+// TestDirectUDPNotMDNS: mDNS needs the system's own kind of socket.
+func TestDirectUDPNotMulticast(t *testing.T) {
+	n, err := newNetwork(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(224, 0, 0, 0), Port: 5353}) // as pion does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, plain := c.(*net.UDPConn); !plain {
+		t.Errorf("the socket of mDNS is a %T", c)
+	}
+}
+
 // TestDirectUDPOnlyIPv4: an IPv6 address may have a zone.
 func TestDirectUDPOnlyIPv4(t *testing.T) {
 	n, err := newNetwork(t.Context())
