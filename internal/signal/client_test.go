@@ -336,6 +336,22 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestReadersReason: a write that fails because the reader closes the connection says nothing about why.
+func TestReadersReason(t *testing.T) {
+	f := newFake(t)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		go func() { _ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20)) }()
+		readAll(ctx, c)
+	}
+	c := f.client()
+	signal.SetTiming(c, "heartbeat", time.Microsecond) // some write fails
+	r := newRecorder()
+	start(t, c, r)
+	if s := r.waitFailure(t); !strings.Contains(s.Err.Error(), "too big") {
+		t.Fatal(s.Err)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -42,14 +43,11 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 		wg.Wait()
 		return 0, err
 	}
-	var closed error // set by the reader
+	var lost error // set by the reader
 	in := make(chan Message)
 	wg.Go(func() {
-		err := s.read(ctx, in)
-		if websocket.CloseStatus(err) != -1 {
-			closed = err
-		}
-		fail(err)
+		lost = s.read(ctx, in)
+		fail(lost)
 	})
 	wg.Go(func() { fail(s.write(ctx)) })
 	wg.Go(func() { fail(s.ping(ctx)) })
@@ -59,8 +57,8 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 	fail(nil)
 	_ = s.conn.CloseNow()
 	wg.Wait()
-	if closed != nil {
-		err = closed // the server's own words, even if a write has failed sooner
+	if !errors.Is(lost, net.ErrClosed) && !errors.Is(lost, context.Canceled) {
+		err = lost // the reader knows why, even if a write has failed sooner
 	}
 	if !s.registered.IsZero() {
 		up = time.Since(s.registered)
