@@ -37,6 +37,7 @@ const (
 type api struct {
 	webrtc  *webrtc.API
 	cert    func() (webrtc.Certificate, error) // waits until it is made
+	making  sync.WaitGroup
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil without
@@ -45,7 +46,9 @@ type api struct {
 
 func newAPI(cfg Config) (*api, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &api{cert: makeCertificate(), relay: cfg.RelayOnly, hurry: cancel}
+	a := &api{cert: sync.OnceValues(makeCertificate), relay: cfg.RelayOnly, hurry: cancel}
+	// It takes as long as the exchange of a token and is not needed before it.
+	a.making.Go(func() { _, _ = a.cert() }) // connection tells what went wrong
 	loggers := pionLoggers{cfg.Log}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = loggers
@@ -96,22 +99,18 @@ func newAPI(cfg Config) (*api, error) {
 	return a, nil
 }
 
-// makeCertificate begins to make a certificate, which takes as long as the exchange of a token and is not
-// needed before it. One is for all connections: making a key for each costs more than the rest of the setup.
-func makeCertificate() func() (webrtc.Certificate, error) {
-	made := sync.OnceValues(func() (webrtc.Certificate, error) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return webrtc.Certificate{}, fmt.Errorf("make a DTLS key: %w", err)
-		}
-		cert, err := webrtc.GenerateCertificate(key)
-		if err != nil {
-			return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
-		}
-		return *cert, nil
-	})
-	go func() { _, _ = made() }() // close waits for it
-	return made
+// makeCertificate makes the one for all connections: making a key for each costs more than the rest of the
+// setup.
+func makeCertificate() (webrtc.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("make a DTLS key: %w", err)
+	}
+	cert, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
+	}
+	return *cert, nil
 }
 
 // Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
@@ -190,7 +189,7 @@ func (a *api) configuration() webrtc.Configuration {
 
 func (a *api) close() {
 	a.hurry()
-	_, _ = a.cert() // which tells connection what went wrong
+	a.making.Wait()
 	if a.mux != nil {
 		_ = a.mux.Close()
 	}

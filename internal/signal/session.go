@@ -176,14 +176,7 @@ func (s *session) ping(ctx context.Context) error {
 // tells of it.
 func (s *session) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
 	for first := true; ; first = false {
-		var servers []ICEServer
-		var wait time.Duration
-		var err error
-		if first && s.token.ice != nil {
-			servers, wait, err = s.client.readICE("token exchange", s.token.ice)
-		} else {
-			servers, wait, err = s.client.fetchICE(ctx, s.token)
-		}
+		servers, wait, err := s.iceServers(ctx, first)
 		if err != nil && ctx.Err() == nil {
 			s.client.cfg.Log.Warn().Err(err).Msg("no ICE servers from the signaling server")
 		}
@@ -203,6 +196,13 @@ func (s *session) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
 			return
 		}
 	}
+}
+
+func (s *session) iceServers(ctx context.Context, first bool) (servers []ICEServer, refresh time.Duration, err error) {
+	if first && s.token.ice != nil {
+		return s.client.readICE("token exchange", s.token.ice)
+	}
+	return s.client.fetchICE(ctx, s.token)
 }
 
 // dispatch gives one message to the handler, or drops it with a log line.
