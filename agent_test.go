@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -446,6 +447,99 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 		f.heard()
 		f.heard()
 	})
+}
+
+// unready is a reply whose encoding waits.
+type unready struct{ until chan struct{} }
+
+func (r unready) MarshalJSON() ([]byte, error) {
+	<-r.until
+	return []byte(`"late"`), nil
+}
+
+// A peer that has its answer may ask again, even if one request is the limit;
+// but the replies that it does not read are as many as that at the most.
+func TestLimitOfReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var runs atomic.Int32
+		block := make(chan struct{})
+		_, f := newFakeAgent(t, Config{MaxRequests: 1, Handlers: map[string]Handler{
+			"x_request": func(context.Context, *Message) (any, error) { runs.Add(1); return unready{block}, nil },
+		}}, true)
+		f.connect("bob")
+		for _, id := range []string{"1", "2", "3"} {
+			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"` + id + `"}}}`)
+			synctest.Wait()
+		}
+		refused := f.heard()["payload"].(map[string]any)["message"].(map[string]any)
+		if n := runs.Load(); n != 2 || refused["request_id"] != "3" || refused["payload"].(map[string]any)["error"] != "busy" {
+			t.Errorf("the handler ran %d times, want 2; got %v", n, refused)
+		}
+		close(block)
+		f.heard()
+		f.heard()
+		f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"4"}}}`)
+		if last := f.heard()["payload"].(map[string]any)["message"].(map[string]any); last["payload"] != "late" {
+			t.Errorf("got %v", last)
+		}
+	})
+}
+
+// A request under the id of one that is still being handled is dropped. The id
+// is free once the peer waits no more, or may have its answer already.
+func TestRequestIDAgain(t *testing.T) {
+	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
+	for _, c := range []struct {
+		name   string
+		reply  bool // the first handler returns, and its reply is being written
+		before []string
+		runs   int32
+	}{
+		{"running", false, nil, 1},
+		{"answered", true, nil, 2},
+		{"cancelled", false, []string{`{"type":"cancel","payload":{"from_peer":"bob","request_id":"same"}}`}, 2},
+		{"new link", false, []string{`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var runs atomic.Int32
+				var reported error
+				first, second := make(chan struct{}), make(chan struct{})
+				_, f := newFakeAgent(t, Config{OnError: func(err error) { reported = err }, Handlers: map[string]Handler{
+					"x_request": func(context.Context, *Message) (any, error) {
+						switch {
+						case runs.Add(1) > 1:
+							<-second
+						case c.reply:
+							return unready{first}, nil
+						default:
+							<-first
+						}
+						return nil, nil
+					},
+				}}, true)
+				f.connect("bob")
+				f.say(request)
+				for _, line := range c.before {
+					f.say(line)
+				}
+				synctest.Wait()
+				f.say(request)
+				synctest.Wait()
+				if n := runs.Load(); n != c.runs || (n == 1) != errors.Is(reported, errDuplicateRun) {
+					t.Errorf("the handler ran %d times, want %d; reported: %v", n, c.runs, reported)
+				}
+				close(first)
+				synctest.Wait()
+				f.say(request) // runs now, if the last one has not; else that one is running
+				synctest.Wait()
+				if n := runs.Load(); n != 2 || !errors.Is(reported, errDuplicateRun) {
+					t.Errorf("the handler ran %d times, want 2; reported: %v", n, reported)
+				}
+				close(second)
+			})
+		})
+	}
 }
 
 // A slow handler makes the sidecar pause that peer, and its end resumes it.

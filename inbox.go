@@ -39,16 +39,26 @@ type inbox struct {
 	m    *Mesh
 	peer string
 
-	mu      sync.Mutex
-	queue   []item
-	running bool                          // a goroutine works through queue
-	bytes   int                           // in queue and in running requests
-	handled map[string]context.CancelFunc // running requests by id
-	gone    context.Context               // ends with the current peer link
-	leave   context.CancelCauseFunc
-	acting  bool
-	paused  bool // the sidecar was asked to pause the peer
-	again   bool // it has to be told anew, whatever it was told
+	mu       sync.Mutex
+	queue    []item
+	running  bool                 // a goroutine works through queue
+	bytes    int                  // in queue and in requests
+	requests int                  // being handled or answered
+	handlers int                  // of requests, running
+	asked    map[string]*handling // the requests that the peer waits for, by id
+	gone     context.Context      // ends with the current peer link
+	leave    context.CancelCauseFunc
+	acting   bool
+	paused   bool // the sidecar was asked to pause the peer
+	again    bool // it has to be told anew, whatever it was told
+}
+
+// A handling is that of one request, up to its answer.
+type handling struct {
+	cancel context.CancelFunc
+	// answered: the handler is done. Its reply may reach the peer, and the next
+	// request under that id us, before we are done with this one.
+	answered bool
 }
 
 type item struct {
@@ -57,7 +67,7 @@ type item struct {
 }
 
 func newInbox(m *Mesh, peer string) *inbox {
-	b := &inbox{m: m, peer: peer, handled: make(map[string]context.CancelFunc)}
+	b := &inbox{m: m, peer: peer, asked: make(map[string]*handling)}
 	b.gone, b.leave = context.WithCancelCause(m.ctx)
 	return b
 }
@@ -66,6 +76,7 @@ func newInbox(m *Mesh, peer string) *inbox {
 func (b *inbox) connected() {
 	b.update(func() {
 		b.leave(nil)
+		clear(b.asked)
 		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
@@ -94,12 +105,12 @@ func (b *inbox) message(msg *Message) {
 		case !wantsReply(msg.Type, msg.RequestID):
 			b.bytes += len(msg.Raw)
 			b.push(item{msg: msg})
-		case b.handled[msg.RequestID] != nil:
+		case b.waitsFor(msg.RequestID):
 			dropped = errDuplicateRun
-		case len(b.handled) >= b.m.cfg.MaxRequests:
+		case b.handlers >= b.m.cfg.MaxRequests || b.requests >= 2*b.m.cfg.MaxRequests:
 			busy = true
 		default:
-			b.request(msg)
+			b.run(msg)
 		}
 	})
 	switch {
@@ -110,32 +121,48 @@ func (b *inbox) message(msg *Message) {
 	}
 }
 
-// cancel ends the context of a request's handler.
+// waitsFor tells whether the peer waits for the answer to a request of that id;
+// called with mu held.
+func (b *inbox) waitsFor(id string) bool {
+	h := b.asked[id]
+	return h != nil && !h.answered
+}
+
+// cancel ends the context of a request's handler, for whom nobody waits now.
 func (b *inbox) cancel(id string) {
 	b.mu.Lock()
-	cancel := b.handled[id]
+	h := b.asked[id]
+	delete(b.asked, id)
 	b.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	if h != nil {
+		h.cancel()
 	}
 }
 
-// request starts a handler; called with mu held.
-func (b *inbox) request(msg *Message) {
+// run starts a request's handler; called with mu held.
+func (b *inbox) run(msg *Message) {
 	ctx, cancel := context.WithCancel(b.gone)
-	b.handled[msg.RequestID] = cancel
+	h := &handling{cancel: cancel}
+	b.asked[msg.RequestID] = h
+	b.requests++
+	b.handlers++
 	b.bytes += len(msg.Raw)
 	b.m.handlers.run(func() {
 		defer cancel()
-		defer func() { // the handler may also end its goroutine
-			b.update(func() {
-				delete(b.handled, msg.RequestID)
-				b.bytes -= len(msg.Raw)
-			})
-			b.m.forgetPeer(b)
-		}()
-		b.m.answer(ctx, msg)
+		defer b.finished(h, msg) // the handler may also end its goroutine
+		b.answer(ctx, h, msg)
 	})
+}
+
+func (b *inbox) finished(h *handling, msg *Message) {
+	b.update(func() {
+		if b.asked[msg.RequestID] == h {
+			delete(b.asked, msg.RequestID)
+		}
+		b.requests--
+		b.bytes -= len(msg.Raw)
+	})
+	b.m.forgetPeer(b)
 }
 
 // push queues an item; called with mu held.
@@ -192,7 +219,7 @@ func (b *inbox) notify(ctx context.Context, msg *Message) {
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.running && len(b.handled) == 0
+	return !b.running && b.requests == 0
 }
 
 // update changes the state, then tells the sidecar to pause or resume the peer
@@ -235,14 +262,14 @@ func (m *Mesh) flow(peer string, pause bool) {
 }
 
 // answer runs the handler of a request and sends its reply.
-func (m *Mesh) answer(ctx context.Context, msg *Message) {
+func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
 	returned := false
 	defer func() {
 		if !returned && ctx.Err() == nil {
-			m.replyNow(msg, errorPayload("the handler ended its goroutine"))
+			b.m.replyNow(msg, errorPayload("the handler ended its goroutine"))
 		}
 	}()
-	reply, err := m.handle(ctx, msg)
+	reply, err := b.handle(ctx, h, msg)
 	returned = true
 	if ctx.Err() != nil {
 		return // the asker gave up or is gone: nobody waits
@@ -256,14 +283,25 @@ func (m *Mesh) answer(ctx context.Context, msg *Message) {
 	default:
 		out.Payload = reply
 	}
-	err = m.post(ctx, msg.From, &out, true)
+	err = b.m.post(ctx, msg.From, &out, true)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
 		out.Payload = errorPayload("the handler's reply cannot be sent: " + err.Error())
-		err = m.post(ctx, msg.From, &out, true)
+		err = b.m.post(ctx, msg.From, &out, true)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
+		b.m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
 	}
+}
+
+// handle runs the handler, after which the request's id and its place are free.
+func (b *inbox) handle(ctx context.Context, h *handling, msg *Message) (reply any, err error) {
+	defer func() {
+		b.mu.Lock()
+		h.answered = true
+		b.handlers--
+		b.mu.Unlock()
+	}()
+	return b.m.handle(ctx, msg)
 }
 
 // notify runs the handler of a message that wants no answer.
