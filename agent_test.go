@@ -2,11 +2,13 @@ package mesh
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -449,56 +451,144 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 	})
 }
 
-// unready is a reply whose encoding waits.
-type unready struct{ until chan struct{} }
-
-func (r unready) MarshalJSON() ([]byte, error) {
-	<-r.until
-	return []byte(`"late"`), nil
-}
-
-// A peer that has its answer may ask again, even if one request is the limit;
-// but the replies that it does not read are as many as that at the most.
+// A reply that waits counts towards the limit.
 func TestLimitOfReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var runs atomic.Int32
-		block := make(chan struct{})
 		_, f := newFakeAgent(t, Config{MaxRequests: 1, Handlers: map[string]Handler{
-			"x_request": func(context.Context, *Message) (any, error) { runs.Add(1); return unready{block}, nil },
+			"x_request": func(context.Context, *Message) (any, error) { return "done", nil },
 		}}, true)
 		f.connect("bob")
-		for _, id := range []string{"1", "2", "3"} {
+		request := func(id string) {
 			f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"` + id + `"}}}`)
 			synctest.Wait()
 		}
-		refused := f.heard()["payload"].(map[string]any)["message"].(map[string]any)
-		if n := runs.Load(); n != 2 || refused["request_id"] != "3" || refused["payload"].(map[string]any)["error"] != "busy" {
-			t.Errorf("the handler ran %d times, want 2; got %v", n, refused)
+		said := func(id string, payload any) {
+			t.Helper()
+			m := f.heard()["payload"].(map[string]any)["message"].(map[string]any)
+			if m["request_id"] != id || !reflect.DeepEqual(m["payload"], payload) {
+				t.Errorf("got %v, want %v to %s", m, payload, id)
+			}
 		}
-		close(block)
-		f.heard()
-		f.heard()
-		f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"4"}}}`)
-		if last := f.heard()["payload"].(map[string]any)["message"].(map[string]any); last["payload"] != "late" {
-			t.Errorf("got %v", last)
+		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+		request("1")
+		request("2")
+		said("2", map[string]any{"error": "busy"})
+		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+		said("1", "done")
+		request("3")
+		said("3", "done")
+
+		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+		request("4")
+		request("5")
+		said("5", map[string]any{"error": "busy"})
+		f.say(`{"type":"cancel","payload":{"from_peer":"bob","request_id":"4"}}`)
+		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+		synctest.Wait()
+		request("6")
+		said("6", "done")
+	})
+}
+
+// A peer that has its answer may ask again at once, under the same id and if one
+// request is the limit: here before the handler's goroutine goes on, since in
+// memory it is that one which hands the reply over.
+func TestRequestAtOnce(t *testing.T) {
+	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
+	const rounds = 3
+	got := make(chan string, 2*rounds)
+	var stop sync.WaitGroup
+	m, err := New(t.Context(), Config{
+		MaxRequests: 1, SignalingURL: "ws://127.0.0.1:1/ws", OnError: func(err error) { got <- err.Error() },
+		Handlers: map[string]Handler{"x_request": func(context.Context, *Message) (any, error) { return nil, nil }},
+		launch: func(context.Context, *Config, settings) (*launched, error) {
+			agent, side := newMemoryLinks()
+			say := func(lines ...string) {
+				_ = side.writeNow(nil, func(b []byte) []byte { return append(b, strings.Join(lines, "\n")+"\n"...) })
+			}
+			replies := 0
+			stop.Go(side.writeLoop)
+			stop.Go(func() {
+				side.serve(never, func(line []byte, err error) bool {
+					switch {
+					case err != nil:
+						return false
+					case bytes.Contains(line, []byte(`"type":"hello"`)):
+						say(`{"type":"ready","payload":{"protocol":1,"features":["error","drain"],"max_message":16777216}}`,
+							`{"type":"peer_connected","payload":{"peer_id":"bob"}}`, request)
+					case bytes.Contains(line, []byte(`"type":"drain"`)):
+						say(`{"type":"drained","payload":{}}`)
+					case bytes.Contains(line, []byte(`"type":"send"`)):
+						got <- string(line)
+						if replies++; replies < rounds {
+							say(request)
+						}
+					}
+					return true
+				})
+			})
+			return &launched{
+				link: agent, path: "fake", diagnose: func() error { return nil },
+				stop: func(context.Context) { side.close(); stop.Wait() },
+			}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range rounds {
+		select {
+		case text := <-got:
+			if !strings.Contains(text, "x_response") {
+				t.Error(text)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("no answer")
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reply that waited while its link ended does not answer what the peer asks on
+// the next one.
+func TestReplyOfLastLink(t *testing.T) {
+	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
+	synctest.Test(t, func(t *testing.T) {
+		var runs atomic.Int32
+		_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+			"x_request": func(context.Context, *Message) (any, error) { return runs.Add(1), nil },
+		}}, true)
+		f.connect("bob")
+		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+		f.say(request)
+		synctest.Wait()
+		f.say(strings.Join([]string{
+			`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`, request,
+		}, "\n"))
+		if m := f.heard()["payload"].(map[string]any)["message"].(map[string]any); m["payload"] != 2.0 {
+			t.Errorf("got %v, want the second reply", m)
+		}
+		synctest.Wait()
+		if n := len(f.lines); n != 0 {
+			t.Errorf("%d more lines", n)
 		}
 	})
 }
 
 // A request under the id of one that is still being handled is dropped. The id
-// is free once the peer waits no more, or may have its answer already.
+// is free once the peer waits no more.
 func TestRequestIDAgain(t *testing.T) {
 	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
 	for _, c := range []struct {
 		name   string
-		reply  bool // the first handler returns, and its reply is being written
 		before []string
 		runs   int32
 	}{
-		{"running", false, nil, 1},
-		{"answered", true, nil, 2},
-		{"cancelled", false, []string{`{"type":"cancel","payload":{"from_peer":"bob","request_id":"same"}}`}, 2},
-		{"new link", false, []string{`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`}, 2},
+		{"running", nil, 1},
+		{"cancelled", []string{`{"type":"cancel","payload":{"from_peer":"bob","request_id":"same"}}`}, 2},
+		{"new link", []string{`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -507,13 +597,10 @@ func TestRequestIDAgain(t *testing.T) {
 				first, second := make(chan struct{}), make(chan struct{})
 				_, f := newFakeAgent(t, Config{OnError: func(err error) { reported = err }, Handlers: map[string]Handler{
 					"x_request": func(context.Context, *Message) (any, error) {
-						switch {
-						case runs.Add(1) > 1:
-							<-second
-						case c.reply:
-							return unready{first}, nil
-						default:
+						if runs.Add(1) == 1 {
 							<-first
+						} else {
+							<-second
 						}
 						return nil, nil
 					},

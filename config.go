@@ -127,9 +127,9 @@ type Config struct {
 
 	// RequestTimeout bounds a Request whose context has no deadline. Default 30 s.
 	RequestTimeout time.Duration
-	// MaxRequests is how many request handlers may run at a time for one peer,
-	// while as many replies wait for it to read; what comes on top is answered
-	// with ErrBusy. Default 1024.
+	// MaxRequests is how many requests of one peer may be in work at a time, their
+	// handlers running or their replies waiting until the peer reads; what comes
+	// on top is answered with ErrBusy. Default 1024.
 	MaxRequests int
 
 	// Logger receives the log of mesh and sidecar. The zero value logs nothing.

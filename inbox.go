@@ -43,8 +43,7 @@ type inbox struct {
 	queue    []item
 	running  bool                 // a goroutine works through queue
 	bytes    int                  // in queue and in requests
-	requests int                  // being handled or answered
-	handlers int                  // of requests, running
+	requests int                  // being handled, or their replies waiting
 	asked    map[string]*handling // the requests that the peer waits for, by id
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
@@ -55,9 +54,8 @@ type inbox struct {
 
 // A handling is that of one request, up to its answer.
 type handling struct {
-	cancel context.CancelFunc
-	// answered: the handler is done. Its reply may reach the peer, and the next
-	// request under that id us, before we are done with this one.
+	id       string
+	cancel   context.CancelFunc
 	answered bool
 }
 
@@ -105,9 +103,9 @@ func (b *inbox) message(msg *Message) {
 		case !wantsReply(msg.Type, msg.RequestID):
 			b.bytes += len(msg.Raw)
 			b.push(item{msg: msg})
-		case b.waitsFor(msg.RequestID):
+		case b.asked[msg.RequestID] != nil:
 			dropped = errDuplicateRun
-		case b.handlers >= b.m.cfg.MaxRequests || b.requests >= 2*b.m.cfg.MaxRequests:
+		case b.requests >= b.m.cfg.MaxRequests:
 			busy = true
 		default:
 			b.run(msg)
@@ -119,13 +117,6 @@ func (b *inbox) message(msg *Message) {
 	case dropped != nil:
 		b.m.report(&PeerError{Op: "message", Peer: b.peer, RequestID: msg.RequestID, Err: dropped})
 	}
-}
-
-// waitsFor tells whether the peer waits for the answer to a request of that id;
-// called with mu held.
-func (b *inbox) waitsFor(id string) bool {
-	h := b.asked[id]
-	return h != nil && !h.answered
 }
 
 // cancel ends the context of a request's handler, for whom nobody waits now.
@@ -142,27 +133,34 @@ func (b *inbox) cancel(id string) {
 // run starts a request's handler; called with mu held.
 func (b *inbox) run(msg *Message) {
 	ctx, cancel := context.WithCancel(b.gone)
-	h := &handling{cancel: cancel}
-	b.asked[msg.RequestID] = h
+	h := &handling{id: msg.RequestID, cancel: cancel}
+	b.asked[h.id] = h
 	b.requests++
-	b.handlers++
 	b.bytes += len(msg.Raw)
 	b.m.handlers.run(func() {
 		defer cancel()
-		defer b.finished(h, msg) // the handler may also end its goroutine
+		defer func() { // the handler may also end its goroutine
+			b.free(h)
+			b.update(func() { b.bytes -= len(msg.Raw) })
+			b.m.forgetPeer(b)
+		}()
 		b.answer(ctx, h, msg)
 	})
 }
 
-func (b *inbox) finished(h *handling, msg *Message) {
-	b.update(func() {
-		if b.asked[msg.RequestID] == h {
-			delete(b.asked, msg.RequestID)
-		}
-		b.requests--
-		b.bytes -= len(msg.Raw)
-	})
-	b.m.forgetPeer(b)
+// free gives up a request's place and id. It happens before the reply can be
+// seen: the peer may ask again at once, while we are not yet done.
+func (b *inbox) free(h *handling) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h.answered {
+		return
+	}
+	h.answered = true
+	b.requests--
+	if b.asked[h.id] == h {
+		delete(b.asked, h.id)
+	}
 }
 
 // push queues an item; called with mu held.
@@ -219,7 +217,7 @@ func (b *inbox) notify(ctx context.Context, msg *Message) {
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.running && b.requests == 0
+	return !b.running && b.bytes == 0
 }
 
 // update changes the state, then tells the sidecar to pause or resume the peer
@@ -263,13 +261,15 @@ func (m *Mesh) flow(peer string, pause bool) {
 
 // answer runs the handler of a request and sends its reply.
 func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
+	free := func() { b.free(h) }
 	returned := false
 	defer func() {
 		if !returned && ctx.Err() == nil {
+			free()
 			b.m.replyNow(msg, errorPayload("the handler ended its goroutine"))
 		}
 	}()
-	reply, err := b.handle(ctx, h, msg)
+	reply, err := b.m.handle(ctx, msg)
 	returned = true
 	if ctx.Err() != nil {
 		return // the asker gave up or is gone: nobody waits
@@ -283,25 +283,14 @@ func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
 	default:
 		out.Payload = reply
 	}
-	err = b.m.post(ctx, msg.From, &out, true)
+	err = b.m.post(ctx, msg.From, &out, free)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
 		out.Payload = errorPayload("the handler's reply cannot be sent: " + err.Error())
-		err = b.m.post(ctx, msg.From, &out, true)
+		err = b.m.post(ctx, msg.From, &out, free)
 	}
 	if err != nil && ctx.Err() == nil {
 		b.m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
 	}
-}
-
-// handle runs the handler, after which the request's id and its place are free.
-func (b *inbox) handle(ctx context.Context, h *handling, msg *Message) (reply any, err error) {
-	defer func() {
-		b.mu.Lock()
-		h.answered = true
-		b.handlers--
-		b.mu.Unlock()
-	}()
-	return b.m.handle(ctx, msg)
 }
 
 // notify runs the handler of a message that wants no answer.

@@ -16,7 +16,7 @@ import (
 // the peer goes (Config.OnPeer) or the message fails later (Config.OnError).
 // It waits, under ctx, while that peer is congested. Errors are *PeerError.
 func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
-	if err := m.post(ctx, peer, &msg, false); err != nil {
+	if err := m.post(ctx, peer, &msg, nil); err != nil {
 		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
 	}
 	return nil
@@ -118,7 +118,7 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 	errs := make([]error, len(peers))
 	var wg sync.WaitGroup
 	for i, id := range peers {
-		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw, false) })
+		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw, nil) })
 	}
 	wg.Wait()
 	var failed []*PeerError
@@ -130,8 +130,10 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 	return failed
 }
 
-// post encodes a message and gives it to the sidecar as soon as the peer takes it.
-func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply bool) error {
+// post encodes a message and gives it to the sidecar as soon as the peer takes
+// it. replied makes it a reply; it is called as the line is added, before anybody
+// can see that, with the link's lock held.
+func (m *Mesh) post(ctx context.Context, peer string, msg *Message, replied func()) error {
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
 	}
@@ -141,7 +143,7 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply bool) 
 	if err != nil {
 		return err
 	}
-	return m.postRaw(ctx, peer, raw, reply)
+	return m.postRaw(ctx, peer, raw, replied)
 }
 
 // buffer returns one from m.buffers, where it belongs as soon as the message in
@@ -153,7 +155,8 @@ func (m *Mesh) buffer() *[]byte {
 	return new([]byte)
 }
 
-func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool) error {
+func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied func()) error {
+	reply := replied != nil
 	place, err := m.queueUp(ctx, peer, reply)
 	if err != nil {
 		return err
@@ -169,7 +172,12 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply bool)
 		if s.maxMessage > 0 && len(raw) > s.maxMessage {
 			return s.tooLarge(raw)
 		}
-		room, err := s.link.tryWrite(func(b []byte) []byte { return wire.AppendSend(b, peer, raw) })
+		room, err := s.link.tryWrite(func(b []byte) []byte {
+			if reply {
+				replied()
+			}
+			return wire.AppendSend(b, peer, raw)
+		})
 		if err != nil || room == nil {
 			return err
 		}
@@ -205,6 +213,11 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, erro
 	missing := ErrUnknownPeer
 	for {
 		s, changed, err := m.taker(id, reply)
+		if s != nil && ctx.Err() != nil {
+			// The peer takes it, but has come back since: a reply to what it asked
+			// on its last link could pass for one to what it asks on this one.
+			return nil, context.Cause(ctx)
+		}
 		if s != nil {
 			return s, nil
 		}

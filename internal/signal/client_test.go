@@ -336,19 +336,56 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestReadersReason: a write that fails because the reader closes the connection says nothing about why.
-func TestReadersReason(t *testing.T) {
-	f := newFake(t)
-	f.ws = func(ctx context.Context, c *websocket.Conn) {
-		go func() { _ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20)) }()
-		readAll(ctx, c)
-	}
-	c := f.client()
-	signal.SetTiming(c, "heartbeat", time.Microsecond) // some write fails
-	r := newRecorder()
-	start(t, c, r)
-	if s := r.waitFailure(t); !strings.Contains(s.Err.Error(), "too big") {
-		t.Fatal(s.Err)
+// TestReason: whatever else fails because the connection is closed says nothing about why it was. Which of the
+// client's goroutines is first is chance, hence the rounds.
+func TestReason(t *testing.T) {
+	for _, c := range []struct {
+		name, timing string
+		period       time.Duration
+		size         int // of what the client sends
+		ws           func(ctx context.Context, c *websocket.Conn)
+		want         string
+		rounds       int
+	}{
+		{"read", "heartbeat", time.Microsecond, 0, func(ctx context.Context, c *websocket.Conn) { // some write fails, too
+			go func() { _ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20)) }()
+			readAll(ctx, c)
+		}, "too big", 5},
+		{"write", "write", 10 * time.Millisecond, 7 << 20, func(ctx context.Context, c *websocket.Conn) { // the reader fails, too
+			_ = register(ctx, c)
+			<-ctx.Done()
+		}, "deadline exceeded", 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range c.rounds {
+				f := newFake(t)
+				done := make(chan struct{})
+				f.ws = func(ctx context.Context, conn *websocket.Conn) {
+					ctx, cancel := context.WithCancel(ctx)
+					defer cancel()
+					go func() {
+						defer cancel()
+						<-done
+					}()
+					c.ws(ctx, conn)
+				}
+				client := f.client()
+				signal.SetTiming(client, c.timing, c.period)
+				r := newRecorder()
+				stop := start(t, client, r)
+				if c.size > 0 {
+					r.waitKind(t, "registered")
+					if err := client.Send(signal.Message{Type: signal.Offer, TargetID: "x", Payload: json.RawMessage(`"` + strings.Repeat("x", c.size) + `"`)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if s := r.waitFailure(t); !strings.Contains(s.Err.Error(), c.want) {
+					t.Errorf("error %v, want one with %q", s.Err, c.want)
+				}
+				stop()
+				close(done)
+			}
+		})
 	}
 }
 

@@ -43,28 +43,41 @@ func (s *session) run(parent context.Context) (up time.Duration, err error) {
 		wg.Wait()
 		return 0, err
 	}
-	var lost error // set by the reader
 	in := make(chan Message)
-	wg.Go(func() {
-		lost = s.read(ctx, in)
-		fail(lost)
-	})
-	wg.Go(func() { fail(s.write(ctx)) })
-	wg.Go(func() { fail(s.ping(ctx)) })
+	var ends [3]error // of the reader, the writer, and the pings
+	for i, do := range []func() error{
+		func() error { return s.read(ctx, in) },
+		func() error { return s.write(ctx) },
+		func() error { return s.ping(ctx) },
+	} {
+		wg.Go(func() {
+			ends[i] = do()
+			fail(ends[i])
+		})
+	}
 	s.client.setOut(s.token.PeerID, s.out)
 	err = s.serve(ctx, in, ice)
 	s.client.setOut("", nil)
 	fail(nil)
 	_ = s.conn.CloseNow()
 	wg.Wait()
-	if !errors.Is(lost, net.ErrClosed) && !errors.Is(lost, context.Canceled) {
-		err = lost // the reader knows why, even if a write has failed sooner
-	}
+	err = reason(ends[0], err, ends[1], ends[2])
 	if !s.registered.IsZero() {
 		up = time.Since(s.registered)
 		s.handler.Disconnected()
 	}
 	return up, fmt.Errorf("%s: %w", s.name, err)
+}
+
+// reason is the first error that says more than that the connection was closed on this side, which is what
+// all hear but the one who closed it. The reader's comes first: it has the server's own words.
+func reason(ends ...error) error {
+	for _, err := range ends {
+		if !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return ends[0]
 }
 
 // serve registers, after the first word about ICE servers or some patience, and passes on what comes after
