@@ -25,6 +25,9 @@ const (
 	// linkKeep is the largest buffer kept for reuse: a full queue's, which would
 	// have to grow anew for each batch, but not that of one huge message.
 	linkKeep = 4 * linkQueue
+	// linkRest is for reading what is left on a connection that can no longer be
+	// written to. Its end is there already, as a rule.
+	linkRest = 10 * time.Second
 )
 
 // linkPace is how long after the last one a line counts as a lone one: about
@@ -255,7 +258,7 @@ func (l *link) writeLoop() {
 				break
 			}
 			if _, err := l.conn.Write(batch); err != nil {
-				l.close() // the reader sees why
+				l.stopWriting()
 			}
 			settle(charges)
 		}
@@ -342,19 +345,26 @@ func (l *link) flush(ctx context.Context) error {
 	}
 }
 
+// stopWriting is for a connection that takes no more. What the counterpart wrote
+// before it left is still read, and so is the way it ended.
+func (l *link) stopWriting() {
+	l.end(net.ErrClosed)
+	_ = l.conn.SetReadDeadline(time.Now().Add(linkRest))
+}
+
 // close ends both directions at once: what waits is dropped, so flush before.
 // Safe to call at any time, repeatedly.
 func (l *link) close() {
-	if !l.end(net.ErrClosed) {
+	ended := l.end(net.ErrClosed)
+	if l.far == nil {
+		_ = l.conn.Close() // the counterpart sees EOF; there is nobody to tell more
 		return
 	}
-	if l.far != nil {
+	if ended {
 		l.far.end(io.EOF)
 		l.look() // both readers see it
 		l.far.look()
-		return
 	}
-	_ = l.conn.Close() // the counterpart sees EOF; there is nobody to tell more
 }
 
 // end makes this end a closed one, and reports whether it was open.

@@ -352,6 +352,43 @@ func TestMemoryLinkEnd(t *testing.T) {
 	})
 }
 
+// What the counterpart wrote before it left is read, though the
+// link has found out by a write that failed.
+func TestLinkLastWords(t *testing.T) {
+	l, far := linkKinds["socket"](t)
+	started(t, l)
+	const n = 1000
+	var text []byte
+	for i := range n {
+		text = fmt.Appendln(text, i)
+	}
+	if _, err := far.conn.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := far.conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.write(t.Context(), line("nobody reads this")); err != nil {
+		t.Fatal(err)
+	}
+	<-l.done
+	for i := range n {
+		if got, err := nextLine(l); got != fmt.Sprint(i) || err != nil {
+			t.Fatalf("line %d: %q, %v", i, got, err)
+		}
+	}
+	if err := awaitEnd(l); err != nil {
+		t.Errorf("the link ended with %v", err)
+	}
+	if err := l.write(t.Context(), line("x")); !errors.Is(err, ErrSidecarLost) {
+		t.Errorf("got %v", err)
+	}
+	l.close()
+	if _, err := l.conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the connection is open: %v", err)
+	}
+}
+
 // A closed link says so, whoever closed it and however often.
 func TestLinkClose(t *testing.T) {
 	a, b := net.Pipe()

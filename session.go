@@ -55,7 +55,7 @@ func openSession(ctx context.Context, m *Mesh, side *launched) (*session, error)
 		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: features, MaxMessage: m.limits.MaxMessage, Token: side.token})
 		return wire.AppendListPeers(b)
 	})
-	if err == nil {
+	if err == nil || errors.Is(err, ErrSidecarLost) { // then the reader knows why
 		select {
 		case <-s.ready:
 			return s, nil
