@@ -287,6 +287,21 @@ func TestPeerUnavailable(t *testing.T) {
 }
 
 // Against a server that tells nothing about unknown targets, the attempt times out, and goes on.
+// A Connect on hearing of a link's end is for the next one.
+func TestConnectWhenGone(t *testing.T) {
+	h, a, b := pair(t)
+	get(a.recorder, func() bool {
+		a.onGone = func(p *rtc.Peer) { a.Connect(p.ID()) }
+		return true
+	})
+	h.leave("b")
+	b.close(t)
+	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	if e := a.failed["b"]; e.Code != wire.CodePeerUnavailable || !strings.Contains(e.Text, "not registered") {
+		t.Errorf("got %v", e)
+	}
+}
+
 func TestConnectTimeout(t *testing.T) {
 	h := newHub(t)
 	h.silent = true

@@ -19,8 +19,8 @@ func (p *Peer) read() {
 	} else {
 		err = p.readTexts()
 	}
+	p.down(err) // first: a Connect of whoever hears of the end must not find a link that is up
 	p.end(err)
-	p.down(err)
 }
 
 // readStream reads stream framing: lines, the first of which is hello.

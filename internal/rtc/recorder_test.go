@@ -26,6 +26,7 @@ type recorder struct {
 	messages map[string][]string
 	busy     map[string]*atomic.Int32
 	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
+	onGone   func(p *rtc.Peer)
 }
 
 func newRecorder(t *testing.T, name string) *recorder {
@@ -71,6 +72,9 @@ func (r *recorder) PeerDisconnected(p *rtc.Peer, reason error) {
 	delete(r.live, p.ID())
 	r.log = append(r.log, "-"+p.ID())
 	r.reasons = append(r.reasons, reason)
+	if r.onGone != nil {
+		r.onGone(p)
+	}
 }
 
 func (r *recorder) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
