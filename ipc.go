@@ -3,8 +3,10 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +60,7 @@ type link struct {
 
 	mu      sync.Mutex
 	closed  bool
-	why     error         // of closed, for the reader in memory; valid after done
+	why     error         // of closed, for a reader who cannot see it; valid after done
 	waiting []byte        // lines
 	charges []charge      // who is charged for them
 	writing bool          // a batch is being written, or taken by far
@@ -178,8 +180,22 @@ func (l *link) serve(waits func() bool, take func(line []byte, err error) bool) 
 		p.work()
 		return
 	}
-	for take(l.ReadLine()) {
+	for take(l.next()) {
 	}
+}
+
+// next reads a line. If there is no end to what is left after stopWriting, that
+// is no reason: the one for which it was called is.
+func (l *link) next() ([]byte, error) {
+	line, err := l.ReadLine()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		select {
+		case <-l.done:
+			err = l.why
+		default:
+		}
+	}
+	return line, err
 }
 
 // append is called with mu held.
@@ -258,7 +274,7 @@ func (l *link) writeLoop() {
 				break
 			}
 			if _, err := l.conn.Write(batch); err != nil {
-				l.stopWriting()
+				l.stopWriting(err)
 			}
 			settle(charges)
 		}
@@ -347,8 +363,8 @@ func (l *link) flush(ctx context.Context) error {
 
 // stopWriting is for a connection that takes no more. What the counterpart wrote
 // before it left is still read, and so is the way it ended.
-func (l *link) stopWriting() {
-	l.end(net.ErrClosed)
+func (l *link) stopWriting(err error) {
+	l.end(fmt.Errorf("writing: %w", err))
 	_ = l.conn.SetReadDeadline(time.Now().Add(linkRest))
 }
 

@@ -352,8 +352,8 @@ func TestMemoryLinkEnd(t *testing.T) {
 	})
 }
 
-// What the counterpart wrote before it left is read, though the
-// link has found out by a write that failed.
+// What the counterpart wrote before it left is read, though the link has found
+// out by a write that failed.
 func TestLinkLastWords(t *testing.T) {
 	l, far := linkKinds["socket"](t)
 	started(t, l)
@@ -387,6 +387,27 @@ func TestLinkLastWords(t *testing.T) {
 	if _, err := l.conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the connection is open: %v", err)
 	}
+}
+
+// deafConn takes nothing, and never says that it has ended.
+type deafConn struct{ net.Conn }
+
+func (deafConn) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+// A connection that takes no more, but does not end, is read for a while; the
+// reason for its end is what was wrong with writing.
+func TestLinkDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, far := net.Pipe()
+		defer far.Close()
+		l := startLink(t, deafConn{conn})
+		if err := l.write(t.Context(), line("x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := awaitEnd(l); !errors.Is(err, io.ErrShortWrite) {
+			t.Errorf("the link ended with %v", err)
+		}
+	})
 }
 
 // A closed link says so, whoever closed it and however often.
