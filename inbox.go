@@ -54,9 +54,9 @@ type inbox struct {
 
 // A handling is that of one request, up to its answer.
 type handling struct {
-	id       string
-	cancel   context.CancelFunc
-	answered bool
+	id     string
+	cancel context.CancelFunc
+	freed  bool
 }
 
 type item struct {
@@ -153,10 +153,10 @@ func (b *inbox) run(msg *Message) {
 func (b *inbox) free(h *handling) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if h.answered {
+	if h.freed {
 		return
 	}
-	h.answered = true
+	h.freed = true
 	b.requests--
 	if b.asked[h.id] == h {
 		delete(b.asked, h.id)

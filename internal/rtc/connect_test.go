@@ -286,7 +286,6 @@ func TestPeerUnavailable(t *testing.T) {
 	linked(t, a, b)
 }
 
-// Against a server that tells nothing about unknown targets, the attempt times out, and goes on.
 // A Connect on hearing of a link's end is for the next one.
 func TestConnectWhenGone(t *testing.T) {
 	h, a, b := pair(t)
@@ -302,6 +301,7 @@ func TestConnectWhenGone(t *testing.T) {
 	}
 }
 
+// Against a server that tells nothing about unknown targets, the attempt times out, and goes on.
 func TestConnectTimeout(t *testing.T) {
 	h := newHub(t)
 	h.silent = true
