@@ -1,16 +1,14 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"net"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/logging"
-	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/stdnet"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
@@ -41,11 +39,11 @@ func newPionEnd(kind pionKind) (*pionEnd, error) {
 	if err != nil {
 		return nil, err
 	}
-	std, err := stdnet.NewNet()
+	// The baseline is bare, not badly tuned: it has the mesh's own sockets, too.
+	system, err := rtc.NewNetwork(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	system := bufferedNet{std}
 	e := &pionEnd{cert: *cert}
 	se := pionSettings()
 	se.SetNet(system)
@@ -67,7 +65,7 @@ func newPionEnd(kind pionKind) (*pionEnd, error) {
 func pionSettings() webrtc.SettingEngine {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = silent()
-	rtc.Tune(&se) // the baseline is bare, not badly tuned
+	rtc.Tune(&se)
 	se.SetIncludeLoopbackCandidate(true)
 	return se
 }
@@ -87,16 +85,4 @@ func (e *pionEnd) close() {
 	if e.mux != nil {
 		_ = e.mux.Close()
 	}
-}
-
-// bufferedNet is the system's network with large buffers for each socket.
-type bufferedNet struct{ *stdnet.Net }
-
-func (n bufferedNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
-	c, err := n.Net.ListenUDP(network, addr)
-	if err == nil {
-		_ = c.SetReadBuffer(rtc.SocketBuffer)
-		_ = c.SetWriteBuffer(rtc.SocketBuffer)
-	}
-	return c, err
 }

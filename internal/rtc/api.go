@@ -61,7 +61,7 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
 	}
 	if cfg.net == nil {
-		n, err := newNetwork(ctx)
+		n, err := NewNetwork(ctx)
 		if err != nil {
 			a.close()
 			return nil, fmt.Errorf("list network interfaces: %w", err)

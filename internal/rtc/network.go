@@ -25,8 +25,9 @@ const (
 	interfacesAge = time.Second
 )
 
-// network is the system's network. It differs from pion's in four ways.
-type network struct {
+// Network is the system's network. It differs from pion's in four ways. It is exported for benchmarks, as
+// [Tune] is.
+type Network struct {
 	*stdnet.Net
 	ctx    context.Context // ends lookups
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
@@ -36,18 +37,18 @@ type network struct {
 	asked  time.Time // for latest
 }
 
-// newNetwork makes one whose lookups end with ctx.
-func newNetwork(ctx context.Context) (*network, error) {
+// NewNetwork makes one whose lookups end with ctx.
+func NewNetwork(ctx context.Context) (*Network, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
 		return nil, err
 	}
-	return &network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
+	return &Network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
 // ResolveUDPAddr ends with the node. A connection does not close before its lookups have ended, and pion's
 // own go on for as long as a name server does not answer.
-func (n *network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
+func (n *Network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
 	addr, err := n.resolve(netw, address)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func (n *network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
 }
 
 // ResolveTCPAddr is for TURN servers behind TCP.
-func (n *network) ResolveTCPAddr(netw, address string) (*net.TCPAddr, error) {
+func (n *Network) ResolveTCPAddr(netw, address string) (*net.TCPAddr, error) {
 	addr, err := n.resolve(netw, address)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (n *network) ResolveTCPAddr(netw, address string) (*net.TCPAddr, error) {
 	return net.TCPAddrFromAddrPort(addr), nil
 }
 
-func (n *network) resolve(netw, address string) (netip.AddrPort, error) {
+func (n *Network) resolve(netw, address string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -87,7 +88,7 @@ func (n *network) resolve(netw, address string) (netip.AddrPort, error) {
 
 // Interfaces tells the addresses of the moment. pion's own Net remembers those that there were when the
 // connection was made, so that an ICE restart could not move it to a new one.
-func (n *network) Interfaces() ([]*transport.Interface, error) {
+func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Since(n.asked) >= interfacesAge {
@@ -101,7 +102,7 @@ func (n *network) Interfaces() ([]*transport.Interface, error) {
 }
 
 // ListenUDP asks for larger socket buffers.
-func (n *network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
+func (n *Network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)
 	if err != nil {
 		return nil, err

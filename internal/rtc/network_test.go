@@ -53,7 +53,7 @@ func TestMuxWriteAfterClose(t *testing.T) {
 // that pion has about one connection.
 func TestInterfacesAreFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := newNetwork(t.Context())
+		n, err := NewNetwork(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

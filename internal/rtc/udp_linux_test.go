@@ -18,7 +18,7 @@ import (
 // udpSocket is one of network's, on a loopback address.
 func udpSocket(t *testing.T) (c transport.UDPConn, at netip.AddrPort) {
 	t.Helper()
-	n, err := newNetwork(t.Context())
+	n, err := NewNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestDirectUDP(t *testing.T) {
 
 // TestDirectUDPNotMDNS: mDNS needs the system's own kind of socket.
 func TestDirectUDPNotMDNS(t *testing.T) {
-	n, err := newNetwork(t.Context())
+	n, err := NewNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestDirectUDPNotMDNS(t *testing.T) {
 
 // TestDirectUDPOnlyIPv4: an IPv6 address may have a zone.
 func TestDirectUDPOnlyIPv4(t *testing.T) {
-	n, err := newNetwork(t.Context())
+	n, err := NewNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
