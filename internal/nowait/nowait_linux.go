@@ -21,21 +21,34 @@ func Write(fd uintptr, b []byte) (int, error) {
 	return result("write", n, errno)
 }
 
-// RecvFrom is recvfrom(2) on a socket for IPv4.
-func RecvFrom(fd uintptr, b []byte) (int, netip.AddrPort, error) {
-	var from syscall.RawSockaddrInet4
-	size := uint32(syscall.SizeofSockaddrInet4)
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0,
-		uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
-	got, err := result("recvfrom", n, errno)
-	return got, netip.AddrPortFrom(netip.AddrFrom4(from.Addr), swap(from.Port)), err
+// RecvFrom is recvfrom(2) on a socket for IPv4 or IPv6. iface is the index of the interface if the address means
+// something only there (RFC 4007), else 0.
+func RecvFrom(fd uintptr, b []byte) (n int, from netip.AddrPort, iface uint32, err error) {
+	var addr syscall.RawSockaddrInet6 // the larger one
+	size := uint32(syscall.SizeofSockaddrInet6)
+	r, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0,
+		uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)))
+	n, err = result("recvfrom", r, errno)
+	if addr.Family == syscall.AF_INET {
+		v4 := (*syscall.RawSockaddrInet4)(unsafe.Pointer(&addr))
+		return n, netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), swap(v4.Port)), 0, err
+	}
+	return n, netip.AddrPortFrom(netip.AddrFrom16(addr.Addr), swap(addr.Port)), addr.Scope_id, err
 }
 
-// SendTo is sendto(2) on a socket for IPv4.
+// SendTo is sendto(2) to an address of the socket's family, without a zone.
 func SendTo(fd uintptr, b []byte, to netip.AddrPort) (int, error) {
-	addr := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: swap(to.Port()), Addr: to.Addr().As4()}
+	var addr syscall.RawSockaddrInet6
+	size := uintptr(syscall.SizeofSockaddrInet6)
+	if to.Addr().Is4() {
+		v4 := (*syscall.RawSockaddrInet4)(unsafe.Pointer(&addr))
+		*v4 = syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: swap(to.Port()), Addr: to.Addr().As4()}
+		size = syscall.SizeofSockaddrInet4
+	} else {
+		addr = syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Port: swap(to.Port()), Addr: to.Addr().As16()}
+	}
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0,
-		uintptr(unsafe.Pointer(&addr)), syscall.SizeofSockaddrInet4)
+		uintptr(unsafe.Pointer(&addr)), size)
 	return result("sendto", n, errno)
 }
 

@@ -5,6 +5,7 @@ package rtc
 import (
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -13,12 +14,13 @@ import (
 	"github.com/chatixia-ai/mesh/internal/nowait"
 )
 
-// directUDP is a socket for IPv4 whose packets pass by the system calls of package nowait. pion takes a socket
-// with these two methods for one that needs no allocation (ice.AddrPortReaderWriter).
+// directUDP is a socket whose packets pass by the system calls of package nowait. pion takes a socket with these
+// two methods for one that needs no allocation (ice.AddrPortReaderWriter).
 type directUDP struct {
 	*net.UDPConn
 	raw     syscall.RawConn
 	in, out packet
+	zone    zone // of the last packet that had one; used with in.mu held
 }
 
 // packet is the one that is being read, or written.
@@ -27,20 +29,26 @@ type packet struct {
 	b    []byte
 	n    int
 	addr netip.AddrPort
+	zone uint32 // of addr
 	err  error
 	once func(fd uintptr) bool
 }
 
-// directly returns c itself if it is not bound to one IPv4 address. An IPv6 address has a zone, whose name
-// takes a lookup; and mDNS, whose socket is bound to all addresses, reads control messages by a package that
-// knows only a *net.UDPConn.
+// zone is the name of an interface.
+type zone struct {
+	index uint32
+	name  string
+}
+
+// directly returns c itself if it is not bound to one address: mDNS, whose socket is bound to all of them,
+// reads control messages by a package that knows only a *net.UDPConn.
 func directly(c transport.UDPConn) transport.UDPConn {
 	u, ok := c.(*net.UDPConn)
 	if !ok {
 		return c
 	}
 	local, ok := u.LocalAddr().(*net.UDPAddr)
-	if !ok || local.IP.To4() == nil || local.IP.IsUnspecified() {
+	if !ok || local.IP.IsUnspecified() {
 		return c
 	}
 	raw, err := u.SyscallConn()
@@ -49,7 +57,7 @@ func directly(c transport.UDPConn) transport.UDPConn {
 	}
 	d := &directUDP{UDPConn: u, raw: raw}
 	d.in.once = func(fd uintptr) bool {
-		d.in.n, d.in.addr, d.in.err = nowait.RecvFrom(fd, d.in.b)
+		d.in.n, d.in.addr, d.in.zone, d.in.err = nowait.RecvFrom(fd, d.in.b)
 		return d.in.err != nowait.ErrWait
 	}
 	d.out.once = func(fd uintptr) bool {
@@ -71,13 +79,27 @@ func (d *directUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	if err != nil {
 		return 0, netip.AddrPort{}, err
 	}
+	if d.in.zone != 0 {
+		d.in.addr = netip.AddrPortFrom(d.in.addr.Addr().WithZone(d.zone.of(d.in.zone)), d.in.addr.Port())
+	}
 	return d.in.n, d.in.addr, nil
+}
+
+// of returns the name of the interface with this index. To ask the system for it takes longer than a packet.
+func (z *zone) of(index uint32) string {
+	if z.index != index {
+		*z = zone{index: index, name: strconv.FormatUint(uint64(index), 10)} // also a zone to package net
+		if i, err := net.InterfaceByIndex(int(index)); err == nil {
+			z.name = i.Name
+		}
+	}
+	return z.name
 }
 
 func (d *directUDP) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	if !to.Addr().Is4() {
-		return d.UDPConn.WriteToUDPAddrPort(b, to) // says what is wrong
+	if to.Addr().Zone() != "" {
+		return d.UDPConn.WriteToUDPAddrPort(b, to) // which knows their numbers
 	}
 	d.out.mu.Lock()
 	defer d.out.mu.Unlock()

@@ -15,14 +15,17 @@ import (
 	"github.com/pion/transport/v5"
 )
 
-// udpSocket is one of network's, on a loopback address.
-func udpSocket(t *testing.T) (c transport.UDPConn, at netip.AddrPort) {
+// udpSocket is one of network's, bound to an address. Without one of that kind there is nothing to test.
+func udpSocket(t *testing.T, ip net.IP, zone string) (c transport.UDPConn, at netip.AddrPort) {
 	t.Helper()
 	n, err := NewNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err = n.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	c, err = n.ListenUDP("udp", &net.UDPAddr{IP: ip, Zone: zone})
+	if errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Skip("this system has no IPv6")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +39,18 @@ func udpSocket(t *testing.T) (c transport.UDPConn, at netip.AddrPort) {
 
 // TestDirectUDP: packets pass, with the right addresses, whatever they hold, and waits end as with any socket.
 func TestDirectUDP(t *testing.T) {
-	ca, a := udpSocket(t)
-	cb, b := udpSocket(t)
+	t.Run("IPv4", func(t *testing.T) {
+		testDirectUDP(t, net.IPv4(127, 0, 0, 1), netip.MustParseAddrPort("[::1]:9"))
+	})
+	t.Run("IPv6", func(t *testing.T) {
+		testDirectUDP(t, net.IPv6loopback, netip.MustParseAddrPort("127.0.0.1:9"))
+	})
+}
+
+// testDirectUDP tests sockets bound to an address; other is of the other kind.
+func testDirectUDP(t *testing.T, ip net.IP, other netip.AddrPort) {
+	ca, a := udpSocket(t, ip, "")
+	cb, b := udpSocket(t, ip, "")
 	near, far := ca.(ice.AddrPortReaderWriter), cb.(ice.AddrPortReaderWriter)
 	buf := make([]byte, 70<<10)
 	for _, size := range []int{0, 1, 1200, 60000} {
@@ -60,8 +73,10 @@ func TestDirectUDP(t *testing.T) {
 	if _, err := near.WriteToAddrPort(buf, b); !errors.Is(err, syscall.EMSGSIZE) {
 		t.Errorf("too large a packet: %v", err)
 	}
-	if _, err := near.WriteToAddrPort(nil, netip.MustParseAddrPort("[::1]:9")); err == nil {
-		t.Error("a packet went to an IPv6 address")
+	for _, to := range []netip.AddrPort{other, {}} {
+		if _, err := near.WriteToAddrPort(nil, to); err == nil {
+			t.Errorf("a packet from %v went to %v", a, to)
+		}
 	}
 	if err := cb.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		t.Fatal(err)
@@ -88,6 +103,69 @@ func TestDirectUDP(t *testing.T) {
 	}
 }
 
+// TestDirectUDPZone: a link-local address means something only with its interface.
+func TestDirectUDPZone(t *testing.T) {
+	ip, zone := linkLocal(t)
+	ca, a := udpSocket(t, ip, zone)
+	cb, b := udpSocket(t, ip, zone)
+	near, far := ca.(ice.AddrPortReaderWriter), cb.(ice.AddrPortReaderWriter)
+	for _, to := range []netip.AddrPort{b, netip.AddrPortFrom(b.Addr().WithZone(""), b.Port())} {
+		if _, err := near.WriteToAddrPort([]byte("x"), to); err != nil {
+			t.Fatalf("to %v: %v", to, err)
+		}
+		buf := make([]byte, 10)
+		if n, from, err := far.ReadFromAddrPort(buf); n != 1 || from != a || err != nil {
+			t.Errorf("%d bytes from %v, want %v; %v", n, from, a, err)
+		}
+	}
+	elsewhere := netip.AddrPortFrom(b.Addr().WithZone("1073741824"), b.Port())
+	if _, err := near.WriteToAddrPort([]byte("x"), elsewhere); err == nil {
+		t.Errorf("a packet to %v left from %v", elsewhere, a)
+	}
+}
+
+func linkLocal(t *testing.T) (ip net.IP, zone string) {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil && n.IP.IsLinkLocalUnicast() {
+				return n.IP, i.Name
+			}
+		}
+	}
+	t.Skip("this host has no link-local address")
+	return nil, ""
+}
+
+// TestZone: the name of an interface is asked for once, and where it has none its number is the zone.
+func TestZone(t *testing.T) {
+	all, err := net.Interfaces()
+	if err != nil || len(all) == 0 {
+		t.Fatal(all, err)
+	}
+	var z zone
+	for _, i := range all {
+		if got := z.of(uint32(i.Index)); got != i.Name {
+			t.Errorf("interface %d is called %q, not %q", i.Index, i.Name, got)
+		}
+	}
+	if got := z.of(1 << 30); got != "1073741824" {
+		t.Errorf("an unknown interface is called %q", got)
+	}
+	z.name = "remembered"
+	if got := z.of(1 << 30); got != "remembered" {
+		t.Errorf("it was asked for again: %q", got)
+	}
+}
+
 // TestDirectUDPNotMDNS: mDNS needs the system's own kind of socket.
 func TestDirectUDPNotMDNS(t *testing.T) {
 	n, err := NewNetwork(t.Context())
@@ -101,24 +179,5 @@ func TestDirectUDPNotMDNS(t *testing.T) {
 	defer c.Close()
 	if _, plain := c.(*net.UDPConn); !plain {
 		t.Errorf("the socket of mDNS is a %T", c)
-	}
-}
-
-// TestDirectUDPOnlyIPv4: an IPv6 address may have a zone.
-func TestDirectUDPOnlyIPv4(t *testing.T) {
-	n, err := NewNetwork(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := n.ListenUDP("udp6", nil)
-	if errors.Is(err, syscall.EAFNOSUPPORT) {
-		t.Skip("this system has no IPv6")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, direct := c.(ice.AddrPortReaderWriter); direct {
-		t.Error("a socket for IPv6 is taken for one of IPv4")
 	}
 }
