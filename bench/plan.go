@@ -39,7 +39,7 @@ func plan(o options) []group {
 			newFanout(o, "broadcast_16", broadcastOnce),
 			newFanout(o, "send_16", sendToEach),
 		}},
-		{"round trip", pick(o, 9, 4), []side{
+		{"round trip", pick(o, 15, 4), []side{
 			newLatency(o, "rtt_pion", openPionEcho),
 			newLatency(o, "rtt_inprocess", openMeshEcho(mesh.InProcess)),
 			newLatency(o, "rtt_selfexec", openMeshEcho(mesh.SelfExec)),
@@ -47,7 +47,7 @@ func plan(o options) []group {
 			newLatency(o, "rtt_libp2p_quic", openP2PEcho(p2pQUIC)),
 			newLatency(o, "rtt_nats", openNATSEcho),
 		}},
-		{"small messages", pick(o, 9, 4), []side{
+		{"small messages", pick(o, 15, 4), []side{
 			newFlow(o, "small_pion_per_s", openPionPipe(smallSize, pionKind{shared: true})),
 			newFlow(o, "small_pion_blockwrite_per_s", openPionPipe(smallSize, pionKind{shared: true, blockWrite: true})),
 			newFlow(o, "small_inprocess_per_s", openMeshPipe(mesh.InProcess, smallSize)),
@@ -56,7 +56,7 @@ func plan(o options) []group {
 			newFlow(o, "small_libp2p_quic_per_s", openP2PPipe(p2pQUIC)),
 			newFlow(o, "small_nats_per_s", openNATSPipe),
 		}},
-		{"bulk", pick(o, 9, 3), bulkSides(o)},
+		{"bulk", pick(o, 15, 3), bulkSides(o)},
 		{"join", pick(o, 21, 7), []side{
 			newPionJoin("join_pion_ms"),
 			newMeshJoin("join_mesh_ms"),
@@ -84,6 +84,7 @@ func fleetGroup(o options, n int) group {
 	idle, rounds := time.Duration(0), pick(o, 3, 1)
 	if n == o.agents() {
 		idle = pick(o, 10*time.Second, 4*time.Second) // whole intervals of ICE's keepalive, 2 s
+		rounds = pick(o, 5, 1)                        // what this one gives differs most
 	}
 	return group{fmt.Sprintf("mesh of %d", n), rounds, []side{
 		newFleetSide(o, false, n, idle),
