@@ -87,19 +87,21 @@ func (d *directUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // of returns the name of the interface with this index. To ask the system for it takes longer than a packet.
 func (z *zone) of(index uint32) string {
-	if z.index != index {
-		*z = zone{index: index, name: strconv.FormatUint(uint64(index), 10)} // also a zone to package net
-		if i, err := net.InterfaceByIndex(int(index)); err == nil {
-			z.name = i.Name
-		}
+	if z.index == index {
+		return z.name
 	}
+	i, err := net.InterfaceByIndex(int(index))
+	if err != nil {
+		return strconv.FormatUint(uint64(index), 10) // also a zone to package net
+	}
+	*z = zone{index: index, name: i.Name}
 	return z.name
 }
 
 func (d *directUDP) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	if to.Addr().Zone() != "" {
-		return d.UDPConn.WriteToUDPAddrPort(b, to) // which knows their numbers
+	if to.Addr().Zone() != "" || !to.IsValid() {
+		return d.UDPConn.WriteToUDPAddrPort(b, to) // knows the numbers of zones, and says what is wrong
 	}
 	d.out.mu.Lock()
 	defer d.out.mu.Unlock()

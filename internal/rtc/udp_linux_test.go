@@ -73,7 +73,7 @@ func testDirectUDP(t *testing.T, ip net.IP, other netip.AddrPort) {
 	if _, err := near.WriteToAddrPort(buf, b); !errors.Is(err, syscall.EMSGSIZE) {
 		t.Errorf("too large a packet: %v", err)
 	}
-	for _, to := range []netip.AddrPort{other, {}} {
+	for _, to := range []netip.AddrPort{other, netip.AddrPortFrom(netip.Addr{}, b.Port())} {
 		if _, err := near.WriteToAddrPort(nil, to); err == nil {
 			t.Errorf("a packet from %v went to %v", a, to)
 		}
@@ -157,11 +157,12 @@ func TestZone(t *testing.T) {
 			t.Errorf("interface %d is called %q, not %q", i.Index, i.Name, got)
 		}
 	}
-	if got := z.of(1 << 30); got != "1073741824" {
-		t.Errorf("an unknown interface is called %q", got)
+	last := z.index
+	if got := z.of(1 << 30); got != "1073741824" || z.index != last {
+		t.Errorf("an unknown interface is called %q, and was remembered in place of %d: %d", got, last, z.index)
 	}
 	z.name = "remembered"
-	if got := z.of(1 << 30); got != "remembered" {
+	if got := z.of(last); got != "remembered" {
 		t.Errorf("it was asked for again: %q", got)
 	}
 }
