@@ -30,6 +30,9 @@ const (
 	keyCount
 )
 
+// longestKey is the length of the longest name.
+const longestKey = len("target_peer_id")
+
 func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "except", "type", "payload", "source_agent", "target_agent",

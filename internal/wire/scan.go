@@ -1,6 +1,9 @@
 package wire
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // scanner reads one JSON text from front to back. It is a cursor, not a tokenizer: the parsers walk the
 // two or three outer objects by open and next, and pass over everything inside them by skip.
@@ -103,12 +106,31 @@ func (s *scanner) next() bool {
 	if s.peek() != '"' {
 		return s.unexpected("a key")
 	}
+	if s.knownKey() {
+		return s.colon()
+	}
 	start := s.i + 1
 	if !s.str() {
 		return false
 	}
 	s.key = lookup(s.b[start:s.i-1], s.escaped)
 	return s.colon()
+}
+
+// knownKey passes over the string at the cursor if it is the name of a key that is written without escapes. Most
+// are, and what is equal to a name needs no check of its own.
+func (s *scanner) knownKey() bool {
+	rest := s.b[s.i+1:]
+	n := bytes.IndexByte(rest[:min(len(rest), longestKey+1)], '"')
+	if n < 0 {
+		return false
+	}
+	s.key = lookupText(rest[:n])
+	if s.key == keyOther {
+		return false
+	}
+	s.i += n + 2
+	return true
 }
 
 func (s *scanner) colon() bool {
@@ -145,7 +167,11 @@ func (s *scanner) element(closer byte) bool {
 func (s *scanner) value() value {
 	c := s.peek()
 	start := s.i
-	if !s.skip() {
+	if c == '"' { // most are strings
+		if !s.str() {
+			return value{}
+		}
+	} else if !s.skip() {
 		return value{}
 	}
 	return value{start: start, end: s.i, kind: c, escaped: c == '"' && s.escaped}
