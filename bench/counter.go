@@ -11,6 +11,9 @@ const (
 	// timer, whose minimum is a second, is the only thing here that takes longer.
 	// pion does not tell how often it fired.
 	stall = 200 * time.Millisecond
+	// joinStall is the same for the making of a link, where ICE repeats a check
+	// after 200 ms, which is its own affair.
+	joinStall = 900 * time.Millisecond
 	// watchInterval is how often the watch looks; it costs next to nothing.
 	watchInterval = 10 * time.Millisecond
 	// roundTimeout is when a round is given up.

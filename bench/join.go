@@ -68,7 +68,7 @@ func (j *meshJoin) close() {
 func timed(name string, start time.Time) (reading, error) {
 	elapsed := time.Since(start)
 	r := reading{name: float64(elapsed.Microseconds()) / 1e3}
-	if elapsed > stall {
+	if elapsed > joinStall {
 		return r, errStalled
 	}
 	return r, nil
