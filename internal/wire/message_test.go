@@ -294,3 +294,17 @@ func TestAppendMessageFields(t *testing.T) {
 		}
 	}
 }
+
+// TestCheck: a baseline that let through what is no JSON would be faster than it should.
+func TestCheck(t *testing.T) {
+	for _, text := range []string{`{}`, ` [1, {"a": "b\n"}] `, `"café"`, `-1.5e3`, `null`} {
+		if err := wire.Check([]byte(text), wire.Limits{}); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{``, `{`, `[1,]`, `{"a" 1}`, `01`, "\"\xff\"", "\"\n\"", `{} {}`, strings.Repeat("[", 600) + strings.Repeat("]", 600)} {
+		if err := wire.Check([]byte(text), wire.Limits{}); err == nil {
+			t.Errorf("%.20s: no error", text)
+		}
+	}
+}
