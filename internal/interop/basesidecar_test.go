@@ -5,12 +5,14 @@ package interop
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -92,7 +94,7 @@ func (b *baseSidecar) read(conn net.Conn) error {
 	r := bufio.NewReader(conn)
 	for {
 		line, err := r.ReadBytes('\n')
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) { // the latter if it left an event unread
 			return nil
 		}
 		if err != nil {
