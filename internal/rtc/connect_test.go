@@ -296,7 +296,8 @@ func TestConnectWhenGone(t *testing.T) {
 	h.leave("b")
 	b.close(t)
 	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
-	if e := a.failed["b"]; e.Code != wire.CodePeerUnavailable || !strings.Contains(e.Text, "not registered") {
+	e := get(a.recorder, func() *wire.Error { return a.failed["b"] })
+	if e.Code != wire.CodePeerUnavailable || !strings.Contains(e.Text, "not registered") {
 		t.Errorf("got %v", e)
 	}
 }
