@@ -29,7 +29,8 @@ export class MeshError extends Error {
   }
 }
 
-// Link becomes usable when "up" is called, and useless when "down" is. It calls:
+// Link is made of a data channel that is open. It becomes usable when "up" is called, and useless when
+// "down" is. It calls:
 //   up(), down(error)           once each, down also without up
 //   message(object, bytes)      a message came
 //   cancel(requestID)           the peer gave up one of its requests
@@ -58,9 +59,9 @@ export class Link {
     channel.bufferedAmountLowThreshold = BUFFERED_LOW;
     channel.onbufferedamountlow = () => this.#pump();
     channel.onmessage = (event) => this.#data(event.data);
-    channel.onopen = () => this.#open();
     channel.onclose = () => this.close(new MeshError("peer_lost", "the peer closed the link"));
-    if (channel.readyState === "open") this.#open();
+    if (stream) this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
+    else queueMicrotask(() => this.#up()); // base framing has no hello; whoever makes us is still at it
   }
 
   get live() {
@@ -118,11 +119,6 @@ export class Link {
   abandon(error) {
     this.#closed = true;
     for (const entry of [...this.#passing.clear(), ...this.#queue.clear()]) entry.reject(error);
-  }
-
-  #open() {
-    if (this.#stream) this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
-    else queueMicrotask(() => this.#up()); // base framing has no hello; whoever makes us is still at it
   }
 
   #up() {

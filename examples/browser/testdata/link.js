@@ -56,6 +56,9 @@
     const { channel, take } = pair();
     await turn();
     check("our hello", channel.text, '["hello",{"protocol":1,"max_message":16777216}]\n');
+    channel.onopen?.(); // browsers say so of a peer's channel after they have handed it out open
+    await turn();
+    check("our hello comes once", channel.text, "");
     check("not up before the peer's", take(), []);
     channel.receive('["hel');
     channel.receive('lo",{}]\n\n{"type":"a"}\n');
