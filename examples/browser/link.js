@@ -59,6 +59,7 @@ export class Link {
     channel.bufferedAmountLowThreshold = BUFFERED_LOW;
     channel.onbufferedamountlow = () => this.#pump();
     channel.onmessage = (event) => this.#data(event.data);
+    channel.onopen = () => this.#pump(); // what was to be sent before
     channel.onclose = () => this.close(new MeshError("peer_lost", "the peer closed the link"));
     if (stream) this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
     else queueMicrotask(() => this.#up()); // base framing has no hello; whoever makes us is still at it

@@ -79,7 +79,7 @@ func (n *Node) connect(id string) {
 		sl.connecting = true
 		sl.connect = n.after(sl, n.cfg.ConnectTimeout, func() {
 			n.connectFailed(sl, wire.CodePeerUnavailable,
-				fmt.Errorf("no link within %s, still trying", n.cfg.ConnectTimeout))
+				fmt.Errorf("no link within %s, still trying%s", n.cfg.ConnectTimeout, sl.missing()))
 		})
 	}
 	n.dial(sl)

@@ -314,7 +314,8 @@ func TestConnectTimeout(t *testing.T) {
 	if n := h.count(signal.Offer, "a", "b"); n != 1 {
 		t.Errorf("%d offers for one attempt", n)
 	}
-	if err := a.failed["b"]; err.Code != wire.CodePeerUnavailable {
+	err := get(a.recorder, func() *wire.Error { return a.failed["b"] })
+	if err.Code != wire.CodePeerUnavailable || !strings.HasSuffix(err.Text, "still trying: the peer has not answered") {
 		t.Errorf("error %v", err)
 	}
 	eventually(t, "a second offer", func() bool { return h.count(signal.Offer, "a", "b") == 2 })

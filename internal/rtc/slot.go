@@ -153,6 +153,7 @@ type slot struct {
 	kind      kind
 	failures  int       // attempts since the last link
 	silence   int       // attempts since the peer was last heard of
+	missed    string    // what the last one that ran out of time waited for
 	notBefore time.Time // no offer before
 	retry     *time.Timer
 
@@ -185,6 +186,18 @@ func (sl *slot) takeEarly(session string) (cs []signal.ICECandidate) {
 	return cs
 }
 
+// missing tells what the attempt waits for, or what the last one did, as the end of a sentence.
+func (sl *slot) missing() string {
+	what := sl.missed
+	if sl.cur != nil {
+		what = sl.cur.missing()
+	}
+	if what != "" {
+		what = ": " + what
+	}
+	return what
+}
+
 // heard takes note of a sign of life.
 func (sl *slot) heard(d description) {
 	sl.silence = 0
@@ -197,7 +210,7 @@ func (sl *slot) heard(d description) {
 // linked takes note that there is a link.
 func (sl *slot) linked() {
 	sl.wanted, sl.connecting = false, false
-	sl.failures, sl.silence = 0, 0
+	sl.failures, sl.silence, sl.missed = 0, 0, ""
 	stopTimer(sl.connect)
 	stopTimer(sl.retry)
 }
