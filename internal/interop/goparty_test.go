@@ -54,7 +54,7 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 		gate: make(chan struct{}), cancels: make(map[string]context.CancelFunc),
 	}
 	cfg.Logger = zerolog.New(g.logged).Level(zerolog.DebugLevel).With().Timestamp().Logger() // shown only with a failure
-	cfg.MDNS = true // for browsers
+	cfg.MDNS = true                                                                          // for browsers
 	cfg.OnPeer = func(e mesh.PeerEvent) {
 		if e.Connected {
 			g.lines.add("+ " + e.Peer)

@@ -185,6 +185,10 @@ func (n *Node) lost(s *session, reason error) {
 		return
 	}
 	s.log.Debug().Err(reason).Bool("up", s.up).Msg("session ended")
+	if !s.up && errors.Is(reason, ErrUnreachable) {
+		sl.missed = s.missing()
+		n.outside.Info().Err(reason).Str("peer", sl.id).Str("missing", sl.missed).Msg("no link to the peer yet")
+	}
 	if s.offerer && !s.answered && s.descSent {
 		sl.silence++
 	}

@@ -85,8 +85,6 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	pc.OnDataChannel(s.useChannel)
 	sl.cur = s
 	s.setDeadline(n.cfg.ConnectTimeout, func() {
-		sl.missed = s.missing()
-		n.outside.Info().Str("peer", sl.id).Str("missing", sl.missed).Dur("after", n.cfg.ConnectTimeout).Msg("no link to the peer yet")
 		n.lost(s, fmt.Errorf("%w: no link within %s", ErrUnreachable, n.cfg.ConnectTimeout))
 	})
 	return s, nil
@@ -99,12 +97,12 @@ func (s *session) missing() string {
 		return "signaling has not taken our " + s.descType
 	case !s.described():
 		return "the peer has not answered"
+	case state != webrtc.ICEConnectionStateConnected && state != webrtc.ICEConnectionStateCompleted:
+		return "ICE is " + state.String()
 	case s.peer != nil && s.remote.stream:
 		return fmt.Sprintf("the peer has not said hello, and not acknowledged %d bytes of ours", s.peer.dc.BufferedAmount())
 	case s.peer != nil:
 		return "the peer has not acknowledged the data channel"
-	case state != webrtc.ICEConnectionStateConnected && state != webrtc.ICEConnectionStateCompleted:
-		return "ICE is " + state.String()
 	}
 	return "ICE is connected, but there is no data channel"
 }

@@ -153,7 +153,7 @@ type slot struct {
 	kind      kind
 	failures  int       // attempts since the last link
 	silence   int       // attempts since the peer was last heard of
-	missed    string    // what the last one that ran out of time waited for
+	missed    string    // what the last one that came to nothing waited for
 	notBefore time.Time // no offer before
 	retry     *time.Timer
 
