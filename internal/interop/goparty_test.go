@@ -53,8 +53,9 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 		lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar,
 		gate: make(chan struct{}), cancels: make(map[string]context.CancelFunc),
 	}
-	cfg.Logger = zerolog.New(g.logged).Level(zerolog.DebugLevel).With().Timestamp().Logger() // shown only with a failure
-	cfg.MDNS = true                                                                          // for browsers
+	// The log is shown only with a failure.
+	cfg.Logger = zerolog.New(g.logged).Level(zerolog.DebugLevel).With().Timestamp().Logger()
+	cfg.MDNS = true // for browsers
 	cfg.OnPeer = func(e mesh.PeerEvent) {
 		if e.Connected {
 			g.lines.add("+ " + e.Peer)
