@@ -29,8 +29,8 @@ export class MeshError extends Error {
   }
 }
 
-// Link is made of a data channel that is open. It becomes usable when "up" is called, and useless when
-// "down" is. It calls:
+// Link is made of a data channel as soon as that may have something for us, and sends nothing before
+// open(). It becomes usable when "up" is called, and useless when "down" is. It calls:
 //   up(), down(error)           once each, down also without up
 //   message(object, bytes)      a message came
 //   cancel(requestID)           the peer gave up one of its requests
@@ -40,6 +40,7 @@ export class Link {
   #stream; // stream framing, otherwise base framing
   #events;
   #maxSend;
+  #open = false; // the channel takes data
   #greeted = false; // up was called
   #closed = false;
   #paused = false; // by the peer
@@ -59,10 +60,17 @@ export class Link {
     channel.bufferedAmountLowThreshold = BUFFERED_LOW;
     channel.onbufferedamountlow = () => this.#pump();
     channel.onmessage = (event) => this.#data(event.data);
-    channel.onopen = () => this.#pump(); // what was to be sent before
+    channel.onopen = () => this.#pump(); // again, in Chromium: see Session
     channel.onclose = () => this.close(new MeshError("peer_lost", "the peer closed the link"));
-    if (stream) this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
-    else queueMicrotask(() => this.#up()); // base framing has no hello; whoever makes us is still at it
+    this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
+  }
+
+  // open tells that the channel takes data from now on, which what arrives tells as well.
+  open() {
+    if (this.#open) return;
+    this.#open = true;
+    if (!this.#stream) this.#up(); // base framing has no hello
+    this.#pump();
   }
 
   get live() {
@@ -150,6 +158,7 @@ export class Link {
   }
 
   #pump() {
+    if (!this.#open) return;
     const dc = this.#channel;
     try {
       while (dc.readyState === "open" && dc.bufferedAmount < BUFFERED_HIGH) {
@@ -202,6 +211,7 @@ export class Link {
 
   #data(data) {
     if (this.#closed) return;
+    this.open();
     const bytes = typeof data === "string" ? encoder.encode(data) : new Uint8Array(data);
     if (this.#stream) return this.#lines.add(bytes);
     this.#receive(bytes);

@@ -576,7 +576,7 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 // TestScripts runs the tests of the modules themselves, in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
-	for _, module := range []string{"link", "base", "console"} {
+	for _, module := range []string{"link", "session", "base", "console"} {
 		t.Run(module, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + module + ".js")
 			if err != nil {

@@ -4,6 +4,7 @@ import { Link, MeshError } from "./link.js";
 
 const LABEL = "mesh";
 const CONNECT_TIMEOUT = 30_000;
+const READY_POLL = 20; // ms between two looks at a channel's true state
 const MAX_CANDIDATES = 128; // kept of our own, and taken of the peer's
 
 export function randomHex(bytes) {
@@ -149,6 +150,24 @@ export class Session {
       },
       down: (error) => this.#down(error),
     });
+    this.#try(async () => {
+      await this.#ready(channel);
+      this.link.open();
+    });
+  }
+
+  // ready resolves once the channel takes data. Chromium hands out a channel of the peer's as open a moment
+  // before it is, and drops without an error what a page sends in that moment, which lasts as long as the
+  // thread that announces the channel is kept from going on. The statistics tell the channel's true state. They
+  // may do so before the channel, which is "connecting" again by then; Link goes on at its next "open" event.
+  // To wait for the peer's first line instead would do too, but base peers may have nothing to say.
+  async #ready(channel) {
+    while (!this.#ended) {
+      const reports = [...(await this.#pc.getStats()).values()];
+      const ours = reports.find((r) => r.type === "data-channel" && r.dataChannelIdentifier === channel.id);
+      if (ours?.state !== "connecting") return; // a browser without such a report is taken at its word
+      await new Promise((resolve) => setTimeout(resolve, READY_POLL));
+    }
   }
 
   #stateChanged(state) {

@@ -30,7 +30,7 @@
     }
   }
 
-  function pair(stream = true) {
+  function pair(stream = true, open = true) {
     const channel = new Channel();
     const seen = [];
     const link = new Link(channel, stream, 262144, {
@@ -40,6 +40,7 @@
       cancel: (id) => seen.push(`cancel ${id}`),
       rejected: (error) => seen.push(`rejected ${error.code}`),
     });
+    if (open) link.open();
     return { channel, link, take: () => seen.splice(0) };
   }
 
@@ -53,10 +54,16 @@
   }
 
   {
-    const { channel, take } = pair();
+    const { channel, link, take } = pair(true, false);
     await turn();
+    check("nothing before the channel takes data", channel.text, "");
+    channel.readyState = "connecting"; // Chromium takes it back
+    link.open();
+    await turn();
+    check("nothing before the channel is open again", channel.text, "");
+    channel.readyState = "open";
+    channel.onopen();
     check("our hello", channel.text, '["hello",{"protocol":1,"max_message":16777216}]\n');
-    channel.onopen?.(); // browsers say so of a peer's channel after they have handed it out open
     await turn();
     check("our hello comes once", channel.text, "");
     check("not up before the peer's", take(), []);
@@ -223,7 +230,7 @@
   {
     const { channel, link, take } = pair(false);
     await turn();
-    check("base framing is up at once", take(), ["up"]);
+    check("base framing is up with the channel", take(), ["up"]);
     await link.send({ type: "a", payload: "ä" });
     check("text messages", channel.slices, ['{"type":"a","payload":"ä"}']);
     link.cancel("x");
@@ -236,6 +243,15 @@
     channel.receive('{"type":"c"}');
     channel.receive('["pause"]');
     check("received", take(), [[{ type: "b" }, 12], [{ type: "c" }, 12], "rejected malformed"]);
+  }
+  {
+    const { channel, link, take } = pair(false, false);
+    await turn();
+    check("base framing is up when the channel is", take(), []);
+    channel.receive('{"type":"a"}');
+    check("what arrives shows that it is", take(), ["up", [{ type: "a" }, 12]]);
+    link.open();
+    check("up comes once", take(), []);
   }
   return failures;
 })();
