@@ -77,6 +77,7 @@ func (n *Node) connect(id string) {
 	sl.silence = 0
 	if !sl.connecting {
 		sl.connecting = true
+		sl.missed = ""
 		sl.connect = n.after(sl, n.cfg.ConnectTimeout, func() {
 			n.connectFailed(sl, wire.CodePeerUnavailable,
 				fmt.Errorf("no link within %s, still trying%s", n.cfg.ConnectTimeout, sl.missing()))
@@ -185,8 +186,10 @@ func (n *Node) lost(s *session, reason error) {
 		return
 	}
 	s.log.Debug().Err(reason).Bool("up", s.up).Msg("session ended")
-	if !s.up && errors.Is(reason, ErrUnreachable) {
+	if !s.up {
 		sl.missed = s.missing()
+	}
+	if !s.up && errors.Is(reason, ErrUnreachable) {
 		n.outside.Info().Err(reason).Str("peer", sl.id).Str("missing", sl.missed).Msg("no link to the peer yet")
 	}
 	if s.offerer && !s.answered && s.descSent {

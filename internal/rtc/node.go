@@ -54,7 +54,7 @@ type Signaler interface {
 type Node struct {
 	cfg Config
 	log zerolog.Logger
-	// outside is for what others can cause at will: it logs no more than a few lines each minute.
+	// outside is for what others can cause at will: it logs no more than a few lines of each level a minute.
 	outside zerolog.Logger
 	sig     Signaler
 	ev      Events
@@ -88,8 +88,9 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		return nil, fmt.Errorf("rtc: %w", err)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, outside: cfg.Log.Sample(&zerolog.BurstSampler{Burst: 20, Period: time.Minute}),
-		sig: sig, ev: ev, api: a, box: newMailbox(),
+		cfg: cfg, log: cfg.Log,
+		outside: cfg.Log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()}),
+		sig:     sig, ev: ev, api: a, box: newMailbox(),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
 		slots:  make(map[string]*slot),
@@ -97,6 +98,8 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	n.wg.Go(n.loop)
 	return n, nil
 }
+
+func fewAMinute() zerolog.Sampler { return &zerolog.BurstSampler{Burst: 20, Period: time.Minute} }
 
 func (n *Node) loop() {
 	for !n.stopped {

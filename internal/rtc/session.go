@@ -92,19 +92,26 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 
 // missing tells what a link that is not up waits for.
 func (s *session) missing() string {
-	switch state := s.pc.ICEConnectionState(); {
-	case !s.descSent:
+	state := s.pc.ICEConnectionState()
+	connected := state == webrtc.ICEConnectionStateConnected || state == webrtc.ICEConnectionStateCompleted
+	switch {
+	case s.descType == "":
+		return "there is no description of ours"
+	case !connected && !s.descSent:
 		return "signaling has not taken our " + s.descType
 	case !s.described():
 		return "the peer has not answered"
-	case state != webrtc.ICEConnectionStateConnected && state != webrtc.ICEConnectionStateCompleted:
+	case !connected:
 		return "ICE is " + state.String()
-	case s.peer != nil && s.remote.stream:
-		return fmt.Sprintf("the peer has not said hello, and not acknowledged %d bytes of ours", s.peer.dc.BufferedAmount())
-	case s.peer != nil:
+	case s.peer == nil:
+		return "ICE is connected, but there is no data channel"
+	case !s.remote.stream:
 		return "the peer has not acknowledged the data channel"
 	}
-	return "ICE is connected, but there is no data channel"
+	if n := s.peer.dc.BufferedAmount(); n > 0 {
+		return fmt.Sprintf("the peer has not said hello, and not acknowledged %d bytes of ours", n)
+	}
+	return "the peer has not said hello, but acknowledged ours"
 }
 
 // post runs f in the loop if the session is current then.
