@@ -188,9 +188,9 @@ func (n *Node) lost(s *session, reason error) {
 	s.log.Debug().Err(reason).Bool("up", s.up).Msg("session ended")
 	if !s.up {
 		sl.missed = s.missing()
-	}
-	if !s.up && errors.Is(reason, ErrUnreachable) {
-		n.outside.Info().Err(reason).Str("peer", sl.id).Str("missing", sl.missed).Msg("no link to the peer yet")
+		if errors.Is(reason, ErrUnreachable) {
+			n.outside.Info().Err(reason).Str("peer", sl.id).Str("missing", sl.missed).Msg("no link to the peer yet")
+		}
 	}
 	if s.offerer && !s.answered && s.descSent {
 		sl.silence++
