@@ -10,22 +10,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
-)
-
-// What Send returns and Status.Err wraps.
-var (
-	// ErrRefused means that the server does not accept the API key, or the token it has issued.
-	ErrRefused = errors.New("the signaling server refused the credentials")
-	// ErrOffline means that there is no connection to send on.
-	ErrOffline = errors.New("not connected to the signaling server")
-	// ErrBacklog means that too much is waiting to be sent already.
-	ErrBacklog = errors.New("too many signaling messages waiting to be sent")
 )
 
 // State is where a client is with its server.
@@ -40,13 +29,18 @@ const (
 	// Refused: the credentials were not accepted. The client goes on trying, slowly: keys can be
 	// added to a running server's successor.
 	Refused State = "refused"
+	// Replaced: another connection with the same peer id has taken over. Run returns ErrReplaced.
+	Replaced State = "replaced"
 )
 
 // Status is one change of state.
 type Status struct {
 	State  State
 	PeerID string // with Connected
-	Err    error  // with Refused, and with Connecting after the first try
+	Err    error  // with Refused and Replaced, and with Connecting after the first try
+	// Permanent means that only a person can mend Err. The client tries again all the same, slowly, unless
+	// it was Replaced.
+	Permanent bool
 }
 
 // Handler is told what happens. Its methods are called one at a time, all from Run's own goroutine, and
@@ -78,6 +72,12 @@ type Config struct {
 	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its last
 	// element replaced by config.
 	FetchICE bool
+	// Started is when this instance was started, for the server to tell it from others with the same API
+	// key: the latest keeps the peer id. Zero is not sent.
+	Started time.Time
+	// CAFile names a PEM file of certificate authorities that are trusted besides the system's. CertFile
+	// and KeyFile name the PEM files of a client certificate and its key; both or neither.
+	CAFile, CertFile, KeyFile string
 	Log      zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, the WebSocket handshake included. Nil means one
 	// of our own. Its redirect policy is not used: redirects are errors, because they would carry the
@@ -87,36 +87,13 @@ type Config struct {
 
 // Check reports the first field that cannot work, by name.
 func (c Config) Check() error {
-	if err := checkURL("URL", c.URL, "ws", "wss", "http", "https"); err != nil {
-		return err
+	if err := CheckURL(c.URL, "ws", "wss", "http", "https"); err != nil {
+		return fmt.Errorf("URL: %w", err)
 	}
-	return checkURL("TokenURL", c.TokenURL, "http", "https")
-}
-
-func checkURL(field, s string, schemes ...string) error {
-	u, err := url.Parse(s)
-	if err != nil {
-		// The text of a url.Error repeats the URL, which may hold a password.
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return fmt.Errorf("%s: not a URL: %w", field, err)
+	if err := CheckURL(c.TokenURL, "http", "https"); err != nil {
+		return fmt.Errorf("TokenURL: %w", err)
 	}
-	for _, scheme := range schemes {
-		if u.Scheme == scheme {
-			if u.Hostname() == "" {
-				return fmt.Errorf("%s: %s has no host", field, public(u))
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("%s: %q must start with one of %v and ://", field, public(u), schemes)
-}
-
-// public is u without what may be secret: password, query (the token is there) and fragment.
-func public(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, Opaque: u.Opaque}).String()
+	return nil
 }
 
 // timing is what tests make shorter.
@@ -200,20 +177,22 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if up >= stableAfter {
 			failures = 0
 		}
+		if websocket.CloseStatus(err) == CloseReplaced {
+			err = fmt.Errorf("%w (%w)", ErrReplaced, err)
+			c.cfg.Log.Warn().Err(err).Msg("replaced at the signaling server; not reconnecting")
+			c.status(h, Status{State: Replaced, Err: err, Permanent: true})
+			return err
+		}
 		wait := c.timing.retry(failures)
 		state := Connecting
-		replaced := websocket.CloseStatus(err) == CloseReplaced
 		if errors.Is(err, ErrRefused) {
 			state = Refused
 		}
-		if state == Refused || replaced {
+		if permanent(err) {
 			wait = c.timing.slow()
 		}
-		if replaced {
-			err = fmt.Errorf("another process connected with the same API key: %w", err)
-		}
 		c.cfg.Log.Warn().Err(err).Dur("retry_in", wait).Msg("no signaling connection")
-		c.status(h, Status{State: state, Err: err})
+		c.status(h, Status{State: state, Err: err, Permanent: permanent(err)})
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -231,7 +210,7 @@ func (c *Client) CheckCredentials(ctx context.Context) error {
 	}
 	for failures := 0; ; failures++ {
 		_, err := c.exchange(ctx)
-		if err == nil || errors.Is(err, ErrRefused) {
+		if err == nil || permanent(err) {
 			return err
 		}
 		select {

@@ -26,6 +26,7 @@ const (
 	CodeInvalidField    = "invalid_field"    // a field is missing or has a value that cannot be
 	CodeBusy            = "busy"             // too much waits for ErrorPayload.TargetID already: not relayed
 	CodeUnauthorized    = "unauthorized"     // peer_id is not the token's subject
+	CodeInUse           = "in_use"           // register with if_free: another connection has the peer id
 )
 
 // Message is one signaling message: a JSON object in one WebSocket text message.
@@ -60,6 +61,15 @@ type ICECandidate struct {
 	SDPMLineIndex *uint16 `json:"sdpMLineIndex"`
 	Session       string  `json:"session,omitempty"`
 	Instance      string  `json:"instance,omitempty"`
+}
+
+// RegisterPayload is the payload of a register message. Both fields are extensions.
+type RegisterPayload struct {
+	// Started is when the sender's instance was started, in milliseconds since 1970. Of two connections of
+	// one peer the one that was started later stays; if that is not known, the newer connection.
+	Started *int64 `json:"started,omitempty"`
+	// IfFree asks for an error with CodeInUse rather than to replace another connection.
+	IfFree bool `json:"if_free,omitempty"`
 }
 
 // PeersPayload is the payload of a peer_list.
@@ -103,9 +113,11 @@ func (s *ICEServer) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// CloseReplaced is the WebSocket close code (RFC 6455 section 7.4.2, private range) for a connection
-// that ends because its peer has connected anew.
-const CloseReplaced = 4001
+// WebSocket close codes of the protocol's own (RFC 6455 section 7.4.2, private range).
+const (
+	CloseReplaced = 4001 // another connection of the same peer has registered and is newer
+	CloseInUse    = 4002 // the peer id is in use, and register asked for a free one only
+)
 
 // ParseMessage reads one signaling message: a single JSON object of valid UTF-8 with a non-empty string
 // type; peer_id and target_id are strings or null if present. Unknown keys are ignored. The payload

@@ -116,9 +116,9 @@ func statusError(name string, resp *http.Response, body []byte, secret string) e
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return fmt.Errorf("%w: %s; check the API key", ErrRefused, text)
+		return &RefusedError{Detail: text + "; check the API key"}
 	case code >= 300 && code < 400:
-		return fmt.Errorf("%s: redirects are not followed, give the final URL", text)
+		return &MisconfiguredError{Detail: text + ": redirects are not followed; use the final URL"}
 	}
 	return errors.New(text)
 }
