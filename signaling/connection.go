@@ -3,6 +3,7 @@ package signaling
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,24 +16,25 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// closeGrace is how long a client has for the closing handshake.
+// closeGrace is how long a client has for the farewell message and the closing handshake.
 const closeGrace = time.Second
 
-// busyPause is how long nothing more is read from a peer whose message was refused as busy: it slows a
+// busyPause is how long the server stops reading from a peer whose message was refused as busy: it slows a
 // flood, and an honest peer's burst of candidates only a little.
 const busyPause = 10 * time.Millisecond
 
-// session is one WebSocket connection. Its reader runs in the HTTP handler's goroutine and ends last.
-type session struct {
+// connection is one WebSocket connection. Its reader runs in the HTTP handler's goroutine and ends last.
+type connection struct {
 	member member
 	cfg    *Config
 	log    zerolog.Logger
-	conn   *websocket.Conn
+	ws     *websocket.Conn
 
-	once   sync.Once
-	ended  chan struct{} // closed by end
-	code   websocket.StatusCode
-	reason string
+	once     sync.Once
+	ended    chan struct{} // closed by end
+	code     websocket.StatusCode
+	reason   string
+	farewell []byte
 }
 
 // fragment is the longest message that is sent in one piece.
@@ -40,8 +42,8 @@ const fragment = 16 << 10
 
 var (
 	errClosed  = errors.New("the server is shutting down")
-	errFull    = errors.New("the server has no free connections")
-	errTooSlow = errors.New("too slow: a message was not taken in time")
+	errFull    = errors.New("the server has no free connection; try again later")
+	errTooSlow = errors.New("too slow: did not take a message in time")
 )
 
 func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -55,75 +57,94 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusUnauthorized, "invalid token: get one from /api/token")
 		return
 	}
-	sess := &session{
-		cfg:   &s.cfg,
-		log:   s.log.With().Str("peer_id", k.PeerID).Logger(),
-		ended: make(chan struct{}),
+	log := s.log.With().Str("peer_id", k.PeerID).Logger()
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
+		log.Error().Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
+		writeError(w, http.StatusNotImplemented, noHijacker)
+		return
 	}
-	sess.member = member{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: sess.end}
-	if err := s.admit(sess); err != nil {
-		s.log.Warn().Str("peer_id", k.PeerID).Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
+	c := &connection{cfg: &s.cfg, log: log, ended: make(chan struct{})}
+	c.member = member{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: c.end}
+	if err := s.admit(c); err != nil {
+		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	defer s.dismiss(sess)
-	// No origin check: it protects cookies, and there are none. Whoever has the token may connect.
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	defer s.dismiss(c)
+	// The check of the origin protects cookies, and there are none: whoever has the token may connect.
+	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		sess.log.Debug().Err(err).Msg("WebSocket handshake failed")
+		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket handshake failed")
 		return
 	}
-	conn.SetReadLimit(int64(s.cfg.MaxMessage))
-	sess.conn = conn
-	sess.log.Info().Str("remote", r.RemoteAddr).Str("role", k.Role).Msg("peer connected")
-	s.hub.join(&sess.member)
-	defer s.hub.leave(&sess.member)
-	sess.run(s.hub)
+	c.ws.SetReadLimit(int64(s.cfg.MaxMessage))
+	log.Info().Str("remote", r.RemoteAddr).Str("role", k.Role).Msg("peer connected")
+	s.hub.join(&c.member)
+	defer s.hub.leave(&c.member)
+	c.run(s.hub)
 }
 
-// admit counts sess, if there is room.
-func (s *Server) admit(sess *session) error {
+const noHijacker = "a middleware of this server wraps the http.ResponseWriter without http.Hijacker; " +
+	"give the wrapper a method Unwrap() http.ResponseWriter, or mount the signaling server outside of that middleware"
+
+// canHijack reports whether w, or a writer that it wraps, is an http.Hijacker. It searches as package websocket does.
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// admit counts c, if there is room.
+func (s *Server) admit(c *connection) error {
 	// A peer whose connection is half dead must get in even when the server is full.
-	returning := s.hub.find(sess.member.id) != nil
+	returning := s.hub.find(c.member.id) != nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return errClosed
 	}
-	if len(s.sessions) >= s.cfg.MaxConnections && !returning {
+	if len(s.connections) >= s.cfg.MaxConnections && !returning {
 		return errFull
 	}
-	s.sessions[sess] = struct{}{}
+	s.connections[c] = struct{}{}
 	s.wg.Add(1)
 	return nil
 }
 
-func (s *Server) dismiss(sess *session) {
+func (s *Server) dismiss(c *connection) {
 	s.mu.Lock()
-	delete(s.sessions, sess)
+	delete(s.connections, c)
 	s.mu.Unlock()
 	s.wg.Done()
 }
 
-// end makes the session end, telling the client why. It does not wait, and the first call decides.
-func (sess *session) end(code websocket.StatusCode, reason string) {
-	sess.once.Do(func() {
-		sess.code, sess.reason = code, reason
-		close(sess.ended)
+// end makes the connection end without blocking: the client gets farewell, a message, unless that is nil, and then
+// code and reason. Only the first call has an effect.
+func (c *connection) end(code websocket.StatusCode, reason string, farewell []byte) {
+	c.once.Do(func() {
+		c.code, c.reason, c.farewell = code, reason, farewell
+		close(c.ended)
 	})
 }
 
 // run serves the connection to its end.
-func (sess *session) run(h *hub) {
+func (c *connection) run(h *hub) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { sess.write(ctx) })
-	wg.Go(func() { sess.ping(ctx) })
+	wg.Go(func() { c.write(ctx) })
+	wg.Go(func() { c.ping(ctx) })
 	wg.Go(func() {
-		// The library waits for 5 s twice in its closing handshake; ending the context cuts it short.
+		// The library allows 5 s twice for its closing handshake; ending the context cuts it short.
 		select {
-		case <-sess.ended:
+		case <-c.ended:
 		case <-ctx.Done():
 			return
 		}
@@ -133,80 +154,87 @@ func (sess *session) run(h *hub) {
 		case <-ctx.Done():
 		}
 	})
-	err := sess.read(ctx, h)
+	err := c.read(ctx, h)
 	cancel()
-	_ = sess.conn.CloseNow()
-	wg.Wait() // before the end: the others may know better why reading has failed
-	sess.end(websocket.StatusNormalClosure, "")
-	sess.log.Info().Err(err).Str("reason", sess.reason).Msg("peer disconnected")
+	_ = c.ws.CloseNow()
+	wg.Wait() // before end: the other goroutines may know better why reading failed
+	c.end(websocket.StatusNormalClosure, "", nil)
+	level := zerolog.InfoLevel
+	if c.code == signal.CloseReplaced {
+		level = zerolog.WarnLevel // two instances may share a key
+	}
+	c.log.WithLevel(level).Err(err).Str("reason", c.reason).Msg("peer disconnected")
 }
 
 // read handles messages until the connection is closed. It reads on after end, because the closing
 // handshake needs a reader, but handles nothing more.
-func (sess *session) read(ctx context.Context, h *hub) error {
+func (c *connection) read(ctx context.Context, h *hub) error {
 	for {
-		typ, raw, err := sess.conn.Read(ctx)
+		typ, raw, err := c.ws.Read(ctx)
 		if err != nil {
 			return err
 		}
 		select {
-		case <-sess.ended:
+		case <-c.ended:
 			continue
 		default:
 		}
 		if typ != websocket.MessageText {
-			h.refuse(&sess.member, signal.CodeMalformed, errors.New("not a text message"))
+			h.refuse(&c.member, signal.CodeMalformed, errors.New("not a text message"))
 			continue
 		}
-		if h.handle(&sess.member, raw) {
+		if h.handle(&c.member, raw) {
 			select {
 			case <-time.After(busyPause):
-			case <-sess.ended:
+			case <-c.ended:
 			}
 		}
 	}
 }
 
-// write sends what is queued, and closes the connection when the session is to end.
-func (sess *session) write(ctx context.Context) {
+// write sends what is queued, and closes the connection when it is to end.
+func (c *connection) write(ctx context.Context) {
 	for {
 		select {
-		case <-sess.ended:
-			_ = sess.conn.Close(sess.code, sess.reason)
+		case <-c.ended:
+			if c.farewell != nil {
+				_ = c.writeOne(ctx, c.farewell) // if that fails, so does Close
+			}
+			_ = c.ws.Close(c.code, c.reason)
 			return
 		case <-ctx.Done():
 			return
-		case <-sess.member.out.Ready():
+		case <-c.member.out.Ready():
 		}
-		for b, ok := sess.member.out.Pop(); ok && !sess.hasEnded(); b, ok = sess.member.out.Pop() {
-			if err := sess.writeOne(ctx, b); err != nil {
-				// The library closes a connection after a failed write: the reason is for the log.
-				sess.end(websocket.StatusPolicyViolation, err.Error())
+		for b, ok := c.member.out.Pop(); ok && !c.hasEnded(); b, ok = c.member.out.Pop() {
+			if err := c.writeOne(ctx, b); err != nil {
+				// The library closes a connection after a failed write, so the reason is for the log only.
+				c.end(websocket.StatusPolicyViolation, err.Error(), nil)
 				return
 			}
 		}
 	}
 }
 
-// writeOne sends a long message in fragments: pings and pongs get in between, and a client that takes
-// long for what others send is not cut as long as it takes something.
-func (sess *session) writeOne(ctx context.Context, b []byte) error {
+// writeOne sends a long message in fragments: pings and pongs get in between, and a client that is slow to take a
+// message from another peer is not cut as long as it takes some of it.
+func (c *connection) writeOne(ctx context.Context, b []byte) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timeout := time.AfterFunc(sess.cfg.IdleTimeout, func() { cancel(errTooSlow) })
+	timeout := time.AfterFunc(c.cfg.IdleTimeout, func() { cancel(errTooSlow) })
 	defer timeout.Stop()
-	err := sess.writeFragments(ctx, b, func() { timeout.Reset(sess.cfg.IdleTimeout) })
+	err := c.writeFragments(ctx, b, func() { timeout.Reset(c.cfg.IdleTimeout) })
 	if errors.Is(context.Cause(ctx), errTooSlow) {
 		return errTooSlow
 	}
 	return err
 }
 
-func (sess *session) writeFragments(ctx context.Context, b []byte, progress func()) error {
+func (c *connection) writeFragments(ctx context.Context, b []byte, progress func()) error {
 	if len(b) <= fragment {
-		return sess.conn.Write(ctx, websocket.MessageText, b)
+		return c.ws.Write(ctx, websocket.MessageText, b)
 	}
-	w, err := sess.conn.Writer(ctx, websocket.MessageText)
+	w, err := c.ws.Writer(ctx, websocket.MessageText)
 	if err != nil {
 		return err
 	}
@@ -219,35 +247,35 @@ func (sess *session) writeFragments(ctx context.Context, b []byte, progress func
 	return w.Close()
 }
 
-func (sess *session) hasEnded() bool {
+func (c *connection) hasEnded() bool {
 	select {
-	case <-sess.ended:
+	case <-c.ended:
 		return true
 	default:
 		return false
 	}
 }
 
-// ping finds out when a client is gone without a word.
-func (sess *session) ping(ctx context.Context) {
-	tick := time.NewTicker(sess.cfg.PingInterval)
+// ping notices that a client is gone without a close frame.
+func (c *connection) ping(ctx context.Context) {
+	tick := time.NewTicker(c.cfg.PingInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-		case <-sess.ended:
+		case <-c.ended:
 			return
 		case <-ctx.Done():
 			return
 		}
-		pong, cancel := context.WithTimeout(ctx, sess.cfg.IdleTimeout)
-		err := sess.conn.Ping(pong)
+		pong, cancel := context.WithTimeout(ctx, c.cfg.IdleTimeout)
+		err := c.ws.Ping(pong)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			sess.end(websocket.StatusPolicyViolation, "no answer to a ping")
+			c.end(websocket.StatusPolicyViolation, "no answer to a ping", nil)
 			return
 		}
 	}

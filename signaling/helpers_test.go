@@ -60,7 +60,7 @@ type site struct {
 func serve(t *testing.T, change func(*signaling.Config)) *site {
 	t.Helper()
 	log := &logBuffer{}
-	cfg := signaling.Config{Secret: secret, Keys: testKeys, Log: zerolog.New(log)}
+	cfg := signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(log)}
 	if change != nil {
 		change(&cfg)
 	}

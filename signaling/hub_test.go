@@ -16,7 +16,7 @@ func TestWhoIsCut(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	cut := map[string]bool{}
 	newMember := func(id string) *member {
-		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string) { cut[id] = true }}
+		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
 		h.join(m)
 		return m
 	}

@@ -159,6 +159,11 @@ func TestBadMessages(t *testing.T) {
 		{"no target", `{"type":"answer","peer_id":"agent-001"}`, signal.CodeInvalidField},
 		{"itself as target", `{"type":"offer","peer_id":"agent-001","target_id":"agent-001"}`, signal.CodeInvalidField},
 		{"unknown target", `{"type":"offer","peer_id":"agent-001","target_id":"registry"}`, signal.CodePeerUnavailable},
+		{"list as payload of register", `{"type":"register","peer_id":"agent-001","payload":[]}`, signal.CodeInvalidField},
+		{"text as start", `{"type":"register","peer_id":"agent-001","payload":{"started":"1"}}`, signal.CodeInvalidField},
+		{"fraction as start", `{"type":"register","peer_id":"agent-001","payload":{"started":1.5}}`, signal.CodeInvalidField},
+		{"negative start", `{"type":"register","peer_id":"agent-001","payload":{"started":-1}}`, signal.CodeInvalidField},
+		{"number as if_free", `{"type":"register","peer_id":"agent-001","payload":{"if_free":1}}`, signal.CodeInvalidField},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			one.send(c.text)
@@ -185,7 +190,7 @@ func TestBadMessages(t *testing.T) {
 			t.Fatal("the log does not name the unknown type, shortened")
 		}
 	})
-	if !strings.Contains(s.log.String(), "is not the subject of the token") {
+	if !strings.Contains(s.log.String(), "not the subject of the token") {
 		t.Fatal("a forged sender is not in the log")
 	}
 }
@@ -224,7 +229,7 @@ func TestNewerConnectionReplaces(t *testing.T) {
 // TestDeadConnectionIsReplaced: the old connection's client does not respond at all.
 func TestDeadConnectionIsReplaced(t *testing.T) {
 	s := serve(t, nil)
-	_ = s.dial(t, "key-one") // and never read from
+	_, _ = s.join(t, "key-one") // and never read from
 	_, _ = s.join(t, "key-one")
 	eventually(t, "the old connection gone", func() bool { return strings.Contains(s.log.String(), "peer disconnected") })
 }
@@ -322,7 +327,7 @@ func TestClientThatTakesNothingIsCut(t *testing.T) {
 	for range 10 { // more than the socket buffers hold
 		two.send(big)
 	}
-	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: a message was not taken in time") })
+	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: did not take a message in time") })
 }
 
 // TestSlowClientIsNotCut: a client may take longer than the timeout for a message, if it takes some of it.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/chatixia-ai/mesh"
 	"github.com/chatixia-ai/mesh/internal/cores"
+	"github.com/chatixia-ai/mesh/internal/version"
 )
 
 func main() {
@@ -26,6 +27,10 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // when whoever read the log is gone, the agent is still here
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
+	if errors.Is(err, errVersion) {
+		fmt.Println(version.String("chatixia-sidecar"))
+		return
+	}
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
 	}

@@ -14,6 +14,9 @@ import (
 // errUsage marks what is wrong with the command line itself.
 var errUsage = errors.New("try -h")
 
+// errVersion means that only the version was asked for.
+var errVersion = errors.New("version")
+
 // publicSTUN is the server that chatixia's own sidecar always uses. It sees the addresses of its users,
 // which is why the library does not.
 const publicSTUN = "stun:stun.l.google.com:19302"
@@ -82,12 +85,16 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 		level = "info"
 	}
 	fs.StringVar(&s.logLevel, "log-level", level, "log from this `level` on: trace, debug, info, warn, error, disabled (default info)")
+	showVersion := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			printUsage(fs, output)
 			return s, err
 		}
 		return s, fmt.Errorf("%w; %w", err, errUsage)
+	}
+	if *showVersion {
+		return s, errVersion
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q; %w", fs.Arg(0), errUsage)

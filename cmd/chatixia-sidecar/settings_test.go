@@ -61,6 +61,12 @@ func TestParseSettingsFails(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	if _, err := parseSettings([]string{"-version"}, io.Discard); !errors.Is(err, errVersion) {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestHelp(t *testing.T) {
 	t.Setenv("RUST_LOG", "debug")
 	t.Setenv("ICE_TRANSPORT_POLICY", "relay")

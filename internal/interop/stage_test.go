@@ -52,7 +52,7 @@ func newStage(t *testing.T) *stage {
 // serve puts a new signaling server in the place of the old one, if there was one.
 func (st *stage) serve(t *testing.T) {
 	t.Helper()
-	next, err := signaling.New(signaling.Config{Dev: true, Log: zerolog.New(st)})
+	next, err := signaling.New(signaling.Config{Dev: true, Logger: zerolog.New(st)})
 	if err != nil {
 		t.Fatal(err)
 	}
