@@ -273,6 +273,7 @@ func TestFailures(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		}
 	}
+	const permanent signal.State = "connecting, permanent"
 	for _, c := range []struct {
 		name    string
 		breakIt func(f *fake)
@@ -280,30 +281,45 @@ func TestFailures(t *testing.T) {
 		want    []string
 	}{
 		{"401", func(f *fake) { f.token = reply(401, `{"error":"unknown API key `+apiKey+"\\n\"}") },
-			signal.Refused, []string{"/api/token", "401", "unknown API key ***", "check the API key"}},
-		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token", "403"}},
+			signal.Refused, []string{"/api/token: 401 Unauthorized: unknown API key ***"}},
+		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token: 403 Forbidden; check the API key"}},
 		{"500", func(f *fake) { f.token = reply(500, apiKey) }, signal.Connecting, []string{"/api/token", "500"}},
-		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, signal.Connecting, []string{"/api/token", "not a JSON object"}},
-		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, signal.Connecting, []string{"peer_id: missing"}},
-		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, signal.Connecting, []string{"token: not a string"}},
-		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, signal.Connecting, []string{"longer than"}},
+		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not a JSON object"}},
+		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, permanent, []string{"peer_id: missing"}},
+		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, permanent, []string{"token: not a string"}},
+		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, permanent, []string{"longer than"}},
 		{"redirect of the key", func(f *fake) { f.token = http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP },
-			signal.Connecting, []string{"307", "redirects are not followed"}},
+			permanent, []string{"307", `redirects are not followed; use "` + elsewhere.URL + `"`}},
+		{"404", func(f *fake) { f.token = http.NotFound }, permanent, []string{"/api/token: 404 Not Found; is there a signaling server at "}},
+		{"429", func(f *fake) { f.token = reply(429, "") }, signal.Connecting, []string{"429"}},
+		{"503", func(f *fake) { f.token = reply(503, `{"error":"full"}`) }, signal.Connecting, []string{"503 Service Unavailable: full"}},
+		{"another success", func(f *fake) { f.token = reply(204, "") }, permanent, []string{"204"}},
+		{"Basic authentication", func(f *fake) {
+			f.token = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", `Basic realm="mesh"`)
+				w.WriteHeader(401)
+			}
+		}, signal.Refused, []string{"401", "put user:password@ into the URL"}},
 		{"hangs up", func(f *fake) { f.token = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
 			signal.Connecting, []string{"/api/token", "EOF"}},
 		{"ws 401", func(f *fake) { f.upgrade = reply(401, `{"error":"invalid token tok-1"}`) },
 			signal.Refused, []string{"/ws: 401", "invalid token ***"}},
-		{"ws 404", func(f *fake) { f.upgrade = http.NotFound }, signal.Connecting, []string{"/ws: 404"}},
-		{"ws redirect", func(f *fake) { f.upgrade = http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP },
-			signal.Connecting, []string{"/ws: 307"}},
+		{"ws 404", func(f *fake) { f.upgrade = http.NotFound }, permanent, []string{"/ws: 404 Not Found"}},
+		{"ws 200", func(f *fake) { f.upgrade = reply(200, "<html>") }, permanent, []string{"/ws: 200 OK"}},
+		{"ws 426", func(f *fake) { f.upgrade = reply(426, "") }, permanent, []string{"/ws: 426", "does not let a WebSocket through"}},
+		{"ws 501", func(f *fake) { f.upgrade = reply(501, `{"error":"use Unwrap"}`) }, permanent, []string{"/ws: 501 Not Implemented: use Unwrap"}},
+		{"ws 502", func(f *fake) { f.upgrade = reply(502, "") }, signal.Connecting, []string{"/ws: 502"}},
+		{"ws redirect", func(f *fake) {
+			f.upgrade = http.RedirectHandler("http://h.example/ws?token=tok-1", http.StatusTemporaryRedirect).ServeHTTP
+		}, permanent, []string{"/ws: 307", `use "ws://h.example/ws"`}},
 		{"ws hangs up", func(f *fake) { f.upgrade = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
 			signal.Connecting, []string{"/ws", "EOF"}},
 		{"ws no WebSocket", func(f *fake) {
 			f.upgrade = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusSwitchingProtocols) }
-		}, signal.Connecting, []string{"/ws", "Connection header"}},
+		}, permanent, []string{"/ws", "Connection header"}},
 		{"closed with a reason", func(f *fake) {
 			f.ws = func(_ context.Context, c *websocket.Conn) { _ = c.Close(4321, "go away") }
-		}, signal.Connecting, []string{"/ws", "go away"}},
+		}, signal.Connecting, []string{"/ws: closed by the server with code 4321: go away"}},
 		{"oversized message", func(f *fake) {
 			f.ws = func(ctx context.Context, c *websocket.Conn) {
 				_ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20))
@@ -318,10 +334,18 @@ func TestFailures(t *testing.T) {
 			r := newRecorder()
 			start(t, f.client(), r)
 			s := r.waitFailure(t)
-			if s.State != c.state || errors.Is(s.Err, signal.ErrRefused) != (c.state == signal.Refused) {
-				t.Errorf("state %s, error %v; want %s", s.State, s.Err, c.state)
+			state := c.state
+			if state == permanent {
+				state = signal.Connecting
+			}
+			if s.State != state || errors.Is(s.Err, signal.ErrRefused) != (c.state == signal.Refused) ||
+				errors.Is(s.Err, signal.ErrMisconfigured) != (c.state == permanent) || s.Permanent != (c.state != signal.Connecting) {
+				t.Errorf("status %+v, want %s", s, c.state)
 			}
 			text := s.Err.Error()
+			if n := strings.Count(text, "signaling server refused"); n > 1 {
+				t.Errorf("error %q says it %d times", text, n)
+			}
 			for _, w := range append(c.want, f.Listener.Addr().String()) {
 				if !strings.Contains(text, w) {
 					t.Errorf("error %q does not say %q", text, w)
@@ -413,6 +437,11 @@ func TestCheck(t *testing.T) {
 		want   string
 	}{
 		{"good", func(*signal.Config) {}, ""},
+		{"no CA file", func(c *signal.Config) { c.CAFile = "none.pem" }, "CAFile: open none.pem"},
+		{"no certificate in the CA file", func(c *signal.Config) { c.CAFile = "client_test.go" }, "CAFile: client_test.go holds no PEM certificate"},
+		{"certificate without key", func(c *signal.Config) { c.CertFile = "client_test.go" }, "KeyFile: empty"},
+		{"key without certificate", func(c *signal.Config) { c.KeyFile = "client_test.go" }, "CertFile: empty"},
+		{"no certificate in the file", func(c *signal.Config) { c.CertFile, c.KeyFile = "client_test.go", "client_test.go" }, "CertFile client_test.go with KeyFile client_test.go: "},
 		{"https", func(c *signal.Config) { c.URL, c.TokenURL = "https://h", "https://h" }, ""},
 		{"no URL", func(c *signal.Config) { c.URL = "" }, "URL: "},
 		{"no scheme", func(c *signal.Config) { c.URL = "localhost:8080/ws" }, "URL: "},
@@ -784,25 +813,71 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// TestReplaced: of two processes with one key the older gives way, and does not fight back at once.
+// TestReplaced: of two instances with one key the older gives way for good.
 func TestReplaced(t *testing.T) {
-	cfg, _ := serve(t, "a")
-	first, second := newRecorder(), newRecorder()
-	c1, c2 := signal.New(cfg("a")), signal.New(cfg("a"))
-	signal.HurryUp(c1)
-	slow := make(chan struct{})
-	signal.OnSlow(c1, func() { close(slow) })
-	start(t, c1, first)
-	first.waitKind(t, "registered")
-	start(t, c2, second)
-	second.waitKind(t, "registered")
-	if s := first.waitFailure(t); s.State != signal.Connecting || !strings.Contains(s.Err.Error(), "same API key") {
-		t.Fatalf("status %+v, want connecting because of another process", s)
+	for _, c := range []struct {
+		name          string
+		first, second time.Time
+		firstStays    bool
+	}{
+		{name: "unknown starts"},
+		{name: "later start", first: time.UnixMilli(1000), second: time.UnixMilli(2000)},
+		{name: "earlier start", first: time.UnixMilli(2000), second: time.UnixMilli(1000), firstStays: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, _ := serve(t, "a", "b")
+			firstCfg, secondCfg := cfg("a"), cfg("a")
+			firstCfg.Started, secondCfg.Started = c.first, c.second
+			first, second := newRecorder(), newRecorder()
+			errs := [2]chan error{make(chan error, 1), make(chan error, 1)}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() { errs[0] <- signal.New(firstCfg).Run(ctx, first) }()
+			first.waitKind(t, "registered")
+			go func() { errs[1] <- signal.New(secondCfg).Run(ctx, second) }()
+			loser, stays := 0, second
+			if c.firstStays {
+				loser, stays = 1, first
+			} else {
+				second.waitKind(t, "registered")
+			}
+			err := <-errs[loser]
+			if !errors.Is(err, signal.ErrReplaced) || !strings.Contains(err.Error(), "another instance with the same API key") {
+				t.Fatalf("Run returned %v, want %v", err, signal.ErrReplaced)
+			}
+			s := []*recorder{first, second}[loser].waitState(t, signal.Replaced)
+			if !errors.Is(s.Err, signal.ErrReplaced) || !s.Permanent {
+				t.Fatalf("status %+v", s)
+			}
+			select {
+			case e := <-stays.events:
+				t.Fatalf("the other one reports %+v", e)
+			default:
+			}
+			cancel()
+			if err := <-errs[1-loser]; !errors.Is(err, context.Canceled) {
+				t.Fatalf("the other one ended with %v", err)
+			}
+		})
 	}
-	select {
-	case <-slow:
-	case <-time.After(patience):
-		t.Fatal("it fights for its place")
+}
+
+// TestStarted: the start goes into register; the zero time does not.
+func TestStarted(t *testing.T) {
+	for payload, started := range map[string]time.Time{`{}`: {}, `{"started":1767225600123}`: time.UnixMilli(1767225600123)} {
+		f := newFake(t)
+		got := make(chan string, 1)
+		f.ws = func(ctx context.Context, c *websocket.Conn) {
+			_, b, _ := c.Read(ctx)
+			got <- string(b)
+			readAll(ctx, c)
+		}
+		cfg := f.clientConfig()
+		cfg.Started = started
+		start(t, signal.New(cfg), newRecorder())
+		if text := <-got; !strings.Contains(text, `"payload":`+payload) {
+			t.Errorf("registered with %s, want %s", text, payload)
+		}
 	}
 }
 
@@ -845,12 +920,13 @@ func TestSendInvalidPayload(t *testing.T) {
 	}
 }
 
-// CheckCredentials waits for a server that is down, and knows a refusal.
+// TestCheckCredentials waits for a server that is down, and knows a refusal and a wrong URL.
 func TestCheckCredentials(t *testing.T) {
-	answers := make(chan int, 3)
+	answers := make(chan int, 4)
 	answers <- http.StatusServiceUnavailable
 	answers <- http.StatusOK
 	answers <- http.StatusUnauthorized
+	answers <- http.StatusNotFound
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(<-answers)
 		_, _ = io.WriteString(w, `{"token":"t","peer_id":"p","role":"agent"}`)
@@ -862,6 +938,11 @@ func TestCheckCredentials(t *testing.T) {
 	}
 	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrRefused) {
 		t.Errorf("a server that refuses it: %v", err)
+	} else if refused := new(signal.RefusedError); !errors.As(err, &refused) || err.Error() != signal.ErrRefused.Error()+": "+refused.Detail {
+		t.Errorf("a refusal without its detail: %v", err)
+	}
+	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrMisconfigured) {
+		t.Errorf("a server without token exchange: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

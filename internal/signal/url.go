@@ -8,52 +8,57 @@ import (
 	"strings"
 )
 
-// CheckURL reports why raw is not an absolute URL with one of schemes and a host. The error never repeats user
+// CheckURL reports why raw is not an absolute URL with one of schemes and a host. The error never contains user
 // information, query or fragment, which may be secret.
 func CheckURL(raw string, schemes ...string) error {
 	want := "start it with " + strings.Join(schemes, ":// or ") + "://"
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "" || !slices.Contains(schemes, u.Scheme) {
-		if fixed := withScheme(raw, u, schemes[0]); fixed != "" {
-			return fmt.Errorf("no scheme; %s; did you mean %q?", want, fixed)
+	if err == nil && slices.Contains(schemes, u.Scheme) {
+		if u.Hostname() == "" {
+			return fmt.Errorf("%q has no host", public(u))
 		}
+		return nil
+	}
+	if raw == "" {
+		return errors.New("empty; " + want)
+	}
+	if fixed := withScheme(raw, schemes[0]); fixed != "" {
+		return fmt.Errorf("no scheme; %s; did you mean %q?", want, fixed)
 	}
 	switch {
-	case raw == "":
-		return errors.New("empty; " + want)
 	case err != nil && strings.Contains(raw, "@"):
-		return errors.New("not a URL; special characters in the user name and the password before @ must be percent-encoded")
+		return errors.New("not a URL; special characters in the user name and password before @ must be percent-encoded")
 	case err != nil:
-		// The text of a url.Error repeats the URL.
 		return fmt.Errorf("not a URL: %w", bare(err))
-	case !slices.Contains(schemes, u.Scheme):
-		return fmt.Errorf("%q has the scheme %q; %s", public(u), u.Scheme, want)
-	case u.Hostname() == "":
-		return fmt.Errorf("%q has no host", public(u))
 	}
-	return nil
+	text := fmt.Sprintf("%q has the scheme %q; %s", public(u), u.Scheme, want)
+	if u.Scheme == "" {
+		text = "no scheme; " + want
+	}
+	if other := counterparts[u.Scheme]; slices.Contains(schemes, other) {
+		u.Scheme = other
+		text += fmt.Sprintf("; did you mean %q?", public(u))
+	}
+	return errors.New(text)
 }
 
-// withScheme returns raw with scheme in front, without secrets, if that is all that it lacks.
-func withScheme(raw string, parsed *url.URL, scheme string) string {
-	if raw == "" || strings.Contains(raw, "://") || strings.HasPrefix(raw, "/") {
-		return ""
-	}
-	if parsed != nil && parsed.Opaque != "" && !startsWithPort(parsed.Opaque) && !strings.Contains(raw, "@") {
-		return "" // another scheme, such as mailto:
+// counterparts are the schemes for the other kind of request to the same server.
+var counterparts = map[string]string{"http": "ws", "https": "wss", "ws": "http", "wss": "https"}
+
+// withScheme returns raw, which is not empty, with scheme in front and without secrets, or "" if raw lacks more than a
+// scheme.
+func withScheme(raw, scheme string) string {
+	if before, after, ok := strings.Cut(raw, ":"); ok && !strings.HasPrefix(raw, "[") && !strings.ContainsAny(before, "/?#") {
+		// What precedes the colon is a host or a user, or else another scheme.
+		if port := after[:len(after)-len(strings.TrimLeft(after, "0123456789"))]; !strings.Contains(after, "@") && port == "" || strings.HasPrefix(after, "//") {
+			return ""
+		}
 	}
 	u, err := url.Parse(scheme + "://" + raw)
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
 	return public(u)
-}
-
-// startsWithPort reports whether s, what follows a colon, begins with digits that end there or at a slash.
-func startsWithPort(s string) bool {
-	port, _, _ := strings.Cut(s, "/")
-	port, _, _ = strings.Cut(port, "?")
-	return port != "" && strings.Trim(port, "0123456789") == ""
 }
 
 // public returns u without what may be secret: user information, query (the token is there) and fragment.
