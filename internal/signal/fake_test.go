@@ -2,8 +2,11 @@ package signal_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -124,6 +127,12 @@ type fake struct {
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
+	return newFakeTLS(t, nil)
+}
+
+// newFakeTLS is newFake with TLS, unless conf is nil.
+func newFakeTLS(t *testing.T, conf *tls.Config) *fake {
+	t.Helper()
 	f := &fake{}
 	f.token = func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-API-Key") != apiKey {
@@ -155,7 +164,13 @@ func newFake(t *testing.T) *fake {
 		defer cancel()
 		f.ws(ctx, c)
 	})
-	f.Server = httptest.NewServer(mux)
+	f.Server = httptest.NewUnstartedServer(mux)
+	f.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if f.TLS = conf; conf != nil {
+		f.StartTLS()
+	} else {
+		f.Start()
+	}
 	t.Cleanup(f.Close)
 	return f
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 )
 
@@ -20,7 +19,7 @@ func (c Config) httpClient() (*http.Client, error) {
 	if hc.Transport == nil {
 		// Kept connections would only be goroutines to wait for: requests are minutes apart, and net/http
 		// makes a WebSocket a connection of its own.
-		hc.Transport = &http.Transport{Proxy: proxyFromEnvironment, DisableKeepAlives: true}
+		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	}
 	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {
 		return hc, nil
@@ -89,14 +88,4 @@ func rootPool(pool *x509.CertPool) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("CAFile: cannot be added to the system's certificate authorities: %w", err)
 	}
 	return pool, nil
-}
-
-// proxyFromEnvironment is http.ProxyFromEnvironment without the proxy's address, which may hold a password, in
-// its error.
-func proxyFromEnvironment(r *http.Request) (*url.URL, error) {
-	proxy, err := http.ProxyFromEnvironment(r)
-	if err != nil {
-		return nil, &MisconfiguredError{Detail: "HTTP_PROXY or HTTPS_PROXY: not a proxy's URL", Err: err}
-	}
-	return proxy, nil
 }
