@@ -830,7 +830,7 @@ func TestReplaced(t *testing.T) {
 			firstCfg.Started, secondCfg.Started = c.first, c.second
 			first, second := newRecorder(), newRecorder()
 			errs := [2]chan error{make(chan error, 1), make(chan error, 1)}
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			go func() { errs[0] <- signal.New(firstCfg).Run(ctx, first) }()
 			first.waitKind(t, "registered")
@@ -928,23 +928,29 @@ func TestCheckCredentials(t *testing.T) {
 	answers <- http.StatusUnauthorized
 	answers <- http.StatusNotFound
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(<-answers)
+		select {
+		case status := <-answers:
+			w.WriteHeader(status)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		_, _ = io.WriteString(w, `{"token":"t","peer_id":"p","role":"agent"}`)
 	}))
 	defer server.Close()
 	c := signal.New(signal.Config{URL: "ws://127.0.0.1:1/ws", TokenURL: server.URL + "/api/token", APIKey: "k"})
-	if err := c.CheckCredentials(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.CheckCredentials(ctx); err != nil {
 		t.Errorf("a server that accepts the key, at last: %v", err)
 	}
-	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrRefused) {
+	if err := c.CheckCredentials(ctx); !errors.Is(err, signal.ErrRefused) {
 		t.Errorf("a server that refuses it: %v", err)
 	} else if refused := new(signal.RefusedError); !errors.As(err, &refused) || err.Error() != signal.ErrRefused.Error()+": "+refused.Detail {
 		t.Errorf("a refusal without its detail: %v", err)
 	}
-	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrMisconfigured) {
+	if err := c.CheckCredentials(ctx); !errors.Is(err, signal.ErrMisconfigured) {
 		t.Errorf("a server without token exchange: %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.CheckCredentials(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of ctx: %v", err)

@@ -119,12 +119,20 @@ func TestPrivateAuthority(t *testing.T) {
 	cfg.FetchICE = true
 	cfg.CAFile = a.file
 	cfg.CertFile, cfg.KeyFile = a.issue("client", time.Now().Add(time.Hour))
-	for name, hc := range map[string]*http.Client{
-		"own transport": nil, "another": {Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: x509.NewCertPool()}}},
+	other := newAuthority(t)
+	for name, change := range map[string]func(*signal.Config){
+		"own transport": func(*signal.Config) {},
+		"authorities of another transport": func(c *signal.Config) {
+			c.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: other.pool()}}}
+		},
+		"besides those of another transport": func(c *signal.Config) {
+			c.CAFile = other.file
+			c.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool()}}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := cfg
-			cfg.HTTPClient = hc
+			change(&cfg)
 			r := newRecorder()
 			start(t, signal.New(cfg), r)
 			if e := r.waitKind(t, "ice"); e.ice[0].URLs[0] != "stun:x" {
@@ -190,7 +198,9 @@ func TestTLSFailures(t *testing.T) {
 			if c.change != nil {
 				c.change(&cfg)
 			}
-			err := signal.New(cfg).CheckCredentials(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			err := signal.New(cfg).CheckCredentials(ctx)
 			if !errors.Is(err, signal.ErrMisconfigured) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "POST "+cfg.TokenURL) {
 				t.Errorf("token exchange: %v, want one with %q", err, c.want)
 			}
