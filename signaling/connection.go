@@ -54,7 +54,7 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	k, err := s.verify(token)
 	if err != nil {
 		s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
-		writeError(w, http.StatusUnauthorized, "invalid token: get one from /api/token")
+		writeError(w, http.StatusUnauthorized, "invalid token; get one from /api/token of this server")
 		return
 	}
 	log := s.log.With().Str("peer_id", k.PeerID).Logger()
@@ -87,7 +87,8 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 const noHijacker = "a middleware of this server wraps the http.ResponseWriter without http.Hijacker; " +
 	"give the wrapper a method Unwrap() http.ResponseWriter, or mount the signaling server outside of that middleware"
 
-// canHijack reports whether w, or a writer that it wraps, is an http.Hijacker. It searches as package websocket does.
+// canHijack reports whether w, or a writer that it wraps, is an http.Hijacker. It searches as package
+// websocket does.
 func canHijack(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
@@ -125,8 +126,8 @@ func (s *Server) dismiss(c *connection) {
 	s.wg.Done()
 }
 
-// end makes the connection end without blocking: the client gets farewell, a message, unless that is nil, and then
-// code and reason. Only the first call has an effect.
+// end makes the connection end without blocking: the client gets farewell, a message, unless that is nil, and
+// then code and reason. Only the first call has an effect.
 func (c *connection) end(code websocket.StatusCode, reason string, farewell []byte) {
 	c.once.Do(func() {
 		c.code, c.reason, c.farewell = code, reason, farewell
@@ -208,7 +209,8 @@ func (c *connection) write(ctx context.Context) {
 		}
 		for b, ok := c.member.out.Pop(); ok && !c.hasEnded(); b, ok = c.member.out.Pop() {
 			if err := c.writeOne(ctx, b); err != nil {
-				// The library closes a connection after a failed write, so the reason is for the log only.
+				// The library closes a connection after a failed write, so the reason is for
+				// the log only.
 				c.end(websocket.StatusPolicyViolation, err.Error(), nil)
 				return
 			}
@@ -216,8 +218,8 @@ func (c *connection) write(ctx context.Context) {
 	}
 }
 
-// writeOne sends a long message in fragments: pings and pongs get in between, and a client that is slow to take a
-// message from another peer is not cut as long as it takes some of it.
+// writeOne sends a long message in fragments: pings and pongs get in between, and a client that is slow to
+// take a message from another peer is not cut as long as it takes some of it.
 func (c *connection) writeOne(ctx context.Context, b []byte) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -275,7 +277,7 @@ func (c *connection) ping(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			c.end(websocket.StatusPolicyViolation, "no answer to a ping", nil)
+			c.end(websocket.StatusPolicyViolation, "no pong in time", nil)
 			return
 		}
 	}

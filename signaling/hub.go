@@ -175,8 +175,8 @@ func (h *hub) register(m *member, p signal.RegisterPayload) ([]string, error) {
 	return peers, nil
 }
 
-// handle does what one message from a peer asks for. busy reports that it was refused because too much is queued
-// for its target.
+// handle does what one message from a peer asks for. busy reports that it was refused because too much is
+// queued for its target.
 func (h *hub) handle(from *member, raw []byte) (busy bool) {
 	m, err := signal.ParseMessage(raw)
 	if err != nil {

@@ -37,7 +37,8 @@ func parseKeys(b []byte) (map[string]Key, error) {
 		// The field of a type error is a path through the object, so it holds the key.
 		var te *json.UnmarshalTypeError
 		if errors.As(err, &te) {
-			return nil, fmt.Errorf("offset %d: %s instead of %s", te.Offset, te.Value, `{"keys": {"<key>": {"peer_id": "...", "role": "..."}}}`)
+			const form = `{"keys": {"<key>": {"peer_id": "...", "role": "..."}}}`
+			return nil, fmt.Errorf("offset %d: %s instead of the form %s", te.Offset, te.Value, form)
 		}
 		return nil, err
 	}
@@ -98,9 +99,9 @@ func hashKeys(keys map[string]Key) []hashedKey {
 	return hashed
 }
 
-// lookup compares presented with every key in constant time, so that the time taken reveals nothing about any of
-// them; a map would be faster, but whether its timing is harmless would have to be argued. Hashing makes the
-// lengths equal.
+// lookup compares presented with every key in constant time, so that the time taken reveals nothing about any
+// of them; a map would be faster, but whether its timing is harmless would have to be argued. Hashing makes
+// the lengths equal.
 func lookup(keys []hashedKey, presented string) (Key, bool) {
 	hash := sha256.Sum256([]byte(presented))
 	var found Key

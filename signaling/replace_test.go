@@ -72,7 +72,8 @@ func TestNewerInstanceStays(t *testing.T) {
 	}
 }
 
-// TestUndecided: a connection that has not registered cannot be compared, so the other one is the member until then.
+// TestUndecided: a connection that has not registered cannot be compared, so the other one is the member
+// until then.
 func TestUndecided(t *testing.T) {
 	for _, c := range []struct {
 		name, orphan, successor string

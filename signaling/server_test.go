@@ -371,7 +371,7 @@ func TestDeadClientIsNoticed(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no answer to a ping") })
+	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no pong in time") })
 	if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
 		t.Fatal("the client that answers was cut too")
 	}

@@ -16,8 +16,8 @@
 // Over plain HTTP, tokens and keys are not encrypted: outside of a trusted network serve it with TLS
 // (http.Server.ServeTLS, or a reverse proxy), and have clients use https and wss.
 //
-// A peer id belongs to one connection. When another instance of the same peer registers, the one that was started
-// later keeps the id, and the other is closed with code 4001.
+// A peer id belongs to one connection. When another instance of the same peer registers, the one that was
+// started later keeps the id, and the other is closed with code 4001.
 package signaling
 
 import (
@@ -81,10 +81,10 @@ type Config struct {
 	// MaxMessage is the maximum length of a message from a peer in bytes, 256 KiB by default. A longer one
 	// ends the connection (close code 1009).
 	MaxMessage int
-	// MaxQueue bounds the bytes queued from other peers for one peer, 4 MiB by default; each sender may fill
-	// a sixteenth of it, but always queue one message. What exceeds it is not relayed, and its sender gets
-	// the error "busy". The server's responses to register are bounded by as much; a peer that exceeds that
-	// is cut (close code 1008).
+	// MaxQueue bounds the bytes queued from other peers for one peer, 4 MiB by default; each sender may
+	// fill a sixteenth of it, but always queue one message. What exceeds it is not relayed, and its
+	// sender gets the error "busy". The server's responses to register are bounded by as much; a peer
+	// that exceeds that is cut (close code 1008).
 	MaxQueue int
 	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, or does not
 	// take a message, within IdleTimeout, 10 s by default, is cut.

@@ -29,8 +29,8 @@ func (s *Server) issue(k Key) (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(s.secret)
 }
 
-// verify returns the peer that a token was issued to. It accepts HS256 only: a token names its own algorithm, and
-// "none", or a public key taken for an HMAC secret, are the classic forgeries (RFC 8725 section 3.1).
+// verify returns the peer that a token was issued to. It accepts HS256 only: a token names its own algorithm,
+// and "none", or a public key taken for an HMAC secret, are the classic forgeries (RFC 8725 section 3.1).
 func (s *Server) verify(token string) (Key, error) {
 	var c claims
 	_, err := jwt.ParseWithClaims(token, &c,
@@ -99,9 +99,9 @@ func (s *Server) authenticate(presented string) (Key, error) {
 // forwardedHeaders are what proxies add.
 var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
 
-// checkLocal reports why r is not from a program on this machine. The remote address is not enough: a proxy on this
-// machine may forward requests from anywhere, and a browser on it those of any web page (which names itself in
-// Origin, also after DNS rebinding).
+// checkLocal reports why r is not from a program on this machine. The remote address is not enough: a proxy
+// on this machine may forward requests from anywhere, and a browser on it those of any web page (which names
+// itself in Origin, also after DNS rebinding).
 func checkLocal(r *http.Request) error {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !addr.Addr().IsLoopback() {

@@ -128,8 +128,8 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 	return server, nil
 }
 
-// withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable that is set
-// in the environment overrides the file even if it is empty. A missing file is not an error.
+// withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable
+// that is set in the environment overrides the file even if it is empty. A missing file is not an error.
 func withDotEnv(environ func(string) (string, bool), path string) (func(string) string, error) {
 	var file map[string]string
 	text, err := os.ReadFile(path)

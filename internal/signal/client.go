@@ -36,16 +36,16 @@ type Status struct {
 	State  State
 	PeerID string // with Connected
 	Err    error  // with Refused and Replaced, and with Connecting after the first try
-	// Permanent means that only a person can mend Err: it wraps ErrRefused, ErrMisconfigured or ErrReplaced.
-	// Unless it was Replaced, the client keeps trying all the same, slowly.
+	// Permanent means that only a person can mend Err: it wraps ErrRefused, ErrMisconfigured or
+	// ErrReplaced. Unless it was Replaced, the client keeps trying all the same, slowly.
 	Permanent bool
 }
 
-// Handler receives what a Client reports. Run calls its methods one at a time, from its own goroutine. They should
-// return soon: nothing is read from the server meanwhile.
+// Handler receives what a Client reports. Run calls its methods one at a time, from its own goroutine. They
+// should return soon: nothing is read from the server meanwhile.
 type Handler interface {
-	// Registered is called after every connect. self is the client's peer id; peers are the other registered
-	// peers, without duplicates. It comes before any Receive of the same connection.
+	// Registered is called after every connect. self is the client's peer id; peers are the other
+	// registered peers, without duplicates. It comes before any Receive of the same connection.
 	Registered(self string, peers []string)
 	// Receive passes on an offer, answer, candidate or error. Its payload has not been checked.
 	Receive(Message)
@@ -88,8 +88,8 @@ var defaultTiming = timing{
 }
 
 const (
-	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with every
-	// byte escaped.
+	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
+	// every byte escaped.
 	readLimit = 4 << 20
 	// sendLimit bounds the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
 	sendLimit = 8 << 20
@@ -115,10 +115,10 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, timing: defaultTiming, key: cfg.APIKey}
 }
 
-// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with the same
-// API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with none of its
-// goroutines left. An error of Config.Check is returned at once. The delay between two tries grows from under a
-// second to 30 s, with jitter; every try fetches a new token. Run may be called once.
+// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with the
+// same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with none of
+// its goroutines left. An error of Config.Check is returned at once. The delay between two tries grows from
+// under a second to 30 s, with jitter; every try fetches a new token. Run may be called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
@@ -164,9 +164,9 @@ func (c *Client) pause(ctx context.Context, h Handler, cause error, failures int
 	}
 }
 
-// CheckCredentials exchanges the API key for a token until the server decides: it returns nil if the server accepts
-// the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the exchange cannot
-// work, and ctx.Err() if ctx ends first. It may be called while Run runs.
+// CheckCredentials exchanges the API key for a token until the server decides: it returns nil if the server
+// accepts the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the
+// exchange cannot work, and ctx.Err() if ctx ends first. It may be called while Run runs.
 func (c *Client) CheckCredentials(ctx context.Context) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
@@ -201,16 +201,16 @@ func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err 
 		return 0, err
 	}
 	if c.key == "" {
-		// A server in development mode has chosen a random id. There the id serves as the key, which keeps
-		// the id across reconnects.
+		// A server in development mode has chosen a random id. There the id serves as the key, which
+		// keeps the id across reconnects.
 		c.key = tok.PeerID
 	}
 	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
 	return cn.run(ctx)
 }
 
-// Send queues m for the current connection and does not block; the error is ErrOffline or ErrBacklog, or about the
-// payload. It fills in an empty PeerID. Nil means queued, not delivered: the connection may end
+// Send queues m for the current connection and does not block; the error is ErrOffline or ErrBacklog, or
+// about the payload. It fills in an empty PeerID. Nil means queued, not delivered: the connection may end
 // (Handler.Disconnected), or the server may not know the target (an error message).
 func (c *Client) Send(m Message) error {
 	c.mu.Lock()

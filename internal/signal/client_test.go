@@ -188,7 +188,8 @@ func TestFixturesReceived(t *testing.T) {
 			case signal.PeerList, signal.ErrorType:
 				want = 1
 			case signal.Offer, signal.Answer, signal.Candidate:
-				// From somebody else and for us, or with no target at all, which is the server's affair.
+				// From somebody else and for us, or with no target at all, which is the
+				// server's affair.
 				if m.PeerID != "agent-002" && (m.TargetID == "agent-002" || m.TargetID == "") {
 					want = 1
 				}

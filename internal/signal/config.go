@@ -15,8 +15,8 @@ type Config struct {
 	// APIKey is sent in the header X-API-Key of the token exchange and nowhere else: not in a log, an error
 	// or a redirected request. An empty key asks a server in development mode for a random id.
 	APIKey string
-	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its last
-	// element replaced by config.
+	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its
+	// last element replaced by config.
 	FetchICE bool
 	// Started is when this instance was started. Of two instances with the same API key, the server keeps
 	// the one started later. The zero time is not sent.

@@ -14,8 +14,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// connection is one WebSocket connection. run and what it calls call the handler; the other goroutines only move
-// bytes, and report to run by channels.
+// connection is one WebSocket connection. run and what it calls call the handler; the other goroutines only
+// move bytes, and report to run by channels.
 type connection struct {
 	client  *Client
 	ws      *websocket.Conn
@@ -27,7 +27,8 @@ type connection struct {
 	held       []Message // received before it
 }
 
-// run connects, serves the connection to its end, and returns why it ended. Meanwhile it asks for the ICE servers.
+// run connects, serves the connection to its end, and returns why it ended. Meanwhile it asks for the ICE
+// servers.
 func (cn *connection) run(parent context.Context) (up time.Duration, err error) {
 	u, err := url.Parse(cn.client.cfg.URL)
 	if err != nil {
@@ -73,8 +74,8 @@ func (cn *connection) run(parent context.Context) (up time.Duration, err error) 
 	return up, fmt.Errorf("%v: %w", e, err)
 }
 
-// reason returns the first error that says more than that the connection was closed on this side, which is all that
-// the goroutines get that did not close it. The reader's comes first: it has the server's own words.
+// reason returns the first error that says more than that the connection was closed on this side, which is
+// all that the goroutines get that did not close it. The reader's comes first: it has the server's own words.
 func reason(ends ...error) error {
 	for _, err := range ends {
 		if !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
@@ -84,8 +85,8 @@ func reason(ends ...error) error {
 	return ends[0]
 }
 
-// serve registers once the ICE servers are known, or timing.patience is over, and then passes on what it receives
-// until the connection or ctx ends.
+// serve registers once the ICE servers are known, or timing.patience is over, and then passes on what it
+// receives until the connection or ctx ends.
 func (cn *connection) serve(ctx context.Context, in <-chan Message, ice <-chan []ICEServer) error {
 	patience := time.After(cn.client.timing.patience)
 	var timeout <-chan time.Time
@@ -120,8 +121,7 @@ func (cn *connection) serve(ctx context.Context, in <-chan Message, ice <-chan [
 
 func (cn *connection) sendRegister() error {
 	var p RegisterPayload
-	if started := cn.client.cfg.Started; !started.IsZero() {
-		ms := started.UnixMilli()
+	if ms := cn.client.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
 		p.Started = &ms
 	}
 	payload, err := json.Marshal(p)
@@ -222,8 +222,9 @@ func (cn *connection) ping(ctx context.Context) error {
 	}
 }
 
-// fetchICE sends the ICE servers that came with the token, or asks for them, and does so again before credentials
-// expire. After a failure it tries again, without dropping the connection; if the first try fails it sends nil.
+// fetchICE sends the ICE servers that came with the token, or asks for them, and does so again before
+// credentials expire. After a failure it tries again, without dropping the connection; if the first try fails
+// it sends nil.
 func (cn *connection) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
 	for first := true; ; first = false {
 		servers, wait, err := cn.iceServers(ctx, first)
@@ -286,8 +287,8 @@ func (cn *connection) accept(m Message) error {
 		cn.handler.Receive(m)
 		return nil
 	}
-	// A server may relay messages before it sends the peer_list. The handler learns its own id from Registered,
-	// so they are held until then.
+	// A server may relay messages before it sends the peer_list. The handler learns its own id from
+	// Registered, so they are held until then.
 	if len(cn.held) >= holdLimit {
 		return errors.New("too many messages before the peer_list")
 	}

@@ -6,10 +6,10 @@ var (
 	// ErrRefused means that the server does not accept the API key, or the token that it has issued. A
 	// *RefusedError has the details.
 	ErrRefused = errors.New("the signaling server refused the credentials")
-	// ErrMisconfigured means that the server was reached and does not speak this protocol at the configured
-	// URL, or is not trusted: trying again does not help.
+	// ErrMisconfigured means that the configured URLs, certificates or proxy cannot work: trying again
+	// does not help.
 	ErrMisconfigured = errors.New("the signaling server cannot be used as configured")
-	// ErrReplaced means that another connection with the same peer id has taken over.
+	// ErrReplaced means that another instance has the peer id now.
 	ErrReplaced = errors.New("another instance with the same API key has registered with the signaling server")
 	// ErrOffline means that there is no connection to send on.
 	ErrOffline = errors.New("not connected to the signaling server")

@@ -63,8 +63,8 @@ func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, re
 	if err != nil {
 		return nil, 0, err
 	}
-	// chatixia-mesh's registry serves anyone; the token lets a stricter server know who asks. Credentials in
-	// the URL, which a proxy in front of the server asks for, need the same header.
+	// chatixia-mesh's registry serves anyone; the token lets a stricter server know who asks. Credentials
+	// in the URL, which a proxy in front of the server asks for, need the same header.
 	key := "Authorization"
 	if u.User != nil {
 		key = ""
@@ -97,8 +97,8 @@ type iceList struct {
 	ICEServers []json.RawMessage `json:"iceServers"`
 }
 
-// parseICEServers reads {"iceServers": [...]}. A server that WebRTC would reject is left out, with the reason in
-// dropped, so that it does not cost the others.
+// parseICEServers reads {"iceServers": [...]}. A server that WebRTC would reject is left out, with the reason
+// in dropped, so that it does not cost the others.
 func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error) {
 	var body iceList
 	if err := json.Unmarshal(b, &body); err != nil {
@@ -120,8 +120,8 @@ func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error
 	return servers, dropped, nil
 }
 
-// Check reports why WebRTC would refuse the server or never reach it, by RFC 7064 (stun:host[:port]) and RFC 7065
-// (turn:host[:port][?transport=udp or tcp]).
+// Check reports why WebRTC would refuse the server or never reach it, by RFC 7064 (stun:host[:port]) and RFC
+// 7065 (turn:host[:port][?transport=udp or tcp]).
 func (s ICEServer) Check() error {
 	if len(s.URLs) == 0 {
 		return errors.New("urls: empty")

@@ -90,8 +90,8 @@ const (
 	CloseInUse    = 4002 // the peer id is in use, and register asked for a free one only
 )
 
-// ParseRegister reads the payload of a register message. An empty payload and null count as {}. Unknown keys are
-// ignored.
+// ParseRegister reads the payload of a register message. An empty payload and null count as {}. Unknown keys
+// are ignored.
 func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
 	var p RegisterPayload
 	var fields map[string]json.RawMessage

@@ -17,9 +17,9 @@ import (
 // maxProxyHeader bounds a proxy's response to CONNECT.
 const maxProxyHeader = 64 << 10
 
-// useTunnel makes hc reach u, a WebSocket without TLS, through a tunnel if an HTTP proxy is to be used. RFC 6455
-// section 4.1 asks for CONNECT; net/http, which takes the handshake for any GET, would hand it to the proxy
-// itself. For TLS it uses CONNECT anyway, and SOCKS proxies are tunnels by nature.
+// useTunnel makes hc reach u, a WebSocket without TLS, through a tunnel if an HTTP proxy is to be used. RFC
+// 6455 section 4.1 asks for CONNECT; net/http, which takes the handshake for any GET, would hand it to the
+// proxy itself. For TLS it uses CONNECT anyway, and SOCKS proxies are tunnels by nature.
 func useTunnel(ctx context.Context, hc *http.Client, u *url.URL) error {
 	t, ok := hc.Transport.(*http.Transport)
 	if !ok || t.Proxy == nil || u.Scheme != "ws" && u.Scheme != "http" {

@@ -32,8 +32,8 @@ type endpoint struct {
 // String returns the method and the URL without secrets.
 func (e endpoint) String() string { return strings.TrimPrefix(e.method+" "+public(e.url), " ") }
 
-// request sends one request, with a secret in the header key unless that is empty, and returns the body of a 200.
-// Errors name the method and URL.
+// request sends one request, with a secret in the header key unless that is empty, and returns the body of a
+// 200. Errors name the method and URL.
 func (c *Client) request(ctx context.Context, e endpoint, key, secret string) ([]byte, error) {
 	hc, err := c.cfg.httpClient()
 	if err != nil {
@@ -77,7 +77,8 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (*websocket.Conn
 	if err := useTunnel(ctx, hc, e.url); err != nil {
 		return nil, e.transportError(err)
 	}
-	// The header would keep the token out of access logs, but chatixia-mesh's registry reads only the query.
+	// The header would keep the token out of access logs, but chatixia-mesh's registry reads only the
+	// query.
 	u := *e.url
 	q := u.Query()
 	q.Set("token", t.Token)
@@ -211,7 +212,7 @@ func (e endpoint) transportError(err error) error {
 	case errors.As(err, &known):
 		return misconfigured(err, "%v: %v", e, err)
 	case errors.As(err, &unknown):
-		return misconfigured(err, "%v: %v; if the server's certificate is from an authority of your own, name that in CAFile", e, err)
+		return misconfigured(err, "%v: %v; if its certificate is from an authority of your own, name that in CAFile", e, err)
 	case errors.As(err, &certificate):
 		return misconfigured(err, "%v: %v", e, err)
 	case errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record):
@@ -221,7 +222,8 @@ func (e endpoint) transportError(err error) error {
 	case strings.Contains(text, "malformed HTTP"):
 		return misconfigured(err, "%v: the response is not HTTP%s", e, e.where())
 	case errors.As(err, &remote) && remote.Op == "remote error" && !strings.HasSuffix(text, "internal error"):
-		return misconfigured(err, "%v: the server refuses the TLS connection (%v); does it ask for a client certificate (CertFile, KeyFile)?", e, remote.Err)
+		return misconfigured(err, "%v: the server refuses the TLS connection (%v); "+
+			"does it ask for a client certificate (CertFile, KeyFile)?", e, remote.Err)
 	}
 	return fmt.Errorf("%v: %w", e, err)
 }

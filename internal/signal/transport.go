@@ -17,8 +17,8 @@ func (c Config) httpClient() (*http.Client, error) {
 	}
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if hc.Transport == nil {
-		// Kept connections would only be goroutines to wait for: requests are minutes apart, and net/http
-		// makes a WebSocket a connection of its own.
+		// Kept connections would only be goroutines to wait for: requests are minutes apart, and
+		// net/http makes a WebSocket a connection of its own.
 		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	}
 	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {

@@ -45,12 +45,15 @@ func CheckURL(raw string, schemes ...string) error {
 // counterparts are the schemes for the other kind of request to the same server.
 var counterparts = map[string]string{"http": "ws", "https": "wss", "ws": "http", "wss": "https"}
 
-// withScheme returns raw, which is not empty, with scheme in front and without secrets, or "" if raw lacks more than a
-// scheme.
+// withScheme returns raw, which is not empty, with scheme in front and without secrets, or "" if raw lacks
+// more than a scheme.
 func withScheme(raw, scheme string) string {
-	if before, after, ok := strings.Cut(raw, ":"); ok && !strings.HasPrefix(raw, "[") && !strings.ContainsAny(before, "/?#") {
-		// What precedes the colon is a host or a user, or else another scheme.
-		if port := after[:len(after)-len(strings.TrimLeft(after, "0123456789"))]; !strings.Contains(after, "@") && port == "" || strings.HasPrefix(after, "//") {
+	// What precedes a colon is a host, a user, or another scheme, which is neither followed by a port nor
+	// by a password.
+	before, after, colon := strings.Cut(raw, ":")
+	if colon && !strings.ContainsAny(before, "[/?#") {
+		port := strings.IndexFunc(after, func(r rune) bool { return r < '0' || r > '9' }) != 0
+		if strings.HasPrefix(after, "//") || !port && !strings.Contains(after, "@") {
 			return ""
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// String returns name with the version of the main module and of Go, as in "chatixia-signaling v1.2.3 (go1.25.0)".
-// A build without a version has "(devel)" and, if known, the revision of the source.
+// String returns name with the version of the main module and of Go, as in "chatixia-signaling v1.2.3
+// (go1.25.0)". A build without a version has "(devel)" and, if known, the revision of the source.
 func String(name string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
