@@ -161,7 +161,7 @@ func TestDevelopmentMode(t *testing.T) {
 	}
 }
 
-// TestDevelopmentModeIsLocal: every path is closed to whatever may come from elsewhere.
+// TestDevelopmentModeIsLocal: every path refuses requests that may come from another host.
 func TestDevelopmentModeIsLocal(t *testing.T) {
 	sig, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// FuzzHandle sends anything from a peer through the hub. Nobody may get a message that does not name its
-// true sender, the sender gets only the server's own messages, and nobody is cut.
+// FuzzHandle passes arbitrary messages of a peer to the hub. Every relayed message must name its true sender, the
+// sender gets only the server's own messages, and no peer is cut.
 func FuzzHandle(f *testing.F) {
 	file, err := os.Open("../docs/fixtures/signaling.jsonl")
 	if err != nil {

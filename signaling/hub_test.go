@@ -11,7 +11,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// TestWhoIsCut: nobody whose queue others or errors have filled, only who registers on and on.
+// TestWhoIsCut: a peer is cut for registering endlessly, and not for a queue that others or errors have filled.
 func TestWhoIsCut(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	cut := map[string]bool{}

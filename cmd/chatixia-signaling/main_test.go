@@ -167,7 +167,7 @@ func TestDevelopment(t *testing.T) {
 	}
 }
 
-// TestPrecedence: a flag goes before the environment, that before .env, and empty is unset.
+// TestPrecedence: a flag overrides the environment, the environment overrides .env, and empty counts as unset.
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, ".env", "\ufeff# local\nPORT=1000\nTURN_URL=turn:file\nSIGNALING_SECRET='file secret'\nexport API_KEYS_FILE=\"file.json\"\n")

@@ -153,7 +153,7 @@ func fixtures(t *testing.T) (all []fixture) {
 	return all
 }
 
-// TestFixturesReceived sends the client every example, whatever its direction; the client is agent-002.
+// TestFixturesReceived sends the client, agent-002, every example, in whichever direction it is.
 func TestFixturesReceived(t *testing.T) {
 	f := newFake(t)
 	lines := make(chan string)
@@ -188,8 +188,7 @@ func TestFixturesReceived(t *testing.T) {
 			case signal.PeerList, signal.ErrorType:
 				want = 1
 			case signal.Offer, signal.Answer, signal.Candidate:
-				// From somebody else and for us, or with no target at all, which is the
-				// server's affair.
+				// From another peer and for this one, or without a target, which the server checks.
 				if m.PeerID != "agent-002" && (m.TargetID == "agent-002" || m.TargetID == "") {
 					want = 1
 				}
@@ -205,7 +204,7 @@ func TestFixturesReceived(t *testing.T) {
 			}
 			switch e := got[0]; m.Type {
 			case signal.PeerList:
-				if e.kind != "registered" || len(e.peers) != 0 { // only ourselves were listed
+				if e.kind != "registered" || len(e.peers) != 0 { // the list held only the client itself
 					t.Fatalf("event %+v", e)
 				}
 			default:
@@ -261,8 +260,8 @@ func TestFixturesSent(t *testing.T) {
 	}
 }
 
-// TestFailures is what a client says about a server that does not work. No error may hold the key or
-// the token.
+// TestFailures checks what a client reports about a server that does not work. Errors must not contain the
+// key or the token.
 func TestFailures(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("a redirect was followed, with the key %q and the query %q", r.Header.Get("X-API-Key"), r.URL.RawQuery)
@@ -361,7 +360,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestReason: whatever else fails because the connection is closed says nothing about why it was. Which of the
+// TestReason: the error says why the connection was closed, not what failed as a consequence. Which of the
 // client's goroutines is first is chance, hence the rounds.
 func TestReason(t *testing.T) {
 	for _, c := range []struct {
@@ -490,8 +489,8 @@ func TestRefusedThenAccepted(t *testing.T) {
 	}
 }
 
-// TestEmptyKeyKeepsItsID: in development mode an empty key gets a random id, which must outlive the
-// connection.
+// TestEmptyKeyKeepsItsID: in development mode a client with an empty key gets a random id, which it keeps
+// when it reconnects.
 func TestEmptyKeyKeepsItsID(t *testing.T) {
 	server, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -553,7 +552,7 @@ func TestICEServers(t *testing.T) {
 	}
 }
 
-// TestICEServersWithToken: what comes with the token is not asked for, before it expires.
+// TestICEServersWithToken: ICE servers that come with the token are fetched only when they expire.
 func TestICEServersWithToken(t *testing.T) {
 	f := newFake(t)
 	f.token = func(w http.ResponseWriter, _ *http.Request) {
@@ -577,8 +576,7 @@ func TestICEServersWithToken(t *testing.T) {
 	}
 }
 
-// TestICEServersMeanwhile: the question for ICE servers keeps the WebSocket from registering, but not from
-// connecting.
+// TestICEServersMeanwhile: the WebSocket connects while the ICE servers are fetched, and registers then.
 func TestICEServersMeanwhile(t *testing.T) {
 	f := newFake(t)
 	connected := make(chan struct{})
@@ -613,8 +611,8 @@ func TestICEServersMeanwhile(t *testing.T) {
 	r.waitKind(t, "registered")
 }
 
-// TestICEServersLate: a server may close a WebSocket that does not register, so a slow answer is not waited
-// for without end.
+// TestICEServersLate: a server may close a WebSocket that does not register, so the client registers without
+// ICE servers that take too long.
 func TestICEServersLate(t *testing.T) {
 	f := newFake(t)
 	registered := make(chan struct{})
@@ -642,7 +640,7 @@ func TestICEServersLate(t *testing.T) {
 	}
 }
 
-// TestNoICEServers: a server without /api/config, or with nonsense there, is as good as another.
+// TestNoICEServers: the client registers with a server that has nothing useful at /api/config.
 func TestNoICEServers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"404":      http.NotFound,
@@ -679,7 +677,7 @@ func TestEarlyMessagesWait(t *testing.T) {
 	}
 }
 
-// TestNotForUs: what cannot be meant for this client is dropped, and the connection stays.
+// TestNotForUs: messages that cannot be for this client are dropped, and the connection stays.
 func TestNotForUs(t *testing.T) {
 	f := newFake(t)
 	f.ws = func(ctx context.Context, c *websocket.Conn) {
@@ -729,7 +727,7 @@ func TestPeerList(t *testing.T) {
 	}
 }
 
-// TestSilentServers finds out about servers that are there and do nothing.
+// TestSilentServers: the client notices servers that accept a connection and then do nothing.
 func TestSilentServers(t *testing.T) {
 	for _, c := range []struct {
 		name, timing, want string
@@ -739,7 +737,7 @@ func TestSilentServers(t *testing.T) {
 		{"no pong", "ping", "ping", func(*fake) func(context.Context, *websocket.Conn) {
 			return func(ctx context.Context, c *websocket.Conn) {
 				_ = register(ctx, c)
-				<-ctx.Done() // not reading means not answering pings
+				<-ctx.Done() // without reading there are no pongs
 			}
 		}},
 	} {
@@ -921,7 +919,7 @@ func TestSendInvalidPayload(t *testing.T) {
 	}
 }
 
-// TestCheckCredentials waits for a server that is down, and knows a refusal and a wrong URL.
+// TestCheckCredentials: a server that is down is tried again; a refusal and a wrong URL are returned.
 func TestCheckCredentials(t *testing.T) {
 	answers := make(chan int, 4)
 	answers <- http.StatusServiceUnavailable

@@ -162,7 +162,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	r.waitKind(t, "registered")
 }
 
-// TestTLSFailures: what no retry can mend is said at once, with the URL.
+// TestTLSFailures: what no retry can mend is reported at once, with the URL.
 func TestTLSFailures(t *testing.T) {
 	a := newAuthority(t)
 	good := newFakeTLS(t, a.serverConfig(time.Now().Add(time.Hour)))
@@ -219,7 +219,7 @@ func TestTLSFailures(t *testing.T) {
 
 func (f *fake) host() string { return f.Listener.Addr().String() }
 
-// listen starts a server that says text to whoever connects, and returns its address.
+// listen starts a server that sends text on every connection, and returns its address.
 func listen(t *testing.T, text string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -246,7 +246,7 @@ func listen(t *testing.T, text string) string {
 	return l.Addr().String()
 }
 
-// TestPathHint: a URL with a wrong path is answered with the usual one.
+// TestPathHint: the error about a wrong path names the usual one.
 func TestPathHint(t *testing.T) {
 	f := newFake(t)
 	for path, want := range map[string]string{
