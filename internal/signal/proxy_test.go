@@ -26,7 +26,7 @@ import (
 type proxy struct {
 	*httptest.Server
 	connect http.HandlerFunc // what CONNECT does; a tunnel by default
-	target  string           // where tunnels lead; empty for where the client asks for
+	target  string
 
 	wg sync.WaitGroup
 
@@ -34,9 +34,10 @@ type proxy struct {
 	seen []string // method and target of each request
 }
 
-func newProxy(t *testing.T, conf *tls.Config) *proxy {
+// newProxy starts a proxy, with TLS unless conf is nil. If target is not empty, every tunnel leads there.
+func newProxy(t *testing.T, conf *tls.Config, target string) *proxy {
 	t.Helper()
-	p := &proxy{}
+	p := &proxy{target: target}
 	p.connect = p.tunnel
 	forward := &httputil.ReverseProxy{
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: p.dial},
@@ -140,7 +141,7 @@ func TestProxy(t *testing.T) {
 		{"TLS to the proxy", nil, a.serverConfig(time.Now().Add(time.Hour)), []string{"POST http://%s/api/token", "CONNECT %s"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, p := newFakeTLS(t, c.server), newProxy(t, c.proxy)
+			f, p := newFakeTLS(t, c.server), newProxy(t, c.proxy, "")
 			r := newRecorder()
 			stop := start(t, signal.New(f.through(http.ProxyURL(p.url("user:pass")), trust)), r)
 			r.waitKind(t, "registered")
@@ -157,7 +158,7 @@ func TestProxy(t *testing.T) {
 }
 
 func TestNoProxy(t *testing.T) {
-	f, p := newFake(t), newProxy(t, nil)
+	f, p := newFake(t), newProxy(t, nil, "")
 	r := newRecorder()
 	start(t, signal.New(f.through(func(*http.Request) (*url.URL, error) { return nil, nil }, nil)), r)
 	r.waitKind(t, "registered")
@@ -191,7 +192,7 @@ func TestProxyFailures(t *testing.T) {
 		}, false, "cannot have sent"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, p := newFake(t), newProxy(t, nil)
+			f, p := newFake(t), newProxy(t, nil, "")
 			if c.connect != nil {
 				p.connect = c.connect
 			}
@@ -228,8 +229,8 @@ func TestProxyFromEnvironment(t *testing.T) {
 		fmt.Println("child:", e.kind, e.status.Err)
 		return
 	}
-	f, p := newFake(t), newProxy(t, nil)
-	p.target = f.host()
+	f := newFake(t)
+	p := newProxy(t, nil, f.host())
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyFromEnvironment$")
 	cmd.Env = append(os.Environ(), child+"=1", "HTTP_PROXY="+p.url("user:pass").String(), "http_proxy=", "NO_PROXY=", "no_proxy=", "REQUEST_METHOD=")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "child: registered") {
