@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/bits"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -19,6 +20,8 @@ const (
 	readerKeep = 256 << 10
 	// maxEmptyReads bounds how often a source may return neither bytes nor an error.
 	maxEmptyReads = 100
+	// byteOrderMark may begin a stream. RFC 8259 section 8.1 allows parsers to ignore it.
+	byteOrderMark = "\xEF\xBB\xBF"
 )
 
 // Reader splits a byte stream into lines. It buffers no more than the longest line allowed and one Read.
@@ -33,6 +36,7 @@ type Reader struct {
 	start    int    // buf[start:end] is not returned yet
 	end      int    //
 	searched int    // buf[start:searched] has no newline
+	begun    bool   // past the place of a byte order mark
 	skipping bool   // inside a line that was reported as too long
 	busy     bool   // the last Read returned much, or has more
 	long     int    // length of the last line that the usual buffer could not hold
@@ -60,8 +64,9 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 	return &Reader{src: r, max: maxLine}
 }
 
-// ReadLine returns the next line that is not blank, without its newline or the '\r' before that. The
-// last line needs no newline. The line is valid until the next call.
+// ReadLine returns the next line that is not blank, without its newline or the '\r' before that, and
+// without a byte order mark that begins the stream. The last line needs no newline. The line is valid
+// until the next call.
 //
 // A line over the limit is reported once, as [*Error] with [CodeTooLarge], and passed over without being
 // buffered: call ReadLine again for the line after it. All other errors, io.EOF among them, are r's own
@@ -152,11 +157,25 @@ func (r *Reader) fill() {
 		if err != nil {
 			r.err = err
 		}
+		if !r.begun {
+			r.skipByteOrderMark()
+		}
 		if n > 0 || err != nil {
 			return
 		}
 	}
 	r.err = io.ErrNoProgress
+}
+
+// skipByteOrderMark passes over the mark that begins the stream, once enough has arrived to decide.
+func (r *Reader) skipByteOrderMark() {
+	got := string(r.buf[:min(r.end, len(byteOrderMark))])
+	if got == byteOrderMark {
+		r.start, r.searched = len(got), len(got)
+		r.begun = true
+		return
+	}
+	r.begun = !strings.HasPrefix(byteOrderMark, got)
 }
 
 // want is how many bytes the next Read offers at least.

@@ -36,6 +36,7 @@ func readAll(t testing.TB, src io.Reader, maxLine int) (lines []string, final er
 }
 
 func TestReader(t *testing.T) {
+	const bom = "\xEF\xBB\xBF"
 	long := strings.Repeat("x", 100_000)
 	tests := []struct {
 		name, stream string
@@ -58,6 +59,16 @@ func TestReader(t *testing.T) {
 		{"blank but over the limit", strings.Repeat(" ", 11) + "\na\n", 10, []string{"<too_large>", "a"}},
 		{"long lines", long + "\n" + "a\n" + long + long + "\nb", 1 << 20, []string{long, "a", long + long, "b"}},
 		{"zero bytes", "\x00\n\x00\x00\n", 10, []string{"\x00", "\x00\x00"}},
+		{"byte order mark", bom + "a\nb\n", 10, []string{"a", "b"}},
+		{"nothing but a byte order mark", bom, 10, nil},
+		{"a blank line after the byte order mark", bom + "\r\na\n", 10, []string{"a"}},
+		{"a line at the limit after the byte order mark", bom + "0123456789\n", 10, []string{"0123456789"}},
+		{"a line over the limit after the byte order mark", bom + "0123456789x\na\n", 10, []string{"<too_large>", "a"}},
+		{"two byte order marks", bom + bom + "a\n", 10, []string{bom + "a"}},
+		{"a byte order mark in a line", "a" + bom + "\n" + bom + "b\n", 10, []string{"a" + bom, bom + "b"}},
+		{"a byte order mark after a blank line", "\n" + bom + "a\n", 10, []string{bom + "a"}},
+		{"part of a byte order mark", bom[:2] + "a\n", 10, []string{bom[:2] + "a"}},
+		{"nothing but part of a byte order mark", bom[:2], 10, []string{bom[:2]}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
