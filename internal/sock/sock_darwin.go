@@ -12,6 +12,9 @@ import (
 // maxPath is the size of sun_path (104) less the NUL that ends it.
 const maxPath = 103
 
+// systemParents are the directories that TempDir tries when the environment names no usable one.
+func systemParents() []parent { return []parent{{"/tmp", checkShared}, {"/var/tmp", checkShared}} }
+
 // listenPrivate binds, narrows the mode and only then listens: until listen every connect is refused,
 // whatever the mode, so nobody gets in while bind's mode, which follows the umask, still holds. (Linux
 // takes the mode of the descriptor instead; macOS has no fchmod of sockets.) The net package has no

@@ -3,11 +3,23 @@ package sock
 import (
 	"context"
 	"net"
+	"os"
+	"strconv"
 	"syscall"
 )
 
 // maxPath is the size of sun_path (108) less the NUL that ends it.
 const maxPath = 107
+
+// systemParents are the directories that TempDir tries when the environment names no usable one.
+func systemParents() []parent {
+	return []parent{
+		{"/run/user/" + strconv.Itoa(os.Geteuid()), checkPrivate}, // XDG_RUNTIME_DIR on systems with logind
+		{"/tmp", checkShared},
+		{"/var/tmp", checkShared},
+		{"/dev/shm", checkShared}, // writable in many a container that has a read-only root
+	}
+}
 
 // listenPrivate binds and listens. On Linux bind gives the file the mode of the socket's own inode less
 // the umask, so setting the mode of the descriptor first makes a file that never had a wider one.

@@ -354,13 +354,7 @@ func TestTempDir(t *testing.T) {
 		{"others may write", func(t *testing.T) string { return mkdir(t, 0o777) }, false},
 		{"missing", func(t *testing.T) string { return filepath.Join(shortDir(t), "no") }, false},
 		{"relative", func(*testing.T) string { return "." }, false},
-		{"too long", func(t *testing.T) string {
-			dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
-			if err := os.Mkdir(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		}, false},
+		{"too long", longDir, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -390,18 +384,96 @@ func TestTempDir(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nowhere", func(t *testing.T) {
-		missing := filepath.Join(shortDir(t), "no")
-		t.Setenv("XDG_RUNTIME_DIR", "")
-		t.Setenv("TMPDIR", missing)
-		if dir, err := sock.TempDir(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
-			t.Errorf("TempDir = %q, %v, want ErrNotExist and what to set", dir, err)
+}
+
+// When the place that TMPDIR names is of no use, TempDir finds another one.
+func TestTempDirFallsBack(t *testing.T) {
+	for name, tmp := range map[string]func(t *testing.T) string{
+		"too long":        longDir,
+		"missing":         func(t *testing.T) string { return filepath.Join(shortDir(t), "no") },
+		"not a directory": plainFile,
+		"not writable": func(t *testing.T) string {
+			if os.Geteuid() == 0 {
+				t.Skip("root can write everywhere")
+			}
+			dir := shortDir(t)
+			if err := os.Chmod(dir, 0o500); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("XDG_RUNTIME_DIR", "")
+			t.Setenv("TMPDIR", tmp(t))
+			dir, err := sock.TempDir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			ln, err := sock.Listen(filepath.Join(dir, strings.Repeat("s", 16)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := ln.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Without any usable place the error names each of them once, with its reason, and what to set.
+func TestTempDirNowhere(t *testing.T) {
+	missing, file, long := filepath.Join(shortDir(t), "no"), plainFile(t), longDir(t)
+	open := shortDir(t)
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		unchecked, shared string
+		is                []error
+		want              []string
+	}{
+		{missing, long, []error{fs.ErrNotExist, sock.ErrPath}, []string{missing + ": no such file", long + ": unusable socket path"}},
+		{file, open, []error{syscall.ENOTDIR}, []string{file + ": not a directory", open + ": other users can write to it"}},
+		{missing, missing, []error{fs.ErrNotExist}, []string{missing}},
+		{missing, ".", []error{fs.ErrNotExist}, []string{missing, ".: it is not an absolute path"}},
+	} {
+		dir, err := sock.TempDirIn(tt.unchecked, tt.shared)
+		if err == nil {
+			t.Errorf("%s, %s: made %s", tt.unchecked, tt.shared, dir)
+			continue
 		}
-		t.Setenv("TMPDIR", "/"+strings.Repeat("x", 100))
-		if dir, err := sock.TempDir(); !errors.Is(err, sock.ErrPath) {
-			t.Errorf("TempDir = %q, %v, want ErrPath", dir, err)
+		for _, target := range tt.is {
+			if !errors.Is(err, target) {
+				t.Errorf("error %q is not %v", err, target)
+			}
 		}
-	})
+		for _, w := range append(tt.want, "XDG_RUNTIME_DIR", "TMPDIR") {
+			if strings.Count(err.Error(), w) != 1 {
+				t.Errorf("error %q does not say %q once", err, w)
+			}
+		}
+	}
+}
+
+// longDir returns a directory in which no socket has room.
+func longDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func plainFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func ExampleListen() {

@@ -22,7 +22,7 @@ import (
 // other is a user id that is not ours: nobody, by convention.
 const other = 65534
 
-// helperEnv makes the test binary act as another process: "dial PATH" or "listen PATH".
+// helperEnv makes the test binary act as another process: "dial PATH", "listen PATH" or "tempdir".
 const helperEnv = "SOCK_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -46,6 +46,10 @@ func helper(command string) string {
 		keep, err = net.Dial("unix", path)
 	case "listen":
 		keep, err = net.Listen("unix", path)
+	case "tempdir":
+		if path, err = sock.TempDir(); err == nil {
+			err = os.Remove(path)
+		}
 	default:
 		err = fmt.Errorf("unknown command %q", command)
 	}
@@ -59,13 +63,13 @@ func helper(command string) string {
 }
 
 // asOther runs the helper as the other user and returns what it says. It ends with the test.
-func asOther(t *testing.T, command string) string {
+func asOther(t *testing.T, command string, env ...string) string {
 	t.Helper()
 	// By /proc/self/exe, because go test puts the binary into a directory that is closed to others.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Dir = "/"
 	// Without GORACE the race detector keeps the helper a second longer.
-	cmd.Env = []string{helperEnv + "=" + command, "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = append(env, helperEnv+"="+command, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -188,13 +192,25 @@ func TestTempDirIgnoresAnotherUsersRuntimeDir(t *testing.T) {
 	if err := errors.Join(os.Mkdir(runtime, 0o700), os.Chown(runtime, other, -1)); err != nil {
 		t.Fatal(err)
 	}
+	tmp := shortDir(t)
 	t.Setenv("XDG_RUNTIME_DIR", runtime)
-	t.Setenv("TMPDIR", shortDir(t))
+	t.Setenv("TMPDIR", tmp)
 	dir, err := sock.TempDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if filepath.Dir(dir) == runtime {
-		t.Errorf("made %s in another user's directory", dir)
+	if filepath.Dir(dir) != tmp {
+		t.Errorf("made %s, want it in %s", dir, tmp)
+	}
+}
+
+// As TestTempDirFallsBack, where TMPDIR may be entered and not written to.
+func TestTempDirOfAnotherUser(t *testing.T) {
+	dir := sharedDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := asOther(t, "tempdir", "TMPDIR="+dir); got != "ok" {
+		t.Errorf("no directory for another user: %s", got)
 	}
 }
