@@ -2,7 +2,8 @@
 // machine can reach or impersonate either end: private directories, a mode that is never wider than
 // 0600, removal of leftovers without stealing a live socket, and a check of who is on the other end.
 //
-// It works on Linux and macOS. Elsewhere every function but [CheckPath] returns [ErrUnsupported].
+// It works on Linux and macOS. Elsewhere every function but [CheckPath] fails, with [ErrUnsupported] if
+// it returns an error.
 package sock
 
 import (

@@ -39,3 +39,6 @@ func Dial(_ context.Context, path string) (net.Conn, error) {
 
 // CheckPeer returns [ErrUnsupported] on this operating system.
 func CheckPeer(net.Conn) error { return unsupported("peer credentials") }
+
+// PeerPID returns false on this operating system.
+func PeerPID(net.Conn) (pid int, ok bool) { return 0, false }

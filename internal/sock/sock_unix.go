@@ -351,6 +351,27 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 // (SO_PEERCRED on Linux, LOCAL_PEERCRED on macOS). If not the error wraps [ErrPeer]; for a connection
 // that is not a Unix socket it wraps [ErrUnsupported].
 func CheckPeer(c net.Conn) error {
+	var uid int
+	if err := peer(c, func(fd int) (err error) { uid, err = peerUID(fd); return err }); err != nil {
+		return err
+	}
+	if uid != os.Geteuid() {
+		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+	}
+	return nil
+}
+
+// PeerPID returns the id of the process that connected, or that listened, on the other end of a Unix
+// socket (SO_PEERCRED on Linux, LOCAL_PEERPID on macOS). That process may have ended since, or have
+// passed the socket on. ok is false for other connections, and for a process that has no id here because
+// it is in another PID namespace.
+func PeerPID(c net.Conn) (pid int, ok bool) {
+	err := peer(c, func(fd int) (err error) { pid, err = peerPID(fd); return err })
+	return pid, err == nil && pid > 0
+}
+
+// peer calls get with the descriptor of a Unix socket, to ask for credentials of its other end.
+func peer(c net.Conn, get func(fd int) error) error {
 	uc, ok := c.(*net.UnixConn)
 	if !ok {
 		return fmt.Errorf("%w: a %T has no peer credentials", ErrUnsupported, c)
@@ -359,16 +380,12 @@ func CheckPeer(c net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	var uid int
-	var credErr error
-	if err := raw.Control(func(fd uintptr) { uid, credErr = peerUID(int(fd)) }); err != nil {
+	var getErr error
+	if err := raw.Control(func(fd uintptr) { getErr = get(int(fd)) }); err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	if credErr != nil {
-		return fmt.Errorf("peer credentials: %w", os.NewSyscallError("getsockopt", credErr))
-	}
-	if uid != os.Geteuid() {
-		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+	if getErr != nil {
+		return fmt.Errorf("peer credentials: %w", os.NewSyscallError("getsockopt", getErr))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -334,6 +335,59 @@ func TestCheckPeerNeedsAUnixSocket(t *testing.T) {
 	if err := sock.CheckPeer(a); !errors.Is(err, sock.ErrUnsupported) {
 		t.Errorf("net.Pipe: %v, want ErrUnsupported", err)
 	}
+}
+
+func TestPeerPID(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// child starts a helper and returns its process id.
+	child := func(t *testing.T, command string) int {
+		t.Helper()
+		cmd := exec.Command(exe)
+		cmd.Env = []string{helperEnv + "=" + command}
+		if got := startHelper(t, cmd); got != "ok" {
+			t.Fatalf("helper: %s", got)
+		}
+		return cmd.Process.Pid
+	}
+	check := func(t *testing.T, conn net.Conn, err error, want int) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if pid, ok := sock.PeerPID(conn); pid != want || !ok {
+			t.Errorf("PeerPID = %d, %v; want %d", pid, ok, want)
+		}
+	}
+	t.Run("child dialed", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		ln := listen(t, path)
+		pid := child(t, "dial "+path)
+		conn, err := ln.Accept()
+		check(t, conn, err, pid)
+	})
+	t.Run("child listens", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		pid := child(t, "listen "+path)
+		conn, err := sock.Dial(t.Context(), path)
+		check(t, conn, err, pid)
+	})
+	t.Run("this process", func(t *testing.T) {
+		a, b := socketPair(t)
+		check(t, a, nil, os.Getpid())
+		check(t, b, nil, os.Getpid())
+	})
+	t.Run("no socket", func(t *testing.T) {
+		a, b := net.Pipe()
+		defer a.Close()
+		defer b.Close()
+		if pid, ok := sock.PeerPID(a); ok {
+			t.Errorf("a pipe in memory has a peer with process id %d", pid)
+		}
+	})
 }
 
 func TestTempDir(t *testing.T) {

@@ -1,12 +1,8 @@
 package sock_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,53 +10,11 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
 // other is a user id that is not ours: nobody, by convention.
 const other = 65534
-
-// helperEnv makes the test binary act as another process: "dial PATH", "listen PATH" or "tempdir".
-const helperEnv = "SOCK_TEST_HELPER"
-
-func TestMain(m *testing.M) {
-	if command := os.Getenv(helperEnv); command != "" {
-		fmt.Println(helper(command))
-		_, _ = io.Copy(io.Discard, os.Stdin) // keep the connection until the test has seen it
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
-
-// keep holds what the helper has open until it ends.
-var keep io.Closer
-
-// helper does one thing without any of this package's checks on its side and says how it went.
-func helper(command string) string {
-	verb, path, _ := strings.Cut(command, " ")
-	var err error
-	switch verb {
-	case "dial":
-		keep, err = net.Dial("unix", path)
-	case "listen":
-		keep, err = net.Listen("unix", path)
-	case "tempdir":
-		if path, err = sock.TempDir(); err == nil {
-			err = os.Remove(path)
-		}
-	default:
-		err = fmt.Errorf("unknown command %q", command)
-	}
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return "permission denied"
-	case err != nil:
-		return err.Error()
-	}
-	return "ok"
-}
 
 // asOther runs the helper as the other user and returns what it says. It ends with the test.
 func asOther(t *testing.T, command string, env ...string) string {
@@ -68,32 +22,9 @@ func asOther(t *testing.T, command string, env ...string) string {
 	// By /proc/self/exe, because go test puts the binary into a directory that is closed to others.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Dir = "/"
-	// Without GORACE the race detector keeps the helper a second longer.
-	cmd.Env = append(env, helperEnv+"="+command, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(env, helperEnv+"="+command)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("helper: %v", err)
-		}
-	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatalf("helper said nothing: %v", err)
-	}
-	return strings.TrimSuffix(line, "\n")
+	return startHelper(t, cmd)
 }
 
 // sharedDir is a directory that the other user can enter and write to. (A directory inside t.TempDir cannot be entered.)
