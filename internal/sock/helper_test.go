@@ -25,16 +25,16 @@ const helperEnv = "SOCK_TEST_HELPER"
 func TestMain(m *testing.M) {
 	if command := os.Getenv(helperEnv); command != "" {
 		fmt.Println(helper(command))
-		_, _ = io.Copy(io.Discard, os.Stdin) // keep the connection until the test has seen it
+		_, _ = io.Copy(io.Discard, os.Stdin) // keep it open until the test ends
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// keep holds what the helper has open until it ends.
+// keep is the connection or listener that the helper has open.
 var keep io.Closer
 
-// helper does one thing without any of this package's checks on its side and says how it went.
+// helper runs one command and returns its outcome. It dials and listens without this package's checks.
 func helper(command string) string {
 	verb, path, _ := strings.Cut(command, " ")
 	var err error

@@ -15,16 +15,16 @@ const maxPath = 103
 // systemParents are the directories that TempDir tries when the environment names no usable one.
 func systemParents() []parent { return []parent{{"/tmp", checkShared}, {"/var/tmp", checkShared}} }
 
-// listenPrivate binds, narrows the mode and only then listens: until listen every connect is refused,
-// whatever the mode, so nobody gets in while bind's mode, which follows the umask, still holds. (Linux
-// takes the mode of the descriptor instead; macOS has no fchmod of sockets.) The net package has no
-// hook between bind and listen, hence the system calls.
+// listenPrivate binds, narrows the mode and only then listens: before listen every connect is refused,
+// so the mode that bind derives from the umask lets no other user in. (Linux takes the mode of the
+// descriptor instead; macOS has no fchmod of sockets.) The net package has no hook between bind and
+// listen, hence the system calls.
 func listenPrivate(path string) (*net.UnixListener, error) {
 	f, err := unixSocket(path)
 	if err != nil {
 		return nil, listenError(path, "socket", err)
 	}
-	defer f.Close() // FileListener has a duplicate
+	defer f.Close() // FileListener duplicates the descriptor
 	fd := int(f.Fd())
 	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
 		return nil, listenError(path, "bind", err)

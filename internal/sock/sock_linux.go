@@ -17,14 +17,14 @@ func systemParents() []parent {
 		{"/run/user/" + strconv.Itoa(os.Geteuid()), checkPrivate}, // XDG_RUNTIME_DIR on systems with logind
 		{"/tmp", checkShared},
 		{"/var/tmp", checkShared},
-		{"/dev/shm", checkShared}, // writable in many a container that has a read-only root
+		{"/dev/shm", checkShared}, // writable in containers with a read-only root
 	}
 }
 
 // listenPrivate binds and listens. On Linux bind gives the file the mode of the socket's own inode less
 // the umask, so setting the mode of the descriptor first makes a file that never had a wider one.
 // Rejected: changing the umask (it belongs to the whole process, and other goroutines create files),
-// chmod by path afterwards (too late, and follows what the path has become), binding in a private
+// chmod by path after bind (too late, and the path may name another file by then), binding in a private
 // directory (the path gets longer).
 func listenPrivate(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {

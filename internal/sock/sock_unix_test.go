@@ -47,8 +47,8 @@ func listen(t *testing.T, path string) net.Listener {
 	return ln
 }
 
-// leftover makes what a killed process leaves: a socket file on which nobody listens.
-func leftover(t *testing.T, path string) {
+// staleSocket makes what a killed process leaves: a socket file on which no process listens.
+func staleSocket(t *testing.T, path string) {
 	t.Helper()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -104,7 +104,7 @@ func TestListen(t *testing.T) {
 		want    error // nil: the path is free or becomes free
 	}{
 		{"nothing there", func(*testing.T, string) {}, nil},
-		{"leftover", leftover, nil},
+		{"stale socket", staleSocket, nil},
 		{"live listener", func(t *testing.T, path string) { listen(t, path) }, sock.ErrInUse},
 		{"live listener with a full backlog", fullListener, sock.ErrInUse},
 		{"regular file", func(t *testing.T, path string) {
@@ -117,8 +117,8 @@ func TestListen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, sock.ErrNotSocket},
-		{"symbolic link to a leftover", func(t *testing.T, path string) {
-			leftover(t, path+"2")
+		{"symbolic link to a stale socket", func(t *testing.T, path string) {
+			staleSocket(t, path+"2")
 			if err := os.Symlink(path+"2", path); err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestListen(t *testing.T) {
 				t.Errorf("Listen = %v, want %v with the path", err, tt.want)
 			}
 			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
-				t.Errorf("what was there is gone: %v", err)
+				t.Errorf("the file at the path was replaced or removed: %v", err)
 			}
 		})
 	}
@@ -163,7 +163,7 @@ func TestListen(t *testing.T) {
 func fullListener(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Stat("/proc/self"); err != nil {
-		t.Skip("only Linux tells a full backlog from a leftover") // holds on macOS, where this cannot work
+		t.Skip("only Linux distinguishes a full backlog from a stale socket")
 	}
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -186,7 +186,7 @@ func fullListener(t *testing.T, path string) {
 	t.Fatal("the backlog never fills")
 }
 
-// The umask that hides nothing must not widen the socket.
+// A umask of 0 must not widen the socket's mode.
 func TestListenMode(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	old := syscall.Umask(0) // no test of this package runs in parallel
@@ -201,11 +201,11 @@ func TestListenMode(t *testing.T) {
 	}
 }
 
-// Of several processes that find the same leftover, exactly one gets the path, and it keeps it.
+// Of several processes that find the same stale socket, exactly one gets the path, and it keeps it.
 func TestListenRace(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	for round := range 50 {
-		leftover(t, path)
+		staleSocket(t, path)
 		listeners := make([]net.Listener, 4)
 		errs := make([]error, len(listeners))
 		var wg sync.WaitGroup
@@ -304,9 +304,9 @@ func TestDial(t *testing.T) {
 	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("nothing there: %v, want ErrNotExist with the path", err)
 	}
-	leftover(t, path)
+	staleSocket(t, path)
 	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), path) {
-		t.Errorf("leftover: %v, want ECONNREFUSED with the path", err)
+		t.Errorf("stale socket: %v, want ECONNREFUSED with the path", err)
 	}
 	file := path + "2"
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -549,7 +549,7 @@ func ExampleListen() {
 	// Output: true
 }
 
-// A program that waits for the file can connect as soon as it is there.
+// A program that watches for the file can connect as soon as it is there.
 func TestListenAppearsConnectable(t *testing.T) {
 	dir := shortDir(t)
 	for i := range 200 {

@@ -13,10 +13,10 @@ import (
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
-// other is a user id that is not ours: nobody, by convention.
+// other is the id of another user, by convention that of "nobody".
 const other = 65534
 
-// asOther runs the helper as the other user and returns what it says. It ends with the test.
+// asOther runs the helper as the other user and returns its answer.
 func asOther(t *testing.T, command string, env ...string) string {
 	t.Helper()
 	// By /proc/self/exe, because go test puts the binary into a directory that is closed to others.
@@ -51,7 +51,7 @@ func TestAnotherUserCannotConnect(t *testing.T) {
 func TestCheckPeerOfAnotherUser(t *testing.T) {
 	path := filepath.Join(sharedDir(t), "s")
 	ln := listen(t, path)
-	if err := os.Chmod(path, 0o666); err != nil { // what a user might do who knows no better
+	if err := os.Chmod(path, 0o666); err != nil { // as a careless user might
 		t.Fatal(err)
 	}
 	if got := asOther(t, "dial "+path); got != "ok" {
@@ -80,7 +80,7 @@ func TestDialAnotherUser(t *testing.T) {
 		}
 	}
 	check(sock.ErrOwner)
-	// A socket file that is ours says nothing about who listens on it.
+	// The owner of the file need not be the user that listens on it.
 	if err := os.Chown(path, os.Getuid(), -1); err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +98,8 @@ func TestListenOnAnotherUsersSocket(t *testing.T) {
 				t.Fatalf("helper: %s", got)
 			}
 		}},
-		{"leftover", func(path string) {
-			leftover(t, path)
+		{"stale", func(path string) {
+			staleSocket(t, path)
 			if err := os.Chown(path, other, -1); err != nil {
 				t.Fatal(err)
 			}
