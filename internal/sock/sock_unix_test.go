@@ -76,7 +76,7 @@ func exchange(t *testing.T, ln net.Listener, path string) {
 	}
 	defer server.Close()
 	if err := sock.CheckPeer(server); err != nil {
-		t.Errorf("CheckPeer of a client of our own: %v", err)
+		t.Errorf("CheckPeer of a client of this user: %v", err)
 	}
 	for _, c := range [][2]net.Conn{{client, server}, {server, client}} {
 		if _, err := c[0].Write([]byte{'x'}); err != nil {
@@ -95,6 +95,17 @@ func exists(t *testing.T, path string) bool {
 		t.Fatal(err)
 	}
 	return err == nil
+}
+
+func checkMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode() != want {
+		t.Errorf("%s has mode %v, want %v", path, fi.Mode(), want)
+	}
 }
 
 func TestListen(t *testing.T) {
@@ -196,9 +207,7 @@ func TestListenMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if fi, err := os.Lstat(path); err != nil || fi.Mode() != fs.ModeSocket|0o600 {
-		t.Errorf("mode %v, %v, want 0600", fi.Mode(), err)
-	}
+	checkMode(t, path, fs.ModeSocket|0o600)
 }
 
 // Of several processes that find the same stale socket, exactly one gets the path, and it keeps it.
@@ -429,9 +438,7 @@ func TestTempDir(t *testing.T) {
 				if filepath.Dir(dir) != parent {
 					t.Errorf("made %s, want it in %s", dir, parent)
 				}
-				if fi, err := os.Lstat(dir); err != nil || fi.Mode() != fs.ModeDir|0o700 {
-					t.Errorf("mode %v, %v, want 0700", fi.Mode(), err)
-				}
+				checkMode(t, dir, fs.ModeDir|0o700)
 				if err := sock.CheckPath(filepath.Join(dir, strings.Repeat("s", 16))); err != nil {
 					t.Errorf("no room for a socket: %v", err)
 				}

@@ -44,7 +44,7 @@ func TestAnotherUserCannotConnect(t *testing.T) {
 	path := filepath.Join(sharedDir(t), "s")
 	listen(t, path)
 	if got := asOther(t, "dial "+path); got != "permission denied" {
-		t.Errorf("another user dialled: %s", got)
+		t.Errorf("another user dialed: %s", got)
 	}
 }
 
