@@ -78,16 +78,16 @@ func withAdvice(err error) error {
 // missing file is no error. Of a file with a line that is wrong the lines before it count, as with
 // chatixia's own sidecar.
 func loadDotEnv(path string) error {
-	text, err := os.ReadFile(path)
+	text, err := readText(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	lines := strings.SplitAfter(string(text), "\n")
+	lines := strings.SplitAfter(text, "\n")
 	good := len(lines)
-	vars, err := parseDotEnv(string(text))
+	vars, err := parseDotEnv(text)
 	for ; err != nil && good > 0; good-- {
 		vars, err = parseDotEnv(strings.Join(lines[:good-1], ""))
 	}
@@ -104,6 +104,12 @@ func loadDotEnv(path string) error {
 		return fmt.Errorf("%s: line %d is not in the form NAME=value; what stands before it counts", path, good+1)
 	}
 	return nil
+}
+
+// readText reads a file without the byte order mark that some editors put at its start.
+func readText(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimPrefix(string(b), "\uFEFF"), err
 }
 
 func parseDotEnv(text string) (map[string]string, error) {

@@ -110,11 +110,11 @@ func (s *settings) variable(fs *flag.FlagSet, name, env, usage string) {
 // file is a flag that names a file with the value of an environment variable.
 func (s *settings) file(fs *flag.FlagSet, name, env, usage string) {
 	fs.Func(name, usage, func(path string) error {
-		b, err := os.ReadFile(path)
+		text, err := readText(path)
 		if err != nil {
 			return err
 		}
-		value := strings.TrimRight(string(b), "\r\n")
+		value := strings.TrimRight(text, "\r\n")
 		if value == "" {
 			return errors.New("the file is empty")
 		}

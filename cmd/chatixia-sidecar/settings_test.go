@@ -13,7 +13,7 @@ import (
 
 func TestParseSettings(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte("k1\r\n"), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte("\uFEFFk1\r\n"), 0o600); err != nil { // as some editors write it
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -42,7 +42,7 @@ func TestParseSettings(t *testing.T) {
 
 func TestParseSettingsFails(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+	if err := os.WriteFile(empty, []byte("\uFEFF\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -125,6 +125,9 @@ func TestLoadDotEnv(t *testing.T) {
 		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
 		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
 		{name: "bad at the end, no newline", text: "MESH_TEST_A=1\nsecret", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "byte order mark", text: "\uFEFFMESH_TEST_A=1\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": "2"}},
+		{name: "bad after a byte order mark", text: "\uFEFFMESH_TEST_A=1\nno such thing\n", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "nothing but a byte order mark", text: "\uFEFF"},
 		{name: "empty"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
