@@ -1,6 +1,6 @@
 // Command chatixia-sidecar is the WebRTC side of one agent: mesh.ServeSidecar with settings from flags,
-// environment variables and a .env file. A mesh in mode Binary starts it by itself; for mode Attach, and
-// for agents in other languages, it is started by hand or by a supervisor.
+// environment variables and a .env file. A mesh in mode Binary starts it. For mode Attach, and for agents in
+// other languages, a user or a supervisor starts it.
 package main
 
 import (
@@ -23,7 +23,7 @@ func main() {
 	cores.Share()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
-	signal.Ignore(syscall.SIGPIPE) // when whoever read the log is gone, the agent is still here
+	signal.Ignore(syscall.SIGPIPE) // the agent is served even if the reader of the log ends
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
 	if err == nil || errors.Is(err, flag.ErrHelp) {

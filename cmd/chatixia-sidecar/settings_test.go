@@ -28,7 +28,7 @@ func TestParseSettings(t *testing.T) {
 			want: map[string]string{"SIGNALING_URL": "ws://h/ws", "TOKEN_URL": "http://h/t", "IPC_SOCKET": "/s", "TURN_URL": "turn:h",
 				"TURN_USERNAME": "u", "TURN_PASSWORD": "k1", "TURN_SECRET": "k1", "API_KEY": "k1", "ICE_TRANSPORT_POLICY": "relay"}},
 		{name: "relay by the environment", policy: "relay", want: map[string]string{"ICE_TRANSPORT_POLICY": "relay"}},
-		{name: "a flag goes before it", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
+		{name: "a flag takes precedence", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("ICE_TRANSPORT_POLICY", tc.policy)
@@ -78,7 +78,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), `"debug"`) || strings.Contains(out.String(), "default true") {
-		t.Errorf("the help shows defaults of this moment's environment:\n%s", out.String())
+		t.Errorf("the help shows defaults from the environment:\n%s", out.String())
 	}
 }
 
