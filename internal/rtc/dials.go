@@ -115,3 +115,32 @@ func (n *Node) dialled(s *session) {
 		n.box.post(n.dialQueued)
 	}
 }
+
+func (n *Node) redial(sl *slot, d time.Duration) {
+	stopTimer(sl.retry)
+	sl.retry = n.after(sl, d, func() { n.dial(sl) })
+}
+
+// retry dials again after a while, longer each time.
+func (n *Node) retry(sl *slot) {
+	if sl.silence >= maxSilence {
+		n.log.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer, waiting for its own offer")
+		sl.wanted = false
+	}
+	if sl.wanted {
+		t := n.cfg.timing
+		n.redial(sl, backoff(t.backoffMin, t.backoffMax, sl.failures))
+		sl.failures++
+	}
+	n.tidy(sl)
+}
+
+// attempts counts the links that are being made.
+func (n *Node) attempts() (count int) {
+	for _, sl := range n.slots {
+		if sl.cur != nil && !sl.cur.up {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,46 @@
+package rtc
+
+import (
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// maxLocalCandidates and maxRemoteCandidates bound the candidates of one ICE generation. A host has one for
+// each of its addresses and each ICE server.
+const (
+	maxLocalCandidates  = 128
+	maxRemoteCandidates = 128
+)
+
+func (s *session) localCandidate(c webrtc.ICECandidateInit) {
+	if len(s.local) >= maxLocalCandidates {
+		return
+	}
+	s.local = append(s.local, signal.ICECandidate{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+		Session: s.session, Instance: s.n.cfg.Instance,
+	})
+	if s.descSent {
+		s.send()
+	}
+}
+
+func (s *session) remoteCandidate(c signal.ICECandidate) {
+	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
+		s.log.Debug().Int("limit", maxRemoteCandidates).Msg("candidate dropped, there are too many")
+		return
+	}
+	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+	})
+	if err != nil {
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", c.Candidate).Msg("candidate dropped")
+	}
+}
+
+func (s *session) addEarly() {
+	for _, c := range s.sl.early.take(s.remote.session) {
+		s.remoteCandidate(c)
+	}
+}
