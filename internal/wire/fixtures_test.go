@@ -255,6 +255,10 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 		written = wire.AppendPeerPause(nil)
 	case wire.PeerResume:
 		written = wire.AppendPeerResume(nil)
+	case wire.PeerDrain:
+		written = wire.AppendPeerDrain(nil, p.Number)
+	case wire.PeerDrained:
+		written = wire.AppendPeerDrained(nil, p.Number)
 	default:
 		t.Fatalf("no writer for kind %v", p.Kind)
 	}

@@ -244,13 +244,18 @@ func FuzzParsePeerLine(f *testing.F) {
 			t.Fatalf("%q accepted: %v", text, err)
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
-			"pause": wire.PeerPause, "resume": wire.PeerResume}
+			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
 		switch p.Kind {
 		case wire.PeerCancel:
 			checkText(t, "request_id", p.RequestID, list[1])
+		case wire.PeerDrain, wire.PeerDrained:
+			var want int
+			if err := json.Unmarshal(list[1], &want); err != nil || p.Number != want || want < 0 || list[1][0] == 'n' {
+				t.Fatalf("%s: number %d, want %d (%v)", list[1], p.Number, want, err)
+			}
 		case wire.PeerHello:
 			object := members(t, list[1], "protocol", "max_message")
 			for name, got := range map[string]int{"protocol": p.Protocol, "max_message": p.MaxMessage} {

@@ -134,6 +134,8 @@ func target(fields []field, k key) any {
 	return nil
 }
 
+const wantInteger = "want an integer of 0 or more"
+
 // decode reads the value at the cursor into to.
 func (s *scanner) decode(to any) (bad *Error) {
 	path := s.path(s.key)
@@ -158,7 +160,7 @@ func (s *scanner) decode(to any) (bad *Error) {
 			*to = n
 			return nil
 		}
-		return problem(CodeInvalidField, path, "want an integer of 0 or more", v.start)
+		return problem(CodeInvalidField, path, wantInteger, v.start)
 	}
 	return nil
 }
