@@ -13,6 +13,17 @@ import (
 
 const channelLabel = "mesh"
 
+// dataChannel is what a Peer needs of a data channel.
+type dataChannel interface {
+	Read(b []byte) (int, error)
+	// WriteDataChannel must not block.
+	WriteDataChannel(b []byte, isString bool) (int, error)
+	// BufferedAmount returns the bytes that the peer has not acknowledged.
+	BufferedAmount() uint64
+	SetBufferedAmountLowThreshold(bytes uint64)
+	OnBufferedAmountLow(f func())
+}
+
 // useChannel waits for a data channel to open. It runs in pion's goroutines too.
 func (s *session) useChannel(dc *webrtc.DataChannel) {
 	dc.OnOpen(func() {
@@ -43,7 +54,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		s.n.lost(s, fmt.Errorf("%w: it reads data channel messages of %d bytes, not %d", ErrViolation, maxSend, wire.SliceSize))
 		return
 	}
-	s.peer = newPeer(s.sl.id, s.remote.stream, dc, maxSend, &s.n.cfg, s.n.ev)
+	s.peer = newPeer(s.sl.id, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
 	switch {
@@ -71,7 +82,7 @@ func (s *session) peerUp() {
 
 // channelReader reads a data channel: as a stream of bytes, or message by message.
 type channelReader struct {
-	dc   *datachannel.DataChannel
+	dc   dataChannel
 	buf  []byte // for messages that did not fit
 	rest []byte // of buf, not yet read
 }

@@ -29,7 +29,7 @@ func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	if err != nil {
 		return fmt.Errorf("make an offer: %w", err)
 	}
-	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart}})
+	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
 }
 
 // answer applies an offer and sends the answer.
@@ -43,14 +43,7 @@ func (s *session) answer(o description) error {
 	if err != nil {
 		return fmt.Errorf("make an answer: %w", err)
 	}
-	desc := signal.Description{Answers: o.session}
-	if o.stream {
-		desc.Caps = append(desc.Caps, capStream)
-	}
-	if o.restart {
-		desc.Caps = append(desc.Caps, capRestart)
-	}
-	if err := s.describe(d, desc); err != nil {
+	if err := s.describe(d, signal.Description{Answers: o.session, Caps: o.caps()}); err != nil {
 		return err
 	}
 	s.addEarly()

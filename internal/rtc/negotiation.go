@@ -10,6 +10,7 @@ import (
 const (
 	capStream  = "jsonl"   // stream framing
 	capRestart = "restart" // ICE restarts, by offers of the same session
+	capDrain   = "drain"   // the control lines drain and drained, in stream framing
 )
 
 // description is an offer or answer received from a peer.
@@ -20,14 +21,31 @@ type description struct {
 	answers  string // answer: the offer's session
 	stream   bool
 	restart  bool
+	drain    bool
 }
 
 func newDescription(d signal.Description) description {
+	lists := func(c string) bool { return slices.Contains(d.Caps, c) }
 	return description{
 		sdp: d.SDP, session: d.Session, instance: d.Instance, answers: d.Answers,
-		stream:  slices.Contains(d.Caps, capStream),
-		restart: slices.Contains(d.Caps, capRestart) && d.Session != "",
+		stream:  lists(capStream),
+		restart: lists(capRestart) && d.Session != "",
+		drain:   lists(capDrain) && lists(capStream),
 	}
+}
+
+// caps returns what an answer to the offer lists: of ours, those that the offer lists.
+func (d description) caps() (list []string) {
+	if d.stream {
+		list = append(list, capStream)
+	}
+	if d.restart {
+		list = append(list, capRestart)
+	}
+	if d.drain {
+		list = append(list, capDrain)
+	}
+	return list
 }
 
 // base reports whether the sender is a base peer, which does not number its sessions.

@@ -28,7 +28,7 @@ func (p *Peer) readStream() error {
 		b, err := r.ReadLine()
 		if err == nil {
 			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
-		} else if !badLine(err) {
+		} else if wire.BadLine(err) == nil {
 			return p.endReason(err)
 		}
 		if !greeted {
@@ -42,12 +42,6 @@ func (p *Peer) readStream() error {
 		p.deliver(&line, err)
 	}
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
-}
-
-// badLine tells whether it is one line that is wrong, and not the channel.
-func badLine(err error) bool {
-	var bad *wire.Error
-	return errors.As(err, &bad)
 }
 
 // greet takes the first line of a stream.
@@ -90,6 +84,12 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	switch l.Kind {
 	case wire.PeerMessage, wire.PeerCancel, wire.PeerPause, wire.PeerResume:
 		p.emit(func() { p.ev.PeerLine(p, l) })
+	case wire.PeerDrain:
+		if p.drains { // all before it was delivered
+			p.out.setDrained(l.Number)
+		}
+	case wire.PeerDrained:
+		p.flushes.settle(l.Number)
 	}
 }
 
