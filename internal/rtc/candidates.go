@@ -26,6 +26,13 @@ func (s *session) localCandidate(c webrtc.ICECandidateInit) {
 	}
 }
 
+// gathered follows the last candidate. Without sockets there are none, and the peer need not be waited for.
+func (s *session) gathered() {
+	if why := s.failures.suffix(socketFailure); !s.up && len(s.local) == 0 && why != "" {
+		s.n.lost(s, local("this host has no candidates%s", why))
+	}
+}
+
 func (s *session) remoteCandidate(c signal.ICECandidate) {
 	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
 		s.log.Debug().Int("limit", maxRemoteCandidates).Msg("candidate dropped, there are too many")

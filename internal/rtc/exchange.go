@@ -17,7 +17,7 @@ const resendDelay = 500 * time.Millisecond
 func (s *session) offer() error {
 	dc, err := s.pc.CreateDataChannel(channelLabel, nil)
 	if err != nil {
-		return fmt.Errorf("create the data channel: %w", err)
+		return local("create the data channel: %w", err)
 	}
 	s.useChannel(dc)
 	return s.sendOffer(nil)
@@ -27,7 +27,7 @@ func (s *session) offer() error {
 func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	d, err := s.pc.CreateOffer(opts)
 	if err != nil {
-		return fmt.Errorf("make an offer: %w", err)
+		return local("make an offer: %w", err)
 	}
 	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
 }
@@ -37,11 +37,11 @@ func (s *session) answer(o description) error {
 	s.setRemote(o)
 	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.sdp})
 	if err != nil {
-		return fmt.Errorf("%w: its offer cannot be applied: %w", ErrViolation, err)
+		return s.notApplied("offer", err)
 	}
 	d, err := s.pc.CreateAnswer(nil)
 	if err != nil {
-		return fmt.Errorf("make an answer: %w", err)
+		return local("make an answer: %w", err)
 	}
 	if err := s.describe(d, signal.Description{Answers: o.session, Caps: o.caps()}); err != nil {
 		return err
@@ -56,10 +56,18 @@ func (s *session) applyAnswer(a description) error {
 	s.answered = true
 	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: a.sdp})
 	if err != nil {
-		return fmt.Errorf("%w: its answer cannot be applied: %w", ErrViolation, err)
+		return s.notApplied("answer", err)
 	}
 	s.addEarly()
 	return nil
+}
+
+// notApplied is the error for a description that pion refuses: the peer's fault, unless something failed here.
+func (s *session) notApplied(what string, err error) error {
+	if s.failures.suffix(socketFailure) != "" {
+		return local("apply the peer's %s: %w", what, err)
+	}
+	return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, what, err)
 }
 
 func (s *session) setRemote(d description) {
@@ -80,7 +88,7 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 	s.local = nil
 	s.sendAgain()
 	if err := s.pc.SetLocalDescription(sdp); err != nil {
-		return fmt.Errorf("apply our own %s: %w", sdp.Type, err)
+		return local("apply our own %s: %w", sdp.Type, err)
 	}
 	return nil
 }
@@ -98,12 +106,9 @@ func (s *session) send() {
 	if !s.n.online {
 		return // registered sends it
 	}
-	err := s.trySend()
-	if err == nil {
-		return
+	if s.sendErr = s.trySend(); s.sendErr != nil {
+		s.resend = s.after(resendDelay, s.send)
 	}
-	s.log.Debug().Err(err).Msg("signaling does not take a message, trying again")
-	s.resend = s.after(resendDelay, s.send)
 }
 
 func (s *session) trySend() error {

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
-	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // Receive takes a message that signaling relayed, or an error of the server's.
@@ -70,8 +69,12 @@ func checkIDs(ids ...string) error {
 
 // offered handles an offer.
 func (n *Node) offered(id string, o description) {
-	sl := n.slot(id)
-	if sl == nil || n.ending || !n.online {
+	if n.ending || !n.online {
+		return
+	}
+	sl, bad := n.slot(id)
+	if bad != nil {
+		n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)
@@ -125,8 +128,8 @@ func (n *Node) accept(sl *slot, o description) {
 	stopTimer(sl.retry)
 	s, err := n.newSession(sl, false)
 	if err != nil {
-		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot answer an offer")
-		n.connectFailed(sl, wire.CodeInternal, err)
+		n.failedHere(sl, err)
+		n.retry(sl)
 		return
 	}
 	if err := s.answer(o); err != nil {
@@ -200,9 +203,12 @@ func (n *Node) candidate(id string, c signal.ICECandidate) {
 	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
 		return // who sends nothing but candidates must not keep others out
 	}
-	sl := n.slot(id)
-	if sl == nil || n.ending {
+	if n.ending {
 		return
+	}
+	sl, bad := n.slot(id)
+	if bad != nil {
+		return // an offer would have the reason logged
 	}
 	if sl.cur != nil && sl.cur.owns(c.Session) {
 		sl.cur.remoteCandidate(c)

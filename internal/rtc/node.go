@@ -88,7 +88,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log,
-		outside: cfg.Log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()}),
+		outside: outside(cfg.Log),
 		sig:     sig, ev: ev, api: a, box: newMailbox(),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
@@ -96,6 +96,11 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	}
 	n.wg.Go(n.loop)
 	return n, nil
+}
+
+// outside returns a logger for what others can cause at will.
+func outside(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()})
 }
 
 func fewAMinute() zerolog.Sampler { return &zerolog.BurstSampler{Burst: 20, Period: time.Minute} }

@@ -16,7 +16,7 @@ var (
 	ErrPeerClosed  = errors.New("the peer closed the link")
 	ErrReplaced    = errors.New("the peer made a new link")
 	ErrRestarted   = errors.New("the peer was restarted")
-	ErrUnreachable = errors.New("the peer cannot be reached any more")
+	ErrUnreachable = errors.New("the peer cannot be reached")
 	ErrViolation   = errors.New("the peer broke the protocol")
 	ErrClosed      = errors.New("closed by us")
 )

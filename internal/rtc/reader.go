@@ -3,6 +3,7 @@ package rtc
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -93,11 +94,13 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	}
 }
 
-// endReason turns the error of a read into a reason. What pion's errors say beyond "closed" is for its logs.
+// endReason turns the error of a read into a reason.
 func (p *Peer) endReason(err error) error {
 	if errors.Is(err, ErrViolation) {
 		return err
 	}
-	p.log.Debug().Err(err).Msg("data channel ended")
-	return ErrPeerClosed
+	if errors.Is(err, io.EOF) {
+		return ErrPeerClosed
+	}
+	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
 }

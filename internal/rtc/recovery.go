@@ -48,7 +48,7 @@ func (s *session) interrupted() {
 	s.restarts = 0
 	s.log.Info().Msg("link interrupted")
 	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
-		s.n.lost(s, fmt.Errorf("%w: interrupted for %s", ErrUnreachable, s.n.cfg.RecoveryTimeout))
+		s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, s.n.cfg.RecoveryTimeout, s.withoutPath()))
 	})
 	s.planRestart()
 }
@@ -89,7 +89,7 @@ func (s *session) restartICE() {
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
-		s.log.Debug().Err(err).Msg("ICE servers not refreshed")
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
 		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))

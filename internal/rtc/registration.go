@@ -9,6 +9,8 @@ import (
 
 // The methods of Node in this file run in the loop.
 
+var errNotRegistered = errors.New("it is not registered with signaling")
+
 // registered begins or resumes what needs signaling. Peers that have a link are left alone.
 func (n *Node) registered(self string, peers []string) {
 	if n.self != "" && n.self != self {
@@ -21,14 +23,7 @@ func (n *Node) registered(self string, peers []string) {
 		sl.stop()
 		delete(n.slots, self)
 	}
-	listed := make(map[string]bool, len(peers))
-	for _, id := range peers {
-		listed[id] = true
-		if sl := n.slot(id); sl != nil && !n.ending {
-			sl.wanted = true
-			sl.silence = 0
-		}
-	}
+	listed := n.want(peers)
 	for id, sl := range n.slots {
 		switch {
 		case sl.cur != nil:
@@ -41,6 +36,25 @@ func (n *Node) registered(self string, peers []string) {
 		}
 		n.tidy(sl)
 	}
+}
+
+// want has links made to the peers that are registered, and returns the set of them.
+func (n *Node) want(peers []string) map[string]bool {
+	listed := make(map[string]bool, len(peers))
+	for _, id := range peers {
+		listed[id] = true
+		if n.ending || id == n.self {
+			continue
+		}
+		sl, bad := n.slot(id)
+		if bad != nil {
+			n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("peer left out")
+			continue
+		}
+		sl.wanted = true
+		sl.silence = 0
+	}
+	return listed
 }
 
 // resume goes on with a session after signaling was lost, with all that it had not delivered.
@@ -64,9 +78,9 @@ func (n *Node) resume(s *session) {
 
 // refused handles an error of the signaling server.
 func (n *Node) refused(e signal.ErrorPayload) {
-	n.log.Debug().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling error")
 	sl := n.slots[e.TargetID]
 	if e.Code != signal.CodePeerUnavailable || sl == nil {
+		n.outside.Info().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling reports an error")
 		return
 	}
 	// It may be about a candidate for a link that works, or that may yet.
@@ -75,8 +89,9 @@ func (n *Node) refused(e signal.ErrorPayload) {
 	}
 	sl.wanted = false
 	stopTimer(sl.retry)
-	n.connectFailed(sl, wire.CodePeerUnavailable, errors.New("it is not registered with signaling"))
-	n.drop(sl, errors.New("not registered with signaling"))
+	n.outside.Info().Str("peer", sl.id).Msg("no link: the peer is not registered with signaling")
+	n.connectFailed(sl, wire.CodePeerUnavailable, errNotRegistered)
+	n.drop(sl, errNotRegistered)
 	if sl.held != nil {
 		n.acceptHeld(sl)
 	}

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -18,13 +19,16 @@ type session struct {
 	pc  *webrtc.PeerConnection
 	log zerolog.Logger
 
+	failures *failures
+
 	// The last description of ours and its candidates, and how much of that signaling has taken.
 	descType   string
 	desc       signal.Description
 	descSent   bool
 	local      []signal.ICECandidate
 	localSent  int
-	remoteSeen int // the peer's candidates since its last description
+	sendErr    error // why signaling did not take the next one
+	remoteSeen int   // the peer's candidates since its last description
 
 	peer       *Peer // once there is a data channel
 	up         bool  // PeerConnected was called
@@ -32,6 +36,8 @@ type session struct {
 	recovering bool
 	cutAt      time.Time
 	restarts   int
+
+	onClosed func() // called in the loop when the connection is closed
 
 	began    time.Time
 	deadline *time.Timer // of the attempt, or of the recovery
@@ -42,17 +48,23 @@ type session struct {
 // newSession makes the slot's next session and its PeerConnection. Its callbacks count only while it is
 // the slot's current one.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	pc, err := n.api.connection()
+	f := &failures{}
+	pc, err := n.api.connection(f)
 	if err != nil {
-		return nil, fmt.Errorf("make a PeerConnection: %w", err)
+		return nil, local("make a PeerConnection: %w", err)
 	}
-	s := &session{n: n, sl: sl, pc: pc, negotiation: negotiation{session: randomID(), offerer: offerer}, began: time.Now()}
+	s := &session{
+		n: n, sl: sl, pc: pc, failures: f, began: time.Now(),
+		negotiation: negotiation{session: randomID(), offerer: offerer},
+	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
-		if c != nil {
-			init := c.ToJSON()
-			s.post(func() { s.localCandidate(init) })
+		if c == nil {
+			s.post(s.gathered)
+			return
 		}
+		init := c.ToJSON()
+		s.post(func() { s.localCandidate(init) })
 	})
 	pc.OnICEConnectionStateChange(func(state webrtc.ICEConnectionState) {
 		s.post(func() { s.iceChanged(state) })
@@ -77,19 +89,17 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	return s, nil
 }
 
-// missing tells what a link that is not up waits for.
+// missing says what a link that is not up is waiting for.
 func (s *session) missing() string {
 	state := s.pc.ICEConnectionState()
 	connected := state == webrtc.ICEConnectionStateConnected || state == webrtc.ICEConnectionStateCompleted
 	switch {
-	case s.descType == "":
-		return "there is no description of ours"
 	case !connected && !s.descSent:
-		return "signaling has not taken our " + s.descType
+		return "signaling has not taken our " + s.descType + s.unsentReason()
 	case !s.described():
 		return "the peer has not answered"
 	case !connected:
-		return "ICE is " + state.String()
+		return s.withoutPath()
 	case s.peer == nil:
 		return "ICE is connected, but there is no data channel"
 	case !s.remote.stream:
@@ -99,6 +109,28 @@ func (s *session) missing() string {
 		return fmt.Sprintf("the peer has not said hello, and not acknowledged %d bytes of ours", n)
 	}
 	return "the peer has not said hello, but acknowledged ours"
+}
+
+func (s *session) unsentReason() string {
+	switch {
+	case !s.n.online:
+		return ", which is not connected"
+	case s.sendErr != nil:
+		return ": " + s.sendErr.Error()
+	}
+	return ""
+}
+
+// withoutPath says why ICE may have found no path.
+func (s *session) withoutPath() string {
+	why := "ICE is " + s.pc.ICEConnectionState().String()
+	if len(s.local) == 0 {
+		why += "; this host has no candidates" + s.failures.suffix(socketFailure)
+	}
+	if s.remoteSeen == 0 && !strings.Contains(s.remote.sdp, "a=candidate:") {
+		why += "; the peer has sent no candidates"
+	}
+	return why + s.failures.suffix(serverFailure)
 }
 
 // post runs f in the loop if the session is current then.

@@ -1,6 +1,11 @@
 package rtc
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
 
 // kind is what is known about a peer's software. It may change when the peer restarts.
 type kind uint8
@@ -25,7 +30,7 @@ type slot struct {
 	kind      kind
 	failures  int       // attempts since the last link
 	silence   int       // attempts since the peer was last heard of
-	missed    string    // what the last one that came to nothing waited for
+	missed    missed    // why the last one came to nothing
 	notBefore time.Time // no offer before
 	retry     *time.Timer
 
@@ -34,18 +39,6 @@ type slot struct {
 
 	early earlyCandidates
 	sweep *time.Timer
-}
-
-// missing tells what the attempt waits for, or what the last one did, as the end of a sentence.
-func (sl *slot) missing() string {
-	what := sl.missed
-	if sl.cur != nil {
-		what = sl.cur.missing()
-	}
-	if what != "" {
-		what = ": " + what
-	}
-	return what
 }
 
 // heard takes note of a sign of life.
@@ -60,7 +53,7 @@ func (sl *slot) heard(d description) {
 // linked takes note that there is a link.
 func (sl *slot) linked() {
 	sl.wanted, sl.connecting = false, false
-	sl.failures, sl.silence, sl.missed = 0, 0, ""
+	sl.failures, sl.silence, sl.missed = 0, 0, missed{}
 	stopTimer(sl.connect)
 	stopTimer(sl.retry)
 }
@@ -80,21 +73,25 @@ func (sl *slot) stop() {
 	}
 }
 
-// slot returns the slot of a peer, a new one if need be, or nil if there are too many.
-func (n *Node) slot(id string) *slot {
-	if id == "" || id == n.self || len(id) > maxIDLength {
-		return nil
+// slot returns the slot of a peer, a new one if need be, or what is wrong with the id.
+func (n *Node) slot(id string) (*slot, *wire.Error) {
+	switch {
+	case id == "":
+		return nil, &wire.Error{Code: wire.CodeInvalidField, Text: "the id is empty"}
+	case len(id) > maxIDLength:
+		return nil, &wire.Error{Code: wire.CodeInvalidField, Text: fmt.Sprintf(
+			"the id has %d bytes, the limit is %d", len(id), maxIDLength)}
+	case id == n.self:
+		return nil, &wire.Error{Code: wire.CodeInvalidField, Text: "it is this agent itself"}
+	case n.slots[id] != nil:
+		return n.slots[id], nil
+	case len(n.slots) >= maxSlots:
+		return nil, &wire.Error{Code: wire.CodePeerUnavailable, Text: fmt.Sprintf(
+			"%d other peers are linked or being linked, which is the limit", maxSlots)}
 	}
-	sl := n.slots[id]
-	if sl == nil {
-		if len(n.slots) >= maxSlots {
-			n.outside.Warn().Str("peer", id).Int("limit", maxSlots).Msg("peer left out, there are too many")
-			return nil
-		}
-		sl = &slot{id: id}
-		n.slots[id] = sl
-	}
-	return sl
+	sl := &slot{id: id}
+	n.slots[id] = sl
+	return sl, nil
 }
 
 // tidy forgets a slot that has nothing to remember, or comes back to it when that may be so.
