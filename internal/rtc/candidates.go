@@ -35,7 +35,9 @@ func (s *session) gathered() {
 
 func (s *session) remoteCandidate(c signal.ICECandidate) {
 	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
-		s.log.Debug().Int("limit", maxRemoteCandidates).Msg("candidate dropped, there are too many")
+		if s.remoteSeen == maxRemoteCandidates+1 {
+			s.n.outside.Warn().Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
+		}
 		return
 	}
 	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{

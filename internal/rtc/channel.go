@@ -42,7 +42,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
 	case label != channelLabel || s.peer != nil:
-		s.log.Warn().Str("label", label).Msg("data channel closed, it is not ours")
+		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", label).Msg("unexpected data channel; closing it")
 		_ = dc.Close()
 		return
 	case !reliable:

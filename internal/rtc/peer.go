@@ -151,9 +151,7 @@ func (p *Peer) Cancel(requestID string) {
 	if !p.stream {
 		return
 	}
-	if p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom) == addedFull {
-		p.log.Debug().Str("request_id", requestID).Msg("queue full, cancel not sent")
-	}
+	p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom)
 }
 
 // Pause asks the peer for no more messages but replies, until Resume. Both overtake queued messages.

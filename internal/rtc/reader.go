@@ -78,7 +78,6 @@ func (p *Peer) readTexts() error {
 // deliver reports one line, or what was wrong with it.
 func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	if err != nil {
-		p.log.Debug().Err(err).Msg("line from peer dropped")
 		p.emit(func() { p.ev.PeerRejected(p, err) })
 		return
 	}

@@ -46,7 +46,7 @@ func (s *session) interrupted() {
 	s.recovering = true
 	s.cutAt = time.Now()
 	s.restarts = 0
-	s.log.Info().Msg("link interrupted")
+	s.n.outside.Info().Str("peer", s.sl.id).Msg("link interrupted")
 	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
 		s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, s.n.cfg.RecoveryTimeout, s.withoutPath()))
 	})
@@ -59,7 +59,7 @@ func (s *session) restored() {
 		return
 	}
 	s.recovering = false
-	s.log.Info().Dur("after", time.Since(s.cutAt)).Msg("link restored")
+	s.n.outside.Info().Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
 	stopTimer(s.restart)
 	stopTimer(s.deadline)
 	s.deadline = nil
