@@ -1,6 +1,8 @@
 package rtc
 
 import (
+	"fmt"
+
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -44,7 +46,7 @@ func (s *session) remoteCandidate(c signal.ICECandidate) {
 		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
 	})
 	if err != nil {
-		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", c.Candidate).Msg("candidate dropped")
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", fmt.Sprintf("%.200s", redact(c.Candidate))).Msg("candidate dropped")
 	}
 }
 
