@@ -34,7 +34,10 @@ export function attach(mesh) {
   };
   const agent = { mesh, print, requests: new Map() }; // requests: id → AbortController
   const listen = (type, f) => mesh.addEventListener(type, ({ detail }) => f(detail));
-  listen("signaling", ({ state, id }) => state === "connected" && print(`joined as ${id}`));
+  listen("signaling", ({ state, id, error }) => {
+    if (state === "connected") print(`joined as ${id}`);
+    if (state === "replaced") print(`error: signaling replaced: ${error.message}`);
+  });
   listen("peerconnected", ({ peer }) => print(`+ ${peer}`));
   listen("peerdisconnected", ({ peer }) => print(`- ${peer}`));
   listen("message", ({ peer, message }) => print(`${peer}: ${JSON.stringify(message)}`));

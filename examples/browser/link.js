@@ -20,7 +20,7 @@ const encoder = new TextEncoder();
 // "fatal" so that what is no UTF-8 is an error and not replaced; a byte order mark is no JSON either.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed.
+// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed, replaced.
 export class MeshError extends Error {
   constructor(code, message) {
     super(message);
@@ -83,7 +83,7 @@ export class Link {
     const line = encode(message, this.#maxSend, this.#stream ? MAX_DEPTH : BASE_MAX_DEPTH);
     if (!this.live) throw new MeshError("peer_lost", "the link has ended");
     signal?.throwIfAborted();
-    const waiting = this.#queue.bytes + this.#passing.bytes;
+    const waiting = this.#waiting;
     if ((waiting > 0 && waiting + line.length > MAX_QUEUE) || (this.#paused && !reply && this.#queue.length >= MAX_PAUSED)) {
       throw new MeshError("queue_full", `${this.#queue.length} messages, ${waiting} bytes, are waiting to be sent already`);
     }
@@ -169,6 +169,10 @@ export class Link {
     }
   }
 
+  get #waiting() {
+    return this.#queue.bytes + this.#passing.bytes;
+  }
+
   // next is the queue whose first entry is to be sent, if any. A line that was begun comes first.
   #next() {
     for (const queue of [this.#queue, this.#passing]) queue.skipTaken();
@@ -250,6 +254,14 @@ export class Link {
     if (!this.#stream) return this.#events.rejected(new MeshError("malformed", "not an object"));
     if (kind === "pause" || kind === "resume") this.#setPaused(kind === "pause");
     if (kind === "cancel") this.#events.cancel(argument);
+    if (kind === "drain") this.#drain(argument);
+  }
+
+  // drain answers that all lines before it have been handled, as they are one by one. A peer that asks on and on
+  // and reads no answer gets no more of them.
+  #drain(n) {
+    if (this.#waiting < MAX_QUEUE) this.#control("drained", n);
+    else this.#events.rejected(new MeshError("queue_full", `drain ${n} gets no answer: ${this.#waiting} bytes are waiting to be sent already`));
   }
 }
 
@@ -370,6 +382,7 @@ function checkControl([kind, argument]) {
   };
   check(typeof kind === "string", "a control line does not begin with a string");
   if (kind === "cancel") check(typeof argument === "string" && argument !== "", "cancel has no request id");
+  if (kind === "drain") check(Number.isSafeInteger(argument) && argument >= 0, "drain has no number");
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
   for (const key of ["protocol", "max_message"]) {

@@ -6,7 +6,7 @@
 //   const response = await mesh.request("alice", { type: "task_request", payload: { text: "a b" } });
 //
 // Events, and what stands in their detail:
-//   signaling         {state, id, error}         state: connecting, connected, refused, closed
+//   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
 //   peerconnected     {peer}
 //   peerdisconnected  {peer, error}
 //   message           {peer, message}            all that is no response to a request of ours
@@ -15,7 +15,9 @@
 //   error             {peer, error}              what no promise tells
 //
 // What fails, fails with a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled,
-// remote (see request) or closed.
+// remote (see request), closed, or replaced.
+//
+// A mesh is replaced, which ends it for good, when another one with its key is made later: in another window, say.
 
 import { MeshError } from "./link.js";
 import { Peers } from "./peers.js";
@@ -42,7 +44,10 @@ export class Mesh extends EventTarget {
   constructor({ key, url = location.href }) {
     super();
     this.#peers = new Peers(url, key, {
-      signaling: (state, error) => this.#emit("signaling", { state, id: this.id, error }),
+      signaling: (state, error) => {
+        this.#emit("signaling", { state, id: this.id, error });
+        if (state === "replaced") this.#end(error);
+      },
       up: (peer) => this.#up(peer),
       down: (peer, error) => this.#down(peer, error),
       message: (peer, message, bytes) => this.#received(peer, message, bytes),
@@ -140,9 +145,13 @@ export class Mesh extends EventTarget {
 
   // stop ends all links at once, for a page that is left: others need not find out by themselves then.
   stop() {
+    this.#end(new MeshError("closed", "the mesh is closed"));
+  }
+
+  #end(error) {
     if (this.#closed) return;
     this.#closed = true;
-    this.#peers.close(new MeshError("closed", "the mesh is closed"));
+    this.#peers.close(error);
   }
 
   #emit(type, detail) {

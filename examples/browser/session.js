@@ -3,6 +3,7 @@
 import { Link, MeshError } from "./link.js";
 
 const LABEL = "mesh";
+const CAPS = ["jsonl", "drain"]; // what we know of the extensions of the peer link
 const CONNECT_TIMEOUT = 30_000;
 const READY_POLL = 20; // ms between two looks at a channel's true state
 const MAX_CANDIDATES = 128; // kept of our own, and taken of the peer's
@@ -59,7 +60,7 @@ export class Session {
     this.#use(this.#pc.createDataChannel(LABEL));
     this.#try(async () => {
       await this.#pc.setLocalDescription();
-      this.#describe("offer", { caps: ["jsonl"] });
+      this.#describe("offer", { caps: CAPS });
     });
   }
 
@@ -68,8 +69,8 @@ export class Session {
     this.#try(async () => {
       await this.#pc.setRemoteDescription({ type: "offer", sdp: offer.sdp });
       await this.#pc.setLocalDescription();
-      const extended = { answers: offer.session, caps: this.#stream ? ["jsonl"] : [] };
-      this.#describe("answer", offer.session ? extended : {});
+      const caps = CAPS.filter((cap) => offer.caps.includes(cap));
+      this.#describe("answer", offer.session ? { answers: offer.session, caps } : {});
     });
   }
 

@@ -1,10 +1,12 @@
 // The connection to the signaling server: "Signaling" of docs/protocol.md.
 
+import { MeshError } from "./link.js";
+
 const REQUEST_TIMEOUT = 10_000;
 const HEARTBEAT = 30_000;
 const BACKOFF_MIN = 1_000;
 const BACKOFF_MAX = 30_000;
-const REPLACED = 4001; // close code: someone else has registered under our id
+const REPLACED = 4001; // close code: a later instance with our key has registered
 
 // backoff is a wait that doubles with each failure, jittered so that clients do not come all at once.
 export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
@@ -12,11 +14,12 @@ export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
   return min + Math.random() * (top - min);
 }
 
-// Signaling connects, and connects again, until close(). It calls:
-//   state(name, error)                     connecting, connected, refused, closed
+// Signaling connects, and connects again, until close() or until it is replaced. It calls:
+//   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
 //   registered(id, others, iceServers)     on every connect
 //   receive(message)                       an offer, answer, candidate or error
 export class Signaling {
+  #started = Date.now(); // of two instances with one key the server keeps the one that was started last
   #url;
   #key;
   #events;
@@ -100,7 +103,7 @@ export class Signaling {
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;
     this.#id = id;
-    socket.onopen = () => this.send("register", undefined, {});
+    socket.onopen = () => this.send("register", undefined, { started: this.#started });
     socket.onmessage = ({ data }) => {
       const message = parse(data);
       if (message?.type === "peer_list") {
@@ -111,8 +114,8 @@ export class Signaling {
     socket.onclose = ({ code, reason }) => {
       clearTimeout(timeout);
       clearInterval(this.#heartbeat);
-      if (code === REPLACED) this.#failures = Infinity; // taking it back at once would go on for ever
-      this.#again(new Error(`the signaling server closed the connection (${code} ${reason})`));
+      if (code === REPLACED) this.#replaced();
+      else this.#again(new Error(`the signaling server closed the connection (${code} ${reason})`));
     };
   }
 
@@ -125,10 +128,16 @@ export class Signaling {
     this.#events.state("connected");
   }
 
+  // replaced ends it for good: coming back would only replace the other instance, and so on for ever.
+  #replaced() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#events.state("replaced", new MeshError("replaced", "replaced by another window or process with this key; reload to take over"));
+  }
+
   #again(error) {
     if (this.#closed) return;
-    const wait = error.refused || this.#failures === Infinity ? BACKOFF_MAX : backoff(this.#failures++);
-    if (this.#failures === Infinity) this.#failures = 0;
+    const wait = error.refused ? BACKOFF_MAX : backoff(this.#failures++);
     this.#events.state(error.refused ? "refused" : "connecting", error);
     this.#retry = setTimeout(() => this.#connect(), wait);
   }

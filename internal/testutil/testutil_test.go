@@ -102,10 +102,10 @@ func stdout(t *testing.T, f func()) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := os.Stdout
+	saved := os.Stdout
 	os.Stdout = w
 	f()
-	os.Stdout = real
+	os.Stdout = saved
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@
   // link makes two sessions and resolves once there is a link and each has what the other sent.
   const link = (base) =>
     new Promise((resolve, reject) => {
-      setTimeout(() => reject(new Error("no link within 20 s")), 20_000);
+      setTimeout(() => reject(new Error("no link within 60 s")), 60_000);
       const sessions = [];
       let open = 2;
       const make = (self, other) => {
