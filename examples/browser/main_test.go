@@ -344,7 +344,7 @@ func TestButtons(t *testing.T) {
 	alice, events := agent(t, base, "alice", nil)
 	carol, others := agent(t, base, "carol", nil)
 	c.awaitAll(`\+ alice`, `\+ carol`)
-	c.become(`document.getElementById("form").elements.to[0].text === "everyone: 2 peers"`)
+	c.become(`document.getElementById("form").elements.to[0].text === "everyone (2)"`)
 	c.press("alice", "send")
 	c.reports(`^alice: sent$`)
 	awaitPeer(t, events, "page")

@@ -22,8 +22,8 @@ type scriptParty struct {
 	logged *logBuffer
 	done   chan error
 
-	quitOnce sync.Once
-	quitErr  error
+	endOnce sync.Once
+	endErr  error
 }
 
 // startScript is an example agent, which starts the sidecar itself.
@@ -76,15 +76,20 @@ func (s *scriptParty) said() *transcript { return s.lines }
 func (s *scriptParty) log() string { return s.logged.String() }
 
 func (s *scriptParty) quit() error {
-	s.quitOnce.Do(func() {
-		_ = s.say("quit")
-		_ = s.stdin.Close()
+	_ = s.say("quit") // it may have ended already
+	_ = s.stdin.Close()
+	return s.ends()
+}
+
+// ends blocks until the agent has ended, and returns how.
+func (s *scriptParty) ends() error {
+	s.endOnce.Do(func() {
 		select {
-		case s.quitErr = <-s.done:
-		case <-time.After(2 * endTime):
+		case s.endErr = <-s.done:
+		case <-time.After(patience):
 			_ = s.cmd.Process.Kill()
-			s.quitErr = fmt.Errorf("still running after quit: %w", <-s.done)
+			s.endErr = fmt.Errorf("still running after %s: %w", patience, <-s.done)
 		}
 	})
-	return s.quitErr
+	return s.endErr
 }
