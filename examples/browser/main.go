@@ -137,7 +137,7 @@ func countWords(_ context.Context, msg *mesh.Message) (any, error) {
 
 // greet says hello to a newcomer.
 func greet(ctx context.Context, out *log.Logger, e mesh.PeerEvent) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	hello := mesh.Message{Type: "chat", Payload: "hello " + e.Peer + ", bob here"}
 	if err := e.Mesh.Send(ctx, e.Peer, hello); err != nil {

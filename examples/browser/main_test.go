@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -268,19 +269,79 @@ func (p printed) await(t *testing.T, pattern string) []string {
 	}
 }
 
-// TestProgram is the program as a whole: the page and its two agents.
-func TestProgram(t *testing.T) {
-	b := seen(t)
+// program starts the program as a whole and returns its address and what it prints.
+func program(t *testing.T) (base string, out printed) {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	out, ended := make(printed, 1000), make(chan error, 1)
+	out = make(printed, 1000)
+	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, log.New(out, "", 0), "127.0.0.1:0") }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}()
-	base := out.await(t, "open (http://.*) in a browser; .*")[1]
+	})
+	return out.await(t, "open (http://.*) in a browser; .*")[1], out
+}
+
+// TestAgents is the program as another agent sees it.
+func TestAgents(t *testing.T) {
+	base, out := program(t)
+	page, err := http.Get(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	html, err := io.ReadAll(page.Body)
+	if err := errors.Join(err, page.Body.Close()); err != nil || !strings.Contains(string(html), "<title>A page on the mesh</title>") {
+		t.Errorf("the page is %.200q, %v", html, err)
+	}
+
+	greetings := make(chan string, 10)
+	m, events := agent(t, base, "page", func(cfg *mesh.Config) {
+		cfg.Handlers["chat"] = func(_ context.Context, msg *mesh.Message) (any, error) {
+			var text string
+			err := msg.Decode(&text)
+			greetings <- msg.From + ": " + text
+			return nil, err
+		}
+	})
+	for linked := map[string]bool{}; len(linked) < 2; {
+		select {
+		case e := <-events:
+			linked[e.Peer] = e.Connected
+		case <-time.After(patience):
+			t.Fatalf("linked to %v after %s, want alice and bob", linked, patience)
+		}
+	}
+	select {
+	case got := <-greetings:
+		if got != "bob: hello page, bob here" {
+			t.Errorf("greeted with %q", got)
+		}
+	case <-time.After(patience):
+		t.Errorf("no greeting of bob within %s", patience)
+	}
+	for _, peer := range []string{"alice", "bob"} {
+		reply, err := m.Request(t.Context(), peer, mesh.Message{Type: "task_request", Payload: map[string]string{"text": "three short words"}})
+		var count struct{ Words int }
+		if err == nil {
+			err = reply.Decode(&count)
+		}
+		if err != nil || count.Words != 3 {
+			t.Errorf("%s counts %d words of 3, %v", peer, count.Words, err)
+		}
+	}
+	if err := m.Broadcast(t.Context(), mesh.Message{Type: "chat", Payload: "hi"}); err != nil {
+		t.Error(err)
+	}
+	out.await(t, `(alice|bob): page says .*hi.*`)
+}
+
+// TestProgram is the program as a page sees it.
+func TestProgram(t *testing.T) {
+	b := seen(t)
+	base, out := program(t)
 	c := open(t, b, base, "page")
 	c.awaitAll(`joined as page`, `\+ alice`, `\+ bob`, `bob: {"type":"chat","payload":"hello page, bob here"}`)
 	c.command("peers")

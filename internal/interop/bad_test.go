@@ -75,6 +75,7 @@ func TestBadCommands(t *testing.T) {
 // TestBadPeer: nothing that a peer may send forges a line or reaches an agent as anything but a message.
 // Its link stays up.
 func TestBadPeer(t *testing.T) {
+	full(t)
 	const twice = `{"type":"x","type":"y"}`
 	deep := `{"type":"x","payload":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + "}"
 	bad := []string{

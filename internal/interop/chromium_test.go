@@ -142,6 +142,7 @@ func (p *pageParty) reload() error {
 
 // TestReload: a page that is loaded again is a peer that restarts.
 func TestReload(t *testing.T) {
+	full(t)
 	page := kindNamed("Chromium")
 	for _, stays := range []string{"InProcess", "BaseAgent", "Chromium"} {
 		t.Run(stays, func(t *testing.T) {

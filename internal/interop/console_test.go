@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A scriptParty is one of the example agents in other languages.
@@ -19,7 +21,7 @@ type scriptParty struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	lines  *transcript
-	logged *logBuffer
+	logged *testutil.LogBuffer
 	done   chan error
 
 	endOnce sync.Once
@@ -40,7 +42,7 @@ func runScript(t *testing.T, environ []string, interpreter, script string, args 
 	t.Helper()
 	cmd := exec.Command(interpreter, append([]string{filepath.Join(root, "examples", script)}, args...)...)
 	cmd.Env = environ
-	s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(logBuffer), done: make(chan error, 1)}
+	s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(testutil.LogBuffer), done: make(chan error, 1)}
 	cmd.Stderr = s.logged
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

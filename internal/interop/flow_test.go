@@ -12,6 +12,7 @@ import (
 
 // TestCancel: who gives up a request stops the work on it.
 func TestCancel(t *testing.T) {
+	full(t)
 	names := []string{"InProcess", "Python", "Node", "Chromium"}
 	for _, first := range names {
 		for _, second := range names {
@@ -72,6 +73,7 @@ func (p *party) wasTold(by *party, requestID string) bool {
 // TestPause: an agent whose handlers are slow makes an agent in another language wait, and nothing is
 // lost. It is far more than all queues between them hold.
 func TestPause(t *testing.T) {
+	full(t)
 	const n = 100
 	text := strings.Repeat("x", 1<<20)
 	for _, from := range []string{"Python", "Node"} {
@@ -79,6 +81,7 @@ func TestPause(t *testing.T) {
 			st := newStage(t)
 			ann := st.enter(t, kindNamed("InProcess"), "ann")
 			bob := st.enter(t, kindNamed(from), "bob")
+			ann.await(1, "+ bob")
 			bob.await(1, "+ ann")
 			for i := range n {
 				bob.do(`send ann {"type":"slow","payload":{"i":%d,"text":"%s"}}`, i, text)
@@ -109,6 +112,7 @@ func TestPause(t *testing.T) {
 // TestNobody: what is for a peer that is not there is an error for those who know errors, and in the
 // log for the others.
 func TestNobody(t *testing.T) {
+	full(t)
 	for _, k := range kinds {
 		if !k.sidecar {
 			continue // logs nothing of the kind

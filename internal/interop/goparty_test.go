@@ -15,13 +15,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A goParty is a Go agent.
 type goParty struct {
 	*mesh.Mesh
 	lines  *transcript
-	logged *logBuffer
+	logged *testutil.LogBuffer
 	gate   chan struct{} // closed by the command "open"; messages of type slow wait for it
 	asking sync.WaitGroup
 
@@ -50,7 +51,7 @@ func startGoOnBase(t *testing.T, st *stage, id string) console {
 func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 	t.Helper()
 	g := &goParty{
-		lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar,
+		lines: newTranscript(), logged: new(testutil.LogBuffer), sidecar: sidecar,
 		gate: make(chan struct{}), cancels: make(map[string]context.CancelFunc),
 	}
 	// The log is shown only with a failure.

@@ -12,10 +12,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// patience bounds every wait for a party. It is generous: the machine may be busy.
-const patience = 60 * time.Second
+// patience bounds every wait for a party. It is generous because the machine may be busy.
+const patience = time.Minute
 
 // A kind is one sort of program on the mesh.
 type kind struct {
@@ -26,10 +28,16 @@ type kind struct {
 	start          func(t *testing.T, st *stage, id string) console
 }
 
-// required makes a program that is missing a failure: the project's own checks have all of them.
+// required is an environment variable that makes a missing program a failure, as the full suite does.
 const required = "MESH_INTEROP_ALL"
 
-// check skips a test that this machine has no program for.
+// full skips what takes long or needs a Chromium, unless the full suite runs.
+func full(t *testing.T) {
+	t.Helper()
+	testutil.SkipUnlessFull(t, "the table of programs but for its diagonal, Chromium, and the tests of cancelling, pauses, returns and restarts")
+}
+
+// check skips a test whose program this machine lacks.
 func (k *kind) check(t *testing.T) {
 	t.Helper()
 	if k.needs == nil {
@@ -38,7 +46,7 @@ func (k *kind) check(t *testing.T) {
 	_, err := k.needs()
 	switch {
 	case err == nil:
-	case os.Getenv(required) != "":
+	case testutil.Full() || os.Getenv(required) != "":
 		t.Fatalf("%s: %v", k.name, err)
 	default:
 		t.Skipf("%s: %v", k.name, err)
@@ -167,19 +175,10 @@ func (p *party) logs(text string) {
 	p.until("its log has: "+text, func() bool { return strings.Contains(p.log(), text) })
 }
 
-// until polls for what a log tells.
+// until polls for what no line announces.
 func (p *party) until(what string, ok func() bool) {
 	p.t.Helper()
-	late := time.After(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-late:
-			p.t.Fatalf("%s (%s): not within %s: %s", p.id, p.name, patience, what)
-		}
-	}
+	testutil.Eventually(p.t, fmt.Sprintf("%s (%s): %s", p.id, p.name, what), ok)
 }
 
 // times is how often it has said a line so far.

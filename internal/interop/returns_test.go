@@ -28,6 +28,7 @@ func (p *party) pings(to *party, nth int) {
 // TestReturn: whoever leaves and comes back under the same name, leaving properly or not, is seen to go
 // and to come, and links work again.
 func TestReturn(t *testing.T) {
+	full(t)
 	names := []string{"InProcess", "BaseAgent", "BaseSidecar"}
 	for _, stays := range names {
 		for _, comes := range names {
@@ -87,6 +88,7 @@ func (p *party) die() {
 // TestSignalingRestarts: the signaling server forgets everybody. Extended peers keep their links; base
 // peers drop everybody and come back by themselves.
 func TestSignalingRestarts(t *testing.T) {
+	full(t)
 	st := newStage(t)
 	ann := st.enter(t, kindNamed("InProcess"), "ann")
 	bob := st.enter(t, kindNamed("BaseAgent"), "bob")
