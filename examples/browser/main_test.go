@@ -26,7 +26,7 @@ import (
 )
 
 // patience bounds every wait. It is generous because the machine may be busy.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	if mesh.SidecarMain() {
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// console is a page as its command API shows it.
+// A console is a page, seen through its command API.
 type console struct {
 	t     *testing.T
 	page  *chromium.Page
@@ -44,7 +44,7 @@ type console struct {
 
 func browser(t *testing.T) *chromium.Browser {
 	t.Helper()
-	testutil.SkipUnlessFull(t, "all tests of the page, which take a Chromium and a minute")
+	testutil.SkipUnlessFull(t, "all tests of the page, which need Chromium and take about a minute")
 	dir, err := os.MkdirTemp("", "chromium") // not t.TempDir, whose path may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func browser(t *testing.T) *chromium.Browser {
 	return b
 }
 
-// seen is a browser whose pages tell their addresses, so that they can link over loopback.
+// seen is a browser whose pages reveal their addresses, so that they can link over loopback.
 func seen(t *testing.T) *chromium.Browser {
 	t.Helper()
 	b := browser(t)
@@ -103,7 +103,7 @@ func (c *console) eval(expression string, result any) {
 func (c *console) command(line string) {
 	c.t.Helper()
 	quoted, _ := json.Marshal(line) // of a string: never fails
-	// Not awaited: requests take their time, and what they lead to are lines.
+	// Not awaited: a request may take long, and its outcome is a line.
 	c.eval(fmt.Sprintf("void command(%s)", quoted), nil)
 }
 
@@ -187,7 +187,7 @@ func serve(t *testing.T) (base string) {
 	return web.URL
 }
 
-// agent starts a Go agent and returns what it is told of peers.
+// agent starts a Go agent and returns its peer events.
 func agent(t *testing.T, base, name string, change func(*mesh.Config)) (*mesh.Mesh, <-chan mesh.PeerEvent) {
 	t.Helper()
 	events := make(chan mesh.PeerEvent, 100)
@@ -413,7 +413,7 @@ func TestButtons(t *testing.T) {
 	c.press("", "request")
 	c.reports(`^alice: .*no handler.*\ncarol: .*no handler.*$`)
 
-	// The choice stays with a peer that goes: what is meant for it must not go to everyone.
+	// The choice stays with a peer that goes, so that a message to it never goes to everyone instead.
 	c.press("carol", "send")
 	c.reports(`^carol: sent$`)
 	if err := carol.Close(); err != nil {
@@ -473,7 +473,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// TestElsewhere: the development mode is for this machine only.
+// TestElsewhere: the development mode serves this machine only.
 func TestElsewhere(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "nonsense"} {
 		err := run(t.Context(), log.New(make(printed, 10), "", 0), addr)
@@ -540,7 +540,7 @@ func TestPageAndAgent(t *testing.T) {
 		{`send dave {"type":"chat"}`, `error: peer_not_connected: no link to dave`},
 		{`request dave {"type":"x_request","request_id":"r1"}`, `error: request r1 to dave: no link to dave`},
 		{`connect dave`, `error: peer_unavailable: no link to dave: it is not on the mesh`},
-		{`connect page`, `error: peer_unavailable: no link to page: that is ourselves.*`},
+		{`connect page`, `error: peer_unavailable: no link to page: that is our own id`},
 		{`connect`, `error: peer_unavailable: .*`},
 		{`send alice hello`, `error: malformed: .*`},
 		{`send alice ["hello"]`, `error: malformed: .*`},
@@ -576,7 +576,7 @@ func TestPageAndAgent(t *testing.T) {
 	expect(t, events, "page", false)
 }
 
-// TestPauses: an agent whose handlers are slow makes the page wait, and no message is lost.
+// TestPauses: an agent with slow handlers makes the page wait, and no message is lost.
 func TestPauses(t *testing.T) {
 	base, b := serve(t), seen(t)
 	gate, got := make(chan struct{}), make(chan int, 1<<16)
@@ -592,8 +592,8 @@ func TestPauses(t *testing.T) {
 	c := open(t, b, base, "page")
 	c.await(`\+ alice`)
 	expect(t, events, "page", true)
-	// Ten messages are more than the agent keeps for its handlers, and those that follow have to wait,
-	// until they are too many.
+	// Ten messages are more than the agent queues for its handlers. The following ones wait in the page, until they
+	// are too many.
 	script := `(async () => {
 		let n = 0;
 		const send = (data) => command("send alice " + JSON.stringify({ type: "bulk", payload: { n: n++, data } }));
@@ -623,7 +623,7 @@ func TestPauses(t *testing.T) {
 	c.await(`alice answers: .*`)
 }
 
-// TestBack: a page that is left and gone back to is a peer again, also if the browser has kept it meanwhile.
+// TestBack: a page that is left and returned to is a peer again, even if the browser has kept it meanwhile.
 func TestBack(t *testing.T) {
 	base, b := serve(t), seen(t)
 	_, events := agent(t, base, "alice", nil)
@@ -642,7 +642,7 @@ func TestBack(t *testing.T) {
 	c.eval(`sessionStorage.kept === "yes"`, &kept)
 	t.Logf("the browser had kept the page: %t", kept)
 
-	// The same in a browser that keeps none: what such a page is told.
+	// The same in a browser that keeps no pages, with the events that it would send.
 	c.eval(`void dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true }))`, nil)
 	expect(t, events, "page", false)
 	c.eval(`void dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }))`, nil)
@@ -676,11 +676,11 @@ func TestTwoPages(t *testing.T) {
 	one.await(`- zw.*`)
 }
 
-// TestHiddenAddresses: where the page cannot reach the agent, the agent has to reach the page, of
-// which it knows a .local name only.
+// TestHiddenAddresses: where the page cannot reach the agent, the agent has to reach the page, of which it knows only
+// a .local name.
 func TestHiddenAddresses(t *testing.T) {
 	if !onNetwork(t) {
-		t.Skip("only loopback is up; browsers have no .local name for that")
+		t.Skip("only loopback is up, for which browsers have no .local name")
 	}
 	base, b := serve(t), browser(t)
 	c := open(t, b, base, "page")
@@ -708,7 +708,7 @@ func onNetwork(t *testing.T) bool {
 	return false
 }
 
-// TestSignalingRestart: links live on without signaling, and newcomers are linked to once it is back.
+// TestSignalingRestart: links survive without signaling, and new peers are linked once it is back.
 func TestSignalingRestart(t *testing.T) {
 	b := seen(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -761,7 +761,7 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 	}
 }
 
-// TestScripts runs the tests of the modules themselves, in the browser.
+// TestScripts runs the modules' own tests in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
 	for _, module := range []string{"link", "session", "signaling", "base", "console", "picture"} {

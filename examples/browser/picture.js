@@ -1,6 +1,6 @@
-// The links of a peer as a picture: itself in the middle, the others on a ring around it.
+// A drawing of a peer's links: the peer itself in the middle, the others on a ring around it.
 
-const WIDTH = 420; // of the viewBox, and so is every length here
+const WIDTH = 420; // of the viewBox, in its units, as are all lengths here
 const CENTRE = WIDTH / 2;
 const RING_X = 72; // half the width of the ring
 const RING_Y = 100; // half its height, at least
@@ -26,7 +26,7 @@ export class Picture {
     root.style.fontSize = `${FONT_SIZE}px`;
   }
 
-  // draw draws one link for each peer, or for the first 200. It returns how many that are.
+  // draw draws a link to each peer, at most to the first 200, and returns their number.
   draw(name, peers) {
     const drawn = peers.slice(0, MAX_DRAWN);
     const { height, step, places } = layOut(drawn.length);
@@ -47,7 +47,7 @@ export class Picture {
     return drawn.length;
   }
 
-  // move shows a message on its way to a peer or from it.
+  // move animates a message to or from a peer.
   move(peer, incoming) {
     const place = this.#places.get(peer);
     if (!place || still.matches || this.#dots >= MAX_DOTS || document.hidden) return;
@@ -62,7 +62,7 @@ export class Picture {
     });
   }
 
-  // label stands outside of the ring, level with its circle: no other label and no link is there.
+  // label is outside of the ring, level with its circle, where no other label and no link is.
   #label(peer, { x, y }, radius) {
     const right = x > CENTRE;
     const edge = x + (right ? 1 : -1) * (radius + GAP);
@@ -71,8 +71,8 @@ export class Picture {
   }
 }
 
-// layOut places peers on the ring, clockwise. Those of each half are evenly spaced from top to bottom, which keeps
-// their labels apart, and the ring is as high as that takes.
+// layOut places peers on the ring, clockwise. Those of each half are spaced evenly from top to bottom, which keeps
+// their labels apart, and the ring is as high as that requires.
 function layOut(count) {
   const right = Math.ceil(count / 2);
   const left = count - right;
@@ -85,7 +85,7 @@ function layOut(count) {
   return { height: 2 * (MARGIN + half), step: (2 * half) / Math.max(1, right), places };
 }
 
-// fit shortens a label in its middle, since names often differ at their ends, until it is no wider than that.
+// fit shortens a label to the given width. It omits the middle, because many names differ only at their ends.
 function fit(element, room) {
   if (element.getComputedTextLength() <= room) return;
   const characters = [...element.textContent];
@@ -124,7 +124,7 @@ function text(name, x, y, anchor) {
   return titled(e, name);
 }
 
-// titled adds the whole name, which shows when the pointer rests on the element.
+// titled adds the full name as a tooltip.
 function titled(e, name) {
   const title = svg("title", {});
   title.textContent = name;

@@ -8,13 +8,13 @@ const BACKOFF_MIN = 1_000;
 const BACKOFF_MAX = 30_000;
 const REPLACED = 4001; // close code: a later instance with our key has registered
 
-// backoff is a wait that doubles with each failure, jittered so that clients do not come all at once.
+// backoff returns a wait that doubles with each failure, with jitter so that clients do not reconnect all at once.
 export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
   const top = Math.min(max, min * 2 ** (failures + 1));
   return min + Math.random() * (top - min);
 }
 
-// Signaling connects, and connects again, until close() or until it is replaced. It calls:
+// Signaling connects and reconnects, until close() or until it is replaced. It calls:
 //   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
 //   registered(id, others, iceServers)     on every connect
 //   receive(message)                       an offer, answer, candidate or error
@@ -37,7 +37,7 @@ export class Signaling {
     queueMicrotask(() => this.#connect());
   }
 
-  // send drops the message if there is no connection: what it was about is sent again on the next one.
+  // send drops the message if there is no connection: the caller repeats it on the next one.
   send(type, target, payload) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
     const message = { type, peer_id: this.#id, payload };
@@ -67,7 +67,7 @@ export class Signaling {
   }
 
   async #token() {
-    // A header is made of bytes, here given as characters: those of the key in UTF-8.
+    // fetch takes each character of a header as one byte; these are the bytes of the key in UTF-8.
     const key = String.fromCharCode(...new TextEncoder().encode(this.#key));
     const response = await this.#fetch("api/token", { method: "POST", headers: { "X-API-Key": key } });
     const body = await response.json().catch(() => ({}));
@@ -128,7 +128,7 @@ export class Signaling {
     this.#events.state("connected");
   }
 
-  // replaced ends it for good: coming back would only replace the other instance, and so on for ever.
+  // replaced ends the client for good. If it reconnected, the two instances would replace each other for ever.
   #replaced() {
     if (this.#closed) return;
     this.#closed = true;
@@ -148,6 +148,6 @@ function parse(data) {
     const message = JSON.parse(data);
     return typeof message?.type === "string" && typeof message.payload === "object" && message.payload ? message : undefined;
   } catch {
-    return undefined; // the server checks what it relays
+    return undefined;
   }
 }

@@ -156,7 +156,7 @@
     const asked = '["drain",3]\n'.repeat(1000);
     for (let i = 0; i < 30 && !take().includes("rejected queue_full"); i++) channel.receive(asked);
     channel.receive('["drain",3]\n');
-    check("answers nobody reads are bounded", take().at(-1), "rejected queue_full");
+    check("unread responses are bounded", take().at(-1), "rejected queue_full");
     link.close(new Error("over"));
   }
   {

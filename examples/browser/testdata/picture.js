@@ -1,5 +1,5 @@
-// Nothing in the picture covers anything else, however many peers there are and however long their names. The value
-// is a list of failures.
+// Nothing in the picture overlaps, however many peers there are and however long their names. The value is a list of
+// failures.
 (async () => {
   const { Picture } = await import("/picture.js");
   const failures = [];
@@ -18,7 +18,7 @@
     return { left: x, right: x + width, top: y, bottom: y + height, what: `${e.tagName} ${e.textContent.slice(0, 20)}` };
   };
   const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
-  // crosses tells whether a link runs through a box.
+  // crosses reports whether a link runs through a box.
   const crosses = ([p, q], b) => {
     for (let i = 0; i <= 200; i++) {
       const [x, y] = [p.x + ((q.x - p.x) * i) / 200, p.y + ((q.y - p.y) * i) / 200];
@@ -40,7 +40,7 @@
         if (a.left < -0.5 || a.top < -0.5 || a.right > width + 0.5 || a.bottom > height + 0.5) fail(`${a.what} sticks out`);
         for (const b of boxes.slice(i + 1)) if (overlap(a, b)) fail(`${a.what} covers ${b.what}`);
       }
-      const own = texts.length - 1; // stands on the links, with a margin around its letters
+      const own = texts.length - 1; // it is drawn over the links, with an outline around its letters
       const links = [...root.querySelectorAll("line")].map((l) => [
         { x: l.x1.baseVal.value, y: l.y1.baseVal.value },
         { x: l.x2.baseVal.value, y: l.y2.baseVal.value },

@@ -1,6 +1,5 @@
-// Two sessions whose browser says that a channel is open some time before it is, as Chromium does when one of
-// its threads is kept waiting: until then it drops what is sent, and holds what arrives. The value is a list of
-// failures.
+// Two sessions whose browser announces a channel as open some time before it is, as Chromium does when one of its
+// threads is held up: until then it drops what is sent and holds what arrives. The value is a list of failures.
 (async () => {
   const { Session } = await import("/session.js");
   const Real = RTCPeerConnection;

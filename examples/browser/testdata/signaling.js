@@ -1,7 +1,7 @@
-// What signaling.js says to a server and what it makes of the end of a connection. Server and clock are ours. The
-// value is a list of failures.
+// How signaling.js registers and what it does when the connection ends. Server and clock are fakes. The value is a
+// list of failures.
 (async () => {
-  await command("quit"); // the page's own mesh would use our server, too
+  await command("quit"); // the page's own mesh would use the fakes, too
   const { Signaling } = await import("/signaling.js");
   const failures = [];
   const check = (name, got, want) => {
@@ -31,7 +31,7 @@
     WebSocket: FakeSocket,
   });
 
-  // join is a client that has registered and been closed with a code.
+  // join makes a client that registers and whose connection then ends with a close code.
   async function join(code) {
     [sockets, timers] = [[], []];
     const states = [];
