@@ -15,7 +15,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// A process is a sidecar that an agent has started.
+// A process is a sidecar started for an agent.
 type process struct {
 	*exec.Cmd
 	socket string
@@ -24,8 +24,8 @@ type process struct {
 	err    error         // how it ended; read after done
 }
 
-// baseSidecarCommand is this test binary as a base sidecar, or the executable that the environment names:
-// an original one, to see whether the table is true of that as well.
+// baseSidecarCommand is this test binary as a base sidecar, or the original one that the environment names, to run the
+// table with that.
 func baseSidecarCommand(t *testing.T) *exec.Cmd {
 	t.Helper()
 	if original := os.Getenv(originalSidecar); original != "" {
@@ -40,7 +40,7 @@ func baseSidecarCommand(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// startProcess starts a sidecar as chatixia's agents do: the socket is named by the environment.
+// startProcess starts a sidecar as chatixia's agents do, with the socket's path in its environment.
 func startProcess(t *testing.T, cmd *exec.Cmd, environ []string) *process {
 	t.Helper()
 	p := &process{Cmd: cmd, socket: filepath.Join(shortDir(t), "s"), stderr: new(testutil.LogBuffer), done: make(chan struct{})}
@@ -74,7 +74,7 @@ func (p *process) awaitSocket(t *testing.T) {
 	})
 }
 
-// connect dials once, as soon as the file is there.
+// connect dials once, as soon as the socket file is there.
 func (p *process) connect(t *testing.T) net.Conn {
 	t.Helper()
 	p.awaitSocket(t)
@@ -91,7 +91,7 @@ func (p *process) wait() error {
 	case <-p.done:
 		return p.err
 	case <-time.After(patience):
-		_ = p.Process.Signal(syscall.SIGQUIT) // a Go program then says what it waits for
+		_ = p.Process.Signal(syscall.SIGQUIT) // a Go program then prints its goroutines
 		<-p.done
 		return fmt.Errorf("still running %s after its agent has left", patience)
 	}
