@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -37,7 +39,7 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 	t.Helper()
 	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16)}
 	cfg.SignalingURL = "ws://127.0.0.1:1/ws"
-	cfg.launch = func(context.Context, *Config, settings) (*launched, error) {
+	m, err := newMesh(t.Context(), cfg, func(context.Context, *Config, sidecar.Settings) (*launched, error) {
 		agent, side := net.Pipe()
 		f.mu.Lock()
 		f.conn = side
@@ -46,12 +48,11 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 		go f.serve(side, extended, done)
 		f.started <- struct{}{}
 		return &launched{
-			link: newLink(agent, wire.Limits{}), path: "fake",
+			link: link.New(agent, nil, wire.Limits{}), path: "fake",
 			stop:     func(context.Context) { side.Close(); <-done },
 			diagnose: func() error { return nil },
 		}, nil
-	}
-	m, err := New(t.Context(), cfg)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestRequestEnds(t *testing.T) {
 		{"mesh closed", func(m *Mesh, _ *fakeSidecar, _ string, _ context.CancelFunc) { m.Close() }, ErrClosed, 0},
 		{"send failed", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
 			f.say(`{"type":"error","payload":{"code":"peer_not_connected","message":"no","command":"send","target_peer":"bob","request_id":"` + id + `"}}`)
-		}, ErrUnknownPeer, 0},
+		}, ErrNotConnected, 0},
 		{"reply from the wrong peer", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) { f.reply("carol", id) }, context.DeadlineExceeded, 30 * time.Second},
 		{"reply to another request", func(_ *Mesh, f *fakeSidecar, _ string, _ context.CancelFunc) { f.reply("bob", "other") }, context.DeadlineExceeded, 30 * time.Second},
 		{"a request with our id is no response", func(_ *Mesh, f *fakeSidecar, id string, _ context.CancelFunc) {
@@ -278,7 +279,7 @@ func TestDuplicateRequestID(t *testing.T) {
 		msg := Message{Type: "x_request", RequestID: "same"}
 		first := ask(t.Context(), m, "bob", msg)
 		f.request()
-		if _, err := m.Request(t.Context(), "bob", msg); !errors.Is(err, ErrDuplicate) {
+		if _, err := m.Request(t.Context(), "bob", msg); !errors.Is(err, ErrDuplicateRequest) {
 			t.Errorf("second request with the id to that peer: %v", err)
 		}
 		other := ask(t.Context(), m, "carol", msg) // another peer, another request
@@ -422,7 +423,7 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		block := make(chan struct{})
-		m, f := newFakeAgent(t, Config{MaxRequests: 2, Handlers: map[string]Handler{
+		m, f := newFakeAgent(t, Config{Limits: Limits{MaxRequests: 2}, Handlers: map[string]Handler{
 			"n": func(_ context.Context, msg *Message) (any, error) {
 				var s string
 				err := msg.Decode(&s)
@@ -454,7 +455,7 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 // A reply that waits counts towards the limit.
 func TestLimitOfReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, f := newFakeAgent(t, Config{MaxRequests: 1, Handlers: map[string]Handler{
+		_, f := newFakeAgent(t, Config{Limits: Limits{MaxRequests: 1}, Handlers: map[string]Handler{
 			"x_request": func(context.Context, *Message) (any, error) { return "done", nil },
 		}}, true)
 		f.connect("bob")
@@ -498,40 +499,39 @@ func TestRequestAtOnce(t *testing.T) {
 	const rounds = 3
 	got := make(chan string, 2*rounds)
 	var stop sync.WaitGroup
-	m, err := New(t.Context(), Config{
-		MaxRequests: 1, SignalingURL: "ws://127.0.0.1:1/ws", OnError: func(err error) { got <- err.Error() },
+	m, err := newMesh(t.Context(), Config{
+		Limits: Limits{MaxRequests: 1}, SignalingURL: "ws://127.0.0.1:1/ws", OnError: func(err error) { got <- err.Error() },
 		Handlers: map[string]Handler{"x_request": func(context.Context, *Message) (any, error) { return nil, nil }},
-		launch: func(context.Context, *Config, settings) (*launched, error) {
-			agent, side := newMemoryLinks()
-			say := func(lines ...string) {
-				_ = side.writeNow(nil, func(b []byte) []byte { return append(b, strings.Join(lines, "\n")+"\n"...) })
-			}
-			replies := 0
-			stop.Go(side.writeLoop)
-			stop.Go(func() {
-				side.serve(never, func(line []byte, err error) bool {
-					switch {
-					case err != nil:
-						return false
-					case bytes.Contains(line, []byte(`"type":"hello"`)):
-						say(`{"type":"ready","payload":{"protocol":1,"features":["error","drain"],"max_message":16777216}}`,
-							`{"type":"peer_connected","payload":{"peer_id":"bob"}}`, request)
-					case bytes.Contains(line, []byte(`"type":"drain"`)):
-						say(`{"type":"drained","payload":{}}`)
-					case bytes.Contains(line, []byte(`"type":"send"`)):
-						got <- string(line)
-						if replies++; replies < rounds {
-							say(request)
-						}
+	}, func(context.Context, *Config, sidecar.Settings) (*launched, error) {
+		agent, side := link.Pipe()
+		say := func(lines ...string) {
+			_ = side.WriteNow(nil, func(b []byte) []byte { return append(b, strings.Join(lines, "\n")+"\n"...) })
+		}
+		replies := 0
+		stop.Go(side.Run)
+		stop.Go(func() {
+			side.Serve(func(line []byte, err error) bool {
+				switch {
+				case err != nil:
+					return false
+				case bytes.Contains(line, []byte(`"type":"hello"`)):
+					say(`{"type":"ready","payload":{"protocol":1,"features":["error","drain"],"max_message":16777216}}`,
+						`{"type":"peer_connected","payload":{"peer_id":"bob"}}`, request)
+				case bytes.Contains(line, []byte(`"type":"drain"`)):
+					say(`{"type":"drained","payload":{}}`)
+				case bytes.Contains(line, []byte(`"type":"send"`)):
+					got <- string(line)
+					if replies++; replies < rounds {
+						say(request)
 					}
-					return true
-				})
+				}
+				return true
 			})
-			return &launched{
-				link: agent, path: "fake", diagnose: func() error { return nil },
-				stop: func(context.Context) { side.close(); stop.Wait() },
-			}, nil
-		},
+		})
+		return &launched{
+			link: agent, path: "fake", diagnose: func() error { return nil },
+			stop: func(context.Context) { side.Close(); stop.Wait() },
+		}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -657,7 +657,7 @@ func TestSidecarRestart(t *testing.T) {
 		events := make(chan PeerEvent, 8)
 		m, f := newFakeAgent(t, Config{OnPeer: func(e PeerEvent) { events <- e }}, true)
 		f.connect("bob")
-		if e := <-events; !e.Connected || e.Peer != "bob" {
+		if e := <-events; !e.Connected || e.Peer.ID != "bob" {
 			t.Fatalf("got %+v", e)
 		}
 		f.hangUp()

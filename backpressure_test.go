@@ -23,7 +23,7 @@ func TestManyCallers(t *testing.T) {
 			all := make(chan struct{})
 			join := func(id string) *Mesh {
 				m, err := New(ctx, Config{
-					Mode: mode, SignalingURL: s.url, APIKey: id, MaxMessage: size,
+					Mode: mode, SignalingURL: s.url, APIKey: id, Limits: Limits{MaxMessage: size},
 					OnError: func(err error) { t.Errorf("%s: %v", id, err) },
 					Handlers: map[string]Handler{
 						"note": func(context.Context, *Message) (any, error) {

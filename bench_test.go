@@ -27,7 +27,7 @@ func benchPair(b *testing.B, mode Mode) (alice *Mesh, counted *atomic.Int64, rea
 	var pair [2]*Mesh
 	for i, id := range []string{"alice", "bob"} {
 		pair[i], err = New(context.Background(), Config{
-			Mode: mode, SignalingURL: url, APIKey: id, WaitSignaling: true, UDPMux: true,
+			Mode: mode, SignalingURL: url, APIKey: id, WaitSignaling: true, Network: Network{UDPPort: AnyUDPPort},
 			Handlers: map[string]Handler{
 				"echo_request": func(_ context.Context, msg *Message) (any, error) { return msg.Payload, nil },
 				"count": func(context.Context, *Message) (any, error) {

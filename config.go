@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -32,7 +33,7 @@ const (
 	// Binary runs a sidecar executable: Config.Binary, else the environment
 	// variable SIDECAR_BINARY, else chatixia-sidecar on the PATH.
 	Binary
-	// Attach uses a sidecar that someone else started and that listens on
+	// Attach uses a sidecar that is running already and listens on
 	// Config.Socket.
 	Attach
 )
@@ -48,8 +49,19 @@ func (m Mode) String() string {
 }
 
 // An ICEServer is a STUN or TURN server, as in RTCIceServer of the WebRTC
-// specification.
-type ICEServer = signal.ICEServer
+// specification. Its JSON is that of the browsers, too.
+type ICEServer struct {
+	// URLs begin with stun:, stuns:, turn: or turns: (RFC 7064, RFC 7065).
+	URLs []string `json:"urls"`
+	// Username and Credential are needed for TURN.
+	Username   string `json:"username,omitempty"`
+	Credential string `json:"credential,omitempty"`
+}
+
+// UnmarshalJSON also accepts a single string for urls, as browsers do.
+func (s *ICEServer) UnmarshalJSON(b []byte) error {
+	return (*signal.ICEServer)(s).UnmarshalJSON(b)
+}
 
 // Config is what New needs to know. The zero value is usable: an in-process
 // sidecar that takes its settings from the environment. An empty environment
@@ -65,12 +77,16 @@ type Config struct {
 	// Default: $TOKEN_URL if SignalingURL is not set either, else what belongs
 	// to SignalingURL: api/token beside its last path element.
 	TokenURL string
-	// APIKey is presented to TokenURL and decides which peer this is.
-	// Default: $API_KEY, else ak_dev_001.
+	// APIKey is presented to TokenURL and decides the peer id of this agent: the
+	// signaling server knows which id belongs to which key, and in development
+	// mode the key is the id. Two processes with one key replace each other
+	// (ErrReplaced). Default: $API_KEY, else ak_dev_001, so that all agents
+	// without a key are the same peer.
 	APIKey string
-	// WaitSignaling makes New wait, under its context, until the signaling
-	// server has accepted this peer, and fail if it refuses. Without it New
-	// returns once the sidecar runs, and Signaling tells the rest.
+	// WaitSignaling makes New block, under its context, until the signaling
+	// server has accepted this peer, and fail at once if that cannot be expected
+	// (ErrRefused, ErrMisconfigured). Without it New returns once the sidecar
+	// runs, and Signaling tells the rest.
 	WaitSignaling bool
 
 	// Binary is the sidecar executable of mode Binary.
@@ -79,20 +95,54 @@ type Config struct {
 	// /tmp/chatixia-sidecar.sock. The other modes make a private one.
 	Socket string
 
+	// Network is how the sidecar reaches peers and the signaling server.
+	Network Network
+	// Limits bound messages and what peers may ask for.
+	Limits Limits
+
+	// Handlers are there from the first message on. A key is the message type
+	// that its handler takes; the handler of "" takes what no other does. See
+	// Mesh.Handle to add one later.
+	Handlers map[string]Handler
+	// OnPeer, if set, is told of peers that come and go. Calls about one peer
+	// are in order, and in order with those messages of that peer that want no
+	// response; requests do not wait for them. Calls about different peers may be
+	// concurrent. Close is no reason for a call.
+	OnPeer func(PeerEvent)
+	// OnSignaling, if set, is told of changes of the connection to the signaling
+	// server, one at a time.
+	OnSignaling func(SignalingStatus)
+	// OnError, if set, is told of failures that no caller waits for: a message
+	// that was accepted and could not be delivered, one that no handler takes, a
+	// response that could not be sent, a sidecar that was lost. One at a time.
+	OnError func(error)
+
+	// RequestTimeout bounds a Request or Connect whose context has no deadline.
+	// Default 30 s.
+	RequestTimeout time.Duration
+
+	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
+	// Its writer must not block, and must not call the Mesh: it may be called with
+	// locks held.
+	Logger zerolog.Logger
+}
+
+// Network is how a sidecar reaches peers and the signaling server. The zero
+// value suits most networks.
+type Network struct {
 	// ICEServers are the STUN and TURN servers to use. Default: the TURN server
 	// of $TURN_URL with $TURN_SECRET (ephemeral credentials) or $TURN_USERNAME
-	// and $TURN_PASSWORD, if set; else those of the signaling server.
+	// and $TURN_PASSWORD, if set; else those that the signaling server lists.
 	ICEServers []ICEServer
 	// ExtraICEServers are used besides those, wherever they come from.
 	ExtraICEServers []ICEServer
 	// RelayOnly forbids direct connections: everything passes a TURN server.
 	// Default: whether $ICE_TRANSPORT_POLICY is "relay".
 	RelayOnly bool
-	// UDPPort, if not 0, is the one UDP port that all peers share, for
-	// firewalls that open one port. Default: a port for each connection.
+	// UDPPort is the one UDP port that all peers share, for firewalls that open
+	// one port, or AnyUDPPort for one that the system picks. 0 means a port for
+	// each connection.
 	UDPPort int
-	// UDPMux shares one UDP port like UDPPort, on a port that the system picks.
-	UDPMux bool
 	// NoLoopback leaves out loopback addresses, for agents that never talk to
 	// others on their own machine.
 	NoLoopback bool
@@ -103,73 +153,34 @@ type Config struct {
 	// the peer counts as gone. Default 60 s.
 	RecoveryTimeout time.Duration
 
-	// MaxMessage is the largest message in bytes, sent or received. Default 16 MiB.
+	// CAFile names a PEM file with certificates of authorities that are trusted
+	// besides the system's when the signaling server is reached over TLS.
+	CAFile string
+	// CertFile and KeyFile name PEM files with the certificate, and its key, that
+	// the signaling server is shown if it asks for one.
+	CertFile, KeyFile string
+
+	// LogWebRTC adds pion's own log, at level debug and below, for those who
+	// look for a fault in ICE, DTLS or SCTP. Passwords in it are redacted.
+	LogWebRTC bool
+}
+
+// AnyUDPPort as Network.UDPPort is one UDP port for all peers that the system
+// picks.
+const AnyUDPPort = -1
+
+// Limits bound messages and what peers may ask for.
+type Limits struct {
+	// MaxMessage is the largest message in bytes, sent or received: its JSON
+	// text. Default 16 MiB; 1 KiB to 1 GiB.
 	MaxMessage int
-	// MaxDepth is how deep a message may be nested. Default 512.
+	// MaxDepth is how deep a message may be nested, its own object being level 1.
+	// Default 512; 1 to 100,000.
 	MaxDepth int
-
-	// Handlers are there from the first message on. A key is the message type
-	// that its handler takes; the handler of "" takes what no other does. See
-	// Mesh.Handle to add one later.
-	Handlers map[string]Handler
-	// OnPeer, if set, is told of peers that come and go. Calls about one peer
-	// are in order, and in order with those messages of that peer that want no
-	// answer; requests do not wait for them. Calls about different peers may be
-	// concurrent. Close is no reason for a call.
-	OnPeer func(PeerEvent)
-	// OnSignaling, if set, is told of changes on the way to the signaling
-	// server, one at a time.
-	OnSignaling func(SignalingStatus)
-	// OnError, if set, is told of failures that no caller waits for: a message
-	// that was accepted and could not be delivered, one that no handler takes, a
-	// reply that came to nothing, a sidecar that was lost. One at a time.
-	OnError func(error)
-
-	// RequestTimeout bounds a Request whose context has no deadline. Default 30 s.
-	RequestTimeout time.Duration
 	// MaxRequests is how many requests of one peer may be in work at a time, their
-	// handlers running or their replies waiting until the peer reads; what comes
-	// on top is answered with ErrBusy. Default 1024.
+	// handlers running or their responses waiting until the peer reads; one more
+	// is refused with ErrBusy. Default 1024; 1 to 1,048,576.
 	MaxRequests int
-
-	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
-	// Its writer must not wait, and must not call the Mesh: it may be called with
-	// locks held.
-	Logger zerolog.Logger
-
-	// launch replaces the function of that name in tests.
-	launch func(context.Context, *Config, settings) (*launched, error)
-}
-
-// settings is the part of a Config that concerns the sidecar: plain data with
-// every default filled in, so that it means the same in this process and, as
-// JSON in one environment variable, in a forked one.
-type settings struct {
-	SignalingURL    string        `json:"signaling_url"`
-	TokenURL        string        `json:"token_url"`
-	APIKey          string        `json:"api_key"`
-	ICEServers      []ICEServer   `json:"ice_servers,omitempty"`
-	ExtraICEServers []ICEServer   `json:"extra_ice_servers,omitempty"`
-	TURNSecret      string        `json:"turn_secret,omitempty"`
-	RelayOnly       bool          `json:"relay_only,omitempty"`
-	UDPPort         int           `json:"udp_port,omitempty"`
-	UDPMux          bool          `json:"udp_mux,omitempty"`
-	NoLoopback      bool          `json:"no_loopback,omitempty"`
-	MDNS            bool          `json:"mdns,omitempty"`
-	RecoveryTimeout time.Duration `json:"recovery_timeout,omitempty"`
-	MaxMessage      int           `json:"max_message"`
-	MaxDepth        int           `json:"max_depth"`
-	Socket          string        `json:"socket,omitempty"`
-	// Token is the secret that the agent's hello must carry; empty where the
-	// socket's owner is proof enough.
-	Token string `json:"token,omitempty"`
-	// WatchStdin: the end of stdin means that the agent is gone.
-	WatchStdin bool   `json:"watch_stdin,omitempty"`
-	LogLevel   string `json:"log_level,omitempty"`
-}
-
-func (s *settings) limits() wire.Limits {
-	return wire.Limits{MaxMessage: s.MaxMessage, MaxDepth: s.MaxDepth}
 }
 
 const (
@@ -185,16 +196,16 @@ const (
 // *ConfigError for the first field that cannot be used.
 func (c Config) withDefaults() (Config, error) {
 	if c.Mode < InProcess || c.Mode > Attach {
-		return c, &ConfigError{Field: "Mode", Err: fmt.Errorf("%v is no mode; use InProcess, SelfExec, Binary or Attach", c.Mode)}
+		return c, &ConfigError{Field: "Mode", Err: fmt.Errorf("invalid mode %v; use InProcess, SelfExec, Binary or Attach", c.Mode)}
 	}
 	c.defaultURLs()
 	c.APIKey = first(c.APIKey, os.Getenv("API_KEY"), defaultAPIKey)
 	c.Socket = first(c.Socket, os.Getenv("IPC_SOCKET"), defaultSocket)
-	c.RelayOnly = c.RelayOnly || strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay")
-	setDefault(&c.MaxMessage, wire.DefaultMaxMessage)
-	setDefault(&c.MaxDepth, wire.DefaultMaxDepth)
+	c.Network.RelayOnly = c.Network.RelayOnly || strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay")
+	setDefault(&c.Limits.MaxMessage, wire.DefaultMaxMessage)
+	setDefault(&c.Limits.MaxDepth, wire.DefaultMaxDepth)
+	setDefault(&c.Limits.MaxRequests, defaultMaxRequests)
 	setDefault(&c.RequestTimeout, defaultRequestTimeout)
-	setDefault(&c.MaxRequests, defaultMaxRequests)
 	return c, c.validate()
 }
 
@@ -226,33 +237,30 @@ func (c *Config) validate() error {
 		field, value string
 		err          error
 	}{
-		{"SignalingURL", c.SignalingURL, checkURL(c.SignalingURL, "ws", "wss")},
-		{"TokenURL", c.TokenURL, checkURL(c.TokenURL, "http", "https")},
-		{"UDPPort", strconv.Itoa(c.UDPPort), checkRange(c.UDPPort, 0, 65535)},
-		{"MaxMessage", strconv.Itoa(c.MaxMessage), checkRange(c.MaxMessage, minMaxMessage, 1<<30)},
-		{"MaxDepth", strconv.Itoa(c.MaxDepth), checkRange(c.MaxDepth, 1, 100_000)},
-		{"MaxRequests", strconv.Itoa(c.MaxRequests), checkRange(c.MaxRequests, 1, 1<<20)},
+		{"SignalingURL", "", signal.CheckURL(c.SignalingURL, "ws", "wss")},
+		{"TokenURL", "", signal.CheckURL(c.TokenURL, "http", "https")},
+		{"APIKey", "", checkKey(c.APIKey)},
+		{"Network.UDPPort", strconv.Itoa(c.Network.UDPPort), checkRange(c.Network.UDPPort, AnyUDPPort, 65535)},
+		{"Network.RecoveryTimeout", c.Network.RecoveryTimeout.String(), checkPositive(c.Network.RecoveryTimeout + 1)},
+		{"Limits.MaxMessage", strconv.Itoa(c.Limits.MaxMessage), checkRange(c.Limits.MaxMessage, minMaxMessage, 1<<30)},
+		{"Limits.MaxDepth", strconv.Itoa(c.Limits.MaxDepth), checkRange(c.Limits.MaxDepth, 1, 100_000)},
+		{"Limits.MaxRequests", strconv.Itoa(c.Limits.MaxRequests), checkRange(c.Limits.MaxRequests, 1, 1<<20)},
 		{"RequestTimeout", c.RequestTimeout.String(), checkPositive(c.RequestTimeout)},
-		{"RecoveryTimeout", c.RecoveryTimeout.String(), checkPositive(c.RecoveryTimeout + 1)},
-	}
-	if c.Mode == Attach {
-		checks = append(checks, struct {
-			field, value string
-			err          error
-		}{"Socket", c.Socket, sock.CheckPath(c.Socket)})
 	}
 	for _, k := range checks {
 		if k.err != nil {
 			return &ConfigError{Field: k.field, Value: k.value, Err: k.err}
 		}
 	}
-	if err := checkKey(c.APIKey); err != nil {
-		return &ConfigError{Field: "APIKey", Err: err}
+	if c.Mode == Attach {
+		if err := sock.CheckPath(c.Socket); err != nil {
+			return &ConfigError{Field: "Socket", Value: c.Socket, Err: err}
+		}
 	}
-	if err := checkICEServers("ICEServers", c.ICEServers); err != nil {
+	if err := checkICEServers("ICEServers", c.Network.ICEServers); err != nil {
 		return err
 	}
-	if err := checkICEServers("ExtraICEServers", c.ExtraICEServers); err != nil {
+	if err := checkICEServers("ExtraICEServers", c.Network.ExtraICEServers); err != nil {
 		return err
 	}
 	for typ, h := range c.Handlers {
@@ -265,51 +273,57 @@ func (c *Config) validate() error {
 
 // settings returns what the sidecar needs of a configuration that has its
 // defaults.
-func (c *Config) settings() (settings, error) {
-	s := settings{
-		SignalingURL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey,
-		ICEServers: c.ICEServers, ExtraICEServers: c.ExtraICEServers, RelayOnly: c.RelayOnly,
-		UDPPort: c.UDPPort, UDPMux: c.UDPMux, NoLoopback: c.NoLoopback, MDNS: c.MDNS,
-		RecoveryTimeout: c.RecoveryTimeout, MaxMessage: c.MaxMessage, MaxDepth: c.MaxDepth,
+func (c *Config) settings() (sidecar.Settings, error) {
+	n := c.Network
+	s := sidecar.Settings{
+		SignalingURL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
+		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers), RelayOnly: n.RelayOnly,
+		UDPPort: max(n.UDPPort, 0), UDPMux: n.UDPPort == AnyUDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
+		RecoveryTimeout: n.RecoveryTimeout, MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth,
 		LogLevel: c.Logger.GetLevel().String(),
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil
 	}
+	server, secret, err := turnServer()
+	if err != nil || server == nil {
+		return s, err
+	}
+	s.ICEServers, s.TURNSecret = []signal.ICEServer{*server}, secret
+	return s, nil
+}
+
+// turnServer returns the TURN server of the environment, nil if there is none,
+// and the secret that makes its credentials, "" if it has fixed ones.
+func turnServer() (server *signal.ICEServer, secret string, err error) {
 	turn := os.Getenv("TURN_URL")
 	if turn == "" {
-		return s, nil
+		return nil, "", nil
 	}
-	server := ICEServer{URLs: []string{turn}, Username: os.Getenv("TURN_USERNAME"), Credential: os.Getenv("TURN_PASSWORD")}
-	checked := server
-	if s.TURNSecret = os.Getenv("TURN_SECRET"); s.TURNSecret != "" {
+	server = &signal.ICEServer{URLs: []string{turn}, Username: os.Getenv("TURN_USERNAME"), Credential: os.Getenv("TURN_PASSWORD")}
+	checked := *server
+	if secret = os.Getenv("TURN_SECRET"); secret != "" {
 		server.Username, server.Credential = "", ""
 		checked.Username, checked.Credential = "later", "later"
 	}
 	if err := checked.Check(); err != nil {
-		return s, &ConfigError{Field: "ICEServers", Value: turn, Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
+		return nil, "", &ConfigError{Field: "Network.ICEServers", Value: turn, Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
 	}
-	s.ICEServers = []ICEServer{server}
-	return s, nil
+	return server, secret, nil
 }
 
-func checkURL(raw string, schemes ...string) error {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return errors.Unwrap(err)
+func iceServers(servers []ICEServer) []signal.ICEServer {
+	var out []signal.ICEServer
+	for _, s := range servers {
+		out = append(out, signal.ICEServer(s))
 	}
-	for _, s := range schemes {
-		if u.Scheme == s && u.Host != "" {
-			return nil
-		}
-	}
-	return fmt.Errorf("want a URL that begins with %s:// and names a host", strings.Join(schemes, ":// or "))
+	return out
 }
 
 func checkICEServers(field string, servers []ICEServer) error {
 	for i, s := range servers {
-		if err := s.Check(); err != nil {
-			return &ConfigError{Field: fmt.Sprintf("%s[%d]", field, i), Value: strings.Join(s.URLs, ","), Err: err}
+		if err := signal.ICEServer(s).Check(); err != nil {
+			return &ConfigError{Field: fmt.Sprintf("Network.%s[%d]", field, i), Value: strings.Join(s.URLs, ","), Err: err}
 		}
 	}
 	return nil
@@ -355,15 +369,16 @@ func setDefault[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// A Handler answers messages of one type. For a request its reply, encoded as
-// by encoding/json, becomes the payload of the response, and its error fails
-// the request at the asker; for a message that wants no answer both are
-// dropped, the error with a log line. ctx ends when the asker gives up, when
-// its peer is gone and when the mesh closes.
+// A Handler handles messages of one type. For a request its reply, encoded as by
+// encoding/json, becomes the payload of the response, and its error fails the
+// request at the asker. For a message that wants no response the reply is
+// dropped, and the error is reported to Config.OnError. ctx ends when the asker
+// gives up, when its peer is gone and when the mesh closes; the handler must
+// return then.
 //
-// Messages that want no answer run one at a time per peer, in order; requests
-// run concurrently. A handler may call any method of Mesh, which it finds by
-// Message.Mesh: it may run before New has returned.
+// Messages that want no response run one at a time per peer, in order; requests
+// run concurrently. A handler may call any method of Mesh, Close included, which
+// it finds by Message.Mesh: it may run before New has returned.
 type Handler func(ctx context.Context, msg *Message) (reply any, err error)
 
 var errNilHandler = errors.New("the handler is nil")

@@ -28,24 +28,24 @@ func TestBadConfig(t *testing.T) {
 		"signaling URL from env": {env: map[string]string{"SIGNALING_URL": "localhost"}, field: "SignalingURL", text: "localhost"},
 		"token URL":              {cfg: Config{TokenURL: "ftp://h/token"}, field: "TokenURL", text: "http://"},
 		"API key":                {cfg: Config{APIKey: "secret\n"}, field: "APIKey", text: "newline"},
-		"UDP port":               {cfg: Config{UDPPort: 70000}, field: "UDPPort", text: "65535"},
-		"max message":            {cfg: Config{MaxMessage: -1}, field: "MaxMessage", text: "-1"},
-		"max depth":              {cfg: Config{MaxDepth: -1}, field: "MaxDepth", text: "-1"},
-		"max requests":           {cfg: Config{MaxRequests: -1}, field: "MaxRequests", text: "-1"},
+		"UDP port":               {cfg: Config{Network: Network{UDPPort: 70000}}, field: "Network.UDPPort", text: "65535"},
+		"max message":            {cfg: Config{Limits: Limits{MaxMessage: -1}}, field: "Limits.MaxMessage", text: "-1"},
+		"max depth":              {cfg: Config{Limits: Limits{MaxDepth: -1}}, field: "Limits.MaxDepth", text: "-1"},
+		"max requests":           {cfg: Config{Limits: Limits{MaxRequests: -1}}, field: "Limits.MaxRequests", text: "-1"},
 		"request timeout":        {cfg: Config{RequestTimeout: -time.Second}, field: "RequestTimeout", text: "-1s"},
-		"recovery timeout":       {cfg: Config{RecoveryTimeout: -time.Second}, field: "RecoveryTimeout", text: "-1s"},
+		"recovery timeout":       {cfg: Config{Network: Network{RecoveryTimeout: -time.Second}}, field: "Network.RecoveryTimeout", text: "-1s"},
 		"nil handler":            {cfg: Config{Handlers: map[string]Handler{"a": nothing, "x": nil}}, field: `Handlers["x"]`, text: "nil"},
-		"ICE scheme":             {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}, field: "ICEServers[1]", text: "http://b"},
-		"ICE host":               {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}, field: "ICEServers[0]", text: "stun:example.org"},
-		"ICE port":               {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a:99999"}}}}, field: "ICEServers[0]", text: "65535"},
-		"ICE bracket":            {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:[::1"}}}}, field: "ICEServers[0]", text: "[::1"},
-		"ICE space":              {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}, field: "ICEServers[0]", text: "a b"},
-		"ICE query":              {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}, field: "ICEServers[0]", text: "transport"},
-		"TURN_URL and secret":    {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "ICEServers", text: "TURN_URL"},
-		"ICE without URLs":       {cfg: Config{ICEServers: []ICEServer{{}}}, field: "ICEServers[0]", text: "empty"},
-		"extra ICE server":       {cfg: Config{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}, field: "ExtraICEServers[0]", text: "stun:"},
-		"TURN without password":  {cfg: Config{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}, field: "ICEServers[0]", text: "credential"},
-		"TURN from env":          {env: map[string]string{"TURN_URL": "turn:a"}, field: "ICEServers", text: "TURN_SECRET"},
+		"ICE scheme":             {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}}, field: "Network.ICEServers[1]", text: "http://b"},
+		"ICE host":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}}, field: "Network.ICEServers[0]", text: "stun:example.org"},
+		"ICE port":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a:99999"}}}}}, field: "Network.ICEServers[0]", text: "65535"},
+		"ICE bracket":            {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:[::1"}}}}}, field: "Network.ICEServers[0]", text: "[::1"},
+		"ICE space":              {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}}, field: "Network.ICEServers[0]", text: "a b"},
+		"ICE query":              {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}}, field: "Network.ICEServers[0]", text: "transport"},
+		"TURN_URL and secret":    {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "Network.ICEServers", text: "TURN_URL"},
+		"ICE without URLs":       {cfg: Config{Network: Network{ICEServers: []ICEServer{{}}}}, field: "Network.ICEServers[0]", text: "empty"},
+		"extra ICE server":       {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
+		"TURN without password":  {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},
+		"TURN from env":          {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
 		"socket path too long":   {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestTokenURL(t *testing.T) {
 // Arguments that cannot be used fail at once, and say why.
 func TestBadArguments(t *testing.T) {
 	nothing := func(context.Context, *Message) (any, error) { return nil, nil }
-	m, f := newFakeAgent(t, Config{MaxMessage: 1 << 20, MaxDepth: 8, Handlers: map[string]Handler{"taken": nothing}}, true)
+	m, f := newFakeAgent(t, Config{Limits: Limits{MaxMessage: 1 << 20, MaxDepth: 8}, Handlers: map[string]Handler{"taken": nothing}}, true)
 	f.connect("bob")
 	if err := m.WaitPeer(t.Context(), "bob"); err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestBadArguments(t *testing.T) {
 		want error
 	}{
 		"empty peer id":      {send("", Message{Type: "x"}), ErrInvalid},
-		"unknown peer":       {send("carol", Message{Type: "x"}), ErrUnknownPeer},
+		"unknown peer":       {send("carol", Message{Type: "x"}), ErrNotConnected},
 		"no type":            {send("bob", Message{}), ErrInvalid},
 		"payload not JSON":   {send("bob", Message{Type: "x", Payload: json.RawMessage(`{"a":`)}), ErrInvalid},
 		"two values":         {send("bob", Message{Type: "x", Payload: json.RawMessage(`1,"type":"y"`)}), ErrInvalid},
@@ -121,7 +121,7 @@ func TestBadArguments(t *testing.T) {
 		"connect to nobody":  {func() error { return m.Connect(ctx, "") }, ErrInvalid},
 		"broadcast, no type": {func() error { return m.Broadcast(ctx, Message{}) }, ErrInvalid},
 		"nil handler":        {func() error { return m.Handle("y", nil) }, ErrInvalid},
-		"second handler":     {func() error { return m.Handle("taken", nothing) }, ErrDuplicate},
+		"second handler":     {func() error { return m.Handle("taken", nothing) }, ErrDuplicateHandler},
 		"context has ended": {func() error {
 			done, cancel := context.WithCancel(ctx)
 			cancel()

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 func testCancel(t *testing.T, p *pair) {
@@ -117,7 +119,7 @@ func testSlowHandler(t *testing.T, p *pair) {
 		}
 		sent <- nil
 	}()
-	poll(t, "alice is asked to pause", func() bool { return p.alice.stopped("bob") == stopNewWork })
+	poll(t, "alice is asked to pause", func() bool { return p.alice.stopped("bob") == wire.StopNewWork })
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := p.alice.Send(gone, "bob", Message{Type: "slow_note"}); !errors.Is(err, context.Canceled) {
@@ -152,8 +154,8 @@ func testSlowHandler(t *testing.T, p *pair) {
 	works(t, p.alice, p.bob)
 }
 
-// stopped tells what the agent holds back for a peer.
-func (m *Mesh) stopped(peer string) stop {
+// stopped returns what the agent holds back for a peer.
+func (m *Mesh) stopped(peer string) wire.Stop {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.peers[peer].stop
@@ -232,7 +234,7 @@ func testPeerLeaves(t *testing.T, p *pair) {
 	if got := p.alice.Peers(); len(got) != 0 {
 		t.Errorf("alice's peers are %v", got)
 	}
-	if _, err := p.alice.Request(bounded(t), "bob", Message{Type: "leave_request"}); !errors.Is(err, ErrUnknownPeer) {
+	if _, err := p.alice.Request(bounded(t), "bob", Message{Type: "leave_request"}); !errors.Is(err, ErrNotConnected) {
 		t.Errorf("a request after he left ended with %v", err)
 	}
 }
@@ -295,7 +297,7 @@ func testCloseBusy(t *testing.T, p *pair) {
 		}
 	}
 	for _, err := range ends[1].list() {
-		if !errors.Is(err, ErrPeerGone) && !errors.Is(err, ErrUnknownPeer) {
+		if !errors.Is(err, ErrPeerGone) && !errors.Is(err, ErrNotConnected) {
 			t.Errorf("at bob: %v", err)
 		}
 	}

@@ -15,10 +15,10 @@ import (
 func testConnect(t *testing.T, p *pair) {
 	for _, way := range p.ways() {
 		a, b := way[0], way[1]
-		if got := a.waitEvents(t, b.id, 0, 1); len(got) != 1 || got[0] != (PeerEvent{Mesh: a.Mesh, Peer: b.id, Connected: true}) {
+		if got := a.waitEvents(t, b.id, 0, 1); len(got) != 1 || got[0].Mesh() != a.Mesh || got[0].Peer.ID != b.id || !got[0].Connected || got[0].Err != nil {
 			t.Errorf("%s was told %+v", a.id, got)
 		}
-		if got := a.Peers(); !slices.Equal(got, []string{b.id}) {
+		if got := a.Peers(); len(got) != 1 || got[0].ID != b.id || got[0].Since.IsZero() {
 			t.Errorf("the peers of %s are %v", a.id, got)
 		}
 		if got := a.Signaling(); got.State != SignalingConnected || got.Err != nil || a.ID() != a.id {
@@ -182,7 +182,7 @@ func testUnknownPeer(t *testing.T, p *pair) {
 			"connect": a.Connect(ctx, "nobody"),
 		} {
 			var pe *PeerError
-			if !errors.Is(err, ErrUnknownPeer) || !errors.As(err, &pe) || pe.Op != op || pe.Peer != "nobody" {
+			if !errors.Is(err, ErrNotConnected) || !errors.As(err, &pe) || pe.Op != op || pe.Peer != "nobody" {
 				t.Errorf("%s of %s: %v", op, a.id, err)
 			}
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -120,16 +121,17 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 		OnPeer: a.events.add, OnError: a.reports.add,
 		Logger: zerolog.New(&a.log).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
 	}
+	start := launch
 	switch mode {
 	case InProcess:
 		var current atomic.Pointer[launched]
-		cfg.launch = func(ctx context.Context, cfg *Config, set settings) (*launched, error) {
+		start = func(ctx context.Context, cfg *Config, set sidecar.Settings) (*launched, error) {
 			side, err := launch(ctx, cfg, set)
 			current.Store(side)
 			return side, err
 		}
 		a.sever = func(t *testing.T) {
-			current.Load().link.close()
+			current.Load().link.Close()
 		}
 	case SelfExec, Binary:
 		cfg.Binary = s.sidecar
@@ -142,7 +144,7 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 			a.own.run(t)
 		}
 	}
-	m, err := New(bounded(t), cfg)
+	m, err := newMesh(bounded(t), cfg, start)
 	if err != nil {
 		if a.own != nil {
 			a.own.kill()
@@ -177,6 +179,7 @@ func (a *agent) end(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Errorf("closing %s: %v", a.id, err)
 		}
+		take(t, "the end of its handlers", a.Done())
 		if err := a.Err(); !errors.Is(err, ErrClosed) {
 			t.Errorf("%s ended with %v", a.id, err)
 		}
@@ -202,7 +205,7 @@ func (a *agent) logs() string {
 // eventsOf returns what the agent was told of one peer, from the event with
 // number from on.
 func (a *agent) eventsOf(peer string, from int) []PeerEvent {
-	return slices.DeleteFunc(a.events.list()[from:], func(e PeerEvent) bool { return e.Peer != peer })
+	return slices.DeleteFunc(a.events.list()[from:], func(e PeerEvent) bool { return e.Peer.ID != peer })
 }
 
 // waitEvents waits until the agent was told n times of a peer, and returns that.

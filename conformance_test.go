@@ -100,7 +100,7 @@ func (p *pair) extra(t *testing.T, id string) *agent {
 	t.Helper()
 	t.Cleanup(func() { // runs after the agent's own end
 		for _, a := range []*agent{p.alice, p.bob} {
-			poll(t, a.id+" sees "+id+" go", func() bool { return !slices.Contains(a.Peers(), id) })
+			poll(t, a.id+" sees "+id+" go", func() bool { return !slices.ContainsFunc(a.Peers(), func(p Peer) bool { return p.ID == id }) })
 		}
 	})
 	x := p.start(t, InProcess, id)

@@ -1,9 +1,83 @@
 package mesh
 
 import (
-	"strings"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"sync"
 )
+
+// Request sends a message and blocks until its response arrives, under ctx or for
+// Config.RequestTimeout if that has no deadline. It ends at once when the peer
+// goes (ErrPeerGone), the sidecar is lost (ErrSidecarLost), the message cannot be
+// sent, or the mesh closes (ErrClosed); an error that the peer's handler
+// returned is a *RemoteError. All are wrapped in a *PeerError. When the caller
+// gives up, the context of the peer's handler ends. A request that failed may
+// have been carried out all the same.
+func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
+		defer cancel()
+	}
+	if msg.RequestID == "" {
+		msg.RequestID = m.ids.next()
+	}
+	reply, err := m.request(ctx, peer, &msg)
+	if err != nil {
+		return nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err}
+	}
+	return reply, nil
+}
+
+func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message, error) {
+	call, err := m.calls.add(peer, msg.RequestID)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.post(ctx, peer, msg, nil); err != nil {
+		m.calls.drop(call)
+		return nil, err
+	}
+	var r result
+	select {
+	case r = <-call.done:
+	case <-ctx.Done():
+		if m.calls.drop(call) {
+			m.sendCancel(peer, msg.RequestID)
+			return nil, context.Cause(ctx)
+		}
+		r = <-call.done
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if text := r.reply.failure(); text != "" {
+		return nil, &RemoteError{Text: text, Reply: r.reply}
+	}
+	return r.reply, nil
+}
+
+// requestIDs draws ids of 12 hex digits: what agents in other languages draw, and
+// not to be guessed by a peer. It asks the system for many at a time, which takes
+// no longer than for one.
+type requestIDs struct {
+	mu     sync.Mutex
+	random [64 * 6]byte
+	left   []byte // of random
+}
+
+func (r *requestIDs) next() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.left) == 0 {
+		_, _ = rand.Read(r.random[:]) // never fails, as documented
+		r.left = r.random[:]
+	}
+	id := hex.EncodeToString(r.left[:6])
+	r.left = r.left[6:]
+	return id
+}
 
 // calls are the requests that wait for their response: pure bookkeeping,
 // without goroutines, clocks or I/O. A call ends exactly once, by whatever
@@ -38,7 +112,7 @@ func (c *calls) add(peer, id string) (*call, error) {
 		return nil, c.ended
 	}
 	if c.pending[k] != nil {
-		return nil, ErrDuplicate
+		return nil, ErrDuplicateRequest
 	}
 	if c.pending == nil {
 		c.pending = make(map[callKey]*call)
@@ -109,51 +183,4 @@ func (c *calls) end(err error) {
 	c.ended = err
 	c.mu.Unlock()
 	c.failAll(err)
-}
-
-// The conventions of chatixia agents about message types. Requests end in one
-// of these, and a response replaces that by _response.
-var requestSuffixes = [...]string{"_request", "_query", "_prompt"}
-
-const (
-	typePing       = "ping"
-	typePong       = "pong"
-	responseSuffix = "_response"
-	chunkSuffix    = "_stream_chunk"
-)
-
-// canRespond tells whether a message of this type may be the response to a
-// request. Chunks of a streamed answer carry the request's id and come before
-// its response; a request that happens to carry our id is still a request.
-func canRespond(typ string) bool {
-	return typ != typePing && !strings.HasSuffix(typ, chunkSuffix) && !isRequestType(typ)
-}
-
-// wantsReply tells whether a message that no call waits for is a request.
-// Requests of types outside the convention count, but never a response that
-// comes late: answering it would set off an endless exchange of errors.
-func wantsReply(typ, id string) bool {
-	return id != "" && typ != typePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
-}
-
-func isRequestType(typ string) bool {
-	for _, s := range requestSuffixes {
-		if strings.HasSuffix(typ, s) {
-			return true
-		}
-	}
-	return false
-}
-
-// responseType is the type of the response to a request.
-func responseType(typ string) string {
-	if typ == typePing {
-		return typePong
-	}
-	for _, s := range requestSuffixes {
-		if base, ok := strings.CutSuffix(typ, s); ok {
-			return base + responseSuffix
-		}
-	}
-	return typ + responseSuffix
 }

@@ -5,91 +5,122 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // Errors that callers test for with errors.Is. What wraps them says which
 // peer, which request or which field is meant.
 var (
-	// ErrClosed: the mesh was closed by Close.
+	// ErrClosed means that the mesh was closed by Close.
 	ErrClosed = errors.New("mesh: closed")
 
-	// ErrUnknownPeer: there is no live link to that peer. Peers lists the live
-	// ones, WaitPeer waits for one, Connect asks for a link now.
-	ErrUnknownPeer = errors.New("mesh: no live link to the peer")
+	// ErrNotConnected means that there is no live link to that peer. Peers lists
+	// the live ones, WaitPeer waits for one, Connect asks for a link now.
+	ErrNotConnected = errors.New("mesh: no live link to the peer")
 
-	// ErrPeerGone: the peer left, or its link was lost, before the operation ended.
+	// ErrPeerGone means that the peer left, or its link was lost, before the
+	// operation ended.
 	ErrPeerGone = errors.New("mesh: the peer is gone")
 
-	// ErrSidecarLost: the sidecar ended, or the connection to it broke, before
-	// the operation ended. The mesh starts another one by itself.
+	// ErrSidecarLost means that the sidecar ended, or the connection to it broke,
+	// before the operation ended. The mesh starts another one by itself.
 	ErrSidecarLost = errors.New("mesh: the sidecar is gone")
 
-	// ErrTooLarge: the message is longer or nested deeper than the limits of
-	// this mesh, of its sidecar or of that peer.
+	// ErrTooLarge means that the message is longer or nested deeper than the
+	// limits of this mesh, of its sidecar or of that peer.
 	ErrTooLarge = errors.New("mesh: message too large")
 
-	// ErrInvalid: an argument cannot be sent: an empty peer id or type, or a
-	// payload that is not JSON.
+	// ErrInvalid means that an argument cannot be sent: an empty peer id or type,
+	// or a payload that is not JSON.
 	ErrInvalid = errors.New("mesh: invalid argument")
 
-	// ErrDuplicate: the name is taken: a second handler for one type, or a
-	// request id that another pending request to that peer uses.
-	ErrDuplicate = errors.New("mesh: duplicate")
+	// ErrDuplicateHandler means that the message type has a handler already.
+	ErrDuplicateHandler = errors.New("mesh: duplicate handler")
 
-	// ErrBusy: the peer runs as many handlers for this agent as it allows and
-	// refused one more; try again later.
+	// ErrDuplicateRequest means that another pending request to that peer has the
+	// same request id.
+	ErrDuplicateRequest = errors.New("mesh: duplicate request id")
+
+	// ErrBusy means that the peer has as many requests of this agent in work as it
+	// allows and refused one more. Try again later.
 	ErrBusy = errors.New("mesh: the peer is busy")
 
-	// ErrCongested: the message was dropped because the queue to the peer
-	// overflowed.
+	// ErrCongested means that the message was dropped because the queue to the
+	// peer overflowed.
 	ErrCongested = errors.New("mesh: the queue to the peer overflowed")
 
-	// ErrRefused: the signaling server did not accept the API key.
-	ErrRefused = signal.ErrRefused
+	// ErrRefused means that the signaling server did not accept the API key.
+	ErrRefused = errors.New("mesh: the signaling server refused the credentials")
 
-	// ErrNotDispatched: this process is a forked copy that was to be a sidecar,
-	// and its main did not call SidecarMain first.
-	ErrNotDispatched = errors.New("mesh: this process was started as a sidecar but main did not call mesh.SidecarMain first; add `if mesh.SidecarMain() { return }` as the first statement of main (and of TestMain)")
+	// ErrMisconfigured means that signaling fails in a way that no retry can mend:
+	// there is no signaling server at the URL, or its certificate is not trusted.
+	ErrMisconfigured = errors.New("mesh: signaling is misconfigured")
 
-	// ErrCrashLoop: the sidecar kept ending right after its start, so the mesh
-	// gave up. Err holds it, with what the last one said.
+	// ErrReplaced means that another instance with the same API key was started
+	// later and has taken this one's place. The mesh has ended.
+	ErrReplaced = errors.New("mesh: replaced by an instance with the same API key that was started later")
+
+	// ErrNoSidecarMain means that this process is a forked copy that was to be a
+	// sidecar, and its main did not call SidecarMain first.
+	ErrNoSidecarMain = errors.New("mesh: this process was started as a sidecar but main did not call mesh.SidecarMain first; add `if mesh.SidecarMain() { return }` as the first statement of main (and of TestMain)")
+
+	// ErrCrashLoop means that the sidecar kept ending right after its start, so
+	// that the mesh gave up. Err wraps it, with what the last one said.
 	ErrCrashLoop = errors.New("mesh: the sidecar keeps ending right after its start")
 )
 
 // A ConfigError says which field of Config, or which environment variable
 // behind it, cannot be used, and why.
 type ConfigError struct {
-	Field string // such as "Socket", or "Handlers[\"x\"]"
+	Field string // such as "Network.UDPPort", or "Handlers[\"x\"]"
 	Value string // as given; empty where it is a secret
 	Err   error
 }
 
 func (e *ConfigError) Error() string {
 	if e.Value == "" {
-		return fmt.Sprintf("mesh: Config.%s: %v", e.Field, e.Err)
+		return fmt.Sprintf("mesh: Config.%s: %s", e.Field, plain(e.Err))
 	}
-	return fmt.Sprintf("mesh: Config.%s = %q: %v", e.Field, e.Value, e.Err)
+	return fmt.Sprintf("mesh: Config.%s = %q: %s", e.Field, e.Value, plain(e.Err))
 }
 
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// A PeerError is an operation that failed for one peer. Err is one of the
+// A PeerError is an operation that failed for one peer. Err wraps one of the
 // sentinels above, a context's error, or a *RemoteError.
 type PeerError struct {
-	Op        string // "send", "request", "connect", "broadcast"
+	// Op is the operation. What a method returns has the method's: "send",
+	// "broadcast", "request", "connect", "wait" (WaitPeer). What Config.OnError
+	// is told has one of these if it failed later, or "reply" (a response to the
+	// peer), "handle" (a message of the peer whose handler failed or is missing),
+	// "receive" (a message of the peer that was dropped), or another command of
+	// the link.
+	Op        string
 	Peer      string
-	RequestID string // of a request
+	RequestID string // of the request that it is about, if it is about one
+	Type      string // of the message, with "handle" and "receive"
 	Err       error
 }
 
 func (e *PeerError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "mesh: %s to %q", e.Op, e.Peer)
-	if e.RequestID != "" {
-		fmt.Fprintf(&b, " (request %q)", e.RequestID)
+	b.WriteString("mesh: " + e.Op)
+	if e.Type != "" {
+		fmt.Fprintf(&b, " %q", e.Type)
 	}
-	return b.String() + ": " + strings.TrimPrefix(e.Err.Error(), "mesh: ")
+	switch e.Op {
+	case "handle", "receive":
+		b.WriteString(" from")
+	case "wait":
+		b.WriteString(" for")
+	default:
+		b.WriteString(" to")
+	}
+	fmt.Fprintf(&b, " %q", e.Peer)
+	if e.RequestID != "" {
+		fmt.Fprintf(&b, " (id %q)", e.RequestID)
+	}
+	return b.String() + ": " + plain(e.Err)
 }
 
 func (e *PeerError) Unwrap() error { return e.Err }
@@ -103,9 +134,9 @@ type BroadcastError struct {
 func (e *BroadcastError) Error() string {
 	ids := make([]string, len(e.Failed))
 	for i, f := range e.Failed {
-		ids[i] = f.Peer
+		ids[i] = fmt.Sprintf("%q", f.Peer)
 	}
-	return fmt.Sprintf("mesh: broadcast did not reach %s: %v", strings.Join(ids, ", "), e.Failed[0].Err)
+	return fmt.Sprintf("mesh: broadcast did not reach %s: %s", strings.Join(ids, ", "), plain(e.Failed[0].Err))
 }
 
 func (e *BroadcastError) Unwrap() []error {
@@ -116,15 +147,17 @@ func (e *BroadcastError) Unwrap() []error {
 	return errs
 }
 
-// A RemoteError is what the handler of the peer answered instead of a result:
-// the text of its error.
+// A RemoteError is what the peer's handler responded instead of a result: the
+// text of its error.
 type RemoteError struct {
 	Text string
-	// Reply is the whole reply, whose payload may hold more than the text.
+	// Reply is the whole response, whose payload may hold more than the text.
 	Reply *Message
 }
 
-func (e *RemoteError) Error() string { return "mesh: the peer answered with an error: " + e.Text }
+func (e *RemoteError) Error() string {
+	return "mesh: the peer responded with an error: " + strings.TrimPrefix(e.Text, prefix)
+}
 
 // Is makes errors.Is(err, ErrBusy) hold for a peer's refusal.
 func (e *RemoteError) Is(target error) bool { return target == ErrBusy && e.Text == busyText }
@@ -139,7 +172,7 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string {
-	s := fmt.Sprintf("mesh: starting the sidecar (mode %v, %s): %v", e.Mode, e.Path, e.Err)
+	s := fmt.Sprintf("mesh: start of the sidecar (mode %v, %s): %s", e.Mode, e.Path, plain(e.Err))
 	if e.Stderr != "" {
 		s += "\nits stderr ended with:\n" + e.Stderr
 	}
@@ -147,3 +180,54 @@ func (e *StartError) Error() string {
 }
 
 func (e *StartError) Unwrap() error { return e.Err }
+
+// prefix begins the text of every error of this package, once.
+const prefix = "mesh: "
+
+// plain returns the text of an error that is part of another one's.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
+
+// because returns an error that is both errors, with the text "err: why".
+func because(err, why error) error { return fmt.Errorf("%w: %w", err, inner{why}) }
+
+// An inner error is part of another error of this package, which names it.
+type inner struct{ err error }
+
+func (e inner) Error() string { return plain(e.err) }
+func (e inner) Unwrap() error { return e.err }
+
+// hopeless reports whether an error of signaling is one that no retry can mend.
+func hopeless(err error) bool {
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced)
+}
+
+// codeError returns the sentinel for the code of an error event or of an error of
+// the codec.
+func codeError(c wire.Code) error {
+	switch c {
+	case wire.CodePeerNotConnected, wire.CodePeerUnavailable:
+		return ErrNotConnected
+	case wire.CodePeerLost:
+		return ErrPeerGone
+	case wire.CodeTooLarge, wire.CodeTooDeep:
+		return ErrTooLarge
+	case wire.CodeQueueFull:
+		return ErrCongested
+	case wire.CodeMalformed, wire.CodeInvalidField, wire.CodeUnknownType:
+		return ErrInvalid
+	case wire.CodeUnauthorized:
+		return errUnauthorized
+	}
+	return errors.New("mesh: sidecar error " + string(c))
+}
+
+// errUnauthorized means that the sidecar does not know the token of this agent.
+var errUnauthorized = errors.New("mesh: the sidecar belongs to another agent")
+
+// sentinel is codeError for an error of the codec.
+func sentinel(err, otherwise error) error {
+	if w := (*wire.Error)(nil); errors.As(err, &w) {
+		return codeError(w.Code)
+	}
+	return otherwise
+}

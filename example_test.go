@@ -85,13 +85,13 @@ func ExampleMesh_Request_errors() {
 	}
 	_, err = alice.Request(ctx, "nobody", mesh.Message{Type: "task_request", RequestID: "a1b2c3"})
 	fmt.Println(err)
-	fmt.Println(errors.Is(err, mesh.ErrUnknownPeer))
+	fmt.Println(errors.Is(err, mesh.ErrNotConnected))
 
 	alice.Close()
 	_, err = alice.Request(ctx, "bob", mesh.Message{Type: "task_request"})
 	fmt.Println(errors.Is(err, mesh.ErrClosed))
 	// Output:
-	// mesh: request to "nobody" (request "a1b2c3"): no live link to the peer
+	// mesh: request to "nobody" (id "a1b2c3"): no live link to the peer
 	// true
 	// true
 }
@@ -108,9 +108,9 @@ func ExampleConfig_onPeer() {
 		SignalingURL: url, APIKey: "alice",
 		OnPeer: func(e mesh.PeerEvent) {
 			if e.Connected {
-				events <- e.Peer + " is here"
+				events <- e.Peer.ID + " is here"
 			} else {
-				events <- e.Peer + " left"
+				events <- e.Peer.ID + " left"
 			}
 		},
 		Handlers: map[string]mesh.Handler{

@@ -5,6 +5,7 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -96,16 +99,15 @@ func helperAgent() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	// The address has the name that the socket was bound to; the file has the one it got then.
-	fmt.Println(l.pid, filepath.Join(filepath.Dir(l.link.conn.RemoteAddr().String()), "s"))
+	fmt.Println(l.pid, privateSocket())
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends or kills it
-	l.link.close()
+	l.link.Close()
 	l.stop(context.Background())
 }
 
 // testSettings are those of a sidecar whose signaling server is down.
-func testSettings() settings {
-	return settings{
+func testSettings() sidecar.Settings {
+	return sidecar.Settings{
 		SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k",
 		MaxMessage: 1 << 20, MaxDepth: 64,
 	}
@@ -114,15 +116,42 @@ func testSettings() settings {
 // greet says hello and returns the sidecar's answer.
 func greet(l *launched) (string, error) {
 	hello := wire.AppendHello(nil, wire.Hello{Protocol: wire.ProtocolVersion, MaxMessage: 1 << 20, Token: l.token})
-	if conn := l.link.conn; conn != nil { // in memory there are no deadlines
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			return "", err
-		}
-	}
-	if err := l.link.writeNow(nil, func(b []byte) []byte { return append(b, hello...) }); err != nil {
+	if err := l.link.WriteNow(nil, func(b []byte) []byte { return append(b, hello...) }); err != nil {
 		return "", err
 	}
 	return nextLine(l.link)
+}
+
+// nextLine returns the first of the lines that wait on a link, or the next one.
+func nextLine(l *link.Link) (next string, err error) {
+	l.Serve(func(line []byte, lineErr error) bool {
+		next, err = string(line), lineErr
+		return false
+	})
+	return next, err
+}
+
+// awaitEnd passes over lines until the link ends, and returns why if that was
+// not the counterpart's will.
+func awaitEnd(l *link.Link) (err error) {
+	l.Serve(func(_ []byte, lineErr error) bool {
+		err = lineErr
+		return err == nil
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// privateSocket returns the socket of the one sidecar that this process has
+// spawned, "" if there is none.
+func privateSocket() string {
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), "mesh-*", "s"))
+	if err != nil || len(found) != 1 {
+		return ""
+	}
+	return found[0]
 }
 
 // mustGreet fails unless the sidecar is ready.

@@ -3,10 +3,9 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
 
+	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -23,16 +22,15 @@ const (
 )
 
 var (
-	errNoHandler = errors.New("mesh: no handler for the message")
-	// errUnexpectedResponse: late, of an unknown id, or not from the peer asked.
-	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
-
-	errInboxFull    = errors.New("mesh: message dropped: the handlers are too slow and the peer did not pause")
-	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is already being handled")
+	// errInboxFull means that the handlers are too slow for a peer that cannot
+	// be paused.
+	errInboxFull = errors.New("mesh: message dropped: the handlers are too slow and the peer did not pause")
+	// errDuplicateRun means that the peer asked twice under one id.
+	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is being handled already")
 )
 
 // An inbox takes what arrives from one peer, without ever making the link's
-// reader wait: responses would wait with it. Messages that want no answer, and
+// reader wait: responses would wait with it. Messages that want no response, and
 // the peer's comings and goings, pass through one queue in order; requests
 // start at once, each in a goroutine of its own.
 type inbox struct {
@@ -43,16 +41,14 @@ type inbox struct {
 	queue    []item
 	running  bool                 // a goroutine works through queue
 	bytes    int                  // in queue and in requests
-	requests int                  // being handled, or their replies waiting
+	requests int                  // being handled, or their responses waiting
 	asked    map[string]*handling // the requests that the peer waits for, by id
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
-	acting   bool
-	paused   bool // the sidecar was asked to pause the peer
-	again    bool // it has to be told anew, whatever it was told
+	paused   link.Told[bool] // what the sidecar was told: to pause the peer
 }
 
-// A handling is that of one request, up to its answer.
+// A handling is that of one request, up to its response.
 type handling struct {
 	id     string
 	cancel context.CancelFunc
@@ -71,23 +67,23 @@ func newInbox(m *Mesh, peer string) *inbox {
 }
 
 // connected begins a new link to the peer.
-func (b *inbox) connected() {
+func (b *inbox) connected(e PeerEvent) {
 	b.update(func() {
 		b.leave(nil)
 		clear(b.asked)
 		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
-		b.again = b.paused
-		b.push(item{event: &PeerEvent{Mesh: b.m, Peer: b.peer, Connected: true}})
+		b.paused.Again = b.paused.Last
+		b.pushLocked(item{event: &e})
 	})
 }
 
-// disconnected ends the link: handlers of its requests can reply to nobody.
-func (b *inbox) disconnected(reason error) {
+// disconnected ends the link: handlers of its requests can respond to no one.
+func (b *inbox) disconnected(e PeerEvent) {
 	b.update(func() {
-		b.leave(reason)
-		b.push(item{event: &PeerEvent{Mesh: b.m, Peer: b.peer, Err: reason}})
+		b.leave(e.Err)
+		b.pushLocked(item{event: &e})
 	})
 	b.m.forgetPeer(b)
 }
@@ -100,26 +96,26 @@ func (b *inbox) message(msg *Message) {
 		switch {
 		case b.bytes > inboxHard:
 			dropped = errInboxFull
-		case !wantsReply(msg.Type, msg.RequestID):
+		case !wire.WantsResponse(msg.Type, msg.RequestID):
 			b.bytes += len(msg.Raw)
-			b.push(item{msg: msg})
+			b.pushLocked(item{msg: msg})
 		case b.asked[msg.RequestID] != nil:
 			dropped = errDuplicateRun
-		case b.requests >= b.m.cfg.MaxRequests:
+		case b.requests >= b.m.cfg.Limits.MaxRequests:
 			busy = true
 		default:
-			b.run(msg)
+			b.runLocked(msg)
 		}
 	})
 	switch {
 	case busy:
 		b.m.replyNow(msg, errorPayload(busyText))
 	case dropped != nil:
-		b.m.report(&PeerError{Op: "message", Peer: b.peer, RequestID: msg.RequestID, Err: dropped})
+		b.m.report(&PeerError{Op: "receive", Type: msg.Type, Peer: b.peer, RequestID: msg.RequestID, Err: dropped})
 	}
 }
 
-// cancel ends the context of a request's handler, for whom nobody waits now.
+// cancel ends the context of a request's handler: its asker waits no more.
 func (b *inbox) cancel(id string) {
 	b.mu.Lock()
 	h := b.asked[id]
@@ -130,8 +126,8 @@ func (b *inbox) cancel(id string) {
 	}
 }
 
-// run starts a request's handler; called with mu held.
-func (b *inbox) run(msg *Message) {
+// runLocked starts a request's handler.
+func (b *inbox) runLocked(msg *Message) {
 	ctx, cancel := context.WithCancel(b.gone)
 	h := &handling{id: msg.RequestID, cancel: cancel}
 	b.asked[h.id] = h
@@ -144,11 +140,11 @@ func (b *inbox) run(msg *Message) {
 			b.update(func() { b.bytes -= len(msg.Raw) })
 			b.m.forgetPeer(b)
 		}()
-		b.answer(ctx, h, msg)
+		b.respond(ctx, h, msg)
 	})
 }
 
-// free gives up a request's place and id. It happens before the reply can be
+// free gives up a request's place and id. It happens before the response can be
 // seen: the peer may ask again at once, while we are not yet done.
 func (b *inbox) free(h *handling) {
 	b.mu.Lock()
@@ -163,8 +159,7 @@ func (b *inbox) free(h *handling) {
 	}
 }
 
-// push queues an item; called with mu held.
-func (b *inbox) push(it item) {
+func (b *inbox) pushLocked(it item) {
 	if it.event != nil && b.m.cfg.OnPeer == nil {
 		return
 	}
@@ -184,36 +179,44 @@ func (b *inbox) work() {
 		}
 	}()
 	for {
-		b.mu.Lock()
-		if len(b.queue) == 0 {
-			b.queue, b.running, empty = nil, false, true
-			b.mu.Unlock()
+		it, ctx, ok := b.pop()
+		switch {
+		case !ok:
+			empty = true
 			b.m.forgetPeer(b)
 			return
-		}
-		if b.m.ctx.Err() != nil {
-			b.queue = b.queue[:0] // the application has closed the mesh
-			b.mu.Unlock()
-			continue
-		}
-		it, ctx := b.queue[0], b.gone
-		b.queue[0] = item{}
-		b.queue = b.queue[1:]
-		b.mu.Unlock()
-		if it.event != nil {
+		case it.event != nil:
 			b.m.guard(func() { b.m.cfg.OnPeer(*it.event) })
-			continue
+		default:
+			b.notify(ctx, it.msg)
 		}
-		b.notify(ctx, it.msg)
 	}
 }
 
-func (b *inbox) notify(ctx context.Context, msg *Message) {
-	defer b.update(func() { b.bytes -= len(msg.Raw) })
-	b.m.notify(ctx, msg)
+// pop takes the next item, with the context of its peer link. When there is none,
+// or the application has closed the mesh, the queue is idle from then on.
+func (b *inbox) pop() (it item, ctx context.Context, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) == 0 || b.m.ctx.Err() != nil {
+		b.queue, b.running = nil, false
+		return item{}, nil, false
+	}
+	it = b.queue[0]
+	b.queue[0] = item{}
+	b.queue = b.queue[1:]
+	return it, b.gone, true
 }
 
-// idle tells whether nothing of the peer's is waiting or being handled.
+// notify runs the handler of a message that wants no response.
+func (b *inbox) notify(ctx context.Context, msg *Message) {
+	defer b.update(func() { b.bytes -= len(msg.Raw) })
+	if _, err := b.m.handle(ctx, msg); err != nil {
+		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
+	}
+}
+
+// idle reports whether nothing of the peer's is waiting or being handled.
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -221,46 +224,24 @@ func (b *inbox) idle() bool {
 }
 
 // update changes the state, then tells the sidecar to pause or resume the peer
-// where that follows. Like remote.update it writes without the lock and leaves
-// the last word to the goroutine that acts.
+// where that follows.
 func (b *inbox) update(change func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change()
-	if b.acting {
-		return
-	}
-	b.acting = true
-	for {
-		want := b.bytes > inboxHigh || b.paused && b.bytes > inboxLow
-		if want == b.paused && !b.again {
-			break
-		}
-		b.paused, b.again = want, false
-		b.mu.Unlock()
-		b.m.flow(b.peer, want)
-		b.mu.Lock()
-	}
-	b.acting = false
+	b.paused.SettleLocked(&b.mu, b)
 }
 
-// flow asks the sidecar to pause or resume a peer.
-func (m *Mesh) flow(peer string, pause bool) {
-	s := m.session()
-	if s == nil || !s.has(wire.FeatureFlow) {
-		return
-	}
-	// An error means that the link is gone, and the pause with it.
-	_ = s.link.writeNow(nil, func(b []byte) []byte {
-		if pause {
-			return wire.AppendPause(b, peer, false)
-		}
-		return wire.AppendResume(b, peer)
-	})
+// WantLocked reports whether the peer is to be paused.
+func (b *inbox) WantLocked(paused bool) bool {
+	return b.bytes > inboxHigh || paused && b.bytes > inboxLow
 }
 
-// answer runs the handler of a request and sends its reply.
-func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
+// Tell tells the sidecar.
+func (b *inbox) Tell(_, pause bool) { b.m.pausePeer(b.peer, pause) }
+
+// respond runs the handler of a request and sends its response.
+func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 	free := func() { b.free(h) }
 	returned := false
 	defer func() {
@@ -272,12 +253,12 @@ func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
 	reply, err := b.m.handle(ctx, msg)
 	returned = true
 	if ctx.Err() != nil {
-		return // the asker gave up or is gone: nobody waits
+		return // the asker gave up or is gone
 	}
-	out := replyTo(msg)
+	out := responseTo(msg)
 	switch {
 	case err != nil:
-		out.Payload = errorPayload(err.Error())
+		out.Payload = errorPayload(plain(err))
 	case reply == nil:
 		out.Payload = struct{}{} // agents in other languages expect an object
 	default:
@@ -285,7 +266,7 @@ func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
 	}
 	err = b.m.post(ctx, msg.From, &out, free)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
-		out.Payload = errorPayload("the handler's reply cannot be sent: " + err.Error())
+		out.Payload = errorPayload("the handler's reply cannot be sent: " + plain(err))
 		err = b.m.post(ctx, msg.From, &out, free)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -293,65 +274,28 @@ func (b *inbox) answer(ctx context.Context, h *handling, msg *Message) {
 	}
 }
 
-// notify runs the handler of a message that wants no answer.
-func (m *Mesh) notify(ctx context.Context, msg *Message) {
-	if _, err := m.handle(ctx, msg); err != nil {
-		m.report(&PeerError{Op: "handle " + msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
-	}
-}
-
-// handle runs the handler of a message's type. Its panic is an error like any
-// other: a peer's message must not end the program.
-func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
-	h := m.handler(msg.Type)
-	switch {
-	case h != nil:
-	case msg.Type == typePing:
-		return struct{}{}, nil
-	case msg.RequestID != "" && !wantsReply(msg.Type, msg.RequestID):
-		return nil, errUnexpectedResponse
-	default:
-		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, msg.Type)
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			m.log.Error().Str("type", msg.Type).Str("peer", msg.From).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handler panicked")
-			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
-		}
-	}()
-	return h(ctx, msg)
-}
-
-// guard runs a callback of the application that has no reply to fail.
-func (m *Mesh) guard(f func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
-		}
-	}()
-	f()
-}
-
-func replyTo(msg *Message) Message {
+// responseTo returns the response to a request, but for its payload.
+func responseTo(msg *Message) Message {
 	return Message{
-		Type: responseType(msg.Type), RequestID: msg.RequestID,
+		Type: wire.ResponseType(msg.Type), RequestID: msg.RequestID,
 		SourceAgent: msg.TargetAgent, TargetAgent: msg.SourceAgent,
 	}
 }
 
+// errorPayload is how agents respond to what failed: {"error": "text"}.
 func errorPayload(text string) any {
 	return struct {
 		Error string `json:"error"`
 	}{text}
 }
 
-// replyNow answers from the read path, which must not wait.
+// replyNow responds from the read path, which must not block.
 func (m *Mesh) replyNow(msg *Message, payload any) {
-	out := replyTo(msg)
+	out := responseTo(msg)
 	out.Payload = payload
 	raw, err := out.encode(new([]byte), m.limits)
-	if s := m.session(); err == nil && s != nil {
-		err = s.link.writeNow(nil, func(b []byte) []byte { return wire.AppendSend(b, msg.From, raw) })
+	if c := m.ipc(); err == nil && c != nil {
+		err = c.writeNow(func(b []byte) []byte { return wire.AppendSend(b, msg.From, raw) })
 	}
 	if err != nil {
 		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})

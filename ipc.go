@@ -1,396 +1,356 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
+	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 
-	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-const (
-	// linkQueue is how many bytes may wait for the link's writer before another
-	// line has to wait. It bounds what an agent has in flight towards its
-	// sidecar, which is why the sidecar can promise to take whatever crosses its
-	// `pause`: see crossing.
-	linkQueue = 1 << 20
-	// linkOverflow is where lines that must not wait are refused. Only a
-	// counterpart that no longer reads lets the queue grow this far.
-	linkOverflow = 64 << 20
-	// linkKeep is the largest buffer kept for reuse: a full queue's, which would
-	// have to grow anew for each batch, but not that of one huge message.
-	linkKeep = 4 * linkQueue
-	// linkRest is for reading what is left on a connection that can no longer be
-	// written to. Its end is there already, as a rule.
-	linkRest = 10 * time.Second
-)
+// An ipc is the agent's end of the link to one sidecar, from the hello to the end
+// of the connection. A sidecar that is started anew has a new one.
+type ipc struct {
+	m    *Mesh
+	link *link.Link
+	side *launched
 
-// linkPace is how long after the last one a line counts as a lone one: about
-// twice what the change to another goroutine costs.
-const linkPace = 50 * time.Microsecond
+	ready    chan struct{} // closed once it is known what the sidecar can do
+	drained  chan struct{} // closed when the sidecar said so
+	replaced chan struct{} // closed when the sidecar said that this agent was replaced
+	ended    chan struct{} // closed when the reader has stopped
+	readErr  error         // valid after ended
+	features []string      // valid after ready
+	// maxMessage is what the sidecar takes, 0 if it did not say; valid after ready.
+	maxMessage int
+	refused    error // valid after ended: the sidecar's reason to end
 
-// errLinkOverflow: a line that must not wait found the queue full.
-var errLinkOverflow = errors.New("mesh: the link's queue overflowed")
+	// Of take alone.
+	line     wire.Line
+	lastType string // of a message
 
-// A link is one end of the JSON-lines connection between an agent and its
-// sidecar, the same on both ends. Any goroutine may add lines, and one serves
-// those that come.
-//
-// Over a socket one goroutine writes (writeLoop), what waits together at once;
-// where a line need not wait, the goroutine that adds it does the writer's work.
-// In one process there is no connection: the far end takes the lines from where
-// they wait (memory.go).
-type link struct {
-	conn   net.Conn         // nil in memory
-	direct func([]byte) int // writes what it can without waiting; nil if conn cannot
-	*wire.Reader
-
-	far  *link                // the other end, in memory
-	pump atomic.Pointer[pump] // reads what far has, once somebody serves this end
-
-	wake chan struct{} // buffered 1: there is something for writeLoop
-	done chan struct{} // closed by close
-
-	mu      sync.Mutex
-	closed  bool
-	why     error         // of closed, for a reader who cannot see it; valid after done
-	waiting []byte        // lines
-	charges []charge      // who is charged for them
-	writing bool          // a batch is being written, or taken by far
-	taken   []charge      // for what far has taken
-	last    time.Time     // when a line last found the link idle
-	room    chan struct{} // closed when the waiting lines are taken; nil if nobody waits for that
-	idle    chan struct{} // closed when nothing waits and nothing is being written; the same
+	readyOnce, drainedOnce, replacedOnce sync.Once
 }
 
-// An account is charged for the bytes that wait on a link on behalf of one
-// peer, so that one peer's messages cannot fill the memory unnoticed.
-type account interface {
-	charge(n int)  // n bytes were added; called in order of the lines
-	release(n int) // n bytes were written or taken, or dropped with the link
-}
-
-type charge struct {
-	to account
-	n  int
-}
-
-func newLink(conn net.Conn, limits wire.Limits) *link {
-	l := bareLink()
-	l.conn = conn
-	in := io.Reader(conn)
-	if c, ok := conn.(*caller); ok {
-		if c.direct != nil {
-			l.direct = c.tryWrite
-		}
-	} else if d := sock.NewDirect(conn); d != nil {
-		in, l.direct = d, d.TryWrite
+// openIPC says hello and blocks until the sidecar has answered. Right behind the
+// hello it asks for the peers: a sidecar that answers only that is a base one. No
+// clock decides it.
+func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
+	c := &ipc{
+		m: m, side: side, link: side.link,
+		ready: make(chan struct{}), drained: make(chan struct{}),
+		replaced: make(chan struct{}), ended: make(chan struct{}),
 	}
-	l.Reader = wire.NewReader(in, limits.MaxLine())
-	return l
-}
-
-func bareLink() *link {
-	return &link{wake: make(chan struct{}, 1), done: make(chan struct{})}
-}
-
-// write adds the lines that add appends, and waits under ctx while too much is
-// waiting already.
-func (l *link) write(ctx context.Context, add func([]byte) []byte) error {
-	for {
-		room, err := l.tryWrite(add)
-		if err != nil || room == nil {
-			return err
-		}
-		if err := l.waitRoom(ctx, room); err != nil {
-			return err
-		}
-	}
-}
-
-// tryWrite adds lines if there is room for them, else it returns what tells of
-// room. Messages are written with it: whoever had to wait for room must look
-// again whether the peer has been paused meanwhile, or all who waited would send
-// after the pause.
-func (l *link) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
-	defer l.wrote()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.closed:
-		return nil, ErrSidecarLost
-	case len(l.waiting) >= linkQueue:
-		return awaited(&l.room), nil
-	}
-	l.append(nil, add)
-	return nil, nil
-}
-
-// waitRoom waits for room, the end of the link, or the end of ctx, which is an
-// error.
-func (l *link) waitRoom(ctx context.Context, room <-chan struct{}) error {
-	select {
-	case <-room:
-	case <-l.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
-}
-
-// writeNow adds lines without ever waiting: control lines, and events whose
-// volume the account keeps in check. to may be nil.
-func (l *link) writeNow(to account, add func([]byte) []byte) error {
-	defer l.wrote()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.closed:
-		return ErrSidecarLost
-	case to == nil && len(l.waiting) > linkOverflow:
-		return errLinkOverflow
-	}
-	l.append(to, add)
-	return nil
-}
-
-// wrote has the far end take what was written, if it is in this process.
-func (l *link) wrote() {
-	if l.far != nil {
-		l.far.look()
-	}
-}
-
-// serve has take called for each line, or for what was wrong with one, in order
-// and one at a time, until take returns false: for an error that is no
-// *wire.Error it must. In memory it is whoever wrote the line who calls take,
-// unless waits says that it may wait.
-func (l *link) serve(waits func() bool, take func(line []byte, err error) bool) {
-	if l.far != nil {
-		p := newPump(l, waits, take)
-		l.pump.Store(p)
-		p.wrote() // it may have come before
-		p.work()
-		return
-	}
-	for take(l.next()) {
-	}
-}
-
-// next reads a line. If there is no end to what is left after stopWriting, that
-// is no reason: the one for which it was called is.
-func (l *link) next() ([]byte, error) {
-	line, err := l.ReadLine()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	m.work.Go(c.link.Run)
+	m.work.Go(c.read)
+	err := c.write(ctx, func(b []byte) []byte {
+		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: m.limits.MaxMessage, Token: side.token})
+		return wire.AppendListPeers(b)
+	})
+	if err == nil || errors.Is(err, ErrSidecarLost) { // then the reader knows why
 		select {
-		case <-l.done:
-			err = l.why
-		default:
+		case <-c.ready:
+			return c, nil
+		case <-c.ended:
+			err = c.endError()
+		case <-ctx.Done():
+			err = fmt.Errorf("no answer to hello: %w", context.Cause(ctx))
 		}
 	}
-	return line, err
+	c.link.Close()
+	<-c.ended
+	return nil, err
 }
 
-// append is called with mu held.
-func (l *link) append(to account, add func([]byte) []byte) {
-	before := len(l.waiting)
-	lone := before == 0 && !l.writing
-	l.waiting = add(l.waiting)
-	if lone && l.passOn() {
-		return // it waits for nobody, and is nobody's charge
-	}
-	if to != nil {
-		n := len(l.waiting) - before
-		to.charge(n)
-		if last := len(l.charges) - 1; last >= 0 && l.charges[last].to == to {
-			l.charges[last].n += n
-		} else {
-			l.charges = append(l.charges, charge{to, n})
-		}
-	}
-	if lone {
-		l.wakeUp()
-	}
-}
-
-// passOn does what needs no other goroutine for a line that found the link idle,
-// and reports whether that is all. Called with mu held.
-func (l *link) passOn() bool {
-	if l.far != nil {
-		return true // wrote follows
-	}
-	if !l.mayWrite() {
-		return false
-	}
-	l.waiting = l.waiting[:copy(l.waiting, l.waiting[l.direct(l.waiting):])]
-	return len(l.waiting) == 0
-}
-
-func (l *link) wakeUp() {
+// has reports whether the sidecar knows an extension; false before ready.
+func (c *ipc) has(feature string) bool {
 	select {
-	case l.wake <- struct{}{}:
+	case <-c.ready:
+		return slices.Contains(c.features, feature)
 	default:
-	}
-}
-
-// mayWrite tells whether whoever adds a line to an idle link is to write it,
-// which spares the change to the writer's goroutine. When lines follow each
-// other closely the writer does it, since it can write several at once. Called
-// with mu held.
-func (l *link) mayWrite() bool {
-	if l.direct == nil {
 		return false
 	}
-	now := time.Now()
-	idle := now.Sub(l.last)
-	l.last = now
-	return idle >= linkPace
 }
 
-// writeLoop writes until the link is closed or the connection fails; then it
-// closes the link. Whatever waits goes out in one write: many small lines cost
-// one system call, and a lone one is never delayed.
-func (l *link) writeLoop() {
-	if l.far != nil {
-		l.settleLoop()
-		return
+// endError is why the link ended; valid after ended.
+func (c *ipc) endError() error {
+	if c.refused != nil {
+		return c.refused
 	}
-	var batch []byte
-	var charges []charge
-	for open := true; open; {
-		select {
-		case <-l.wake:
-		case <-l.done:
-		}
-		for {
-			if batch, charges, open = l.take(batch, charges); len(batch) == 0 {
-				break
-			}
-			if _, err := l.conn.Write(batch); err != nil {
-				l.stopWriting(err)
-			}
-			settle(charges)
-		}
+	if c.readErr == nil {
+		return errors.New("the sidecar closed the connection")
 	}
-	l.drop()
+	return fmt.Errorf("connection to the sidecar: %w", c.readErr)
 }
 
-// take swaps the waiting lines for the writer's empty buffers. open is false
-// when the link is closed.
-func (l *link) take(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		l.writing = false
-		return nil, nil, false
-	}
-	clear(charges)
-	charges, l.charges = l.charges, charges[:0]
-	return l.swap(batch), charges, true
+// Commands out. Their errors are ErrSidecarLost or the cause of ctx.
+
+// write adds lines. It blocks, under ctx, while the link's queue is full.
+func (c *ipc) write(ctx context.Context, add func([]byte) []byte) error {
+	return lost(c.link.Write(ctx, add))
 }
 
-// swap takes the waiting lines, and gives batch to be filled instead. Called
-// with mu held.
-func (l *link) swap(batch []byte) []byte {
-	if cap(batch) > linkKeep {
-		batch = nil
-	}
-	batch, l.waiting = l.waiting, batch[:0]
-	l.writing = len(batch) > 0
-	announce(&l.room)
-	if !l.writing {
-		announce(&l.idle)
-	}
-	return batch
+// tryWrite adds lines, or returns a channel that is closed when there may be room
+// for them.
+func (c *ipc) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
+	room, err = c.link.TryWrite(add)
+	return room, lost(err)
 }
 
-// drop forgets what waits on a link that has been closed.
-func (l *link) drop() {
-	l.mu.Lock()
-	dropped := append(l.taken, l.charges...)
-	l.taken, l.charges, l.waiting = nil, nil, nil
-	l.mu.Unlock()
-	settle(dropped)
-}
+// writeNow adds lines without ever blocking.
+func (c *ipc) writeNow(add func([]byte) []byte) error { return lost(c.link.WriteNow(nil, add)) }
 
-// awaited returns what announce will close, for those who wait.
-func awaited(c *chan struct{}) <-chan struct{} {
-	if *c == nil {
-		*c = make(chan struct{})
-	}
-	return *c
-}
-
-func announce(c *chan struct{}) {
-	if *c != nil {
-		close(*c)
-		*c = nil
-	}
-}
-
-func settle(charges []charge) {
-	for _, c := range charges {
-		c.to.release(c.n)
-	}
-}
-
-// flush waits until everything added so far has been handed to the connection;
-// in memory, until the far end has dealt with it.
-func (l *link) flush(ctx context.Context) error {
-	l.mu.Lock()
-	if !l.writing && len(l.waiting) == 0 {
-		l.mu.Unlock()
-		return nil
-	}
-	idle := awaited(&l.idle)
-	l.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-l.done:
+// lost makes the end of the link the public error for it.
+func lost(err error) error {
+	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrOverflow) {
 		return ErrSidecarLost
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	return err
 }
 
-// stopWriting is for a connection that takes no more. What the counterpart wrote
-// before it left is still read, and so is the way it ended.
-func (l *link) stopWriting(err error) {
-	l.end(fmt.Errorf("writing: %w", err))
-	_ = l.conn.SetReadDeadline(time.Now().Add(linkRest))
-}
-
-// close ends both directions at once: what waits is dropped, so flush before.
-// Safe to call at any time, repeatedly.
-func (l *link) close() {
-	ended := l.end(net.ErrClosed)
-	if l.far == nil {
-		_ = l.conn.Close() // the counterpart sees EOF; there is nobody to tell more
+// pausePeer asks the sidecar to pause or resume a peer.
+func (m *Mesh) pausePeer(peer string, pause bool) {
+	c := m.ipc()
+	if c == nil || !c.has(wire.FeatureFlow) {
 		return
 	}
-	if ended {
-		l.far.end(io.EOF)
-		l.look() // both readers see it
-		l.far.look()
+	// An error means that the link is gone, and the pause with it.
+	_ = c.writeNow(func(b []byte) []byte {
+		if pause {
+			return wire.AppendPause(b, peer, false)
+		}
+		return wire.AppendResume(b, peer)
+	})
+}
+
+// sendCancel tells a peer that a request is given up.
+func (m *Mesh) sendCancel(peer, id string) {
+	c := m.ipc()
+	if c == nil || !c.has(wire.FeatureCancel) {
+		return
+	}
+	// An error means that the link is gone, and the request with it.
+	_ = c.writeNow(func(b []byte) []byte { return wire.AppendCancelCommand(b, peer, id) })
+}
+
+// tooLarge is the error for a message that the sidecar does not take, nil if it
+// does.
+func (c *ipc) tooLarge(raw []byte) error {
+	if c.maxMessage > 0 && len(raw) > c.maxMessage {
+		return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), c.maxMessage)
+	}
+	return nil
+}
+
+// close drains the link, if the sidecar can, and ends it. The sidecar itself is
+// ended by the caller.
+func (c *ipc) close(ctx context.Context) {
+	if c.has(wire.FeatureDrain) && c.writeNow(wire.AppendDrain) == nil {
+		select {
+		case <-c.drained:
+		case <-c.ended:
+		case <-ctx.Done():
+		}
+	} else {
+		_ = c.link.Flush(ctx) // a base sidecar sends what it has read
+	}
+	c.link.Close()
+	<-c.ended
+}
+
+// Events in.
+
+// read handles events until the connection ends.
+func (c *ipc) read() {
+	defer close(c.ended)
+	defer c.link.Close()
+	c.link.Serve(c.take)
+}
+
+// take handles one event, or what was wrong with it. It never blocks, and must not
+// write messages, only control lines: the sidecar may be holding locks meanwhile.
+func (c *ipc) take(line []byte, err error) bool {
+	if err == nil {
+		// The copy is what the message keeps: one for all of its parts.
+		err = wire.ParseEvent(bytes.Clone(line), c.m.limits, &c.line)
+	} else if wire.BadLine(err) == nil {
+		c.readErr = err
+		return false
+	}
+	if err == nil {
+		err = c.event(&c.line)
+	}
+	if err != nil {
+		// It is no reason to end: the next line may be fine.
+		c.m.report(fmt.Errorf("mesh: line from the sidecar rejected: %w", err))
+	}
+	return true
+}
+
+func (c *ipc) event(e *wire.Line) error {
+	m := c.m
+	if e.Type == wire.TypeMessage {
+		m.receive(e.Peer, c.typeName(e.Message.Type), &e.Message)
+		return nil
+	}
+	peer := string(e.Peer)
+	switch e.Type {
+	case wire.TypePeerConnected:
+		m.peerConnected(peer)
+	case wire.TypePeerDisconnected:
+		m.peerDisconnected(peer, ErrPeerGone)
+	case wire.TypePause:
+		if e.All {
+			m.setStop(peer, wire.StopAll)
+		} else {
+			m.setStop(peer, wire.StopNewWork)
+		}
+	case wire.TypeResume:
+		m.setStop(peer, wire.StopNothing)
+	case wire.TypeCancel:
+		if p := m.peer(peer); p != nil {
+			p.inbox.cancel(string(e.RequestID))
+		}
+	case wire.TypeReady:
+		return c.onReady(e.Payload)
+	case wire.TypePeerList:
+		return c.onPeerList(e.Payload)
+	case wire.TypeSignaling:
+		return c.onSignaling(e.Payload)
+	case wire.TypeError:
+		return c.onError(e.Payload)
+	case wire.TypeDrained:
+		c.drainedOnce.Do(func() { close(c.drained) })
+	}
+	return nil
+}
+
+// typeName makes a string of a message type. Most messages are of the same type
+// as the one before.
+func (c *ipc) typeName(b []byte) string {
+	if string(b) != c.lastType {
+		c.lastType = string(b)
+	}
+	return c.lastType
+}
+
+// receive takes a message from a peer: the response that a call waits for, or
+// work for a handler. Responses are matched here, on the read path, so that a
+// handler may itself wait for one.
+func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
+	m.mu.Lock()
+	p := m.peers[string(from)]
+	m.mu.Unlock()
+	if p == nil {
+		m.report(&PeerError{Op: "receive", Type: typ, Peer: string(from), RequestID: string(w.RequestID), Err: ErrNotConnected})
+		return
+	}
+	msg := m.received(p.id, typ, w)
+	if msg.RequestID != "" && wire.CanRespond(msg.Type) && m.calls.reply(msg) {
+		return
+	}
+	p.inbox.message(msg)
+}
+
+func (c *ipc) onReady(payload []byte) error {
+	ready, err := wire.DecodeHello(payload)
+	if err != nil {
+		return err
+	}
+	c.readyOnce.Do(func() {
+		c.features, c.maxMessage = ready.Features, ready.MaxMessage
+		c.m.begin(c)
+		close(c.ready)
+	})
+	return nil
+}
+
+// onPeerList takes the first answer to list_peers, which tells of the peers
+// that were there before us, and, if no ready came before it, that the sidecar
+// knows the base protocol only.
+func (c *ipc) onPeerList(payload []byte) error {
+	peers, err := wire.DecodePeerList(payload)
+	if err != nil {
+		return err
+	}
+	c.readyOnce.Do(func() {
+		c.m.begin(c)
+		close(c.ready)
+	})
+	for _, p := range peers {
+		c.m.peerConnected(p)
+	}
+	return nil
+}
+
+func (c *ipc) onSignaling(payload []byte) error {
+	st, err := wire.DecodeSignaling(payload)
+	if err != nil {
+		return err
+	}
+	status := SignalingStatus{State: SignalingState(st.State), PeerID: st.PeerID}
+	switch {
+	case status.State == SignalingReplaced:
+		status.Err = ErrReplaced
+		c.replacedOnce.Do(func() { close(c.replaced) })
+	case status.State == SignalingRefused:
+		status.Err = because(ErrRefused, errors.New(st.Error))
+	case st.Code == wire.SignalingMisconfigured:
+		status.Err = because(ErrMisconfigured, errors.New(st.Error))
+	case st.Error != "":
+		status.Err = errors.New("mesh: no signaling connection: " + st.Error)
+	}
+	c.m.setSignaling(status)
+	return nil
+}
+
+// onError finds out whom an error is for: a pending request, a Connect, or
+// no caller.
+func (c *ipc) onError(payload []byte) error {
+	e, err := wire.DecodeErrorEvent(payload)
+	if err != nil {
+		return err
+	}
+	cause := because(codeError(e.Code), errors.New(e.Message))
+	switch {
+	case e.Code == wire.CodeUnauthorized:
+		c.refused = cause
+		return nil
+	case e.Command == wire.TypeConnect.String():
+		if c.m.connectFailed(e.TargetPeer, cause) {
+			return nil
+		}
+	case e.RequestID != "":
+		if c.m.calls.fail(e.TargetPeer, e.RequestID, cause) {
+			return nil
+		}
+	}
+	if e.TargetPeer == "" {
+		c.m.report(because(errors.New("mesh: the sidecar rejected a line"), cause))
+		return nil
+	}
+	c.m.report(&PeerError{Op: first(e.Command, "command"), Peer: e.TargetPeer, RequestID: e.RequestID, Err: cause})
+	return nil
+}
+
+// begin makes an ipc the one to write to, once it is known what its sidecar
+// can do. Peers may have been announced before.
+func (m *Mesh) begin(c *ipc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.current = c
+	for _, p := range m.peers {
+		p.changeLocked()
 	}
 }
 
-// end makes this end a closed one, and reports whether it was open.
-func (l *link) end(why error) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	l.closed, l.why = true, why
-	close(l.done)
-	return true
+// ipc returns the link to the running sidecar, nil if there is none.
+func (m *Mesh) ipc() *ipc {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current
 }

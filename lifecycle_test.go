@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
@@ -49,14 +51,13 @@ func TestLaunch(t *testing.T) {
 			mustGreet(t, l)
 			dir := "" // of the socket
 			if spawned {
-				dir = filepath.Dir(l.link.conn.RemoteAddr().String())
-				// The address has the name that the socket was bound to; the file has the one it got then.
+				dir = filepath.Dir(privateSocket())
 				checkPrivate(t, filepath.Join(dir, "s"))
 				if group, err := syscall.Getpgid(l.pid); group != l.pid {
 					t.Errorf("process group %d, %v: Ctrl-C would end the sidecar before its agent", group, err)
 				}
 			}
-			l.link.close()
+			l.link.Close()
 			l.stop(context.Background())
 			l.stop(context.Background())
 			if err := l.diagnose(); err != nil {
@@ -128,9 +129,9 @@ func TestLaunchFailures(t *testing.T) {
 		{name: "copy of itself crashes", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "crash"},
 			as: &startErr, is: errEnded, wanted: []string{"exit status 3", "boom: no such device", "mesh.SidecarMain()"}},
 		{name: "hangs before it is ready", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "hang"},
-			as: &startErr, wanted: []string{"not ready within 500ms", "about to hang", "mesh.SidecarMain()"}},
+			as: &startErr, is: errNotReady, wanted: []string{"not ready within 500ms", "about to hang", "mesh.SidecarMain()"}},
 		{name: "SidecarMain forgotten", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "forgot"},
-			as: &startErr, is: ErrNotDispatched, wanted: []string{"exit status 1"}},
+			as: &startErr, is: ErrNoSidecarMain, wanted: []string{"exit status 1"}},
 		{name: "empty socket path", cfg: Config{Mode: Attach}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket"}},
 		{name: "socket path too long", cfg: Config{Mode: Attach, Socket: long}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket", long}},
 		{name: "socket is a file", cfg: Config{Mode: Attach, Socket: plain}, as: &startErr, is: sock.ErrNotSocket, wanted: []string{plain}},
@@ -142,11 +143,13 @@ func TestLaunchFailures(t *testing.T) {
 			for k, v := range tc.env {
 				t.Setenv(k, v)
 			}
-			s := &starter{cfg: &tc.cfg, set: testSettings(), ready: 500 * time.Millisecond}
-			if tc.is == errEnded || tc.is == ErrNotDispatched {
-				s.ready = readyWait // a loaded machine is slow to start them
+			within := 500 * time.Millisecond
+			if tc.is == errEnded || tc.is == ErrNoSidecarMain {
+				within = time.Minute // a loaded machine is slow to start them
 			}
-			l, err := s.start(context.Background())
+			ctx, cancel := context.WithTimeoutCause(t.Context(), within, fmt.Errorf("%w within %v", errNotReady, within))
+			defer cancel()
+			l, err := launch(ctx, &tc.cfg, testSettings())
 			if err == nil {
 				l.stop(context.Background())
 				t.Fatal("started")
@@ -211,14 +214,10 @@ func TestLaunchCancelled(t *testing.T) {
 	t.Setenv(helperEnv, "hang")
 	ctx, cancel := context.WithCancel(context.Background())
 	log := &notifyingWriter{on: "about to hang", do: cancel} // the process runs by then
-	began := time.Now()
 	_, err := launch(ctx, &Config{Mode: SelfExec, Logger: zerolog.New(log)}, testSettings())
 	var start *StartError
 	if !errors.As(err, &start) || !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
-	}
-	if d := time.Since(began); d > readyWait {
-		t.Errorf("took %v", d)
 	}
 	for _, mode := range []Mode{InProcess, SelfExec, Attach} {
 		if _, err := launch(ctx, &Config{Mode: mode}, testSettings()); !errors.Is(err, context.Canceled) {
@@ -240,14 +239,14 @@ func (w *notifyingWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestLaunchNeedsDispatch(t *testing.T) {
-	t.Setenv(sidecarEnv, "{}")
+func TestLaunchNeedsSidecarMain(t *testing.T) {
+	t.Setenv(sidecar.Variable, "{}")
 	for _, mode := range []Mode{InProcess, SelfExec, Binary, Attach} {
-		if _, err := launch(context.Background(), &Config{Mode: mode}, testSettings()); !errors.Is(err, ErrNotDispatched) {
+		if _, err := launch(context.Background(), &Config{Mode: mode}, testSettings()); !errors.Is(err, ErrNoSidecarMain) {
 			t.Errorf("%v in a process that is to be a sidecar: %v", mode, err)
 		}
 	}
-	if err := ServeSidecar(context.Background(), Config{}); !errors.Is(err, ErrNotDispatched) {
+	if err := ServeSidecar(context.Background(), Config{}); !errors.Is(err, ErrNoSidecarMain) {
 		t.Errorf("ServeSidecar in a process that is to be a sidecar: %v", err)
 	}
 }
@@ -261,7 +260,7 @@ func TestForwardsSidecarLog(t *testing.T) {
 		}
 	}}
 	l, err := launch(context.Background(), &Config{Mode: SelfExec, Logger: zerolog.New(log)},
-		func() settings { s := testSettings(); s.LogLevel = "debug"; return s }())
+		func() sidecar.Settings { s := testSettings(); s.LogLevel = "debug"; return s }())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,40 +271,7 @@ func TestForwardsSidecarLog(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("nothing of the sidecar's log arrived")
 	}
-	l.link.close()
-}
-
-func TestBaseEnviron(t *testing.T) {
-	inherited := []string{"HOME=/h", "TURN_URL=turn:old", "TURN_SECRET=old", "ICE_TRANSPORT_POLICY=relay", "API_KEY=old", "=odd"}
-	plain := settings{SignalingURL: "ws://s/ws", TokenURL: "http://s/api/token", APIKey: "k", Socket: "/s"}
-	base := []string{"HOME=/h", "=odd", "SIGNALING_URL=ws://s/ws", "TOKEN_URL=http://s/api/token", "API_KEY=k", "IPC_SOCKET=/s"}
-	for _, tc := range []struct {
-		name   string
-		change func(*settings)
-		more   []string
-	}{
-		{"plain", func(*settings) {}, nil},
-		{"relay", func(s *settings) { s.RelayOnly = true }, []string{"ICE_TRANSPORT_POLICY=relay"}},
-		{"stun only", func(s *settings) { s.ICEServers = []ICEServer{{URLs: []string{"stun:a"}}} }, nil},
-		{"turn", func(s *settings) {
-			s.ICEServers = []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"turn:b"}, Username: "u", Credential: "p"}}
-		}, []string{"TURN_URL=turn:b", "TURN_USERNAME=u", "TURN_PASSWORD=p"}},
-		{"turn with a secret", func(s *settings) {
-			s.ICEServers, s.TURNSecret = []ICEServer{{URLs: []string{"turn:b"}}}, "x"
-		}, []string{"TURN_URL=turn:b", "TURN_SECRET=x"}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s := plain
-			tc.change(&s)
-			got := strings.Join(s.baseEnviron(inherited), "\n")
-			if want := strings.Join(append(append([]string(nil), base...), tc.more...), "\n"); got != want {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
-		})
-	}
-	if inherited[1] != "TURN_URL=turn:old" {
-		t.Error("the argument was changed")
-	}
+	l.link.Close()
 }
 
 // A sidecar process that cannot do what it is configured to says so in the error
@@ -317,7 +283,7 @@ func TestForkedSidecarFails(t *testing.T) {
 	}
 	defer taken.Close()
 	for _, mode := range []Mode{InProcess, SelfExec} {
-		_, err := New(t.Context(), Config{Mode: mode, SignalingURL: "ws://127.0.0.1:1/ws", UDPPort: taken.LocalAddr().(*net.UDPAddr).Port})
+		_, err := New(t.Context(), Config{Mode: mode, SignalingURL: "ws://127.0.0.1:1/ws", Network: Network{UDPPort: taken.LocalAddr().(*net.UDPAddr).Port}})
 		var start *StartError
 		if !errors.As(err, &start) || !strings.Contains(err.Error(), "address already in use") {
 			t.Errorf("%v: got %v", mode, err)

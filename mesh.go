@@ -4,17 +4,16 @@
 //
 // A program on the mesh is an agent. [New] gives it a [Mesh], on which it sends
 // messages ([Mesh.Send], [Mesh.Broadcast]), asks requests ([Mesh.Request]) and
-// answers them ([Config.Handlers]). Agents are named by peer ids, which the
-// signaling server gives out with each API key; see package signaling for a
-// server to embed.
+// responds to them ([Config.Handlers]). Agents are named by peer ids, which the
+// signaling server assigns by API key; package signaling is a server to embed.
 //
 // # Where the sidecar runs
 //
 // The WebRTC side of an agent is its sidecar. [Config.Mode] says where it runs:
 // in this process, as a forked copy of this program, as another executable, or
-// as one that someone else started. Agent and sidecar speak one protocol in
-// every case, JSON lines over a connection, so what an agent sees does not
-// depend on the mode:
+// as one that is running already. Agent and sidecar speak one protocol in every
+// case, JSON lines over a connection, so what an agent sees does not depend on
+// the mode:
 //
 //	agent ──── link ──── sidecar ════ peer link (WebRTC) ════ sidecar ──── link ──── agent
 //
@@ -23,9 +22,9 @@
 // # What to rely on
 //
 // Messages from one peer to another arrive in order and once, or the loss of
-// the link is reported ([Config.OnPeer]). Every queue is bounded: a receiver
-// that is slow makes its senders wait, under their contexts, and nobody else.
-// A sidecar that dies is replaced; what waited for it fails at once.
+// the link is reported ([Config.OnPeer]). Every queue is bounded: a slow receiver
+// makes its senders block, under their contexts, and nothing else. A sidecar that
+// dies is replaced; what waited for it fails at once.
 //
 // The package keeps no global state, handles no signals, never exits, and
 // writes nothing to stdout or stderr.
@@ -35,39 +34,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // A Mesh is an agent's place on the mesh. Its methods are safe for concurrent
 // use; Close ends it.
+//
+// Order of locks: mu before inbox.mu, calls.mu and the link's; notices.mu and
+// workers.mu are taken last. No callback runs with any of them held.
 type Mesh struct {
 	cfg      Config
-	settings settings
+	settings sidecar.Settings
 	limits   wire.Limits
+	launch   func(context.Context, *Config, sidecar.Settings) (*launched, error)
 	log      zerolog.Logger
 	noise    zerolog.Logger // log, for what a peer or the sidecar can cause without end
 	reports  atomic.Int64   // failures that were logged there
 
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelCauseFunc
-	work     sync.WaitGroup // run, readers, writers
+	work     sync.WaitGroup // run, and the goroutines of links
 	handlers *workers       // handlers and callbacks of the application
 	notices  notices
 	calls    calls
 	ids      requestIDs
 	done     chan struct{}
-	audience chan struct{} // buffered 1: taken by the Broadcast that is writing
+	audience chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
 	mu        sync.Mutex
 	err       error // why done is closed
-	current   *session
+	current   *ipc
 	peers     map[string]*peer
 	waiters   map[string][]*waiter
 	byType    map[string]Handler
@@ -75,66 +79,18 @@ type Mesh struct {
 	signaled  chan struct{} // closed when signaling changes
 }
 
-// A peer is what the agent knows of another one; guarded by Mesh.mu.
-type peer struct {
-	live    bool
-	stop    stop
-	changed chan struct{} // closed when live or stop changes
-	inbox   *inbox
-	// work and replies are taken by whoever writes to the peer, new work or a
-	// reply: senders wait in line for their turn, and only the first one for the
-	// peer. Replies have a line of their own, since they pass a busy peer.
-	work, replies chan struct{}
-}
+// New starts a sidecar and returns once it answers. ctx bounds the start, which
+// takes 5 s at most if ctx has no deadline, and nothing after it; Close ends the
+// mesh. Signaling goes on in the background unless Config.WaitSignaling is set.
+//
+// Errors are a *ConfigError, a *StartError, ErrNoSidecarMain, or with
+// WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced or
+// the cause of ctx.
+func New(ctx context.Context, cfg Config) (*Mesh, error) { return newMesh(ctx, cfg, launch) }
 
-func newPeer(m *Mesh, id string) *peer {
-	return &peer{
-		changed: make(chan struct{}), inbox: newInbox(m, id),
-		work: make(chan struct{}, 1), replies: make(chan struct{}, 1),
-	}
-}
-
-// A PeerEvent tells that a peer came or went.
-type PeerEvent struct {
-	Mesh      *Mesh // on which it happened
-	Peer      string
-	Connected bool
-	// Err says why a peer went: ErrPeerGone, or ErrSidecarLost when our own
-	// sidecar ended. nil if Connected.
-	Err error
-}
-
-// A SignalingState is how the connection to the signaling server fares. Links
-// to peers live on without it; only new ones need it.
-type SignalingState string
-
-const (
-	// SignalingConnecting: not connected, trying.
-	SignalingConnecting SignalingState = "connecting"
-	// SignalingConnected: registered under PeerID.
-	SignalingConnected SignalingState = "connected"
-	// SignalingRefused: the server does not accept the API key; tried again
-	// every now and then.
-	SignalingRefused SignalingState = "refused"
-	// SignalingClosed: the mesh has ended.
-	SignalingClosed SignalingState = "closed"
-)
-
-// A SignalingStatus is the state of signaling, with the reason if it is not
-// connected.
-type SignalingStatus struct {
-	State  SignalingState
-	PeerID string // ours, once known
-	Err    error  // wraps ErrRefused if State is SignalingRefused
-}
-
-// New starts a sidecar and returns once it answers. ctx bounds the start only;
-// Close ends the mesh. Signaling goes on in the background unless
-// Config.WaitSignaling is set. Errors are a *ConfigError, a *StartError,
-// ErrNotDispatched, or with WaitSignaling the reason of the refusal or the end
-// of ctx.
-func New(ctx context.Context, cfg Config) (*Mesh, error) {
-	if err := checkDispatched(); err != nil {
+// newMesh is New with a way of its own to start sidecars.
+func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Config, sidecar.Settings) (*launched, error)) (*Mesh, error) {
+	if err := checkSidecarMain(); err != nil {
 		return nil, err
 	}
 	cfg, err := cfg.withDefaults()
@@ -146,7 +102,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.limits(), log: cfg.Logger, noise: sampled(cfg.Logger),
+		cfg: cfg, settings: set, limits: set.Limits(), launch: launch, log: cfg.Logger, noise: sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
 		audience:  make(chan struct{}, 1),
@@ -161,14 +117,14 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		m.byType[typ] = h
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	s, err := m.open(ctx)
+	first, err := m.start(ctx, startTimeout)
 	if err != nil {
 		m.cancel(err)
 		m.work.Wait()
 		m.handlers.end()
 		return nil, err
 	}
-	m.work.Go(func() { m.run(s) })
+	m.work.Go(func() { m.run(first) })
 	if cfg.WaitSignaling {
 		if err := m.waitSignaling(ctx); err != nil {
 			_ = m.Close() // the reason to close is the error that counts
@@ -178,69 +134,17 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	return m, nil
 }
 
-func (m *Mesh) waitSignaling(ctx context.Context) error {
-	for {
-		m.mu.Lock()
-		st, changed := m.signaling, m.signaled
-		m.mu.Unlock()
-		switch st.State {
-		case SignalingConnected:
-			return nil
-		case SignalingRefused:
-			return st.Err
-		}
-		select {
-		case <-changed:
-		case <-m.done:
-			return m.Err()
-		case <-ctx.Done():
-			err := context.Cause(ctx)
-			if st.Err != nil {
-				return fmt.Errorf("mesh: waiting for the signaling server at %s: %w; last error: %w", m.cfg.SignalingURL, err, st.Err)
-			}
-			return fmt.Errorf("mesh: waiting for the signaling server at %s: %w", m.cfg.SignalingURL, err)
-		}
-	}
-}
-
-// ID returns this agent's own peer id, as the signaling server has given it;
-// "" until it has.
-func (m *Mesh) ID() string { return m.Signaling().PeerID }
-
-// Signaling returns how the connection to the signaling server fares.
-func (m *Mesh) Signaling() SignalingStatus {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.signaling
-}
-
-// SidecarPID returns the process id of the running sidecar if this mesh started
-// a process, else 0.
-func (m *Mesh) SidecarPID() int {
-	if s := m.session(); s != nil {
-		return s.side.pid
-	}
-	return 0
-}
-
-// Peers returns the ids of the peers whose links are live, sorted.
-func (m *Mesh) Peers() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	ids := make([]string, 0, len(m.peers))
-	for id, p := range m.peers {
-		if p.live {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
+// sampled returns a logger for records that others can cause without end: a
+// hundred a second. What they count is in the records that remain.
+func sampled(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
 
 // Handle registers the handler for a message type, or with type "" the one for
-// every type that has none of its own. It returns ErrDuplicate if the type has
-// one already, ErrInvalid if h is nil, and ErrClosed after Close. Messages that came before are not
-// kept for it: use Config.Handlers for types that peers may send at once.
+// every type that has none of its own. It returns ErrDuplicateHandler if the type
+// has one already, ErrInvalid if h is nil, and ErrClosed after Close. Messages
+// that came before are not kept for it: use Config.Handlers for types that peers
+// may send at once.
 func (m *Mesh) Handle(typ string, h Handler) error {
 	if h == nil {
 		return fmt.Errorf("%w: Handle(%q): %w", ErrInvalid, typ, errNilHandler)
@@ -251,22 +155,59 @@ func (m *Mesh) Handle(typ string, h Handler) error {
 		return m.closedError()
 	}
 	if m.byType[typ] != nil {
-		return fmt.Errorf("%w: type %q has a handler already", ErrDuplicate, typ)
+		return fmt.Errorf("%w: type %q", ErrDuplicateHandler, typ)
 	}
 	m.byType[typ] = h
 	return nil
 }
 
+// handler returns the handler for a type, nil if there is none.
 func (m *Mesh) handler(typ string) Handler {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if h := m.byType[typ]; h != nil {
 		return h
 	}
-	if typ == typePing {
-		return nil // has an answer of its own
+	if typ == wire.TypePing {
+		return nil // has a response of its own
 	}
 	return m.byType[""]
+}
+
+// Done is closed when the mesh has ended (by Close, because its sidecar kept
+// crashing, or because it was replaced) and nothing of it is left: the last
+// handler has returned, too.
+func (m *Mesh) Done() <-chan struct{} { return m.done }
+
+// Err returns nil until Done is closed, then why the mesh ended: ErrClosed after
+// Close, or an error that wraps ErrCrashLoop or ErrReplaced.
+func (m *Mesh) Err() error {
+	select {
+	case <-m.done:
+	default:
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// Close ends the mesh: what was accepted is sent, peers are told, the sidecar
+// ends. Pending operations fail with ErrClosed, and the contexts of handlers end.
+// Close returns when every goroutine, file and process of the mesh is gone,
+// within 5 seconds or so. It is safe at any time, repeatedly, and from several
+// goroutines.
+//
+// The one thing that Close does not wait for is code of the application: handlers
+// and callbacks that still run. So it may be called from one of them. To wait for
+// them as well, receive from [Mesh.Done] after Close, not from a handler.
+func (m *Mesh) Close() error {
+	m.cancel(ErrClosed)
+	m.work.Wait()
+	if !m.handlers.busy() {
+		<-m.done
+	}
+	return nil
 }
 
 // closedError is why the mesh takes no more work.
@@ -275,10 +216,4 @@ func (m *Mesh) closedError() error {
 		return err
 	}
 	return ErrClosed
-}
-
-func (m *Mesh) session() *session {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.current
 }

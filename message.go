@@ -15,7 +15,7 @@ type Message struct {
 	// response x_response.
 	Type string
 	// RequestID ties a response to its request. Leave it empty: Request draws
-	// one, and replies repeat it.
+	// one, and responses repeat it.
 	RequestID string
 	// SourceAgent and TargetAgent name agents by whatever names the application
 	// has for them. Nothing routes by them, and a peer can write what it likes.
@@ -36,8 +36,8 @@ type Message struct {
 }
 
 // Mesh returns the mesh on which the message was received, for handlers that
-// send or ask something in turn: they may run before the call of New that was
-// given them has returned its result. nil for a message that was not received.
+// send or ask something in turn: they may run before New has returned. It is nil
+// for a message that was not received.
 func (m *Message) Mesh() *Mesh { return m.mesh }
 
 // Decode unmarshals the payload of a received message into v, as by

@@ -14,7 +14,7 @@ import (
 // Send gives a message to one peer. It returns nil once the message is on its
 // way to a peer whose link is live: it will arrive, in order and once, unless
 // the peer goes (Config.OnPeer) or the message fails later (Config.OnError).
-// It waits, under ctx, while that peer is congested. Errors are *PeerError.
+// It blocks, under ctx, while that peer is congested. Errors are a *PeerError.
 func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 	if err := m.post(ctx, peer, &msg, nil); err != nil {
 		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
@@ -23,14 +23,14 @@ func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 }
 
 // Broadcast gives a message to every peer whose link is live. Peers that keep
-// up get it at once; it waits, under ctx, for the congested ones. The peers not
+// up get it at once; it blocks, under ctx, for the congested ones. The peers not
 // reached are in a *BroadcastError. With no peers it returns nil.
 func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	buf := m.buffer()
 	defer m.buffers.Put(buf)
 	raw, err := msg.encode(buf, m.limits)
 	if err != nil {
-		return fmt.Errorf("mesh: broadcast: %w", err)
+		return fmt.Errorf("mesh: broadcast: %w", inner{err})
 	}
 	ready, paused, err := m.broadcast(ctx, raw)
 	var failed []*PeerError
@@ -43,7 +43,7 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	switch {
 	case len(failed) > 0:
 	case err != nil:
-		return fmt.Errorf("mesh: broadcast: %w", err)
+		return fmt.Errorf("mesh: broadcast: %w", inner{err})
 	default:
 		return nil
 	}
@@ -53,26 +53,27 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 
 // broadcast writes one line for the peers that keep up, and returns them and the
 // others. The line names the others: sidecar and agent may differ for a moment
-// on who is paused, and nobody shall get a message twice or never.
+// on who is paused, and so no peer gets the message twice or misses it.
 func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []string, err error) {
-	if err := m.turn(ctx, m.audience); err != nil {
+	if err := m.acquire(ctx, m.audience); err != nil {
 		_, ready, paused = m.split()
 		return ready, paused, err
 	}
 	defer func() { <-m.audience }()
 	for {
-		s, ready, paused := m.split()
+		c, ready, paused := m.split()
 		switch {
 		case m.ctx.Err() != nil:
 			return ready, nil, m.closedError()
 		case len(ready) == 0:
 			return nil, paused, nil
-		case s.maxMessage > 0 && len(raw) > s.maxMessage:
-			return append(ready, paused...), nil, s.tooLarge(raw)
 		}
-		room, err := s.link.tryWrite(func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
+		if err := c.tooLarge(raw); err != nil {
+			return append(ready, paused...), nil, err
+		}
+		room, err := c.tryWrite(func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
 		if err == nil && room != nil {
-			err = s.link.waitRoom(ctx, room)
+			err = c.link.WaitRoom(ctx, room)
 		}
 		if err != nil || room == nil {
 			return ready, paused, err
@@ -80,14 +81,14 @@ func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []strin
 	}
 }
 
-// split tells the live peers that keep up from those that do not.
-func (m *Mesh) split() (s *session, ready, paused []string) {
+// split returns the live peers that keep up, and those that do not.
+func (m *Mesh) split() (c *ipc, ready, paused []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, p := range m.peers {
 		switch {
 		case !p.live:
-		case p.stop == stopNothing && m.current != nil:
+		case p.stop == wire.StopNothing && m.current != nil:
 			ready = append(ready, id)
 		default:
 			paused = append(paused, id)
@@ -96,15 +97,15 @@ func (m *Mesh) split() (s *session, ready, paused []string) {
 	return m.current, ready, paused
 }
 
-// turn takes a place of which there is one, under ctx.
-func (m *Mesh) turn(ctx context.Context, place chan struct{}) error {
+// acquire acquires a one-slot semaphore, under ctx.
+func (m *Mesh) acquire(ctx context.Context, slot chan struct{}) error {
 	select {
-	case place <- struct{}{}:
+	case slot <- struct{}{}:
 		return nil
 	default:
 	}
 	select {
-	case place <- struct{}{}:
+	case slot <- struct{}{}:
 		return nil
 	case <-m.ctx.Done():
 		return m.closedError()
@@ -131,8 +132,8 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 }
 
 // post encodes a message and gives it to the sidecar as soon as the peer takes
-// it. replied makes it a reply; it is called as the line is added, before anybody
-// can see that, with the link's lock held.
+// it. replied makes it a response; it is called as the line is added, before that
+// can be seen, with the link's lock held.
 func (m *Mesh) post(ctx context.Context, peer string, msg *Message, replied func()) error {
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
@@ -157,22 +158,22 @@ func (m *Mesh) buffer() *[]byte {
 
 func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied func()) error {
 	reply := replied != nil
-	place, err := m.queueUp(ctx, peer, reply)
+	turn, err := m.takeTurn(ctx, peer, reply)
 	if err != nil {
 		return err
 	}
-	if place != nil {
-		defer func() { <-place }()
+	if turn != nil {
+		defer func() { <-turn }()
 	}
 	for {
-		s, err := m.await(ctx, peer, reply)
+		c, err := m.await(ctx, peer, reply)
+		if err == nil {
+			err = c.tooLarge(raw)
+		}
 		if err != nil {
 			return err
 		}
-		if s.maxMessage > 0 && len(raw) > s.maxMessage {
-			return s.tooLarge(raw)
-		}
-		room, err := s.link.tryWrite(func(b []byte) []byte {
+		room, err := c.tryWrite(func(b []byte) []byte {
 			if reply {
 				replied()
 			}
@@ -181,47 +182,42 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied fun
 		if err != nil || room == nil {
 			return err
 		}
-		if err := s.link.waitRoom(ctx, room); err != nil {
+		if err := c.link.WaitRoom(ctx, room); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *session) tooLarge(raw []byte) error {
-	return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), s.maxMessage)
-}
-
-// queueUp waits for the caller's turn to write to a peer. It returns the place
-// that the caller has then taken.
-func (m *Mesh) queueUp(ctx context.Context, id string, reply bool) (place chan struct{}, err error) {
-	m.mu.Lock()
-	p := m.peers[id]
-	m.mu.Unlock()
+// takeTurn blocks until it is the caller's turn to write to a peer, and returns the
+// semaphore to release after that; nil if the peer is not known, which await
+// explains.
+func (m *Mesh) takeTurn(ctx context.Context, id string, reply bool) (turn chan struct{}, err error) {
+	p := m.peer(id)
 	if p == nil {
-		return nil, nil // await tells why
+		return nil, nil
 	}
-	place = p.work
+	turn = p.work
 	if reply {
-		place = p.replies
+		turn = p.replies
 	}
-	return place, m.turn(ctx, place)
+	return turn, m.acquire(ctx, turn)
 }
 
-// await waits until the peer takes new work, or a reply, and returns the
-// session to write to. Replies pass a peer that is busy: it waits for them.
-func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, error) {
-	missing := ErrUnknownPeer
+// await blocks until the peer takes new work, or a response, and returns the link
+// to write to. Responses pass a peer that is busy: it waits for them.
+func (m *Mesh) await(ctx context.Context, id string, reply bool) (*ipc, error) {
+	missing := ErrNotConnected
 	for {
-		s, changed, err := m.taker(id, reply)
-		if s != nil && ctx.Err() != nil {
-			// The peer takes it, but has come back since: a reply to what it asked
+		c, changed, err := m.taker(id, reply)
+		if c != nil && ctx.Err() != nil {
+			// The peer takes it, but has come back since: a response to what it asked
 			// on its last link could pass for one to what it asks on this one.
 			return nil, context.Cause(ctx)
 		}
-		if s != nil {
-			return s, nil
+		if c != nil {
+			return c, nil
 		}
-		if errors.Is(err, ErrUnknownPeer) {
+		if errors.Is(err, ErrNotConnected) {
 			err = missing
 		}
 		if err != nil {
@@ -237,9 +233,9 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*session, erro
 	}
 }
 
-// taker returns the session to write to, or what is closed when that may be
+// taker returns the link to write to, or a channel that is closed when that may be
 // possible, or why it never will.
-func (m *Mesh) taker(id string, reply bool) (s *session, changed <-chan struct{}, err error) {
+func (m *Mesh) taker(id string, reply bool) (c *ipc, changed <-chan struct{}, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.peers[id]
@@ -249,9 +245,9 @@ func (m *Mesh) taker(id string, reply bool) (s *session, changed <-chan struct{}
 	case (p == nil || !p.live) && m.current == nil:
 		return nil, nil, ErrSidecarLost
 	case p == nil || !p.live:
-		return nil, nil, ErrUnknownPeer
-	case m.current == nil: // its session is just beginning, or ending
-	case p.stop == stopNothing || reply && p.stop == stopNewWork:
+		return nil, nil, ErrNotConnected
+	case m.current == nil: // the link to its sidecar is just beginning, or ending
+	case p.stop == wire.StopNothing || reply && p.stop == wire.StopNewWork:
 		return m.current, nil, nil
 	}
 	return nil, p.changed, nil

@@ -29,7 +29,7 @@ func openMeshPair(ctx context.Context, mode mesh.Mode, handlers map[string]mesh.
 	if p.rooms, err = openRooms(1); err != nil {
 		return nil, err
 	}
-	cfg := mesh.Config{Mode: mode, SignalingURL: p.rooms.url(0), UDPMux: true, WaitSignaling: true}
+	cfg := mesh.Config{Mode: mode, SignalingURL: p.rooms.url(0), Network: mesh.Network{UDPPort: mesh.AnyUDPPort}, WaitSignaling: true}
 	cfg.APIKey = "near"
 	if p.near, err = mesh.New(ctx, cfg); err != nil {
 		return nil, err

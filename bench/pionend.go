@@ -26,7 +26,7 @@ type pionEnd struct {
 
 // A pionKind is what differs between ends.
 type pionKind struct {
-	shared     bool // one UDP socket for all connections, like mesh.Config.UDPMux
+	shared     bool // one UDP socket for all connections, like mesh.AnyUDPPort
 	blockWrite bool // a write waits until the message is on its way
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the code without running it: go vet, staticcheck (pinned in ci/tools/go.mod, checks chosen in
-# staticcheck.conf), the direction of imports, and that everything exported is documented.
+# staticcheck.conf), the direction of imports, that everything exported is documented, and that the documents
+# name files that exist.
 # Needs the Go release that ci/tools/go.mod names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,4 +10,9 @@ go vet ./...
 go tool -modfile=ci/tools/go.mod staticcheck ./...
 ci/imports.sh
 root=$PWD
-(cd ci/tools && go vet ./... && go run ./undocumented "$root")
+(cd ci/tools && go vet ./... && go test ./docfiles && go run ./undocumented "$root")
+
+docfiles() { (cd ci/tools && go run ./docfiles "$root" "$@"); }
+# shellcheck disable=SC2046 # a list of files, none of which has spaces
+docfiles links $(git ls-files '*.md')
+[ ! -e docs/architecture.md ] || docfiles files docs/architecture.md . internal/link internal/sidecar internal/spawn

@@ -161,7 +161,7 @@ func TestDevelopmentMode(t *testing.T) {
 	}
 }
 
-// TestDevelopmentModeIsLocal: every path is closed to whatever may come from elsewhere.
+// TestDevelopmentModeIsLocal: every path refuses requests that may come from another host.
 func TestDevelopmentModeIsLocal(t *testing.T) {
 	sig, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -260,12 +260,13 @@ func TestLoadKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
 	for _, c := range []struct{ name, text, want string }{
 		{"good", `{"keys":{"k1":{"peer_id":"a","role":"agent"},"k2":{"peer_id":"a","role":"agent","note":1}}}`, ""},
+		{"byte order mark", "\ufeff" + `{"keys":{"k1":{"peer_id":"a","role":"agent"},"k2":{"peer_id":"a","role":"agent"}}}`, ""},
 		{"not JSON", `keys`, "invalid character"},
-		{"no keys", `{}`, "keys: none"},
-		{"empty keys", `{"keys":{}}`, "keys: none"},
-		{"list", `{"keys":["k1"]}`, "a array where"},
-		{"string as entry", `{"keys":{"k1":"agent-001"}}`, "a string where"},
-		{"number as peer id", `{"keys":{"k1":{"peer_id":1,"role":"agent"}}}`, "a number where"},
+		{"no keys", `{}`, "keys: empty"},
+		{"empty keys", `{"keys":{}}`, "keys: empty"},
+		{"list", `{"keys":["k1"]}`, "array instead of"},
+		{"string as entry", `{"keys":{"k1":"agent-001"}}`, "string instead of"},
+		{"number as peer id", `{"keys":{"k1":{"peer_id":1,"role":"agent"}}}`, "number instead of"},
 		{"no peer id", `{"keys":{"k1":{"role":"agent"}}}`, "peer_id: empty"},
 		{"no role", `{"keys":{"k1":{"peer_id":"a"}}}`, "role: empty"},
 	} {

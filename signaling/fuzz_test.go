@@ -12,8 +12,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// FuzzHandle sends anything from a peer through the hub. Nobody may get a message that does not name its
-// true sender, the sender gets only the server's own messages, and nobody is cut.
+// FuzzHandle passes arbitrary messages of a peer to the hub. Every relayed message must name its true sender, the
+// sender gets only the server's own messages, and no peer is cut.
 func FuzzHandle(f *testing.F) {
 	file, err := os.Open("../docs/fixtures/signaling.jsonl")
 	if err != nil {
@@ -31,7 +31,7 @@ func FuzzHandle(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := newHub(zerolog.Nop())
 		newMember := func(id string) *member {
-			m := &member{id: id, out: signal.NewQueue(1 << 20), end: func(_ websocket.StatusCode, reason string) {
+			m := &member{id: id, out: signal.NewQueue(1 << 20), end: func(_ websocket.StatusCode, reason string, _ []byte) {
 				t.Fatalf("%s was cut: %s", id, reason)
 			}}
 			h.join(m)
@@ -57,14 +57,16 @@ func FuzzHandle(f *testing.F) {
 	})
 }
 
-// TestReplacedMemberLeaves: the connection that was replaced ends later than it was replaced.
+// TestReplacedMemberLeaves: a connection leaves some time after it was replaced.
 func TestReplacedMemberLeaves(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	ended := 0
-	old := &member{id: "a", end: func(websocket.StatusCode, string) { ended++ }}
-	young := &member{id: "a", end: func(websocket.StatusCode, string) { t.Error("the newer connection was ended") }}
+	old := &member{id: "a", end: func(websocket.StatusCode, string, []byte) { ended++ }}
+	young := &member{id: "a", end: func(websocket.StatusCode, string, []byte) { t.Error("the newer connection was ended") }}
 	h.join(old)
+	h.claim(old)
 	h.join(young)
+	h.claim(young)
 	h.leave(old)
 	if h.find("a") != young || ended != 1 {
 		t.Fatalf("found %p, want %p; ended %d times, want once", h.find("a"), young, ended)

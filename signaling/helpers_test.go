@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	patience = 10 * time.Second // for what should happen at once
+	patience = 10 * time.Second // for something that should happen at once
 	secret   = "a secret of more than thirty-two bytes"
 )
 
@@ -60,7 +60,7 @@ type site struct {
 func serve(t *testing.T, change func(*signaling.Config)) *site {
 	t.Helper()
 	log := &logBuffer{}
-	cfg := signaling.Config{Secret: secret, Keys: testKeys, Log: zerolog.New(log)}
+	cfg := signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(log)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -91,7 +91,7 @@ func serve(t *testing.T, change func(*signaling.Config)) *site {
 	return s
 }
 
-// do sends one request and returns the status and the JSON object of the answer.
+// do sends one request and returns the status and the JSON object of the response.
 func (s *site) do(t *testing.T, method, path string, header ...string) (int, map[string]any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
@@ -192,8 +192,8 @@ func (p *peer) next() string {
 	return string(b)
 }
 
-// register asks for the peer list; as the server answers in order, it also waits for what was sent
-// before. Only use it where nothing else can come in.
+// register registers and returns the peer list. As the server responds in order, everything sent before has been
+// handled then. It must be the only message that comes in.
 func (p *peer) register() []string {
 	p.t.Helper()
 	p.send(`{"type":"register","peer_id":"` + p.id + `","payload":null}`)
@@ -206,7 +206,7 @@ func (p *peer) register() []string {
 	return list.Peers
 }
 
-// nextError is the payload of the error that must be next.
+// nextError returns the payload of the next message, which must be an error.
 func (p *peer) nextError() signal.ErrorPayload {
 	p.t.Helper()
 	text := p.next()
@@ -218,7 +218,7 @@ func (p *peer) nextError() signal.ErrorPayload {
 	return e
 }
 
-// closed reads to the end and returns why it came.
+// closed reads until the connection is closed and returns the close code and reason.
 func (p *peer) closed() (websocket.StatusCode, string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
@@ -235,7 +235,7 @@ func (p *peer) closed() (websocket.StatusCode, string) {
 	}
 }
 
-// eventually polls for what has no event to wait for.
+// eventually polls for a condition that no event announces.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(patience)

@@ -16,50 +16,125 @@ import (
 // serverID is the peer_id of the server's own messages, the one that chatixia-mesh's registry uses.
 const serverID = "registry"
 
-// hub knows who is connected and passes messages between them. It does no I/O: messages go into
-// queues.
+// hub knows who is connected and passes messages between them. It does no I/O: messages go into queues.
+//
+// A peer id belongs to one connection, its member. Another connection of the same peer is a newcomer until it
+// says something, usually register: then the two are compared, the newer one becomes the member, and the other
+// is closed. A member that has said nothing yet cannot be compared, so it changes places with the newcomer.
 type hub struct {
 	log  zerolog.Logger
 	busy zerolog.Logger // sampled: what a flood may cause
 
-	mu      sync.Mutex
-	members map[string]*member
+	mu        sync.Mutex
+	joined    uint64             // number of join calls
+	members   map[string]*member // by peer id
+	newcomers map[string]*member // by peer id; only where there is a member
 }
 
 // member is one connected peer, as the hub sees it.
 type member struct {
-	id         string
-	out        *signal.Queue
-	end        func(code websocket.StatusCode, reason string) // ends the connection; does not wait
-	registered bool                                           // guarded by hub.mu
+	id  string
+	out *signal.Queue
+	// end ends the connection without blocking; farewell, if not nil, is sent before the close frame.
+	end func(code websocket.StatusCode, reason string, farewell []byte)
+
+	// Guarded by hub.mu.
+	order      uint64 // of joining
+	spoken     bool   // has sent a message, so that started is final
+	started    int64  // when its instance was started, Unix milliseconds; negative if unknown
+	registered bool
 }
 
 func newHub(log zerolog.Logger) *hub {
 	return &hub{
-		log:     log,
-		busy:    log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Second}),
-		members: map[string]*member{},
+		log:       log,
+		busy:      log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Second}),
+		members:   map[string]*member{},
+		newcomers: map[string]*member{},
 	}
 }
 
-// join adds m and ends the connection that it replaces, if any.
+// join adds m: as the member if its id is free, else as the only newcomer.
 func (h *hub) join(m *member) {
 	h.mu.Lock()
-	old := h.members[m.id]
-	h.members[m.id] = m
-	h.mu.Unlock()
-	if old != nil {
-		old.end(signal.CloseReplaced, "replaced by a newer connection of the same peer")
+	defer h.mu.Unlock()
+	h.joined++
+	m.order, m.started = h.joined, -1
+	if h.members[m.id] == nil {
+		h.members[m.id] = m
+		return
 	}
+	if other := h.newcomers[m.id]; other != nil {
+		// Not CloseReplaced, which clients take for final: this one may be the newest instance.
+		other.end(websocket.StatusTryAgainLater, "another connection of the same peer came before it registered", nil)
+	}
+	h.newcomers[m.id] = m
 }
 
-// leave removes m, unless it has been replaced.
+// leave removes m, unless it has been replaced, and makes a newcomer of its id the member.
 func (h *hub) leave(m *member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.members[m.id] == m {
+	newcomer := h.newcomers[m.id]
+	switch {
+	case newcomer == m:
+		delete(h.newcomers, m.id)
+	case h.members[m.id] != m:
+	case newcomer != nil:
+		h.members[m.id] = newcomer
+		delete(h.newcomers, m.id)
+	default:
 		delete(h.members, m.id)
 	}
+}
+
+// replacedBy ends the connection in favor of a newer one.
+func (m *member) replacedBy(winner *member) {
+	reason := "replaced by a newer connection of the same peer"
+	if winner.started > m.started && m.started >= 0 {
+		reason = "replaced by an instance of the same peer that was started later"
+	}
+	m.end(signal.CloseReplaced, reason, nil)
+}
+
+// newerThan reports whether m is the one to keep of two connections of one peer.
+func (m *member) newerThan(other *member) bool {
+	if m.started >= 0 && other.started >= 0 && m.started != other.started {
+		return m.started > other.started
+	}
+	return m.order > other.order
+}
+
+// claimLocked makes m, which has said something, the member of its id if it is the newer connection, and closes
+// the other one. It reports whether m is the member.
+func (h *hub) claimLocked(m *member) bool {
+	m.spoken = true
+	member, newcomer := h.members[m.id], h.newcomers[m.id]
+	if member == m {
+		return true
+	}
+	if newcomer != m {
+		return false // replaced already
+	}
+	switch {
+	case !member.spoken:
+		h.members[m.id], h.newcomers[m.id] = m, member
+		return true
+	case m.newerThan(member):
+		h.members[m.id] = m
+		delete(h.newcomers, m.id)
+		member.replacedBy(m)
+		return true
+	}
+	delete(h.newcomers, m.id)
+	m.replacedBy(member)
+	return false
+}
+
+func (h *hub) claim(m *member) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.claimLocked(m)
 }
 
 func (h *hub) find(id string) *member {
@@ -68,11 +143,27 @@ func (h *hub) find(id string) *member {
 	return h.members[id]
 }
 
-// register marks m and returns the other registered peers. Both happen under one lock, so that of two
-// peers that register at once exactly one hears of the other and offers.
-func (h *hub) register(m *member) []string {
+// errInUse refuses a register with if_free.
+var errInUse = errors.New("the peer id is in use by another connection")
+
+// register marks m and returns the other registered peers, or nil if m has been replaced. Both happen under one
+// lock, so that of two peers that register at once exactly one sees the other and offers.
+func (h *hub) register(m *member, p signal.RegisterPayload) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if p.IfFree && h.members[m.id] != m {
+		if h.newcomers[m.id] == m {
+			delete(h.newcomers, m.id)
+		}
+		return nil, errInUse
+	}
+	m.started = -1
+	if p.Started != nil {
+		m.started = *p.Started
+	}
+	if !h.claimLocked(m) {
+		return nil, nil
+	}
 	m.registered = true
 	peers := []string{}
 	for id, other := range h.members {
@@ -81,11 +172,11 @@ func (h *hub) register(m *member) []string {
 		}
 	}
 	slices.Sort(peers)
-	return peers
+	return peers, nil
 }
 
-// handle does what one message from a peer asks for; busy says that it was refused because too much
-// waits for its target.
+// handle does what one message from a peer asks for. busy reports that it was refused because too much is
+// queued for its target.
 func (h *hub) handle(from *member, raw []byte) (busy bool) {
 	m, err := signal.ParseMessage(raw)
 	if err != nil {
@@ -93,14 +184,17 @@ func (h *hub) handle(from *member, raw []byte) (busy bool) {
 		return false
 	}
 	if m.PeerID != from.id {
-		h.refuse(from, signal.CodeUnauthorized, errors.New("peer_id: is not the subject of the token"))
+		h.refuse(from, signal.CodeUnauthorized, errors.New("peer_id: not the subject of the token"))
+		return false
+	}
+	if m.Type == signal.Register {
+		h.handleRegister(from, m.Payload)
+		return false
+	}
+	if !h.claim(from) {
 		return false
 	}
 	switch m.Type {
-	case signal.Register:
-		peers := h.register(from)
-		h.log.Info().Str("peer_id", from.id).Int("peers", len(peers)).Msg("peer registered")
-		h.list(from, peers)
 	case signal.Offer, signal.Answer, signal.Candidate:
 		return h.relay(from, m, raw)
 	case signal.Heartbeat:
@@ -110,57 +204,76 @@ func (h *hub) handle(from *member, raw []byte) (busy bool) {
 	return false
 }
 
-// relay passes the sender's own bytes on: ParseMessage has made sure that every reader sees the same
-// sender and target in them. No target is ever cut for what others send: what has no room is refused.
+func (h *hub) handleRegister(from *member, payload json.RawMessage) {
+	p, err := signal.ParseRegister(payload)
+	if err != nil {
+		h.refuse(from, signal.CodeInvalidField, err)
+		return
+	}
+	peers, err := h.register(from, p)
+	if err != nil {
+		h.log.Info().Str("peer_id", from.id).Err(err).Msg("register refused")
+		e := signal.ErrorPayload{Code: signal.CodeInUse, Message: err.Error()}
+		from.end(signal.CloseInUse, err.Error(), h.encode(signal.ErrorType, e))
+		return
+	}
+	if peers != nil {
+		h.log.Info().Str("peer_id", from.id).Int("peers", len(peers)).Msg("peer registered")
+		h.list(from, peers)
+	}
+}
+
+// relay passes on the sender's own bytes: ParseMessage has made sure that every reader sees the same sender and
+// target in them. A target is never cut for what others send: what has no room is refused.
 func (h *hub) relay(from *member, m signal.Message, raw []byte) (busy bool) {
 	if m.TargetID == "" {
 		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: missing or empty"))
 		return false
 	}
 	if m.TargetID == from.id {
-		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: is the sender"))
+		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: the sender itself"))
 		return false
 	}
-	// A peer can be reached once it is connected; it need not be registered, which is about being listed.
+	// A peer can be reached once it is connected; registering is about being listed.
 	to := h.find(m.TargetID)
 	if to == nil {
-		h.log.Debug().Str("peer_id", from.id).Str("type", m.Type).Msg("target is not connected")
+		h.log.Debug().Str("peer_id", from.id).Str("type", m.Type).Msg("target not connected")
 		h.tell(from, signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: m.TargetID})
 		return false
 	}
 	if !to.out.PushFrom(from.id, raw) {
 		h.busy.Warn().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("code", signal.CodeBusy).
-			Int("bytes", len(raw)).Msg("message not relayed: too much waits for its target")
+			Int("bytes", len(raw)).Msg("message not relayed: too much is queued for its target")
 		h.tell(from, signal.ErrorPayload{Code: signal.CodeBusy, TargetID: m.TargetID,
-			Message: "not relayed: too much is waiting for the target; try again later"})
+			Message: "not relayed: too much is queued for the target; try again later"})
 		return true
 	}
 	h.log.Debug().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("type", m.Type).Msg("relayed")
 	return false
 }
 
-// refuse tells the sender why its message was dropped.
+// refuse tells the sender why its message is dropped.
 func (h *hub) refuse(from *member, code string, err error) {
 	h.log.Warn().Str("peer_id", from.id).Str("code", code).Err(err).Msg("message dropped")
 	h.tell(from, signal.ErrorPayload{Code: code, Message: err.Error()})
 }
 
-// list answers a register. It cuts a peer that goes on registering and does not take the answers.
+// list responds to a register. It cuts a peer that keeps registering and does not read the responses.
 func (h *hub) list(to *member, peers []string) {
 	if b := h.encode(signal.PeerList, signal.PeersPayload{Peers: peers}); b != nil && !to.out.Push(b) {
-		to.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full")
+		to.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full", nil)
 	}
 }
 
-// tell sends an error, unless too many wait already. Errors have a share of the queue like a sender's,
-// under the id that no peer has.
+// tell sends an error, unless too many are queued. Errors have a share of the queue like a sender's, under the
+// empty id, which no peer has.
 func (h *hub) tell(to *member, e signal.ErrorPayload) {
 	if b := h.encode(signal.ErrorType, e); b != nil && !to.out.PushFrom("", b) {
-		h.busy.Debug().Str("peer_id", to.id).Str("code", e.Code).Msg("error not sent: too many are waiting")
+		h.busy.Debug().Str("peer_id", to.id).Str("code", e.Code).Msg("error not sent: too many are queued")
 	}
 }
 
-// encode returns a message of the server's own, nil after logging that there is none.
+// encode returns a message of the server's own, or nil after logging why there is none.
 func (h *hub) encode(typ string, payload any) []byte {
 	p, err := json.Marshal(payload)
 	if err == nil {

@@ -11,12 +11,12 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// TestWhoIsCut: nobody whose queue others or errors have filled, only who registers on and on.
+// TestWhoIsCut: a peer is cut for registering endlessly, and not for a queue that others or errors have filled.
 func TestWhoIsCut(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	cut := map[string]bool{}
 	newMember := func(id string) *member {
-		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string) { cut[id] = true }}
+		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
 		h.join(m)
 		return m
 	}

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -14,14 +15,14 @@ import (
 // maxID is the longest peer id in bytes.
 const maxID = 128
 
-// LoadKeys reads an API key file, {"keys": {"<key>": {"peer_id": "...", "role": "agent"}}}. Errors name
-// the file and never a key.
+// LoadKeys reads a file of API keys, {"keys": {"<key>": {"peer_id": "...", "role": "agent"}}}. Errors name the
+// file and never a key.
 func LoadKeys(path string) (map[string]Key, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("API keys: %w", err)
 	}
-	keys, err := parseKeys(b)
+	keys, err := parseKeys(bytes.TrimPrefix(b, []byte("\ufeff"))) // a byte order mark, which some editors write
 	if err != nil {
 		return nil, fmt.Errorf("API keys: %s: %w", path, err)
 	}
@@ -36,12 +37,13 @@ func parseKeys(b []byte) (map[string]Key, error) {
 		// The field of a type error is a path through the object, so it holds the key.
 		var te *json.UnmarshalTypeError
 		if errors.As(err, &te) {
-			return nil, fmt.Errorf("offset %d: a %s where %s is needed", te.Offset, te.Value, `{"keys": {"<key>": {"peer_id": "...", "role": "..."}}}`)
+			const form = `{"keys": {"<key>": {"peer_id": "...", "role": "..."}}}`
+			return nil, fmt.Errorf("offset %d: %s instead of the form %s", te.Offset, te.Value, form)
 		}
 		return nil, err
 	}
 	if len(file.Keys) == 0 {
-		return nil, errors.New("keys: none")
+		return nil, errors.New("keys: empty or missing")
 	}
 	for key, k := range file.Keys {
 		if err := checkKey(key, k); err != nil {
@@ -51,7 +53,7 @@ func parseKeys(b []byte) (map[string]Key, error) {
 	return file.Keys, nil
 }
 
-// checkKey describes an entry by what is not secret in it.
+// checkKey checks one entry. Its errors name the entry by what is not secret in it.
 func checkKey(key string, k Key) error {
 	if err := checkID(k.PeerID); err != nil {
 		return fmt.Errorf("the entry with role %q: peer_id: %w", k.Role, err)
@@ -65,7 +67,7 @@ func checkKey(key string, k Key) error {
 	return nil
 }
 
-// checkID keeps ids fit for logs and terminals.
+// checkID reports why id cannot be a peer id: ids are printed in logs and on terminals.
 func checkID(id string) error {
 	if id == "" {
 		return errors.New("empty")
@@ -97,9 +99,9 @@ func hashKeys(keys map[string]Key) []hashedKey {
 	return hashed
 }
 
-// lookup compares with every key in constant time, so that the time taken tells nothing about any of
-// them; a map would be faster and need an argument why its timing is harmless. Hashing makes the
-// lengths equal.
+// lookup compares presented with every key in constant time, so that the time taken reveals nothing about any
+// of them; a map would be faster, but whether its timing is harmless would have to be argued. Hashing makes
+// the lengths equal.
 func lookup(keys []hashedKey, presented string) (Key, bool) {
 	hash := sha256.Sum256([]byte(presented))
 	var found Key

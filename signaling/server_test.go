@@ -34,7 +34,7 @@ func TestRegisterAndRelay(t *testing.T) {
 	if !slices.Equal(others, []string{"agent-001"}) {
 		t.Fatalf("the second peer was told of %q", others)
 	}
-	// Whatever the sender has put in passes, to the byte.
+	// The sender's bytes are relayed unchanged.
 	offer := `{ "type":"offer", "more":[1,2], "target_id":"agent-001",` + "\r\n" + `"peer_id":"agent-002","payload":{"sdp":"ü\u00fc"}}`
 	two.send(offer)
 	if got := one.next(); got != offer {
@@ -74,7 +74,7 @@ func fixtures(t testing.TB) (all []fixture) {
 	return all
 }
 
-// TestFixturesRead sends every example that a server may get, and finds the connection up after each.
+// TestFixturesRead sends every example that a server may receive. The connection stays up after each.
 func TestFixturesRead(t *testing.T) {
 	s := serve(t, nil)
 	one, _ := s.join(t, "key-one")
@@ -109,25 +109,27 @@ func TestFixturesRead(t *testing.T) {
 	}
 }
 
-// TestFixturesWritten provokes the server into writing its examples.
+// TestFixturesWritten makes the server write its examples.
 func TestFixturesWritten(t *testing.T) {
 	s := serve(t, nil)
 	_, _ = s.join(t, "key-two")
 	one := s.dial(t, "key-one")
 	for _, x := range fixtures(t) {
-		var provoke string
+		from, provoke := one, ""
 		switch x.Name {
 		case "peer_list":
 			provoke = `{"type":"register","peer_id":"agent-001"}`
+		case "id in use":
+			from, provoke = s.dial(t, "key-one"), `{"type":"register","peer_id":"agent-001","payload":{"if_free":true}}`
 		case "unknown target":
 			provoke = `{"type":"ice_candidate","peer_id":"agent-001","target_id":"agent-009"}`
 		default:
 			continue
 		}
 		t.Run(x.Name, func(t *testing.T) {
-			one.send(provoke)
+			from.send(provoke)
 			var got, want any
-			text := one.next()
+			text := from.next()
 			if err := json.Unmarshal([]byte(text), &got); err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +143,7 @@ func TestFixturesWritten(t *testing.T) {
 	}
 }
 
-// TestBadMessages: each is answered and passed to nobody, and the connection stays.
+// TestBadMessages: each gets an error and is not relayed, and the connection stays.
 func TestBadMessages(t *testing.T) {
 	s := serve(t, nil)
 	one, _ := s.join(t, "key-one")
@@ -159,6 +161,11 @@ func TestBadMessages(t *testing.T) {
 		{"no target", `{"type":"answer","peer_id":"agent-001"}`, signal.CodeInvalidField},
 		{"itself as target", `{"type":"offer","peer_id":"agent-001","target_id":"agent-001"}`, signal.CodeInvalidField},
 		{"unknown target", `{"type":"offer","peer_id":"agent-001","target_id":"registry"}`, signal.CodePeerUnavailable},
+		{"list as payload of register", `{"type":"register","peer_id":"agent-001","payload":[]}`, signal.CodeInvalidField},
+		{"text as start", `{"type":"register","peer_id":"agent-001","payload":{"started":"1"}}`, signal.CodeInvalidField},
+		{"fraction as start", `{"type":"register","peer_id":"agent-001","payload":{"started":1.5}}`, signal.CodeInvalidField},
+		{"negative start", `{"type":"register","peer_id":"agent-001","payload":{"started":-1}}`, signal.CodeInvalidField},
+		{"number as if_free", `{"type":"register","peer_id":"agent-001","payload":{"if_free":1}}`, signal.CodeInvalidField},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			one.send(c.text)
@@ -185,7 +192,7 @@ func TestBadMessages(t *testing.T) {
 			t.Fatal("the log does not name the unknown type, shortened")
 		}
 	})
-	if !strings.Contains(s.log.String(), "is not the subject of the token") {
+	if !strings.Contains(s.log.String(), "not the subject of the token") {
 		t.Fatal("a forged sender is not in the log")
 	}
 }
@@ -224,7 +231,7 @@ func TestNewerConnectionReplaces(t *testing.T) {
 // TestDeadConnectionIsReplaced: the old connection's client does not respond at all.
 func TestDeadConnectionIsReplaced(t *testing.T) {
 	s := serve(t, nil)
-	_ = s.dial(t, "key-one") // and never read from
+	_, _ = s.join(t, "key-one") // and never read from
 	_, _ = s.join(t, "key-one")
 	eventually(t, "the old connection gone", func() bool { return strings.Contains(s.log.String(), "peer disconnected") })
 }
@@ -240,7 +247,7 @@ func TestOversizedMessageEndsTheConnection(t *testing.T) {
 	}
 }
 
-// TestFlood: what one peer sends costs its target neither the connection nor what others send.
+// TestFlood: a flood from one peer costs its target neither the connection nor the messages of others.
 func TestFlood(t *testing.T) {
 	s := serve(t, nil)
 	victim, _ := s.join(t, "key-one")
@@ -310,7 +317,7 @@ func TestFlooderIsSlowed(t *testing.T) {
 	}
 }
 
-// TestClientThatTakesNothingIsCut: less than a full queue, but for too long.
+// TestClientThatTakesNothingIsCut: the queue is not full, but nothing is read for too long.
 func TestClientThatTakesNothingIsCut(t *testing.T) {
 	s := serve(t, func(c *signaling.Config) {
 		c.IdleTimeout = 50 * time.Millisecond
@@ -322,10 +329,10 @@ func TestClientThatTakesNothingIsCut(t *testing.T) {
 	for range 10 { // more than the socket buffers hold
 		two.send(big)
 	}
-	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: a message was not taken in time") })
+	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: did not take a message in time") })
 }
 
-// TestSlowClientIsNotCut: a client may take longer than the timeout for a message, if it takes some of it.
+// TestSlowClientIsNotCut: a client may need longer than the timeout for a message, if it takes some of it.
 func TestSlowClientIsNotCut(t *testing.T) {
 	s := serve(t, func(c *signaling.Config) {
 		c.IdleTimeout = 700 * time.Millisecond
@@ -366,7 +373,7 @@ func TestDeadClientIsNoticed(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no answer to a ping") })
+	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no pong in time") })
 	if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
 		t.Fatal("the client that answers was cut too")
 	}
@@ -379,7 +386,7 @@ func TestMaxConnections(t *testing.T) {
 	if _, status, err := s.dialToken(t, s.token(t, "key-three"), nil); err == nil || status != http.StatusServiceUnavailable {
 		t.Fatalf("a third connection: %d, %v, want 503", status, err)
 	}
-	again, _ := s.join(t, "key-one") // who is in may come back
+	again, _ := s.join(t, "key-one") // a connected peer may come back
 	_, _ = one.closed()
 	_ = again.CloseNow()
 	eventually(t, "room", func() bool {
@@ -417,8 +424,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestHalfARequest: a client that stops half-way through the upgrade request must not keep Close
-// waiting; net/http owns it.
+// TestHalfARequest: a client that stops half-way through the upgrade request, which net/http still owns, does
+// not block Close.
 func TestHalfARequest(t *testing.T) {
 	s := serve(t, nil)
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())

@@ -1,6 +1,6 @@
 // Package signaling is the server that introduces the peers of a mesh to each other. It hands out
-// tokens for API keys, keeps one WebSocket per peer, and relays offers, answers and ICE candidates. The
-// messages of the mesh never pass through it.
+// tokens for API keys, keeps one WebSocket per peer, and relays offers, answers and ICE candidates. Messages
+// between agents do not pass through it.
 //
 // A Server is an http.Handler for four paths:
 //
@@ -9,11 +9,15 @@
 //	GET  /api/config  {"iceServers": [...]}
 //	GET  /healthz     {"status": "ok"}
 //
-// It can be mounted in any mux, under a prefix with http.StripPrefix. It speaks the protocol of
-// chatixia-mesh's registry, and serves that system's sidecars as well as this library's.
+// It can be mounted in any mux, under a prefix with http.StripPrefix. A middleware around it must pass on
+// http.Hijacker, or have a method Unwrap. It speaks the protocol of chatixia-mesh's registry, and serves that
+// system's sidecars as well as this library's.
 //
-// Tokens and keys travel in the clear over plain HTTP: outside of a trusted network serve it with TLS
+// Over plain HTTP, tokens and keys are not encrypted: outside of a trusted network serve it with TLS
 // (http.Server.ServeTLS, or a reverse proxy), and have clients use https and wss.
+//
+// A peer id belongs to one connection. When another instance of the same peer registers, the one that was
+// started later keeps the id, and the other is closed with code 4001.
 package signaling
 
 import (
@@ -32,9 +36,6 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// ICEServer is a STUN or TURN server that peers are told to use.
-type ICEServer = signal.ICEServer
-
 // Defaults of Config.
 const (
 	DefaultMaxConnections = 10_000
@@ -45,58 +46,58 @@ const (
 	DefaultTURNLifetime   = 24 * time.Hour
 )
 
-// TokenLifetime is how long a token opens the WebSocket. A connection may outlive its token.
+// TokenLifetime is how long a token can be used to open the WebSocket. A connection may outlive its token.
 const TokenLifetime = 5 * time.Minute
 
-// exampleSecrets stand in the examples of chatixia-mesh, so everyone knows them.
+// exampleSecrets are in the examples of chatixia-mesh, and so publicly known.
 var exampleSecrets = []string{"dev-secret-change-me", "change-me-to-a-random-string"}
 
-// Config configures a Server. Outside of development mode Secret and Keys are required; everything else
-// has a useful zero value.
+// Config configures a Server. Outside of development mode Secret and Keys are required; the zero value of
+// every other field is useful.
 type Config struct {
 	// Secret signs the tokens (HMAC-SHA256; RFC 7518 section 3.2 asks for at least 32 bytes, and less is
 	// logged as a warning). Servers with the same Secret accept each other's tokens.
 	Secret string
 	// Keys says which peer an API key belongs to. Several keys may name one peer.
 	Keys map[string]Key
-	// Dev is development mode, without Keys: whatever key a client presents is its peer id (1 to 128
-	// printable bytes), and an empty one gets a random id. Only clients on loopback addresses are
-	// served, no request that a proxy has forwarded, and no web page from elsewhere. An empty Secret
-	// is replaced by a random one.
+	// Dev is development mode, without Keys: the key that a client presents is its peer id (1 to 128
+	// printable bytes), and a client with an empty key gets a random id. The server accepts only clients on
+	// loopback addresses, no requests that a proxy has forwarded, and no web pages from other hosts. An
+	// empty Secret is replaced by a random one.
 	Dev bool
 
-	// ICEServers are what /api/config lists, credentials included: anyone who can reach the server
-	// can read them.
+	// ICEServers are listed at /api/config, with their credentials: anyone who can reach the server can
+	// read them.
 	ICEServers []ICEServer
 	// TURNURL and TURNSecret add a TURN server with ephemeral credentials, as coturn's
-	// use-auth-secret expects them: user "<unix expiry>:mesh", password base64(HMAC-SHA1(TURNSecret,
-	// user)). TURNLifetime is how long they are valid, 24 hours by default.
+	// use-auth-secret expects them: the user is "<unix expiry>:mesh", the password
+	// base64(HMAC-SHA1(TURNSecret, user)). They are valid for TURNLifetime, 24 hours by default.
 	TURNURL, TURNSecret string
 	TURNLifetime        time.Duration
 
-	// MaxConnections is how many WebSockets are served at once, 10,000 by default. A connected peer
-	// may always replace its own.
+	// MaxConnections bounds the number of WebSockets, 10,000 by default. A connected peer may always
+	// replace its own.
 	MaxConnections int
-	// MaxMessage is the longest message that is read from a peer, in bytes, 256 KiB by default. A
-	// longer one ends the connection (close code 1009).
+	// MaxMessage is the maximum length of a message from a peer in bytes, 256 KiB by default. A longer one
+	// ends the connection (close code 1009).
 	MaxMessage int
-	// MaxQueue is how much from other peers may wait to be sent to one peer, in bytes, 4 MiB by default;
-	// a sixteenth of it from any one of them, but always one message. What exceeds it is not relayed,
-	// and its sender gets the error "busy". As much may wait of the server's answers to register; a
-	// peer that exceeds that is cut (close code 1008).
+	// MaxQueue bounds the bytes queued from other peers for one peer, 4 MiB by default; each sender may
+	// fill a sixteenth of it, but always queue one message. What exceeds it is not relayed, and its
+	// sender gets the error "busy". The server's responses to register are bounded by as much; a peer
+	// that exceeds that is cut (close code 1008).
 	MaxQueue int
-	// PingInterval is how often a peer is pinged, 20 s by default; one that has not answered within
-	// IdleTimeout, 10 s by default, or does not take a message within it, is cut.
+	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, or does not
+	// take a message, within IdleTimeout, 10 s by default, is cut.
 	PingInterval, IdleTimeout time.Duration
 
-	// Log is silent by default. No key, token or payload is ever logged.
-	Log zerolog.Logger
+	// Logger receives the log. The zero value logs nothing. Keys, tokens and payloads are never logged.
+	Logger zerolog.Logger
 }
 
-// Key is who an API key belongs to.
+// Key describes the peer that an API key belongs to.
 type Key struct {
 	PeerID string `json:"peer_id"` // 1 to 128 printable bytes
-	Role   string `json:"role"`    // put into the token; "agent" is customary
+	Role   string `json:"role"`    // goes into the token; usually "agent"
 }
 
 // Server is a signaling server. Its methods may be called concurrently.
@@ -108,25 +109,25 @@ type Server struct {
 	mux    *http.ServeMux
 	hub    *hub
 
-	mu       sync.Mutex
-	closed   bool
-	sessions map[*session]struct{} // with those that are just ending
-	wg       sync.WaitGroup        // one per session
+	mu          sync.Mutex
+	closed      bool
+	connections map[*connection]struct{} // including those that are ending
+	wg          sync.WaitGroup           // one per connection
 }
 
-// New checks cfg and returns a server, ready to be mounted. Errors name the field. Close it after the
-// http.Server that it is mounted in: http.Server.Shutdown leaves WebSockets alone.
+// New returns a server that is ready to be mounted, or an error that names the field of cfg. Close it after the
+// http.Server that it is mounted in: http.Server.Shutdown does not end WebSockets.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, fmt.Errorf("signaling: %w", err)
 	}
 	s := &Server{
-		cfg:      cfg,
-		log:      cfg.Log,
-		secret:   []byte(cfg.Secret),
-		keys:     hashKeys(cfg.Keys),
-		hub:      newHub(cfg.Log),
-		sessions: map[*session]struct{}{},
+		cfg:         cfg,
+		log:         cfg.Logger,
+		secret:      []byte(cfg.Secret),
+		keys:        hashKeys(cfg.Keys),
+		hub:         newHub(cfg.Logger),
+		connections: map[*connection]struct{}{},
 	}
 	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("POST /api/token", s.handleToken)
@@ -134,14 +135,14 @@ func New(cfg Config) (*Server, error) {
 	s.mux.HandleFunc("GET /api/config", s.handleConfig)
 	s.mux.HandleFunc("GET /healthz", s.handleHealth)
 	if cfg.Dev {
-		s.log.Warn().Msg("development mode: any loopback client may be any peer")
+		s.log.Warn().Msg("development mode: any program on this machine can be any peer")
 	} else if len(cfg.Secret) < 32 {
-		s.log.Warn().Int("bytes", len(cfg.Secret)).Msg("Secret is shorter than 32 bytes: tokens can be forged by guessing it")
+		s.log.Warn().Int("bytes", len(cfg.Secret)).Msg("secret shorter than 32 bytes; it can be guessed to forge tokens")
 	}
 	return s, nil
 }
 
-// fill checks cfg and puts the defaults in.
+// fill sets the defaults and reports the first field that cannot be used.
 func (cfg *Config) fill() error {
 	if err := cfg.fillSecrets(); err != nil {
 		return err
@@ -175,7 +176,7 @@ func (cfg *Config) fill() error {
 	return cfg.checkICE()
 }
 
-// invalid is an error about one field.
+// invalid returns an error about one field.
 func invalid(field, text string) error { return errors.New(field + ": " + text) }
 
 func fillDefault[T int | time.Duration](name string, value *T, def T) error {
@@ -191,7 +192,7 @@ func fillDefault[T int | time.Duration](name string, value *T, def T) error {
 func (cfg *Config) fillSecrets() error {
 	if cfg.Dev {
 		if len(cfg.Keys) > 0 {
-			return invalid("Keys", "development mode has none; leave either Keys or Dev unset")
+			return invalid("Keys", "development mode uses none; leave either Keys or Dev unset")
 		}
 		if cfg.Secret == "" {
 			cfg.Secret = rand.Text() + rand.Text()
@@ -199,7 +200,7 @@ func (cfg *Config) fillSecrets() error {
 		return nil
 	}
 	if len(cfg.Keys) == 0 {
-		return invalid("Keys", "none, so nobody could connect; set Keys, or Dev for development on this machine")
+		return invalid("Keys", "empty, so that no peer could connect; set Keys, or Dev for development on this machine")
 	}
 	for key, k := range cfg.Keys {
 		if err := checkKey(key, k); err != nil {
@@ -211,7 +212,7 @@ func (cfg *Config) fillSecrets() error {
 	}
 	for _, s := range exampleSecrets {
 		if cfg.Secret == s {
-			return invalid("Secret", "is the one of a published example, which anyone can sign tokens with; set at least 32 random bytes")
+			return invalid("Secret", "from a published example, so that anyone can sign tokens; set at least 32 random bytes")
 		}
 	}
 	return nil
@@ -219,7 +220,7 @@ func (cfg *Config) fillSecrets() error {
 
 func (cfg *Config) checkICE() error {
 	for i, s := range cfg.ICEServers {
-		if err := s.Check(); err != nil {
+		if err := signal.ICEServer(s).Check(); err != nil {
 			return fmt.Errorf("ICEServers[%d]: %w", i, err)
 		}
 	}
@@ -252,14 +253,13 @@ func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// Close ends every connection with close code 1001 and waits until they are gone, which takes about a
-// second with clients that do not respond. New connections are refused from then on. It may be called
-// several times.
+// Close refuses new connections, ends all others with close code 1001, and blocks until they are gone: about a
+// second with clients that do not respond. It may be called several times. The error is always nil.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	for sess := range s.sessions {
-		sess.end(websocket.StatusGoingAway, "the server is shutting down")
+	for c := range s.connections {
+		c.end(websocket.StatusGoingAway, errClosed.Error(), nil)
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -270,7 +270,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store") // tokens and credentials
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(v) // the client is gone if that fails
 }
 
 func writeError(w http.ResponseWriter, status int, text string) {

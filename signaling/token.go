@@ -18,7 +18,7 @@ type claims struct {
 	jwt.RegisteredClaims
 }
 
-// issue signs a token for k.
+// issue returns a signed token for k.
 func (s *Server) issue(k Key) (string, error) {
 	now := time.Now()
 	c := claims{Role: k.Role, RegisteredClaims: jwt.RegisteredClaims{
@@ -29,8 +29,8 @@ func (s *Server) issue(k Key) (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(s.secret)
 }
 
-// verify returns who a token was issued to. Only HS256 will do: a token names its own algorithm, and
-// "none", or a public key taken for an HMAC secret, are the classic forgeries (RFC 8725 section 3.1).
+// verify returns the peer that a token was issued to. It accepts HS256 only: a token names its own algorithm,
+// and "none", or a public key taken for an HMAC secret, are the classic forgeries (RFC 8725 section 3.1).
 func (s *Server) verify(token string) (Key, error) {
 	var c claims
 	_, err := jwt.ParseWithClaims(token, &c,
@@ -47,8 +47,8 @@ func (s *Server) verify(token string) (Key, error) {
 	return Key{PeerID: c.Subject, Role: c.Role}, nil
 }
 
-// tokenAnswer spares those who want to know the ICE servers, too, a request.
-type tokenAnswer struct {
+// tokenResponse includes the ICE servers, which saves clients a request.
+type tokenResponse struct {
 	Token      string      `json:"token"`
 	PeerID     string      `json:"peer_id"`
 	Role       string      `json:"role"`
@@ -73,10 +73,10 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log.Debug().Str("remote", r.RemoteAddr).Str("peer_id", k.PeerID).Msg("token issued")
-	writeJSON(w, http.StatusOK, tokenAnswer{token, k.PeerID, k.Role, s.iceServers(time.Now())})
+	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now())})
 }
 
-// authenticate finds who an API key belongs to.
+// authenticate returns the peer that an API key belongs to.
 func (s *Server) authenticate(presented string) (Key, error) {
 	if !s.cfg.Dev {
 		if k, ok := lookup(s.keys, presented); ok {
@@ -91,7 +91,7 @@ func (s *Server) authenticate(presented string) (Key, error) {
 		presented = "agent-" + strings.ToLower(rand.Text()[:10])
 	}
 	if err := checkID(presented); err != nil {
-		return Key{}, fmt.Errorf("the API key is the peer id in development mode: %w", err)
+		return Key{}, fmt.Errorf("the API key, which is the peer id in development mode: %w", err)
 	}
 	return Key{PeerID: presented, Role: "agent"}, nil
 }
@@ -99,23 +99,23 @@ func (s *Server) authenticate(presented string) (Key, error) {
 // forwardedHeaders are what proxies add.
 var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
 
-// checkLocal lets only programs on this machine into development mode. The remote address alone would
-// let in the whole world behind a proxy on this machine, and any web page in a browser on it (which
-// names itself in Origin, also after DNS rebinding).
+// checkLocal reports why r is not from a program on this machine. The remote address is not enough: a proxy
+// on this machine may forward requests from anywhere, and a browser on it those of any web page (which names
+// itself in Origin, also after DNS rebinding).
 func checkLocal(r *http.Request) error {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !addr.Addr().IsLoopback() {
-		return errors.New("only clients on a loopback address are served")
+		return errors.New("the server accepts only clients on a loopback address")
 	}
 	for _, h := range forwardedHeaders {
 		if r.Header.Get(h) != "" {
-			return errors.New("requests that a proxy has forwarded are not served")
+			return errors.New("the server does not accept requests that a proxy has forwarded")
 		}
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		u, err := url.Parse(origin)
 		if err != nil || !isLocalHost(u.Hostname()) {
-			return errors.New("requests of web pages from elsewhere are not served")
+			return errors.New("the server does not accept requests of web pages from other hosts")
 		}
 	}
 	return nil

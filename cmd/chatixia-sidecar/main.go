@@ -1,6 +1,6 @@
 // Command chatixia-sidecar is the WebRTC side of one agent: mesh.ServeSidecar with settings from flags,
-// environment variables and a .env file. A mesh in mode Binary starts it by itself; for mode Attach, and
-// for agents in other languages, it is started by hand or by a supervisor.
+// environment variables and a .env file. A mesh in mode Binary starts it. For mode Attach, and for agents in
+// other languages, a user or a supervisor starts it.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 
 	"github.com/chatixia-ai/mesh"
 	"github.com/chatixia-ai/mesh/internal/cores"
+	"github.com/chatixia-ai/mesh/internal/version"
 )
 
 func main() {
@@ -23,9 +24,13 @@ func main() {
 	cores.Share()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
-	signal.Ignore(syscall.SIGPIPE) // when whoever read the log is gone, the agent is still here
+	signal.Ignore(syscall.SIGPIPE) // the agent is served even if the reader of the log ends
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
+	if errors.Is(err, errVersion) {
+		fmt.Println(version.String("chatixia-sidecar"))
+		return
+	}
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/chatixia-ai/mesh"
 )
 
-// run serves one agent until it is gone or ctx ends, neither of which is an error. Everything it prints
-// goes to stderr. Flags and .env end up in the environment of the process, which is where the library
-// takes its defaults from.
+// run serves one agent until it disconnects or ctx ends, neither of which is an error. It writes only to
+// stderr. It puts the flags and .env into the environment of the process, from which the library takes its
+// defaults.
 func run(ctx context.Context, args []string, stderr io.Writer) error {
 	dotenvErr := loadDotEnv(".env")
 	set, err := parseSettings(args, stderr)
@@ -30,7 +30,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	if dotenvErr != nil {
-		log.Warn().Err(dotenvErr).Msg(".env not read to its end")
+		log.Warn().Err(dotenvErr).Msg(".env not read completely")
 	}
 	for name, value := range set.environ {
 		if err := os.Setenv(name, value); err != nil {
@@ -38,10 +38,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		}
 	}
 	err = mesh.ServeSidecar(ctx, mesh.Config{
-		ExtraICEServers: set.stunServers(),
-		UDPPort:         set.udpPort,
-		MDNS:            set.mdns,
-		Logger:          log,
+		Network: mesh.Network{ExtraICEServers: set.stunServers(), UDPPort: set.udpPort, MDNS: set.mdns},
+		Logger:  log,
 	})
 	if err != nil {
 		return withAdvice(err)
@@ -49,15 +47,15 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if ctx.Err() != nil {
 		log.Info().Msg("stopped by a signal")
 	} else {
-		log.Info().Msg("the agent is gone")
+		log.Info().Msg("agent disconnected")
 	}
 	return nil
 }
 
-// withAdvice adds to an error which flag or variable of this command it is about.
+// withAdvice adds to an error the flag or variable of this command that it is about.
 func withAdvice(err error) error {
 	if errors.Is(err, mesh.ErrRefused) {
-		return fmt.Errorf("%w; set API_KEY or -api-key-file to a key that this server knows", err)
+		return fmt.Errorf("%w; set API_KEY or -api-key-file to a key that the server accepts", err)
 	}
 	var field *mesh.ConfigError
 	if !errors.As(err, &field) {
@@ -65,7 +63,7 @@ func withAdvice(err error) error {
 	}
 	for name, source := range map[string]string{
 		"SignalingURL": "-signaling-url or SIGNALING_URL", "TokenURL": "-token-url or TOKEN_URL",
-		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "UDPPort": "-udp-port",
+		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "Network.UDPPort": "-udp-port",
 	} {
 		if field.Field == name {
 			return fmt.Errorf("%w (set by %s)", err, source)
@@ -74,20 +72,20 @@ func withAdvice(err error) error {
 	return err
 }
 
-// loadDotEnv puts the variables of a file into the environment, except those that are there already. A
-// missing file is no error. Of a file with a line that is wrong the lines before it count, as with
-// chatixia's own sidecar.
+// loadDotEnv puts the variables of a file into the environment, except those that are already set. A
+// missing file is no error. Of a file with an invalid line, the lines before it are used, as in
+// chatixia-mesh's sidecar.
 func loadDotEnv(path string) error {
-	text, err := os.ReadFile(path)
+	text, err := readText(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	lines := strings.SplitAfter(string(text), "\n")
+	lines := strings.SplitAfter(text, "\n")
 	good := len(lines)
-	vars, err := parseDotEnv(string(text))
+	vars, err := parseDotEnv(text)
 	for ; err != nil && good > 0; good-- {
 		vars, err = parseDotEnv(strings.Join(lines[:good-1], ""))
 	}
@@ -100,15 +98,21 @@ func loadDotEnv(path string) error {
 		}
 	}
 	if good < len(lines) {
-		// The parser's own text quotes the file, secrets included.
-		return fmt.Errorf("%s: line %d is not in the form NAME=value; what stands before it counts", path, good+1)
+		// The parser's own error quotes the file, secrets included.
+		return fmt.Errorf("%s: line %d does not have the form NAME=value; only the lines before it are used", path, good+1)
 	}
 	return nil
 }
 
+// readText reads a file without the byte order mark that some editors put at its start.
+func readText(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimPrefix(string(b), "\uFEFF"), err
+}
+
 func parseDotEnv(text string) (map[string]string, error) {
 	vars, err := godotenv.Unmarshal(text)
-	if _, nameless := vars[""]; nameless { // its reading of a last line without "=" and newline
+	if _, nameless := vars[""]; nameless { // the parser's result for a last line without "=" and newline
 		return nil, errors.New("a variable without a name")
 	}
 	return vars, err
@@ -129,9 +133,9 @@ func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
 	return zerolog.New(w).Level(lvl).With().Timestamp().Logger(), nil
 }
 
-// rustLevel reads the level out of RUST_LOG as chatixia's own sidecar understands it: directives such as
-// "info" or "sidecar=debug,webrtc=warn". The one without a target counts, else the first; "" if there is
-// none.
+// rustLevel returns the level in RUST_LOG as chatixia-mesh's sidecar understands it: directives such as
+// "info" or "sidecar=debug,webrtc=warn". It is that of the directive without a target, else that of the
+// first, else "".
 func rustLevel(directives string) string {
 	level := ""
 	for d := range strings.SplitSeq(directives, ",") {

@@ -11,16 +11,19 @@ import (
 	"github.com/chatixia-ai/mesh"
 )
 
-// errUsage marks what is wrong with the command line itself.
+// errUsage marks an error in the command line.
 var errUsage = errors.New("try -h")
 
-// publicSTUN is the server that chatixia's own sidecar always uses. It sees the addresses of its users,
-// which is why the library does not.
+// errVersion means that only the version was asked for.
+var errVersion = errors.New("version")
+
+// publicSTUN is the server that chatixia-mesh's sidecar always uses. It sees the addresses of its users, so
+// the library does not use it by default.
 const publicSTUN = "stun:stun.l.google.com:19302"
 
-// settings are what the flags say beyond the environment.
+// settings are the values of the flags.
 type settings struct {
-	environ   map[string]string // variables to set
+	environ   map[string]string // environment variables that flags set
 	udpPort   int
 	mdns      bool
 	noSTUN    bool
@@ -30,64 +33,68 @@ type settings struct {
 
 const usageText = `usage: chatixia-sidecar [flags]
 
-The WebRTC side of one agent: waits on a Unix socket for the agent, serves it, and ends when the agent
-is gone. Agents of other users are refused.
+The WebRTC side of one agent: listens on a Unix socket, serves the first agent that connects, and exits
+when that agent disconnects. Agents of other users are refused.
 
 Flags:
 `
 
 const environmentText = `
-Environment (a flag goes before its variable; an empty variable counts as unset):
+Environment variables (a flag takes precedence over its variable; an empty variable counts as unset):
   SIGNALING_URL         -signaling-url
   TOKEN_URL             -token-url
-  API_KEY               presented to the token URL, decides which peer this is (default ak_dev_001)
+  API_KEY               key that the token URL exchanges for the id of this peer (default ak_dev_001)
   IPC_SOCKET            -socket
   TURN_URL              -turn-url
-  TURN_SECRET           makes ephemeral credentials for the TURN server, or
+  TURN_SECRET           secret from which short-lived credentials for the TURN server are made, or
   TURN_USERNAME         -turn-username, and
-  TURN_PASSWORD         its password
+  TURN_PASSWORD         password for the TURN server
   ICE_TRANSPORT_POLICY  relay means -relay-only
   RUST_LOG              -log-level; of several directives the one without a target, or the first
 
-A file .env in the working directory may set any of them; what is already in the environment stays.
-Secrets have files (-api-key-file, -turn-secret-file, -turn-password-file) but no flags: those show in
-the process list.
-Without TURN_URL the signaling server says which STUN and TURN servers to use. The public STUN server
+A file .env in the working directory may set any of them; variables that are already set keep their value.
+Secrets are read from files (-api-key-file, -turn-secret-file, -turn-password-file) or variables: the
+values of flags are visible in the process list.
+Without TURN_URL the signaling server decides which STUN and TURN servers are used. The public STUN server
 ` + publicSTUN + ` is used as well, unless -no-stun or -relay-only is set.
 
-Exit status: 0 when the agent is gone or on SIGINT and SIGTERM, 1 on errors, among them credentials that
-are refused, 2 for wrong flags.
+Exit status: 0 when the agent has disconnected or on SIGINT and SIGTERM, 1 on errors (also when the server
+refuses the API key), 2 for invalid flags.
 `
 
 // parseSettings reads flags, and RUST_LOG from the environment.
 func parseSettings(args []string, output io.Writer) (settings, error) {
 	s := settings{environ: make(map[string]string)}
 	fs := flag.NewFlagSet("chatixia-sidecar", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // errors are returned, and printed once
+	fs.SetOutput(io.Discard) // errors are returned, and printed by main
 	s.variable(fs, "signaling-url", "SIGNALING_URL", "`URL` of the signaling server (default ws://localhost:8080/ws)")
-	s.variable(fs, "token-url", "TOKEN_URL", "`URL` where the API key is exchanged for a token (default: api/token beside the signaling URL)")
-	s.variable(fs, "socket", "IPC_SOCKET", "wait for the agent at this `path` (default /tmp/chatixia-sidecar.sock)")
-	s.variable(fs, "turn-url", "TURN_URL", "use the TURN server at this `URL`, like turn:turn.example.org:3478")
-	s.variable(fs, "turn-username", "TURN_USERNAME", "`name` for the TURN server")
+	s.variable(fs, "token-url", "TOKEN_URL", "`URL` at which the API key is exchanged for a token (default: api/token next to the signaling URL)")
+	s.variable(fs, "socket", "IPC_SOCKET", "`path` of the Unix socket to listen on (default /tmp/chatixia-sidecar.sock)")
+	s.variable(fs, "turn-url", "TURN_URL", "`URL` of the TURN server, such as turn:turn.example.org:3478")
+	s.variable(fs, "turn-username", "TURN_USERNAME", "user `name` for the TURN server")
 	s.file(fs, "api-key-file", "API_KEY", "read the API key from this `file` instead of API_KEY")
 	s.file(fs, "turn-secret-file", "TURN_SECRET", "read the TURN secret from this `file` instead of TURN_SECRET")
 	s.file(fs, "turn-password-file", "TURN_PASSWORD", "read the TURN password from this `file` instead of TURN_PASSWORD")
-	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "no direct connections, everything passes the TURN server")
-	fs.IntVar(&s.udpPort, "udp-port", 0, "use this one UDP `port` for all peers (default: one for each connection)")
-	fs.BoolVar(&s.mdns, "mdns", false, "resolve the .local names behind which browsers hide their addresses")
+	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "connect to peers only through the TURN server")
+	fs.IntVar(&s.udpPort, "udp-port", 0, "use one UDP `port` for all peers (default: one for each connection)")
+	fs.BoolVar(&s.mdns, "mdns", false, "resolve the .local names that browsers use to hide their addresses")
 	fs.BoolVar(&s.noSTUN, "no-stun", false, "do not use the public STUN server")
-	fs.StringVar(&s.logFormat, "log-format", "text", "log in this `format`: text, json")
+	fs.StringVar(&s.logFormat, "log-format", "text", "`format` of the log: text or json")
 	level := rustLevel(os.Getenv("RUST_LOG"))
 	if level == "" {
 		level = "info"
 	}
-	fs.StringVar(&s.logLevel, "log-level", level, "log from this `level` on: trace, debug, info, warn, error, disabled (default info)")
+	fs.StringVar(&s.logLevel, "log-level", level, "lowest `level` to log: trace, debug, info, warn, error or disabled (default info)")
+	showVersion := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			printUsage(fs, output)
 			return s, err
 		}
 		return s, fmt.Errorf("%w; %w", err, errUsage)
+	}
+	if *showVersion {
+		return s, errVersion
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q; %w", fs.Arg(0), errUsage)
@@ -99,7 +106,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	return s, nil
 }
 
-// variable is a flag that stands for an environment variable.
+// variable defines a flag that sets an environment variable.
 func (s *settings) variable(fs *flag.FlagSet, name, env, usage string) {
 	fs.Func(name, usage, func(value string) error {
 		s.environ[env] = value
@@ -107,14 +114,14 @@ func (s *settings) variable(fs *flag.FlagSet, name, env, usage string) {
 	})
 }
 
-// file is a flag that names a file with the value of an environment variable.
+// file defines a flag that names a file with the value of an environment variable.
 func (s *settings) file(fs *flag.FlagSet, name, env, usage string) {
 	fs.Func(name, usage, func(path string) error {
-		b, err := os.ReadFile(path)
+		text, err := readText(path)
 		if err != nil {
 			return err
 		}
-		value := strings.TrimRight(string(b), "\r\n")
+		value := strings.TrimRight(text, "\r\n")
 		if value == "" {
 			return errors.New("the file is empty")
 		}
@@ -123,8 +130,8 @@ func (s *settings) file(fs *flag.FlagSet, name, env, usage string) {
 	})
 }
 
-// stunServers is the public STUN server, unless it is of no use or not wanted. It is called once environ
-// is in the environment.
+// stunServers returns the public STUN server unless it is useless or disabled. The variables of environ must
+// be in the environment by then.
 func (s *settings) stunServers() []mesh.ICEServer {
 	if s.noSTUN || os.Getenv("ICE_TRANSPORT_POLICY") == "relay" {
 		return nil
@@ -132,7 +139,7 @@ func (s *settings) stunServers() []mesh.ICEServer {
 	return []mesh.ICEServer{{URLs: []string{publicSTUN}}}
 }
 
-// printUsage leaves a default out that comes from the environment of this moment.
+// printUsage prints the help, with defaults that do not depend on the environment.
 func printUsage(fs *flag.FlagSet, w io.Writer) {
 	fs.VisitAll(func(f *flag.Flag) {
 		switch f.Name {

@@ -13,7 +13,7 @@ import (
 
 func TestParseSettings(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte("k1\r\n"), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte("\uFEFFk1\r\n"), 0o600); err != nil { // as some editors write it
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -28,7 +28,7 @@ func TestParseSettings(t *testing.T) {
 			want: map[string]string{"SIGNALING_URL": "ws://h/ws", "TOKEN_URL": "http://h/t", "IPC_SOCKET": "/s", "TURN_URL": "turn:h",
 				"TURN_USERNAME": "u", "TURN_PASSWORD": "k1", "TURN_SECRET": "k1", "API_KEY": "k1", "ICE_TRANSPORT_POLICY": "relay"}},
 		{name: "relay by the environment", policy: "relay", want: map[string]string{"ICE_TRANSPORT_POLICY": "relay"}},
-		{name: "a flag goes before it", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
+		{name: "a flag takes precedence", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("ICE_TRANSPORT_POLICY", tc.policy)
@@ -42,7 +42,7 @@ func TestParseSettings(t *testing.T) {
 
 func TestParseSettingsFails(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+	if err := os.WriteFile(empty, []byte("\uFEFF\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -58,6 +58,12 @@ func TestParseSettingsFails(t *testing.T) {
 		if _, err := parseSettings(tc.args, io.Discard); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%q: error is %v", tc.args, err)
 		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if _, err := parseSettings([]string{"-version"}, io.Discard); !errors.Is(err, errVersion) {
+		t.Errorf("error is %v", err)
 	}
 }
 
@@ -78,7 +84,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), `"debug"`) || strings.Contains(out.String(), "default true") {
-		t.Errorf("the help shows defaults of this moment's environment:\n%s", out.String())
+		t.Errorf("the help shows defaults from the environment:\n%s", out.String())
 	}
 }
 
@@ -125,6 +131,9 @@ func TestLoadDotEnv(t *testing.T) {
 		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
 		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
 		{name: "bad at the end, no newline", text: "MESH_TEST_A=1\nsecret", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "byte order mark", text: "\uFEFFMESH_TEST_A=1\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": "2"}},
+		{name: "bad after a byte order mark", text: "\uFEFFMESH_TEST_A=1\nno such thing\n", want: map[string]string{"A": "1"}, line: "line 2"},
+		{name: "nothing but a byte order mark", text: "\uFEFF"},
 		{name: "empty"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

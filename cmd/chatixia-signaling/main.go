@@ -10,12 +10,18 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/chatixia-ai/mesh/internal/version"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.LookupEnv, os.Stderr)
 	stop()
+	if errors.Is(err, errVersion) {
+		fmt.Println(version.String("chatixia-signaling"))
+		return
+	}
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
 	}

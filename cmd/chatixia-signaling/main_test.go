@@ -162,15 +162,15 @@ func TestDevelopment(t *testing.T) {
 	if status, body := request(t, "POST", url+"/api/token", "whoever"); status != 200 || !strings.Contains(body, "whoever") {
 		t.Errorf("token: %d %s", status, body)
 	}
-	if log := stop(); !strings.Contains(log, "keys file is not used") {
+	if log := stop(); !strings.Contains(log, "keys file not used") {
 		t.Errorf("the log does not mention the unused keys file:\n%s", log)
 	}
 }
 
-// TestPrecedence: a flag goes before the environment, that before .env, and empty is unset.
+// TestPrecedence: a flag overrides the environment, the environment overrides .env, and empty counts as unset.
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
-	write(t, ".env", "# local\nPORT=1000\nTURN_URL=turn:file\nSIGNALING_SECRET='file secret'\nexport API_KEYS_FILE=\"file.json\"\n")
+	write(t, ".env", "\ufeff# local\nPORT=1000\nTURN_URL=turn:file\nSIGNALING_SECRET='file secret'\nexport API_KEYS_FILE=\"file.json\"\n")
 	write(t, "secret", "secret of the file\n")
 	for _, c := range []struct {
 		name string
@@ -269,7 +269,7 @@ func TestHelp(t *testing.T) {
 		t.Fatalf("error %v, want flag.ErrHelp", err)
 	}
 	help := stderr.String()
-	for _, want := range []string{"-addr", "-port", "-keys-file", "-secret-file", "-turn-url", "-turn-secret-file", "-dev", "-log-format", "-log-level",
+	for _, want := range []string{"-addr", "-port", "-keys-file", "-secret-file", "-turn-url", "-turn-secret-file", "-dev", "-log-format", "-log-level", "-version",
 		"PORT", "API_KEYS_FILE", "SIGNALING_SECRET", "TURN_URL", "TURN_SECRET", "default 8080", ".env"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("-h does not mention %s", want)
@@ -289,7 +289,15 @@ func TestDisplayHost(t *testing.T) {
 	}
 }
 
-// TestProcess is the whole command: exit status, and an end by signal.
+func TestVersion(t *testing.T) {
+	var stderr bytes.Buffer
+	env := vars{"PORT": "not a port"}
+	if err := run(t.Context(), []string{"-version"}, env.lookup, &stderr); !errors.Is(err, errVersion) || stderr.Len() > 0 {
+		t.Fatalf("error %v, stderr %q", err, &stderr)
+	}
+}
+
+// TestProcess runs the whole command: exit status, and an end by signal.
 func TestProcess(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -304,11 +312,14 @@ func TestProcess(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		code int
-	}{{[]string{"-h"}, 0}, {nil, 1}, {[]string{"-bogus"}, 2}} {
+	}{{[]string{"-h"}, 0}, {[]string{"-version"}, 0}, {nil, 1}, {[]string{"-bogus"}, 2}} {
 		cmd := command(c.args...)
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != c.code {
 			t.Errorf("%q: exit status %d, want %d: %s", c.args, got, c.code, out)
+		}
+		if len(c.args) == 1 && c.args[0] == "-version" && !strings.HasPrefix(string(out), "chatixia-signaling ") {
+			t.Errorf("%q prints %q", c.args, out)
 		}
 	}
 	if runtime.GOOS == "windows" {

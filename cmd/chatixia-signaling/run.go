@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -19,10 +21,10 @@ import (
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
-// stopTimeout is how long requests have to finish when the server ends.
+// stopTimeout bounds how long running requests may take when the server stops.
 const stopTimeout = 5 * time.Second
 
-// run serves until ctx ends, which is no error. Everything it prints goes to stderr.
+// run serves until ctx ends, which is not an error. It writes to stderr only.
 func run(ctx context.Context, args []string, environ func(string) (string, bool), stderr io.Writer) error {
 	env, dotenvErr := withDotEnv(environ, ".env")
 	set, err := parseSettings(args, env, stderr)
@@ -57,10 +59,10 @@ func run(ctx context.Context, args []string, environ func(string) (string, bool)
 	return serve(ctx, l, server, log)
 }
 
-// serve answers on l until ctx ends, and then lets running requests finish.
+// serve serves connections of l until ctx ends, and then lets running requests finish.
 func serve(ctx context.Context, l net.Listener, server *signaling.Server, log zerolog.Logger) error {
-	// The timeouts are against clients that hold connections by being slow. A WebSocket is exempt,
-	// net/http lifts them when the connection is taken over.
+	// The timeouts are against clients that hold connections by being slow. net/http lifts them when a
+	// connection becomes a WebSocket.
 	hs := &http.Server{
 		Handler:           server,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -98,14 +100,14 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 		Secret:     set.secret,
 		TURNURL:    set.turnURL,
 		TURNSecret: set.turnSecret,
-		Log:        log,
+		Logger:     log,
 	}
 	switch {
 	case set.dev && set.keysFile != "":
-		log.Warn().Str("file", set.keysFile).Msg("development mode: the API keys file is not used")
+		log.Warn().Str("file", set.keysFile).Msg("API keys file not used in development mode")
 	case set.dev:
 	case set.keysFile == "":
-		return nil, errors.New(`no API keys, so nobody could connect: name a file with -keys-file or API_KEYS_FILE, ` +
+		return nil, errors.New(`no API keys, so no peer could connect: name a file with -keys-file or API_KEYS_FILE, ` +
 			`for example {"keys": {"<a long random key>": {"peer_id": "agent-001", "role": "agent"}}}, ` +
 			`or start with -dev for peers on this machine only`)
 	default:
@@ -117,7 +119,7 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 	}
 	if cfg.Secret == "" && !set.dev {
 		cfg.Secret = rand.Text() + rand.Text()
-		log.Info().Msg("SIGNALING_SECRET is not set, tokens are signed with a random one until the next start")
+		log.Info().Msg("SIGNALING_SECRET not set; signing tokens with a random secret until the next start")
 	}
 	server, err := signaling.New(cfg)
 	if err != nil {
@@ -126,18 +128,20 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 	return server, nil
 }
 
-// withDotEnv looks a variable up in the environment, then in the file. It is not put into the
-// environment, and a variable that is set there stays even if it is empty. A missing file is no error.
+// withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable
+// that is set in the environment overrides the file even if it is empty. A missing file is not an error.
 func withDotEnv(environ func(string) (string, bool), path string) (func(string) string, error) {
-	file, err := godotenv.Read(path)
-	var pathErr *fs.PathError
+	var file map[string]string
+	text, err := os.ReadFile(path)
 	switch {
-	case err == nil || errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
 		err = nil
-	case errors.As(err, &pathErr):
-	default:
-		// The parser's own text quotes the file, secrets included.
-		err = fmt.Errorf("%s: not in the form NAME=value", path)
+	case err == nil:
+		file, err = godotenv.UnmarshalBytes(bytes.TrimPrefix(text, []byte("\ufeff"))) // a byte order mark
+		if err != nil {
+			// The parser's own text quotes the file, secrets included.
+			err = fmt.Errorf("%s: not in the form NAME=value", path)
+		}
 	}
 	return func(name string) string {
 		if v, ok := environ(name); ok {
@@ -162,7 +166,7 @@ func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
 	return zerolog.New(w).Level(lvl).With().Timestamp().Logger(), nil
 }
 
-// displayHost is an address that a client on this machine can use.
+// displayHost returns an address that a client on this machine can use.
 func displayHost(host string, addr net.Addr) string {
 	port := ""
 	if a, ok := addr.(*net.TCPAddr); ok {

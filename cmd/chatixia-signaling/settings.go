@@ -10,10 +10,13 @@ import (
 	"strings"
 )
 
-// errUsage marks what is wrong with the command line itself.
+// errUsage marks an error in the command line itself.
 var errUsage = errors.New("try -h")
 
-// settings are what flags and environment say.
+// errVersion means that only the version was asked for.
+var errVersion = errors.New("version")
+
+// settings are the values of flags and environment variables.
 type settings struct {
 	addr, port         string
 	keysFile           string
@@ -26,25 +29,25 @@ type settings struct {
 
 const usageText = `usage: chatixia-signaling [flags]
 
-The signaling server of a mesh: introduces peers to each other. It needs API keys, or -dev.
+The signaling server of a mesh, which introduces peers to each other. It needs API keys, or -dev.
 
 Flags:
 `
 
 const environmentText = `
-Environment (a flag goes before its variable; an empty variable counts as unset):
+Environment (a flag overrides its variable; an empty variable counts as unset):
   PORT              -port
   API_KEYS_FILE     -keys-file: {"keys": {"<key>": {"peer_id": "agent-001", "role": "agent"}}}
   SIGNALING_SECRET  signs the tokens, at least 32 random bytes (default: random at every start, which
-                    is fine for a single server: clients get new tokens by themselves)
+                    is fine for a single server: clients fetch new tokens)
   TURN_URL          -turn-url
   TURN_SECRET       coturn's static-auth-secret, needed with TURN_URL
 
-A file .env in the working directory may set any of them; what is already in the environment stays.
-Secrets have files (-secret-file, -turn-secret-file) but no flags: those show in the process list.
+A file .env in the working directory may set any of them; the environment overrides it.
+Secrets are read from files (-secret-file, -turn-secret-file), not flags, which the process list shows.
 `
 
-// parseSettings reads flags, with defaults from the environment.
+// parseSettings reads flags, with defaults from the environment. It returns errVersion for -version.
 func parseSettings(args []string, env func(string) string, output io.Writer) (settings, error) {
 	var s settings
 	var secretFile, turnSecretFile string
@@ -56,15 +59,19 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	fs.StringVar(&secretFile, "secret-file", "", "read the secret from this `file` instead of SIGNALING_SECRET")
 	fs.StringVar(&s.turnURL, "turn-url", env("TURN_URL"), "tell peers to use the TURN server at a `URL` like turn:turn.example.org:3478")
 	fs.StringVar(&turnSecretFile, "turn-secret-file", "", "read the TURN secret from this `file` instead of TURN_SECRET")
-	fs.BoolVar(&s.dev, "dev", false, "development mode: no keys, every client on this machine is the peer that its key says")
+	fs.BoolVar(&s.dev, "dev", false, "development mode: no API keys file; the key of a client, on this machine only, is its peer id")
 	fs.StringVar(&s.logFormat, "log-format", "text", "log in this `format`: text, json")
 	fs.StringVar(&s.logLevel, "log-level", "info", "log from this `level` on: debug, info, warn, error")
+	showVersion := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			printUsage(fs, output)
 			return s, err
 		}
 		return s, fmt.Errorf("%w; %w", err, errUsage)
+	}
+	if *showVersion {
+		return s, errVersion
 	}
 	if fs.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q; %w", fs.Arg(0), errUsage)
@@ -80,8 +87,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	return s, err
 }
 
-// printUsage leaves defaults out that come from the environment of this moment: a path or URL of this
-// machine is no documentation.
+// printUsage omits defaults that come from the current environment: they are not documentation.
 func printUsage(fs *flag.FlagSet, w io.Writer) {
 	fs.VisitAll(func(f *flag.Flag) {
 		switch f.Name {
@@ -95,7 +101,7 @@ func printUsage(fs *flag.FlagSet, w io.Writer) {
 	_, _ = io.WriteString(w, environmentText)
 }
 
-// secret is the content of a file without the line break at its end, or a variable.
+// secret returns the content of the file, without the line break at its end, or else the variable.
 func secret(variable string, env func(string) string, flagName, path string) (string, error) {
 	if path == "" {
 		return env(variable), nil

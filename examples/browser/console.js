@@ -1,9 +1,9 @@
-// A mesh driven by lines of text, for scripts: the commands and lines of the agents in other languages.
+// A mesh driven by lines of text, for scripts, with the commands and lines of the agents in other languages.
 
 import { MeshError } from "./mesh.js";
 
-const MAX_LINES = 10_000; // kept until they are taken
-const MAX_CHARACTERS = 32 << 20; // of them; the newest line is kept however long it is
+const MAX_LINES = 10_000; // kept until takeLines
+const MAX_CHARACTERS = 32 << 20; // in these lines; the newest one is kept however long it is
 
 const commands = {
   peers: ({ mesh, print }) => print(["peers:", ...mesh.peers].join(" ")),
@@ -11,7 +11,7 @@ const commands = {
   broadcast: ({ mesh }, rest) => mesh.broadcast(parse(rest)),
   request: (agent, rest) => request(agent, ...peerAndMessage(rest)),
   cancel: ({ requests }, id) => {
-    if (!requests.has(id)) throw new MeshError("invalid_field", `no request ${id} of ours is under way`);
+    if (!requests.has(id)) throw new MeshError("invalid_field", `no request ${id} of ours is pending`);
     requests.get(id).abort();
   },
   connect: ({ mesh }, peer) => mesh.connect(peer),
@@ -19,8 +19,8 @@ const commands = {
 };
 
 // attach answers requests as all example agents do, and returns what scripts use:
-//   command(line)   does what the line says
-//   takeLines()     returns the lines printed since the last call, the last 10,000 or 32 Mi characters at most
+//   command(line)   executes the line
+//   takeLines()     returns the lines printed since the last call, at most the last 10,000 or 32 Mi characters
 export function attach(mesh) {
   let lines = [];
   let characters = 0;
@@ -34,7 +34,10 @@ export function attach(mesh) {
   };
   const agent = { mesh, print, requests: new Map() }; // requests: id → AbortController
   const listen = (type, f) => mesh.addEventListener(type, ({ detail }) => f(detail));
-  listen("signaling", ({ state, id }) => state === "connected" && print(`joined as ${id}`));
+  listen("signaling", ({ state, id, error }) => {
+    if (state === "connected") print(`joined as ${id}`);
+    if (state === "replaced") print(`error: signaling replaced: ${error.message}`);
+  });
   listen("peerconnected", ({ peer }) => print(`+ ${peer}`));
   listen("peerdisconnected", ({ peer }) => print(`- ${peer}`));
   listen("message", ({ peer, message }) => print(`${peer}: ${JSON.stringify(message)}`));
@@ -66,7 +69,7 @@ async function request({ mesh, print, requests }, peer, message) {
     const reply = await mesh.request(peer, message, { signal: controller.signal });
     print(`${peer} answers: ${JSON.stringify(reply)}`);
   } catch (error) {
-    // An answer that tells of a failure is an answer all the same.
+    // A response that reports a failure is a response all the same.
     if (error.reply) print(`${peer} answers: ${JSON.stringify(error.reply)}`);
     else print(`error: request ${id} to ${peer}: ${error.message}`);
   } finally {
@@ -104,7 +107,7 @@ function randomID() {
   return crypto.randomUUID().replaceAll("-", "").slice(-12);
 }
 
-// ascii escapes what could forge a line or control a terminal.
+// ascii escapes characters that could forge a line or control a terminal.
 function ascii(text) {
   return text.replace(/[^\x20-\x7e]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
 }

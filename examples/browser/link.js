@@ -17,10 +17,10 @@ const NEWLINE = 10;
 const NOTHING = new Uint8Array(0);
 
 const encoder = new TextEncoder();
-// "fatal" so that what is no UTF-8 is an error and not replaced; a byte order mark is no JSON either.
+// fatal: invalid UTF-8 is an error instead of being replaced. ignoreBOM: a byte order mark stays, and is no JSON.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed.
+// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed, replaced.
 export class MeshError extends Error {
   constructor(code, message) {
     super(message);
@@ -29,9 +29,9 @@ export class MeshError extends Error {
   }
 }
 
-// Link is made of a data channel as soon as that may have something for us, and sends nothing before
-// open(). It becomes usable when "up" is called, and useless when "down" is. It calls:
-//   up(), down(error)           once each, down also without up
+// A Link is made as soon as its data channel may deliver something, and sends nothing before open(). It is usable
+// from the call of "up" to that of "down". It calls:
+//   up(), down(error)           at most once each; down also without up
 //   message(object, bytes)      a message came
 //   cancel(requestID)           the peer gave up one of its requests
 //   rejected(error)             a line was dropped
@@ -65,7 +65,7 @@ export class Link {
     this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
   }
 
-  // open tells that the channel takes data from now on, which what arrives tells as well.
+  // open says that the channel takes data from now on. Data that arrives says so, too.
   open() {
     if (this.#open) return;
     this.#open = true;
@@ -77,13 +77,13 @@ export class Link {
     return this.#greeted && !this.#closed;
   }
 
-  // send resolves once the browser has taken the message. A pause of the peer holds it up, unless it is
-  // a reply. The signal takes a message back that was not begun yet.
+  // send resolves once the browser has taken the message. While the peer has paused us, only replies go out. The
+  // signal takes back a message that was not begun yet.
   async send(message, { reply = false, signal } = {}) {
     const line = encode(message, this.#maxSend, this.#stream ? MAX_DEPTH : BASE_MAX_DEPTH);
     if (!this.live) throw new MeshError("peer_lost", "the link has ended");
     signal?.throwIfAborted();
-    const waiting = this.#queue.bytes + this.#passing.bytes;
+    const waiting = this.#waiting;
     if ((waiting > 0 && waiting + line.length > MAX_QUEUE) || (this.#paused && !reply && this.#queue.length >= MAX_PAUSED)) {
       throw new MeshError("queue_full", `${this.#queue.length} messages, ${waiting} bytes, are waiting to be sent already`);
     }
@@ -103,17 +103,17 @@ export class Link {
     this.#control("cancel", requestID);
   }
 
-  // pause asks the peer to hold its messages, except for replies, until resume.
+  // pause asks the peer to hold its messages, except for replies, or to resume.
   pause(on) {
     if (on === this.#pausing) return;
     this.#pausing = on;
     this.#control(on ? "pause" : "resume");
   }
 
-  // drained resolves once everything is on its way, or the link has ended.
+  // drained resolves once everything has been sent, or the link has ended.
   async drained() {
     while (this.live && (this.#next() || this.#queue.length > 0 || this.#channel.bufferedAmount > 0)) {
-      await new Promise((resolve) => setTimeout(resolve, 10)); // no event tells that the buffer is empty
+      await new Promise((resolve) => setTimeout(resolve, 10)); // no event announces that the buffer is empty
     }
   }
 
@@ -144,7 +144,7 @@ export class Link {
   #enqueue(entry) {
     (entry.passes && this.#paused ? this.#passing : this.#queue).push(entry);
     if (this.#pumping) return;
-    this.#pumping = true; // what is sent at one go shares its slices
+    this.#pumping = true; // messages sent in one turn share slices
     queueMicrotask(() => {
       this.#pumping = false;
       this.#pump();
@@ -153,7 +153,7 @@ export class Link {
 
   #takeBack(entry, reason) {
     if (entry.sent > 0 || entry.taken) return;
-    entry.taken = true; // stays where it is, and is skipped there
+    entry.taken = true; // it stays in the queue, and is skipped
     entry.reject(reason);
   }
 
@@ -169,7 +169,11 @@ export class Link {
     }
   }
 
-  // next is the queue whose first entry is to be sent, if any. A line that was begun comes first.
+  get #waiting() {
+    return this.#queue.bytes + this.#passing.bytes;
+  }
+
+  // next is the queue whose first entry goes out next, if any. A line that was begun comes first.
   #next() {
     for (const queue of [this.#queue, this.#passing]) queue.skipTaken();
     const begun = this.#queue.first?.sent > 0;
@@ -250,10 +254,18 @@ export class Link {
     if (!this.#stream) return this.#events.rejected(new MeshError("malformed", "not an object"));
     if (kind === "pause" || kind === "resume") this.#setPaused(kind === "pause");
     if (kind === "cancel") this.#events.cancel(argument);
+    if (kind === "drain") this.#drain(argument);
+  }
+
+  // drain responds at once, because lines are handled one by one. A peer that goes on asking without reading the
+  // responses gets no more of them.
+  #drain(n) {
+    if (this.#waiting < MAX_QUEUE) this.#control("drained", n);
+    else this.#events.rejected(new MeshError("queue_full", `no response to drain ${n}: ${this.#waiting} bytes are waiting to be sent already`));
   }
 }
 
-// Queue is a first-in, first-out queue that counts bytes. (An array's own shift moves all elements.)
+// Queue is a first-in, first-out queue that counts bytes. An array's own shift would move all elements.
 class Queue {
   #entries = [];
   #head = 0;
@@ -288,14 +300,14 @@ class Queue {
     this.#head = this.bytes = 0;
     return entries;
   }
-  // movePassing moves what a pause does not hold up, but not a line that was begun.
+  // movePassing moves the entries that a pause does not hold up, except for a line that was begun.
   movePassing(to) {
     for (const entry of this.clear()) (entry.passes && entry.sent === 0 ? to : this).push(entry);
   }
 }
 
-// LineSplitter cuts a stream of bytes into lines, and reports one that is too long without keeping it.
-// A line is valid only until the function that it is given to returns.
+// LineSplitter cuts a stream of bytes into lines, and reports a line that is too long without keeping it.
+// A line is valid only until the callback returns.
 class LineSplitter {
   #buffer = NOTHING;
   #length = 0; // of the line so far, which #buffer holds unless it is too long
@@ -339,7 +351,7 @@ class LineSplitter {
   }
 }
 
-// encode makes a line of a message of ours. What is wrong with it fails here and not at the peer.
+// encode turns a message of ours into a line. A mistake in it fails here instead of at the peer.
 function encode(message, limit, depth) {
   checkMessage(message);
   const bytes = encoder.encode(JSON.stringify(message) + "\n");
@@ -363,13 +375,14 @@ function parse(bytes) {
   return value;
 }
 
-// checkControl checks what is known: other control lines, and more elements, are those of later versions.
+// checkControl checks what it knows. Unknown control lines and additional elements belong to later versions.
 function checkControl([kind, argument]) {
   const check = (holds, what) => {
     if (!holds) throw new MeshError("invalid_field", what);
   };
   check(typeof kind === "string", "a control line does not begin with a string");
   if (kind === "cancel") check(typeof argument === "string" && argument !== "", "cancel has no request id");
+  if (kind === "drain") check(Number.isSafeInteger(argument) && argument >= 0, "drain has no number");
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
   for (const key of ["protocol", "max_message"]) {
@@ -390,7 +403,7 @@ function checkMessage(value) {
   }
 }
 
-// checkDepth looks at the bytes, since functions that walk a deep value by recursion fail on it.
+// checkDepth looks at the bytes, because functions that recurse into a deep value fail on it.
 function checkDepth(bytes, limit = MAX_DEPTH) {
   let depth = 0;
   let inString = false;

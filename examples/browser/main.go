@@ -1,5 +1,5 @@
-// Browser serves a web page that is a peer of the mesh, with the browser's own
-// WebRTC, a signaling server, and two agents for the page to talk to.
+// Browser serves a web page that is a peer of the mesh through the browser's own
+// WebRTC, together with a signaling server and two agents for the page to talk to.
 //
 //	go run ./examples/browser [-addr 127.0.0.1:8080]
 //
@@ -32,9 +32,9 @@ const statusInterval = 3 * time.Second
 
 func main() {
 	if mesh.SidecarMain() {
-		return // this process was a forked sidecar, and its work is done
+		return // this process was a sidecar, which has ended
 	}
-	addr := flag.String("addr", "127.0.0.1:8080", "where to serve the page; a loopback `address`, since anyone who reaches it may join")
+	addr := flag.String("addr", "127.0.0.1:8080", "where to serve the page: a loopback `address`, because anyone who reaches it may join")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -44,7 +44,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends. What happens is written to out.
+// run serves until ctx ends, and logs to out.
 func run(ctx context.Context, out *log.Logger, addr string) (err error) {
 	listener, err := listen(addr)
 	if err != nil {
@@ -79,19 +79,19 @@ func run(ctx context.Context, out *log.Logger, addr string) (err error) {
 	return report(ctx, out, alice)
 }
 
-// listen takes loopback addresses only: signaling would refuse whoever comes by way of another.
+// listen accepts loopback addresses only: signaling would refuse clients of any other.
 func listen(addr string) (net.Listener, error) {
 	resolved, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	if !resolved.IP.IsLoopback() {
-		return nil, fmt.Errorf("%q is no loopback address, and the development mode of signaling serves this machine only", addr)
+		return nil, fmt.Errorf("%q is not a loopback address, and the development mode of signaling serves this machine only", addr)
 	}
 	return net.ListenTCP("tcp", resolved)
 }
 
-// handler serves the page and, on the same address, signaling.
+// handler serves the page and signaling on one address.
 func handler(server *signaling.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServerFS(page))
@@ -103,22 +103,22 @@ func handler(server *signaling.Server) http.Handler {
 func join(ctx context.Context, out *log.Logger, url, name string, mode mesh.Mode) (*mesh.Mesh, error) {
 	return mesh.New(ctx, mesh.Config{
 		Mode: mode, SignalingURL: url, APIKey: name, WaitSignaling: true,
-		MDNS: true, // browsers hide their addresses behind .local names
+		Network: mesh.Network{MDNS: true}, // browsers hide their addresses behind .local names
 		Handlers: map[string]mesh.Handler{
 			"task_request": countWords,
 			"echo_request": func(_ context.Context, msg *mesh.Message) (any, error) { return msg.Payload, nil },
 			"agent_status": func(context.Context, *mesh.Message) (any, error) { return nil, nil },
 			"chat": func(_ context.Context, msg *mesh.Message) (any, error) {
-				out.Printf("%s: %s says %.200q", name, msg.From, msg.Payload) // quoted: it may be anything
+				out.Printf("%s: %s says %.200q", name, msg.From, msg.Payload) // quoted: a peer may send anything
 				return nil, nil
 			},
 		},
 		OnPeer: func(e mesh.PeerEvent) {
 			if !e.Connected {
-				out.Printf("%s: %q is gone", name, e.Peer)
+				out.Printf("%s: %q is gone", name, e.Peer.ID)
 				return
 			}
-			out.Printf("%s: linked to %q", name, e.Peer)
+			out.Printf("%s: linked to %q", name, e.Peer.ID)
 			if name == "bob" {
 				greet(ctx, out, e)
 			}
@@ -126,7 +126,7 @@ func join(ctx context.Context, out *log.Logger, url, name string, mode mesh.Mode
 	})
 }
 
-// countWords is the task that the agents can do.
+// countWords handles a task_request.
 func countWords(_ context.Context, msg *mesh.Message) (any, error) {
 	var task struct{ Text string }
 	if err := msg.Decode(&task); err != nil {
@@ -135,12 +135,12 @@ func countWords(_ context.Context, msg *mesh.Message) (any, error) {
 	return map[string]int{"words": len(strings.Fields(task.Text))}, nil
 }
 
-// greet says hello to a newcomer.
+// greet sends a first message to a new peer.
 func greet(ctx context.Context, out *log.Logger, e mesh.PeerEvent) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	hello := mesh.Message{Type: "chat", Payload: "hello " + e.Peer + ", bob here"}
-	if err := e.Mesh.Send(ctx, e.Peer, hello); err != nil {
+	hello := mesh.Message{Type: "chat", Payload: "hello " + e.Peer.ID + ", bob here"}
+	if err := e.Mesh().Send(ctx, e.Peer.ID, hello); err != nil {
 		out.Printf("bob: no greeting: %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func report(ctx context.Context, out *log.Logger, alice *mesh.Mesh) error {
 		}
 		status := map[string]any{"status": "idle", "uptime_s": int(time.Since(began).Seconds()), "peers": len(alice.Peers())}
 		if err := alice.Broadcast(ctx, mesh.Message{Type: "agent_status", Payload: status}); err != nil {
-			out.Printf("alice: %v", err) // a peer that has just gone
+			out.Printf("alice: %v", err) // a peer may just have gone
 		}
 	}
 }

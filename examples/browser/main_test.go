@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -20,8 +21,12 @@ import (
 
 	"github.com/chatixia-ai/mesh"
 	"github.com/chatixia-ai/mesh/internal/interop/chromium"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
+
+// patience bounds every wait. It is generous because the machine may be busy.
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	if mesh.SidecarMain() {
@@ -30,7 +35,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// console is a page as its command API shows it.
+// A console is a page, seen through its command API.
 type console struct {
 	t     *testing.T
 	page  *chromium.Page
@@ -39,6 +44,7 @@ type console struct {
 
 func browser(t *testing.T) *chromium.Browser {
 	t.Helper()
+	testutil.SkipUnlessFull(t, "all tests of the page, which need Chromium and take about a minute")
 	dir, err := os.MkdirTemp("", "chromium") // not t.TempDir, whose path may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +55,6 @@ func browser(t *testing.T) *chromium.Browser {
 		}
 	})
 	b, err := chromium.Start(t.Context(), chromium.Options{Dir: dir})
-	if errors.Is(err, chromium.ErrNotFound) && os.Getenv("MESH_INTEROP_ALL") == "" {
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +66,7 @@ func browser(t *testing.T) *chromium.Browser {
 	return b
 }
 
-// seen is a browser whose pages tell their addresses, so that they can link over loopback.
+// seen is a browser whose pages reveal their addresses, so that they can link over loopback.
 func seen(t *testing.T) *chromium.Browser {
 	t.Helper()
 	b := browser(t)
@@ -90,7 +93,7 @@ func open(t *testing.T, b *chromium.Browser, base, name string) *console {
 
 func (c *console) eval(expression string, result any) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	if err := c.page.Eval(ctx, expression, result); err != nil {
 		c.t.Fatal(err)
@@ -100,22 +103,41 @@ func (c *console) eval(expression string, result any) {
 func (c *console) command(line string) {
 	c.t.Helper()
 	quoted, _ := json.Marshal(line) // of a string: never fails
-	// Not awaited: requests take their time, and what they lead to are lines.
+	// Not awaited: a request may take long, and its outcome is a line.
 	c.eval(fmt.Sprintf("void command(%s)", quoted), nil)
 }
 
-// await returns the first line that matches, and forgets it and those before it.
+// await blocks until the page has printed a line that matches, which it returns. That line and those before it are
+// forgotten.
 func (c *console) await(pattern string) string {
 	c.t.Helper()
-	re := regexp.MustCompile("^" + pattern + "$")
-	deadline := time.After(90 * time.Second)
+	return c.awaitAll(pattern)[0]
+}
+
+// awaitAll blocks until the page has printed a line for each pattern, in any order. Those lines, which it returns, and
+// all before the last of them are forgotten.
+func (c *console) awaitAll(patterns ...string) []string {
+	c.t.Helper()
+	found, missing := make([]string, len(patterns)), len(patterns)
+	re := make([]*regexp.Regexp, len(patterns))
+	for i, p := range patterns {
+		re[i] = regexp.MustCompile("^" + p + "$")
+	}
+	deadline := time.After(patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for seen := 0; ; {
 		for ; seen < len(c.lines); seen++ {
-			if line := c.lines[seen]; re.MatchString(line) {
+			for i := range re {
+				if found[i] == "" && re[i].MatchString(c.lines[seen]) {
+					found[i] = c.lines[seen]
+					missing--
+					break
+				}
+			}
+			if missing == 0 {
 				c.lines = c.lines[seen+1:]
-				return line
+				return found
 			}
 		}
 		var more []string
@@ -124,17 +146,17 @@ func (c *console) await(pattern string) string {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			c.t.Fatalf("no line %s within 90 s in:\n%.3000s", pattern, strings.Join(c.lines, "\n"))
+			c.t.Fatalf("%d of the lines %q are missing after %s in:\n%.3000s", missing, patterns, patience, strings.Join(c.lines, "\n"))
 		}
 	}
 }
 
-// become waits until a condition holds, whatever becomes of the page meanwhile.
+// become blocks until a condition holds, whatever becomes of the page meanwhile.
 func (c *console) become(condition string) {
 	c.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(90 * time.Second)
+	deadline := time.After(patience)
 	for holds := false; ; {
 		err := c.page.Eval(c.t.Context(), condition, &holds)
 		if err == nil && holds {
@@ -143,7 +165,7 @@ func (c *console) become(condition string) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			c.t.Fatalf("not within 90 s: %s; %v", condition, err)
+			c.t.Fatalf("not within %s: %s; %v", patience, condition, err)
 		}
 	}
 }
@@ -165,7 +187,7 @@ func serve(t *testing.T) (base string) {
 	return web.URL
 }
 
-// agent starts a Go agent and returns what it is told of peers.
+// agent starts a Go agent and returns its peer events.
 func agent(t *testing.T, base, name string, change func(*mesh.Config)) (*mesh.Mesh, <-chan mesh.PeerEvent) {
 	t.Helper()
 	events := make(chan mesh.PeerEvent, 100)
@@ -199,11 +221,27 @@ func expect(t *testing.T, events <-chan mesh.PeerEvent, peer string, connected b
 	t.Helper()
 	select {
 	case e := <-events:
-		if e.Peer != peer || e.Connected != connected {
+		if e.Peer.ID != peer || e.Connected != connected {
 			t.Fatalf("got %+v, want %s, connected %t", e, peer, connected)
 		}
-	case <-time.After(90 * time.Second):
-		t.Fatalf("not within 90 s: %s, connected %t", peer, connected)
+	case <-time.After(patience):
+		t.Fatalf("not within %s: %s, connected %t", patience, peer, connected)
+	}
+}
+
+// awaitPeer blocks until an agent is linked to a peer, and forgets what it was told of others before.
+func awaitPeer(t *testing.T, events <-chan mesh.PeerEvent, peer string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case e := <-events:
+			if e.Peer.ID == peer && e.Connected {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("not within %s: a link to %s", patience, peer)
+		}
 	}
 }
 
@@ -218,7 +256,7 @@ func (p printed) Write(b []byte) (int, error) {
 func (p printed) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile("^" + pattern + "$")
-	deadline := time.After(90 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case line := <-p:
@@ -226,28 +264,86 @@ func (p printed) await(t *testing.T, pattern string) []string {
 				return m
 			}
 		case <-deadline:
-			t.Fatalf("nothing like %s printed within 90 s", pattern)
+			t.Fatalf("nothing like %s printed within %s", pattern, patience)
 		}
 	}
 }
 
-// TestProgram is the program as a whole: the page and its two agents.
-func TestProgram(t *testing.T) {
-	b := seen(t)
+// program starts the program as a whole and returns its address and what it prints.
+func program(t *testing.T) (base string, out printed) {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	out, ended := make(printed, 1000), make(chan error, 1)
+	out = make(printed, 1000)
+	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, log.New(out, "", 0), "127.0.0.1:0") }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}()
-	base := out.await(t, "open (http://.*) in a browser; .*")[1]
+	})
+	return out.await(t, "open (http://.*) in a browser; .*")[1], out
+}
+
+// TestAgents is the program as another agent sees it.
+func TestAgents(t *testing.T) {
+	base, out := program(t)
+	page, err := http.Get(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	html, err := io.ReadAll(page.Body)
+	if err := errors.Join(err, page.Body.Close()); err != nil || !strings.Contains(string(html), "<title>A page on the mesh</title>") {
+		t.Errorf("the page is %.200q, %v", html, err)
+	}
+
+	greetings := make(chan string, 10)
+	m, events := agent(t, base, "page", func(cfg *mesh.Config) {
+		cfg.Handlers["chat"] = func(_ context.Context, msg *mesh.Message) (any, error) {
+			var text string
+			err := msg.Decode(&text)
+			greetings <- msg.From + ": " + text
+			return nil, err
+		}
+	})
+	for linked := map[string]bool{}; len(linked) < 2; {
+		select {
+		case e := <-events:
+			linked[e.Peer.ID] = e.Connected
+		case <-time.After(patience):
+			t.Fatalf("linked to %v after %s, want alice and bob", linked, patience)
+		}
+	}
+	select {
+	case got := <-greetings:
+		if got != "bob: hello page, bob here" {
+			t.Errorf("greeted with %q", got)
+		}
+	case <-time.After(patience):
+		t.Errorf("no greeting of bob within %s", patience)
+	}
+	for _, peer := range []string{"alice", "bob"} {
+		reply, err := m.Request(t.Context(), peer, mesh.Message{Type: "task_request", Payload: map[string]string{"text": "three short words"}})
+		var count struct{ Words int }
+		if err == nil {
+			err = reply.Decode(&count)
+		}
+		if err != nil || count.Words != 3 {
+			t.Errorf("%s counts %d words of 3, %v", peer, count.Words, err)
+		}
+	}
+	if err := m.Broadcast(t.Context(), mesh.Message{Type: "chat", Payload: "hi"}); err != nil {
+		t.Error(err)
+	}
+	out.await(t, `(alice|bob): page says .*hi.*`)
+}
+
+// TestProgram is the program as a page sees it.
+func TestProgram(t *testing.T) {
+	b := seen(t)
+	base, out := program(t)
 	c := open(t, b, base, "page")
-	c.await(`joined as page`)
-	c.await(`\+ bob`)
-	c.await(`bob: {"type":"chat","payload":"hello page, bob here"}`)
+	c.awaitAll(`joined as page`, `\+ alice`, `\+ bob`, `bob: {"type":"chat","payload":"hello page, bob here"}`)
 	c.command("peers")
 	c.await(`peers: alice bob`)
 	c.command(`request bob {"type":"task_request","payload":{"text":"three short words"}}`)
@@ -256,17 +352,113 @@ func TestProgram(t *testing.T) {
 	out.await(t, `(alice|bob): page says .*hi.*`)
 	c.await(`alice: {"type":"agent_status",.*`)
 
-	var result string
-	press := `new Promise((resolve) => {
-		const { elements } = document.getElementById("form");
-		elements.to.value = "bob";
-		document.querySelector("button[value=echo]").click();
-		new MutationObserver(() => elements.result.value !== "…" && resolve(elements.result.value))
-			.observe(elements.result, { childList: true, subtree: true });
-	})`
-	if c.eval(press, &result); !strings.Contains(result, "went to bob and came back the same") {
-		t.Errorf("the 1 MiB button says %q", result)
+	for _, x := range []struct{ to, button, report string }{
+		{"bob", "request", `^bob: answered in \d+ ms: {"words":5}$`},
+		{"bob", "echo", `^bob: returned 1 MiB unchanged in \d+ ms$`},
+		{"bob", "send", `^bob: sent$`},
+		{"", "request", `^alice: answered in \d+ ms: {"words":5}\nbob: answered in \d+ ms: {"words":5}$`},
+		{"", "echo", `^alice: returned 1 MiB unchanged in \d+ ms\nbob: returned 1 MiB unchanged in \d+ ms$`},
+		{"", "send", `^everyone \(2 peers\): sent$`},
+	} {
+		c.press(x.to, x.button)
+		c.reports(x.report)
 	}
+}
+
+// press chooses a peer, or everyone if it is "", and presses a button.
+func (c *console) press(to, button string) {
+	c.t.Helper()
+	c.eval(fmt.Sprintf(`{
+		const { to } = document.getElementById("form").elements;
+		to.value = %q;
+		if (to.value !== %q) throw new Error("there is no such choice");
+		document.querySelector("button[value=%s]").click();
+	}`, to, to, button), nil)
+}
+
+// reports blocks until what the page shows of the last press of a button, with a line for each peer, matches.
+func (c *console) reports(pattern string) {
+	c.t.Helper()
+	re := regexp.MustCompile(pattern)
+	var report string
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("the page reports:\n%s", report)
+		}
+	}()
+	testutil.Eventually(c.t, "a report that matches "+pattern, func() bool {
+		c.eval(`[...document.querySelectorAll("output li")].map((li) => li.textContent).join("\n")`, &report)
+		return re.MatchString(report)
+	})
+}
+
+// TestButtons is what the buttons do without the peers that are asked for.
+func TestButtons(t *testing.T) {
+	base, b := serve(t), seen(t)
+	c := open(t, b, base, "page")
+	c.await(`joined as page`)
+	for _, button := range []string{"send", "request", "echo"} {
+		c.press("", button)
+		c.reports(`^There are no peers yet\.$`)
+	}
+
+	alice, events := agent(t, base, "alice", nil)
+	carol, others := agent(t, base, "carol", nil)
+	c.awaitAll(`\+ alice`, `\+ carol`)
+	c.become(`document.getElementById("form").elements.to[0].text === "everyone (2)"`)
+	c.press("alice", "send")
+	c.reports(`^alice: sent$`)
+	awaitPeer(t, events, "page")
+	awaitPeer(t, others, "page")
+	c.press("", "request")
+	c.reports(`^alice: .*no handler.*\ncarol: .*no handler.*$`)
+
+	// The choice stays with a peer that goes, so that a message to it never goes to everyone instead.
+	c.press("carol", "send")
+	c.reports(`^carol: sent$`)
+	if err := carol.Close(); err != nil {
+		t.Error(err)
+	}
+	c.await(`- carol`)
+	c.become(`document.getElementById("form").elements.to.selectedOptions[0].text === "carol (gone)"`)
+	c.press("carol", "send")
+	c.reports(`^carol: no link to carol$`)
+	if err := alice.Close(); err != nil {
+		t.Error(err)
+	}
+	c.await(`- alice`)
+}
+
+// TestReplaced: of two pages with one name the later one stays, and the other one says so and ends.
+func TestReplaced(t *testing.T) {
+	base, b := serve(t), seen(t)
+	_, events := agent(t, base, "alice", nil)
+	first := open(t, b, base, "page")
+	first.await(`\+ alice`)
+	expect(t, events, "page", true)
+	const text = "replaced by another window or process with this key; reload to take over"
+	replaced := func(c *console) {
+		t.Helper()
+		c.awaitAll(`error: signaling replaced: `+text, `- alice`)
+		c.become(`document.getElementById("state").textContent === "` + text + `"`)
+		c.command(`connect alice`)
+		c.await(`error: peer_unavailable: .*`)
+	}
+	second := open(t, b, base, "page")
+	second.await(`\+ alice`)
+	expect(t, events, "page", false)
+	expect(t, events, "page", true)
+	replaced(first)
+
+	if err := first.page.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first.await(`\+ alice`)
+	expect(t, events, "page", false)
+	expect(t, events, "page", true)
+	replaced(second)
+	first.command(`request alice {"type":"echo_request","payload":1}`)
+	first.await(`alice answers: .*`)
 }
 
 func TestPortInUse(t *testing.T) {
@@ -281,7 +473,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// TestElsewhere: the development mode is for this machine only.
+// TestElsewhere: the development mode serves this machine only.
 func TestElsewhere(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "nonsense"} {
 		err := run(t.Context(), log.New(make(printed, 10), "", 0), addr)
@@ -348,7 +540,7 @@ func TestPageAndAgent(t *testing.T) {
 		{`send dave {"type":"chat"}`, `error: peer_not_connected: no link to dave`},
 		{`request dave {"type":"x_request","request_id":"r1"}`, `error: request r1 to dave: no link to dave`},
 		{`connect dave`, `error: peer_unavailable: no link to dave: it is not on the mesh`},
-		{`connect page`, `error: peer_unavailable: no link to page: that is ourselves.*`},
+		{`connect page`, `error: peer_unavailable: no link to page: that is our own id`},
 		{`connect`, `error: peer_unavailable: .*`},
 		{`send alice hello`, `error: malformed: .*`},
 		{`send alice ["hello"]`, `error: malformed: .*`},
@@ -384,7 +576,7 @@ func TestPageAndAgent(t *testing.T) {
 	expect(t, events, "page", false)
 }
 
-// TestPauses: an agent whose handlers are slow makes the page wait, and no message is lost.
+// TestPauses: an agent with slow handlers makes the page wait, and no message is lost.
 func TestPauses(t *testing.T) {
 	base, b := serve(t), seen(t)
 	gate, got := make(chan struct{}), make(chan int, 1<<16)
@@ -400,8 +592,8 @@ func TestPauses(t *testing.T) {
 	c := open(t, b, base, "page")
 	c.await(`\+ alice`)
 	expect(t, events, "page", true)
-	// Ten messages are more than the agent keeps for its handlers, and those that follow have to wait,
-	// until they are too many.
+	// Ten messages are more than the agent queues for its handlers. The following ones wait in the page, until they
+	// are too many.
 	script := `(async () => {
 		let n = 0;
 		const send = (data) => command("send alice " + JSON.stringify({ type: "bulk", payload: { n: n++, data } }));
@@ -416,7 +608,7 @@ func TestPauses(t *testing.T) {
 	var accepted int
 	c.eval(script, &accepted)
 	close(gate)
-	deadline := time.After(90 * time.Second)
+	deadline := time.After(patience)
 	for n := range accepted {
 		select {
 		case i := <-got:
@@ -424,14 +616,14 @@ func TestPauses(t *testing.T) {
 				t.Fatalf("message %d came as number %d", i, n)
 			}
 		case <-deadline:
-			t.Fatalf("%d of %d messages within 90 s", n, accepted)
+			t.Fatalf("%d of %d messages within %s", n, accepted, patience)
 		}
 	}
 	c.command(`request alice {"type":"echo_request","payload":2}`)
 	c.await(`alice answers: .*`)
 }
 
-// TestBack: a page that is left and gone back to is a peer again, also if the browser has kept it meanwhile.
+// TestBack: a page that is left and returned to is a peer again, even if the browser has kept it meanwhile.
 func TestBack(t *testing.T) {
 	base, b := serve(t), seen(t)
 	_, events := agent(t, base, "alice", nil)
@@ -450,7 +642,7 @@ func TestBack(t *testing.T) {
 	c.eval(`sessionStorage.kept === "yes"`, &kept)
 	t.Logf("the browser had kept the page: %t", kept)
 
-	// The same in a browser that keeps none: what such a page is told.
+	// The same in a browser that keeps no pages, with the events that it would send.
 	c.eval(`void dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true }))`, nil)
 	expect(t, events, "page", false)
 	c.eval(`void dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }))`, nil)
@@ -484,18 +676,18 @@ func TestTwoPages(t *testing.T) {
 	one.await(`- zw.*`)
 }
 
-// TestHiddenAddresses: where the page cannot reach the agent, the agent has to reach the page, of
-// which it knows a .local name only.
+// TestHiddenAddresses: where the page cannot reach the agent, the agent has to reach the page, of which it knows only
+// a .local name.
 func TestHiddenAddresses(t *testing.T) {
 	if !onNetwork(t) {
-		t.Skip("only loopback is up; browsers have no .local name for that")
+		t.Skip("only loopback is up, for which browsers have no .local name")
 	}
 	base, b := serve(t), browser(t)
 	c := open(t, b, base, "page")
 	c.await(`joined as page`)
 	deaf := `void (RTCPeerConnection.prototype.addIceCandidate = async () => {})`
 	c.eval(deaf, nil)
-	_, events := agent(t, base, "alice", func(cfg *mesh.Config) { cfg.MDNS = true })
+	_, events := agent(t, base, "alice", func(cfg *mesh.Config) { cfg.Network.MDNS = true })
 	expect(t, events, "page", true)
 	c.await(`\+ alice`)
 }
@@ -516,7 +708,7 @@ func onNetwork(t *testing.T) bool {
 	return false
 }
 
-// TestSignalingRestart: links live on without signaling, and newcomers are linked to once it is back.
+// TestSignalingRestart: links survive without signaling, and new peers are linked once it is back.
 func TestSignalingRestart(t *testing.T) {
 	b := seen(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -539,17 +731,13 @@ func TestSignalingRestart(t *testing.T) {
 	defer stop()
 	c.await(`joined as page`)
 	_, others := agent(t, "http://"+addr, "carol", nil)
-	for e := range others { // alice may be first
-		if e.Peer == "page" {
-			break
-		}
-	}
+	awaitPeer(t, others, "page")
 	c.await(`\+ carol`)
 	c.command(`request alice {"type":"echo_request","payload":2}`)
 	c.await(`alice answers: .*`)
 	select {
 	case e := <-events:
-		if e.Peer == "page" {
+		if e.Peer.ID == "page" {
 			t.Errorf("the link was touched: %+v", e)
 		}
 	default:
@@ -573,10 +761,10 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 	}
 }
 
-// TestScripts runs the tests of the modules themselves, in the browser.
+// TestScripts runs the modules' own tests in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
-	for _, module := range []string{"link", "session", "base", "console"} {
+	for _, module := range []string{"link", "session", "signaling", "base", "console", "picture"} {
 		t.Run(module, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + module + ".js")
 			if err != nil {

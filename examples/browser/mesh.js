@@ -5,17 +5,19 @@
 //   mesh.addEventListener("message", ({ detail }) => console.log(detail.peer, detail.message));
 //   const response = await mesh.request("alice", { type: "task_request", payload: { text: "a b" } });
 //
-// Events, and what stands in their detail:
-//   signaling         {state, id, error}         state: connecting, connected, refused, closed
+// Events and their details:
+//   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
 //   peerconnected     {peer}
 //   peerdisconnected  {peer, error}
-//   message           {peer, message}            all that is no response to a request of ours
+//   message           {peer, message}            every message but the responses to our requests
 //   cancel            {peer, requestID}          the peer gave up a request
 //   traffic           {peer, message, incoming}  every message that comes or goes
-//   error             {peer, error}              what no promise tells
+//   error             {peer, error}              a failure that no promise reports
 //
-// What fails, fails with a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled,
-// remote (see request) or closed.
+// Every failure is a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled, remote (see request),
+// closed, or replaced.
+//
+// A mesh is replaced, which ends it for good, when another one with the same key is made later, as in another window.
 
 import { MeshError } from "./link.js";
 import { Peers } from "./peers.js";
@@ -25,11 +27,11 @@ export { MeshError };
 
 const REQUEST_TIMEOUT = 30_000;
 const CLOSE_TIMEOUT = 5_000;
-const MAX_REQUESTS = 1024; // of one peer, worked on at a time
-const WORK_HIGH = 8 << 20; // bytes of requests being worked on at which their peer is asked to pause
+const MAX_REQUESTS = 1024; // of one peer, handled at a time
+const WORK_HIGH = 8 << 20; // bytes of requests being handled at which their peer is asked to pause
 const WORK_LOW = 2 << 20;
 const ABOUT_LINK = new Set(["too_large", "too_deep", "queue_full", "peer_lost"]); // errors of a Link, which knows no name
-const WORK_HARD = 64 << 20; // and at which a peer that knows no pause is told that we are busy
+const WORK_HARD = 64 << 20; // and at which further requests fail as busy, for peers that know no pause
 
 export class Mesh extends EventTarget {
   #peers;
@@ -38,11 +40,14 @@ export class Mesh extends EventTarget {
   #handlers = new Map([["ping", () => ({})]]);
   #closed = false;
 
-  // url is where the signaling server is; in its development mode the key is the peer id.
+  // url is the address of the signaling server; in its development mode the key is the peer id.
   constructor({ key, url = location.href }) {
     super();
     this.#peers = new Peers(url, key, {
-      signaling: (state, error) => this.#emit("signaling", { state, id: this.id, error }),
+      signaling: (state, error) => {
+        this.#emit("signaling", { state, id: this.id, error });
+        if (state === "replaced") this.#end(error);
+      },
       up: (peer) => this.#up(peer),
       down: (peer, error) => this.#down(peer, error),
       message: (peer, message, bytes) => this.#received(peer, message, bytes),
@@ -56,18 +61,18 @@ export class Mesh extends EventTarget {
     return this.#peers.id;
   }
 
-  // peers are the ids of those that there are links to.
+  // peers are the ids of the peers with a live link.
   get peers() {
     return this.#peers.live;
   }
 
-  // handle sets what answers requests of a type: handler(message, {peer, signal}) returns the payload of
-  // the response, or a promise of it. The signal aborts when the peer gives up or goes.
+  // handle sets the handler for a type of request: handler(message, {peer, signal}) returns the payload of the
+  // response, or a promise of it. The signal aborts when the peer gives up the request or goes.
   handle(type, handler) {
     this.#handlers.set(type, handler);
   }
 
-  // send resolves once the message is on its way; the peer may ask us to wait with it.
+  // send resolves once the message has been sent, which a pause of the peer delays.
   async send(peer, message, options) {
     try {
       await this.#send(peer, message, options);
@@ -84,7 +89,7 @@ export class Mesh extends EventTarget {
     this.#emit("traffic", { peer, message, incoming: false });
   }
 
-  // broadcast sends to all live peers. Its error names those that were not reached.
+  // broadcast sends to all live peers. Its error names the peers that were not reached.
   async broadcast(message) {
     const peers = this.peers;
     const results = await Promise.allSettled(peers.map((peer) => this.#send(peer, message)));
@@ -94,14 +99,14 @@ export class Mesh extends EventTarget {
     throw new MeshError(failed[0].reason.code, `not sent to ${text}`);
   }
 
-  // request resolves with the response. One that tells of a failure is an error with code "remote" and
+  // request resolves with the response. A response that reports a failure becomes an error with the code "remote" and
   // the response as error.reply.
   async request(peer, message, { timeout = REQUEST_TIMEOUT, signal } = {}) {
     const id = message.request_id ?? randomHex(6);
-    if (this.#pending.has(id)) throw new MeshError("invalid_field", `request ${id} is under way already`);
+    if (this.#pending.has(id)) throw new MeshError("invalid_field", `request ${id} is pending already`);
     const end = new AbortController(); // by timeout, by the caller, or because the peer has gone
     const cancel = () => end.abort(new MeshError("cancelled", "cancelled"));
-    const late = () => end.abort(new MeshError("timeout", `no answer within ${timeout / 1000} s`));
+    const late = () => end.abort(new MeshError("timeout", `no response within ${timeout / 1000} s`));
     const response = new Promise((resolve, reject) => {
       end.signal.addEventListener("abort", () => reject(end.signal.reason));
       this.#pending.set(id, { peer, resolve, fail: (error) => end.abort(error) });
@@ -125,12 +130,12 @@ export class Mesh extends EventTarget {
     }
   }
 
-  // connect resolves once there is a link to the peer.
+  // connect resolves once the link to the peer is up.
   async connect(peer) {
     await this.#peers.connect(peer);
   }
 
-  // close sends what is waiting, for 5 s at the most, and ends all links.
+  // close sends what is queued, for at most 5 s, and ends all links.
   async close() {
     const timeout = new Promise((resolve) => setTimeout(resolve, CLOSE_TIMEOUT));
     const drained = this.peers.map((peer) => this.#peers.link(peer).drained());
@@ -138,11 +143,15 @@ export class Mesh extends EventTarget {
     this.stop();
   }
 
-  // stop ends all links at once, for a page that is left: others need not find out by themselves then.
+  // stop ends all links at once. A page that is left calls it, so that its peers know at once.
   stop() {
+    this.#end(new MeshError("closed", "the mesh is closed"));
+  }
+
+  #end(error) {
     if (this.#closed) return;
     this.#closed = true;
-    this.#peers.close(new MeshError("closed", "the mesh is closed"));
+    this.#peers.close(error);
   }
 
   #emit(type, detail) {
@@ -174,7 +183,7 @@ export class Mesh extends EventTarget {
     this.#emit("cancel", { peer, requestID: id });
   }
 
-  // answer runs the handler of a request and sends what it returns.
+  // answer runs the handler of a request and sends the response.
   async #answer(peer, message, bytes) {
     const work = this.#work.get(peer);
     if (work.has(message.request_id)) return this.#emit("error", { peer, error: new MeshError("invalid_field", "request id used twice") });
@@ -188,7 +197,7 @@ export class Mesh extends EventTarget {
     } catch (error) {
       payload = { error: String(error?.message || error) };
     }
-    // The request counts as being worked on until its response has gone, which is what bounds both.
+    // The request counts as being handled until its response has been sent, which bounds both.
     if (!signal.aborted) await this.#reply(peer, message, payload, signal);
     work.finish(message.request_id);
   }
@@ -204,7 +213,7 @@ export class Mesh extends EventTarget {
   }
 }
 
-// Work is the requests of one peer that are being answered.
+// Work holds the requests of one peer that are being handled.
 class Work {
   #link;
   #requests = new Map(); // id → {controller, bytes}
@@ -240,7 +249,7 @@ class Work {
   }
 }
 
-// responseType names the response to a type of request; undefined if it is none.
+// responseType returns the type of the response to a request, or undefined for a type that is no request.
 function responseType(type) {
   if (type === "ping") return "pong";
   return /_(request|query|prompt)$/.test(type) ? type.replace(/_[a-z]+$/, "_response") : undefined;

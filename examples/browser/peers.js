@@ -1,4 +1,4 @@
-// All links to other peers: who offers to whom, and when to try again.
+// All links to other peers: who offers to whom, and when to retry.
 // The rules are those of "Signaling" in docs/protocol.md.
 
 import { MeshError } from "./link.js";
@@ -6,26 +6,26 @@ import { Session, randomHex } from "./session.js";
 import { Signaling, backoff } from "./signaling.js";
 
 const CONNECT_TIMEOUT = 30_000;
-const RETRY_MIN = 1_000; // between offers to a peer that does not answer
+const RETRY_MIN = 1_000; // between two offers to a peer
 const RETRY_MAX = 300_000;
-const MAX_SILENCE = 6; // offers in a row that a peer may leave unanswered before it has to come by itself
+const MAX_SILENCE = 6; // unanswered offers in a row after which the peer has to make the next one
 const GLARE_HOLD = 5_000; // how long a base peer's offer waits for the answer to ours
-const BASE_WAIT = 31_000; // a base peer takes that long to forget us
+const BASE_WAIT = 31_000; // the time that a base peer takes to forget us
 const MAX_PEERS = 4096;
 const MAX_EARLY = 64; // candidates held for one peer
 const MAX_PARKED = 16; // superseded sessions with a base peer
 
-// Place is what we know of one peer id.
+// A Place holds what is known of one peer id.
 class Place {
-  session; // the link, or the attempt at one
-  up = false; // it was reported
-  parked = []; // superseded sessions: a base peer forgets us with the end of any of them
-  wanted = false; // try until there is a link
+  session; // the current one, live or being made
+  up = false; // the link was reported
+  parked = []; // superseded sessions, kept open: a base peer forgets us when any of them ends
+  wanted = false; // retry until there is a link
   failures = 0; // since the last link
   silence = 0; // offers since the peer was last heard of
   notBefore = 0; // no offer before
   retry;
-  held; // an offer of a base peer that came while ours was not answered
+  held; // an offer of a base peer that came while ours was unanswered
   holding;
   early = []; // candidates whose description has not come
   sweep;
@@ -58,7 +58,7 @@ export class Peers {
     });
   }
 
-  // live are the ids of the peers that there are links to.
+  // live are the ids of the peers with a live link.
   get live() {
     return [...this.#places.values()].filter(({ session }) => session?.live).map(({ id }) => id).sort();
   }
@@ -68,14 +68,17 @@ export class Peers {
     return session?.live ? session.link : undefined;
   }
 
-  // connect resolves once there is a link.
+  // connect resolves once the link is up.
   connect(id) {
+    if (this.#closed) throw unavailable(id, "the mesh is closed");
+    if (!id) throw unavailable(id, "the peer id is empty");
+    if (id === this.id) throw unavailable(id, "that is our own id");
     const place = this.#place(id);
-    if (!place || this.#closed) throw unavailable(id, "that is ourselves or nobody, or one peer too many, or the mesh is closed");
+    if (!place) throw unavailable(id, `there are ${MAX_PEERS} peers already`);
     if (place.session?.live) return Promise.resolve();
     Object.assign(place, { wanted: true, silence: 0 });
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => end("no answer yet, still trying"), CONNECT_TIMEOUT);
+      const timer = setTimeout(() => end(`no answer within ${CONNECT_TIMEOUT / 1000} s; the attempts go on`), CONNECT_TIMEOUT);
       const end = (why) => {
         clearTimeout(timer);
         place.waiters.delete(end);
@@ -103,7 +106,7 @@ export class Peers {
     return place;
   }
 
-  // tidy forgets a place that has nothing to remember, or comes back to it later.
+  // tidy forgets a place with nothing to remember, or looks again later.
   #tidy(place) {
     clearTimeout(place.sweep);
     if (place.session || place.wanted || place.held || this.#closed) return;
@@ -160,7 +163,7 @@ export class Peers {
 
   // ---- our offers ----
 
-  // dial makes an offer, now or when it is allowed.
+  // dial makes an offer, now or as soon as that is allowed.
   #dial(place) {
     if (place.session || !place.wanted || !this.id || this.#closed) return;
     const wait = place.notBefore - Date.now();
@@ -185,8 +188,8 @@ export class Peers {
   // refused handles an error of the signaling server.
   #refused({ code, target_id }) {
     const place = this.#places.get(target_id);
-    if (!place || (place.session && !place.session.waiting)) return; // about a candidate, perhaps
-    if (code !== "peer_unavailable") return; // busy: the attempt times out and is made again
+    if (!place || (place.session && !place.session.waiting)) return; // about a candidate, then
+    if (code !== "peer_unavailable") return; // busy: the attempt times out and is repeated
     this.#giveUp(place, "it is not on the mesh");
     this.#drop(place, unavailable(place.id, "it is not on the mesh"));
     if (place.held) this.#accept(place, place.held);
@@ -208,14 +211,14 @@ export class Peers {
     this.#accept(place, offer);
   }
 
-  // hold keeps the offer of a base peer, which knows no rule for glare and may be answering ours.
+  // hold delays the offer of a base peer, which knows no rule for glare and may be answering ours.
   #hold(place, offer) {
     place.held = offer;
     clearTimeout(place.holding);
     place.holding = setTimeout(() => place.held && this.#accept(place, place.held), GLARE_HOLD);
   }
 
-  // accept answers an offer, in place of the present session.
+  // accept answers an offer with a session that replaces the current one.
   #accept(place, offer) {
     place.held = undefined;
     clearTimeout(place.holding);
@@ -255,7 +258,7 @@ export class Peers {
     place.early = [];
   }
 
-  // ---- what becomes of a session ----
+  // ---- the life of a session ----
 
   #newSession(place) {
     const current = (f) => (...args) => place.session === session && f(...args);
@@ -289,7 +292,7 @@ export class Peers {
     this.#events.down(place.id, error);
   }
 
-  // lost follows the end of the current session.
+  // lost handles the end of the current session.
   #lost(place, error) {
     const { session, up } = place;
     if (session.waiting) place.silence++;
@@ -302,7 +305,7 @@ export class Peers {
     this.#tidy(place);
   }
 
-  // drop ends whatever links there are to a peer.
+  // drop ends all sessions with a peer.
   #drop(place, error) {
     const sessions = [place.session, ...place.parked.splice(0)];
     place.session = undefined;
@@ -315,7 +318,7 @@ function unavailable(id, why) {
   return new MeshError("peer_unavailable", `no link to ${id}: ${why}`);
 }
 
-// less compares the bytes of two ids, as peers in all languages do; strings here compare otherwise.
+// less compares the bytes of two ids, as peers in all languages do. Strings here compare by UTF-16.
 function less(a, b) {
   const [x, y] = [a, b].map((id) => new TextEncoder().encode(id));
   for (let i = 0; i < x.length && i < y.length; i++) if (x[i] !== y[i]) return x[i] < y[i];

@@ -1,8 +1,9 @@
-// One PeerConnection to one peer: offer, answer and candidates, until its data channel is a Link.
+// One PeerConnection to one peer: offer, answer and candidates, until its data channel becomes a Link.
 
 import { Link, MeshError } from "./link.js";
 
 const LABEL = "mesh";
+const CAPS = ["jsonl", "drain"]; // the extensions of the peer link that we know
 const CONNECT_TIMEOUT = 30_000;
 const READY_POLL = 20; // ms between two looks at a channel's true state
 const MAX_CANDIDATES = 128; // kept of our own, and taken of the peer's
@@ -12,9 +13,9 @@ export function randomHex(bytes) {
 }
 
 // A Session calls:
-//   signal(type, payload)       to send something to the peer by way of signaling
+//   signal(type, payload)       to send something to the peer through signaling
 //   up(), message(object, bytes), cancel(requestID), rejected(error)    as its Link does
-//   down(error)                 once, unless we have ended it ourselves
+//   down(error)                 once, unless close or abandon came first
 export class Session {
   id = randomHex(8);
   offerer = false;
@@ -42,14 +43,14 @@ export class Session {
     this.#deadline = setTimeout(() => this.#fail(`no link within ${CONNECT_TIMEOUT / 1000} s`), CONNECT_TIMEOUT);
   }
 
-  // base tells whether the peer is known to be a base peer, one that numbers no sessions.
+  // base reports whether the peer is known to be a base peer, whose descriptions name no session.
   get base() {
     return this.remote !== undefined && !this.remote.session;
   }
   get live() {
     return this.link?.live ?? false;
   }
-  // waiting tells whether our offer is not answered.
+  // waiting reports whether our offer is still unanswered.
   get waiting() {
     return this.offerer && !this.answered;
   }
@@ -59,7 +60,7 @@ export class Session {
     this.#use(this.#pc.createDataChannel(LABEL));
     this.#try(async () => {
       await this.#pc.setLocalDescription();
-      this.#describe("offer", { caps: ["jsonl"] });
+      this.#describe("offer", { caps: CAPS });
     });
   }
 
@@ -68,8 +69,8 @@ export class Session {
     this.#try(async () => {
       await this.#pc.setRemoteDescription({ type: "offer", sdp: offer.sdp });
       await this.#pc.setLocalDescription();
-      const extended = { answers: offer.session, caps: this.#stream ? ["jsonl"] : [] };
-      this.#describe("answer", offer.session ? extended : {});
+      const caps = CAPS.filter((cap) => offer.caps.includes(cap));
+      this.#describe("answer", offer.session ? { answers: offer.session, caps } : {});
     });
   }
 
@@ -79,13 +80,13 @@ export class Session {
     this.#try(() => this.#pc.setRemoteDescription({ type: "answer", sdp: answer.sdp }));
   }
 
-  // addCandidate may be called as soon as remote is set: the browser does these things in order.
+  // addCandidate may be called as soon as remote is set: the browser executes these calls in order.
   addCandidate({ candidate, sdpMid, sdpMLineIndex }) {
     if (this.#ended || ++this.#taken > MAX_CANDIDATES) return;
-    this.#pc.addIceCandidate({ candidate, sdpMid, sdpMLineIndex }).catch(() => {}); // one of many ways
+    this.#pc.addIceCandidate({ candidate, sdpMid, sdpMLineIndex }).catch(() => {}); // the others may do
   }
 
-  // sendAgain sends description and candidates again, in case they were lost or dropped.
+  // sendAgain repeats description and candidates, in case they were lost or dropped.
   sendAgain() {
     if (!this.#description) return; // not made yet
     this.#events.signal(...this.#description);
@@ -134,7 +135,7 @@ export class Session {
     const reliable = channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
     if (channel.label !== LABEL || !reliable || this.#channel) return channel.close();
     this.#channel = channel;
-    // What framing there is stands in the answer, which comes before the channel opens.
+    // The answer, which comes before the channel opens, says which framing is used.
     channel.onopen = () => this.#opened(channel);
     channel.onclose = () => this.#fail("the data channel was closed");
     if (channel.readyState === "open") this.#opened(channel);
@@ -156,16 +157,16 @@ export class Session {
     });
   }
 
-  // ready resolves once the channel takes data. Chromium hands out a channel of the peer's as open a moment
-  // before it is, and drops without an error what a page sends in that moment, which lasts as long as the
-  // thread that announces the channel is kept from going on. The statistics tell the channel's true state. They
-  // may do so before the channel, which is "connecting" again by then; Link goes on at its next "open" event.
-  // To wait for the peer's first line instead would do too, but base peers may have nothing to say.
+  // ready resolves once the channel takes data. Chromium announces a channel of the peer as open a moment before it
+  // is, and silently drops what a page sends in that moment, which lasts as long as the thread that announces the
+  // channel is held up. The statistics have the channel's true state, possibly before the channel itself, which is
+  // "connecting" again by then; Link goes on at its next "open" event. The peer's first line would prove the same,
+  // but a base peer may have nothing to send.
   async #ready(channel) {
     while (!this.#ended) {
       const reports = [...(await this.#pc.getStats()).values()];
       const ours = reports.find((r) => r.type === "data-channel" && r.dataChannelIdentifier === channel.id);
-      if (ours?.state !== "connecting") return; // a browser without such a report is taken at its word
+      if (ours?.state !== "connecting") return; // a browser without this report is believed
       await new Promise((resolve) => setTimeout(resolve, READY_POLL));
     }
   }

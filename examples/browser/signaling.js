@@ -1,22 +1,25 @@
 // The connection to the signaling server: "Signaling" of docs/protocol.md.
 
+import { MeshError } from "./link.js";
+
 const REQUEST_TIMEOUT = 10_000;
 const HEARTBEAT = 30_000;
 const BACKOFF_MIN = 1_000;
 const BACKOFF_MAX = 30_000;
-const REPLACED = 4001; // close code: someone else has registered under our id
+const REPLACED = 4001; // close code: a later instance with our key has registered
 
-// backoff is a wait that doubles with each failure, jittered so that clients do not come all at once.
+// backoff returns a wait that doubles with each failure, with jitter so that clients do not reconnect all at once.
 export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
   const top = Math.min(max, min * 2 ** (failures + 1));
   return min + Math.random() * (top - min);
 }
 
-// Signaling connects, and connects again, until close(). It calls:
-//   state(name, error)                     connecting, connected, refused, closed
+// Signaling connects and reconnects, until close() or until it is replaced. It calls:
+//   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
 //   registered(id, others, iceServers)     on every connect
 //   receive(message)                       an offer, answer, candidate or error
 export class Signaling {
+  #started = Date.now(); // of two instances with one key the server keeps the one that was started last
   #url;
   #key;
   #events;
@@ -34,7 +37,7 @@ export class Signaling {
     queueMicrotask(() => this.#connect());
   }
 
-  // send drops the message if there is no connection: what it was about is sent again on the next one.
+  // send drops the message if there is no connection: the caller repeats it on the next one.
   send(type, target, payload) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
     const message = { type, peer_id: this.#id, payload };
@@ -64,7 +67,7 @@ export class Signaling {
   }
 
   async #token() {
-    // A header is made of bytes, here given as characters: those of the key in UTF-8.
+    // fetch takes each character of a header as one byte; these are the bytes of the key in UTF-8.
     const key = String.fromCharCode(...new TextEncoder().encode(this.#key));
     const response = await this.#fetch("api/token", { method: "POST", headers: { "X-API-Key": key } });
     const body = await response.json().catch(() => ({}));
@@ -100,7 +103,7 @@ export class Signaling {
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;
     this.#id = id;
-    socket.onopen = () => this.send("register", undefined, {});
+    socket.onopen = () => this.send("register", undefined, { started: this.#started });
     socket.onmessage = ({ data }) => {
       const message = parse(data);
       if (message?.type === "peer_list") {
@@ -111,8 +114,8 @@ export class Signaling {
     socket.onclose = ({ code, reason }) => {
       clearTimeout(timeout);
       clearInterval(this.#heartbeat);
-      if (code === REPLACED) this.#failures = Infinity; // taking it back at once would go on for ever
-      this.#again(new Error(`the signaling server closed the connection (${code} ${reason})`));
+      if (code === REPLACED) this.#replaced();
+      else this.#again(new Error(`the signaling server closed the connection (${code} ${reason})`));
     };
   }
 
@@ -125,10 +128,16 @@ export class Signaling {
     this.#events.state("connected");
   }
 
+  // replaced ends the client for good. If it reconnected, the two instances would replace each other for ever.
+  #replaced() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#events.state("replaced", new MeshError("replaced", "replaced by another window or process with this key; reload to take over"));
+  }
+
   #again(error) {
     if (this.#closed) return;
-    const wait = error.refused || this.#failures === Infinity ? BACKOFF_MAX : backoff(this.#failures++);
-    if (this.#failures === Infinity) this.#failures = 0;
+    const wait = error.refused ? BACKOFF_MAX : backoff(this.#failures++);
     this.#events.state(error.refused ? "refused" : "connecting", error);
     this.#retry = setTimeout(() => this.#connect(), wait);
   }
@@ -139,6 +148,6 @@ function parse(data) {
     const message = JSON.parse(data);
     return typeof message?.type === "string" && typeof message.payload === "object" && message.payload ? message : undefined;
   } catch {
-    return undefined; // the server checks what it relays
+    return undefined;
   }
 }

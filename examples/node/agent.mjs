@@ -21,6 +21,7 @@ const MAX_WAITING = 1000 // messages that wait for one peer, and lists of peers 
 const MAX_WORKING = 1024 // requests of one peer that are worked on at once
 const MAX_CALLS = 10_000 // requests of ours that wait for their responses
 const FEATURES = ['error', 'flow', 'cancel', 'drain']
+const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const REQUEST = /_(request|query|prompt)$/
 
 // What a peer holds back. One that is only busy still gets replies, because its own work may wait
@@ -29,6 +30,9 @@ const [GO, STOP_NEW, STOP_ALL] = [0, 1, 2]
 
 // What went wrong, in words for people.
 class MeshError extends Error {}
+
+// Another sidecar with our key was started later, and ours has ended. To start ours again would replace that one.
+class Replaced extends MeshError {}
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
@@ -53,17 +57,21 @@ function check(message) {
 }
 
 // Cuts bytes into lines at 0x0A alone. node:readline cuts at a CR and at U+2028, too, which JSON has
-// inside of strings.
+// inside of strings. A byte order mark at the beginning is skipped.
 class Lines {
   partial = []
   size = 0
+  began = false
 
   // feed returns the lines that end in chunk. null stands for one that was too long, and is not kept.
   feed(chunk) {
     const lines = []
     for (let end; (end = chunk.indexOf(0x0a)) >= 0; chunk = chunk.subarray(end + 1)) {
       this.add(chunk.subarray(0, end))
-      lines.push(this.size > MAX_LINE ? null : Buffer.concat(this.partial))
+      const line = Buffer.concat(this.partial)
+      const mark = !this.began && line.subarray(0, 3).equals(BYTE_ORDER_MARK)
+      lines.push(this.size > MAX_LINE ? null : line.subarray(mark ? 3 : 0))
+      this.began = true
       this.partial = []
       this.size = 0
     }
@@ -90,7 +98,7 @@ class Link {
     this.socket.on('drain', () => agent.pump())
     this.socket.on('error', () => {}) // 'close' follows
     this.closed = new Promise((resolve) => this.socket.on('close', resolve)).then(() => {
-      agent.end('the sidecar is gone')
+      agent.end(agent.lost)
     })
   }
 
@@ -130,6 +138,7 @@ class Agent {
   peers = new Map()
   calls = new Map() // requests of ours that wait for their responses, by request_id
   lists = [] // who waits for peer_list, in the order asked
+  lost = new MeshError('the sidecar is gone') // what the end of the link means; may become Replaced
   link = null
 
   constructor(onEvent, base = false) {
@@ -164,7 +173,7 @@ class Agent {
       await within(Math.max(deadline - Date.now(), 1000) / 1000, Promise.race([this.drained, this.link.closed]))
       if (this.lists.length > 0) patience = 0
     }
-    this.end('the agent quits')
+    this.end(new MeshError('the agent quits'))
     await this.link.close(patience)
   }
 
@@ -295,7 +304,9 @@ class Agent {
 
     signaling: ({ state, peer_id: name, error }) => {
       if (state === 'connected') this.event('joined', name)
-      else if (error) this.event('error', `signaling ${state}: ${error}`)
+      else if (state === 'replaced') { // the end of the link follows
+        this.lost = new Replaced(`replaced: ${error || 'another sidecar with this key was started later'}`)
+      } else if (error) this.event('error', `signaling ${state}: ${error}`)
     },
 
     peer_connected: ({ peer_id: name }) => {
@@ -306,7 +317,7 @@ class Agent {
     peer_disconnected: ({ peer_id: name }) => {
       if (!this.peers.has(name)) return
       this.event('disconnected', name)
-      this.part(this.peers.get(name), `peer_lost: ${name} is gone`)
+      this.part(this.peers.get(name), new MeshError(`peer_lost: ${name} is gone`))
     },
 
     pause: ({ peer_id: name, all }) => {
@@ -358,16 +369,16 @@ class Agent {
   // part ends all that we have with a peer.
   part(peer, why) {
     for (const [id, call] of this.calls) {
-      if (call.peer === peer.name) this.settle(id, new MeshError(why))
+      if (call.peer === peer.name) this.settle(id, why)
     }
     for (const work of peer.working.values()) work.abort()
-    for (const _ of peer.fresh) this.event('error', `${why}; a message to ${peer.name} was not sent`)
+    for (const _ of peer.fresh) this.event('error', `${why.message}; a message to ${peer.name} was not sent`)
     this.peers.delete(peer.name)
   }
 
   end(why) {
     for (const peer of this.peers.values()) this.part(peer, why)
-    for (const { reject } of this.lists.splice(0)) reject(new MeshError(why))
+    for (const { reject } of this.lists.splice(0)) reject(why)
   }
 
   async answer(peer, message) {
@@ -593,7 +604,7 @@ class Console {
     const { link } = this.agent
     this.read().catch(() => {}).then(() => this.quit())
     await Promise.race([this.quitting, link.closed])
-    if (link.socket.destroyed) throw new MeshError('the sidecar is gone')
+    if (link.socket.destroyed) throw this.agent.lost
     await this.agent.close()
   }
 

@@ -44,6 +44,10 @@ class MeshError(Exception):
     """What went wrong, in words for people."""
 
 
+class Replaced(MeshError):
+    """Another sidecar with our key was started later, and ours has ended. To start ours again would replace that one."""
+
+
 def encode(value: Any) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -71,18 +75,19 @@ def check(message: dict) -> None:
 
 
 class Lines:
-    """Cuts bytes into lines at 0x0A alone, unlike str.splitlines."""
+    """Cuts bytes into lines at 0x0A alone, unlike str.splitlines. Skips a byte order mark at the beginning."""
 
     def __init__(self) -> None:
-        self.partial, self.skipping = bytearray(), False
+        self.partial, self.skipping, self.began = bytearray(), False, False
 
     def feed(self, chunk: bytes) -> list[Optional[bytes]]:
         """Return the lines that end in chunk. None stands for one that was too long, and is not kept."""
         lines: list[Optional[bytes]] = []
         for i, part in enumerate(chunk.split(b"\n")):
             if i > 0:
-                lines.append(None if self.skipping else bytes(self.partial))
-                self.partial, self.skipping = bytearray(), False
+                text = bytes(self.partial) if self.began else bytes(self.partial).removeprefix(b"\xef\xbb\xbf")
+                lines.append(None if self.skipping else text)
+                self.partial, self.skipping, self.began = bytearray(), False, True
             if self.skipping or len(self.partial) + len(part) > MAX_LINE:
                 self.partial, self.skipping = bytearray(), True
             else:
@@ -116,7 +121,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self.closed.set()
         self.room.set()  # nobody shall wait for it
-        self.agent.end("the sidecar is gone")
+        self.agent.end(self.agent.lost)
 
     def write(self, line: bytes) -> None:
         if not self.transport.is_closing():
@@ -167,6 +172,7 @@ class Agent:
         self.lists: collections.deque[asyncio.Future] = collections.deque()  # in the order asked
         self.features: Optional[list[str]] = [] if base else None  # None: not known yet
         self.drained = asyncio.Event()
+        self.lost = MeshError("the sidecar is gone")  # what the end of the link means; may become Replaced
         self.link: Any = None
 
     async def open(self, path: str) -> None:
@@ -197,7 +203,7 @@ class Agent:
             self.tell("drain", {})
             await wait(self.drained, max(deadline - loop.time(), 1))
             patience = 0 if self.lists else patience
-        self.end("the agent quits")
+        self.end(MeshError("the agent quits"))
         await self.link.close(patience)
 
     # For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
@@ -325,6 +331,8 @@ class Agent:
     def on_signaling(self, payload: dict) -> None:
         if payload["state"] == "connected":
             self.event("joined", payload["peer_id"])
+        elif payload["state"] == "replaced":  # the end of the link follows
+            self.lost = Replaced(f"replaced: {payload.get('error') or 'another sidecar with this key was started later'}")
         elif payload.get("error"):
             self.event("error", f"signaling {payload['state']}: {payload['error']}")
 
@@ -342,26 +350,26 @@ class Agent:
         peer = self.peers.get(payload["peer_id"])
         if peer:
             self.event("disconnected", peer.name)
-            self.part(peer, f"peer_lost: {peer.name} is gone")
+            self.part(peer, MeshError(f"peer_lost: {peer.name} is gone"))
 
-    def part(self, peer: Peer, why: str) -> None:
+    def part(self, peer: Peer, why: MeshError) -> None:
         """End all that we have with a peer."""
         for request_id in [i for i, call in self.calls.items() if call.peer == peer.name]:
-            self.settle(request_id, MeshError(why))
+            self.settle(request_id, why)
         for task in peer.working.values():
             task.cancel()
         for _ in peer.new:
             self.event("error", f"{why}; a message to {peer.name} was not sent")
         del self.peers[peer.name]
 
-    def end(self, why: str) -> None:
+    def end(self, why: MeshError) -> None:
         """End all."""
         for peer in list(self.peers.values()):
             self.part(peer, why)
         while self.lists:
             answer = self.lists.popleft()
             if not answer.done():
-                answer.set_exception(MeshError(why))
+                answer.set_exception(why)
 
     def on_pause(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
@@ -622,7 +630,7 @@ class Console:
         for task in [reading, *ends]:
             task.cancel()
         if self.agent.link.closed.is_set():
-            raise MeshError("the sidecar is gone")
+            raise self.agent.lost
         await self.agent.close()
         await asyncio.sleep(0)  # who failed at the end is still to be printed
 

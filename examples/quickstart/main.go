@@ -166,7 +166,11 @@ func (s *show) meet(ctx context.Context) error {
 				return err
 			}
 		}
-		fmt.Fprintf(s.out, "%-10s is linked to %s\n", a.name, strings.Join(a.Peers(), " and "))
+		var linked []string
+		for _, p := range a.Peers() {
+			linked = append(linked, p.ID)
+		}
+		fmt.Fprintf(s.out, "%-10s is linked to %s\n", a.name, strings.Join(linked, " and "))
 	}
 	return nil
 }
@@ -218,7 +222,7 @@ func (s *show) connect(ctx context.Context) error {
 
 func (s *show) unknownPeer(ctx context.Context) error {
 	_, err := s.agents[0].Request(ctx, "dave", mesh.Message{Type: "task_request"})
-	if !errors.Is(err, mesh.ErrUnknownPeer) {
+	if !errors.Is(err, mesh.ErrNotConnected) {
 		return fmt.Errorf("asking a peer that is not there: got %v", err)
 	}
 	fmt.Fprintf(s.out, "alice      asked dave, who is not there: %v\n", err)

@@ -1,4 +1,4 @@
-// Package cores bounds the share of the machine that a sidecar process takes.
+// Package cores bounds the share of the machine's cores that a sidecar process takes.
 package cores
 
 import (
@@ -6,12 +6,12 @@ import (
 	"runtime"
 )
 
-// Share lets the Go scheduler use half of the cores, at least one, unless GOMAXPROCS in the environment
-// says otherwise. It is for programs that are nothing but a sidecar.
+// Share limits the Go scheduler to half of the cores, at least one, unless GOMAXPROCS is set in the
+// environment. It is for programs that are nothing but a sidecar.
 //
-// A packet passes half a dozen goroutines on its way through WebRTC, one after the other. With a core to
-// spare the scheduler wakes another thread at each step, which finds the work already taken: on two cores
-// a third of all context switches, taken from the agent that waits for the packet.
+// A packet passes through half a dozen goroutines of WebRTC, one after the other. With a core to spare the
+// scheduler wakes another thread at each step, which finds the work already taken. On two cores that is a
+// third of all context switches, at the expense of the agent for which the packet is.
 func Share() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))

@@ -43,8 +43,8 @@ func fixtures(t *testing.T, file string) []fixture {
 	return all
 }
 
-// TestBadCommands: whatever wrong line a base-only agent writes, it hears nothing of it, the sidecar logs
-// and counts it, and the next command is carried out.
+// TestBadCommands: the sidecar logs and counts every bad line of a base-only agent, sends it nothing about the line,
+// and carries out the next command.
 func TestBadCommands(t *testing.T) {
 	st := newStage(t)
 	ann := st.enter(t, kindNamed("BaseAgent"), "ann")
@@ -72,9 +72,10 @@ func TestBadCommands(t *testing.T) {
 	})
 }
 
-// TestBadPeer: nothing that a peer may send forges a line or reaches an agent as anything but a message.
-// Its link stays up.
+// TestBadPeer: no line of a peer forges a line on the link or reaches an agent as anything but a message, and the
+// peer link stays up.
 func TestBadPeer(t *testing.T) {
+	full(t)
 	const twice = `{"type":"x","type":"y"}`
 	deep := `{"type":"x","payload":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + "}"
 	bad := []string{
@@ -101,8 +102,8 @@ func TestBadPeer(t *testing.T) {
 					lines = slices.DeleteFunc(slices.Clone(bad), func(l string) bool { return strings.Contains(l, "\n") })
 				}
 				if to.name == "Chromium" {
-					// A browser's own parser takes the last of two keys, and its data channels drop text that
-					// is no UTF-8 before the page sees it.
+					// A browser's parser takes the last of two equal keys, and its data channels drop text that
+					// is not UTF-8 before the page sees it.
 					lines = slices.DeleteFunc(slices.Clone(lines), func(l string) bool {
 						return l == twice || framing == "base" && !utf8.ValidString(l)
 					})
@@ -134,7 +135,7 @@ func hostileCommand(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// hurl makes a base sidecar send bytes that it would never send by itself.
+// hurl makes a base sidecar send bytes that it would never send otherwise.
 func (p *party) hurl(to, text string) {
 	p.t.Helper()
 	err := p.console.(*baseAgent).command("raw", map[string]any{"target_peer": to, "bytes": []byte(text)})
@@ -143,8 +144,8 @@ func (p *party) hurl(to, text string) {
 	}
 }
 
-// rejects waits until it is known of so many lines of the peer that they were rejected: the sidecar logs
-// them, and a page, which is its own sidecar, says so.
+// rejects blocks until n lines of the peer have been rejected: the sidecar logs them, and a page, which is its own
+// sidecar, prints an error.
 func (p *party) rejects(n int) {
 	p.t.Helper()
 	p.until("every line is in the log", func() bool {

@@ -19,16 +19,15 @@ import (
 // baseMaxLine is the longest line that a base-only agent can read.
 const baseMaxLine = 65536
 
-// A baseAgent is an agent that knows the eight base types and nothing else, written from the protocol
-// alone, with the habits of chatixia's own: it starts a sidecar, waits for the socket, and stops
-// listening for good at a line that is too long or not UTF-8 JSON, which fails the test, as does every
-// line that a base-only agent must not see.
+// A baseAgent is an agent that knows only the eight base types, written from the protocol alone. It behaves like
+// chatixia's own agents: it starts a sidecar, waits for the socket, and stops listening for good at a line that is
+// too long or not UTF-8 JSON. That fails the test, as does every line that a base-only agent must not see.
 type baseAgent struct {
 	t       *testing.T
 	sidecar *process
 	conn    net.Conn
 	lines   *transcript
-	done    chan struct{} // closed when it has stopped listening
+	done    chan struct{} // closed when it stops listening
 	writing sync.Mutex
 
 	mu      sync.Mutex
@@ -43,7 +42,7 @@ func startBaseAgent(command func(*testing.T) *exec.Cmd) func(*testing.T, *stage,
 	}
 }
 
-// sidecarCommand is the sidecar of this project, with nothing but the environment to go by.
+// sidecarCommand is the sidecar of this project, configured by its environment only.
 func sidecarCommand(t *testing.T) *exec.Cmd { return exec.Command(theSidecar(t)) }
 
 func newBaseAgent(t *testing.T, sidecar *process) *baseAgent {
@@ -89,7 +88,7 @@ func (a *baseAgent) listen() error {
 				Message json.RawMessage
 			}
 		}
-		var any any // fails at numbers beyond a double, at some of which Python's parser ends the listening
+		var any any // fails at numbers beyond a double, some of which Python's parser rejects
 		if err := errors.Join(json.Unmarshal(line, &e), json.Unmarshal(line, &any)); err != nil {
 			return fmt.Errorf("%w: %q", err, line)
 		}
@@ -108,7 +107,7 @@ func (a *baseAgent) listen() error {
 	}
 }
 
-// message matches a response, or prints the message and answers it.
+// message matches a response, or prints a message and responds to it.
 func (a *baseAgent) message(from string, raw json.RawMessage) {
 	m, ok := parse(string(raw), "")
 	if !ok {
@@ -183,7 +182,7 @@ func (a *baseAgent) said() *transcript { return a.lines }
 
 func (a *baseAgent) log() string { return a.sidecar.stderr.String() }
 
-// quit closes the connection, which ends the sidecar.
+// quit closes the link, which ends the sidecar.
 func (a *baseAgent) quit() error {
 	if !a.end() {
 		return nil
@@ -193,7 +192,7 @@ func (a *baseAgent) quit() error {
 	return a.sidecar.wait()
 }
 
-// kill is a crash of the sidecar.
+// kill makes the sidecar crash.
 func (a *baseAgent) kill() {
 	a.end()
 	_ = a.sidecar.Process.Kill()
@@ -201,7 +200,7 @@ func (a *baseAgent) kill() {
 	_ = a.conn.Close()
 }
 
-// end notes that nothing is wrong about the link's end from now on. It returns true once.
+// end marks the link's end as expected. It returns true the first time.
 func (a *baseAgent) end() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -25,11 +25,11 @@ import (
 // baseMaxRead is the longest data channel message that a base sidecar can read.
 const baseMaxRead = 65535
 
-// A baseSidecar is a sidecar that knows no extensions, written from the protocol alone. It has the habits
-// of chatixia's own: an offer to everybody on each peer_list, an answer to each offer, one connection by
-// peer id, which is forgotten when any connection to that id ends; candidates that come too early are
-// lost; a signaling connection that ends takes all peers along. It runs as a process of its own, and
-// reports what a base-only party must never see as a violation on stderr.
+// A baseSidecar is a sidecar that knows no extensions, written from the protocol alone. It behaves like
+// chatixia's own: it offers to every peer on each peer_list and answers each offer; it keeps one connection for each
+// peer id, which it forgets when any connection to that id ends; it loses candidates that come too early; and it drops
+// all peers when its signaling connection ends. It runs as a process of its own, and reports everything that a
+// base-only party must never see as a violation on stderr.
 type baseSidecar struct {
 	id string
 
@@ -37,7 +37,7 @@ type baseSidecar struct {
 	peers    map[string]*webrtc.PeerConnection // the current ones
 	channels map[string]*webrtc.DataChannel
 
-	agent chan event // without bound in the original; here larger than any test needs
+	agent chan event // unbounded in the original; larger than any test needs here
 }
 
 type event struct {
@@ -45,11 +45,11 @@ type event struct {
 	Payload any    `json:"payload"`
 }
 
-// baseSidecarMain is the process.
+// baseSidecarMain runs the process.
 func baseSidecarMain() error {
 	peerID, err := exchangeToken()
 	if err != nil {
-		return err // refused or unreachable: the original ends with status 1 in both cases
+		return err // refused or unreachable: the original exits with status 1 in both cases
 	}
 	b := &baseSidecar{
 		id: peerID.PeerID, agent: make(chan event, 100_000),
@@ -89,7 +89,7 @@ func (b *baseSidecar) write(conn net.Conn) {
 	}
 }
 
-// read handles the agent's commands until it is gone.
+// read handles the agent's commands until the link ends.
 func (b *baseSidecar) read(conn net.Conn) error {
 	r := bufio.NewReader(conn)
 	for {
@@ -132,13 +132,13 @@ func (b *baseSidecar) handle(typ string, payload map[string]json.RawMessage) {
 			ids = append(ids, id)
 		}
 		b.tell("peer_list", map[string]any{"peers": ids})
-	case "raw": // no command of any protocol: what a hostile peer would say
+	case "raw": // not a command of any protocol: bytes as a hostile peer would send them
 		var target string
 		var bytes []byte
 		_ = json.Unmarshal(payload["target_peer"], &target)
 		_ = json.Unmarshal(payload["bytes"], &bytes)
 		b.raw(target, bytes)
-	case "connect", "hello": // unknown to the original, as hello is: it logs them
+	case "connect", "hello": // the original logs them as unknown
 		warn("unknown command: %s", typ)
 	default:
 		violation("the agent said %s", typ)
@@ -165,7 +165,7 @@ func (b *baseSidecar) raw(target string, bytes []byte) {
 	}
 }
 
-// hostile tells whether this sidecar claims to know the extensions, to say what it likes with them.
+// hostile reports whether this sidecar claims to know the extensions, in order to abuse them.
 func hostile() bool { return os.Getenv(hostileStream) != "" }
 
 // description is the payload of an offer or answer.
@@ -182,7 +182,7 @@ func (b *baseSidecar) description(sdp, answers string) map[string]any {
 
 func (b *baseSidecar) tell(typ string, payload any) { b.agent <- event{typ, payload} }
 
-// open is a copy of the channels. They count from their creation on.
+// open returns a copy of the channels. They count from their creation on.
 func (b *baseSidecar) open() map[string]*webrtc.DataChannel {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -199,7 +199,7 @@ func (b *baseSidecar) connection(peer string) *webrtc.PeerConnection {
 	return b.peers[peer]
 }
 
-// newConnection makes a connection. Its candidates wait until described is called: the original gathers
+// newConnection makes a connection. Its candidates wait for the call of described, because the original gathers
 // more slowly than it sends its description.
 func (b *baseSidecar) newConnection(peer string, sig *session) (pc *webrtc.PeerConnection, described func(), err error) {
 	var se webrtc.SettingEngine

@@ -23,7 +23,7 @@ type session struct {
 
 type token struct{ Token, PeerID, Role string }
 
-// exchangeToken presents the API key. The answer must have all three fields.
+// exchangeToken presents the API key. The response must have all three fields.
 func exchangeToken() (token, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -50,8 +50,8 @@ func exchangeToken() (token, error) {
 	return t, nil
 }
 
-// signal keeps the signaling connection: a new token each time, at once after the first end, later with
-// a wait that doubles.
+// signal maintains the signaling connection, with a new token each time: it reconnects at once after the first end,
+// later after a wait that doubles.
 func (b *baseSidecar) signal() {
 	wait := time.Second
 	for attempt := 0; ; attempt++ {
@@ -115,8 +115,8 @@ func (s *session) send(typ, target string, payload any) {
 	s.out <- text
 }
 
-// signaled handles one message. Offers are handled beside the reading, so that candidates right behind
-// them can come too early.
+// signaled handles one message. Offers are handled concurrently, so that candidates right behind them can come too
+// early.
 func (b *baseSidecar) signaled(text []byte, s *session) {
 	var m map[string]json.RawMessage
 	var typ, from string

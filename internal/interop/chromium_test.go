@@ -15,7 +15,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/interop/chromium"
 )
 
-// theBrowser is the browser of all tests, started with the first page.
+// theBrowser is shared by all tests, and started with the first page.
 var theBrowser struct {
 	sync.Mutex
 	*chromium.Browser
@@ -38,8 +38,8 @@ func browser(t *testing.T) *chromium.Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Pages of a user who has not allowed more hide their addresses, which machines that have nothing but
-	// loopback, and two pages on a network without multicast, cannot do without.
+	// By default pages hide their addresses. Machines with loopback only need them, as do two pages on a network
+	// without multicast.
 	if err := b.ShowAddresses(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func browser(t *testing.T) *chromium.Browser {
 	return b
 }
 
-// closeBrowser ends the browser of all tests.
+// closeBrowser ends the shared browser.
 func closeBrowser() error {
 	theBrowser.Lock()
 	defer theBrowser.Unlock()
@@ -57,7 +57,7 @@ func closeBrowser() error {
 	return theBrowser.Close()
 }
 
-// A pageParty is the page of the browser example in a tab of its own.
+// A pageParty is the page of the browser example, in a tab of its own.
 type pageParty struct {
 	page  *chromium.Page
 	lines *transcript
@@ -87,7 +87,7 @@ func startPage(t *testing.T, st *stage, id string) console {
 	return p
 }
 
-// listen fetches what the page has said.
+// listen polls for the lines that the page prints.
 func (p *pageParty) listen(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -106,7 +106,7 @@ func (p *pageParty) listen(ctx context.Context) {
 	}
 }
 
-// say does not wait for what comes of the command.
+// say does not wait for the outcome of the command.
 func (p *pageParty) say(line string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -133,15 +133,16 @@ func (p *pageParty) quit() error {
 	return p.quitErr
 }
 
-// reload restarts the page: another peer of the same name, as far as others can tell.
+// reload restarts the page. To others it is a restarted peer.
 func (p *pageParty) reload() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return p.page.Reload(ctx)
 }
 
-// TestReload: a page that is loaded again is a peer that restarts.
+// TestReload: a page that is reloaded is a peer that restarts.
 func TestReload(t *testing.T) {
+	full(t)
 	page := kindNamed("Chromium")
 	for _, stays := range []string{"InProcess", "BaseAgent", "Chromium"} {
 		t.Run(stays, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A scriptParty is one of the example agents in other languages.
@@ -19,11 +21,11 @@ type scriptParty struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	lines  *transcript
-	logged *logBuffer
+	logged *testutil.LogBuffer
 	done   chan error
 
-	quitOnce sync.Once
-	quitErr  error
+	endOnce sync.Once
+	endErr  error
 }
 
 // startScript is an example agent, which starts the sidecar itself.
@@ -40,7 +42,7 @@ func runScript(t *testing.T, environ []string, interpreter, script string, args 
 	t.Helper()
 	cmd := exec.Command(interpreter, append([]string{filepath.Join(root, "examples", script)}, args...)...)
 	cmd.Env = environ
-	s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(logBuffer), done: make(chan error, 1)}
+	s := &scriptParty{cmd: cmd, lines: newTranscript(), logged: new(testutil.LogBuffer), done: make(chan error, 1)}
 	cmd.Stderr = s.logged
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -76,15 +78,20 @@ func (s *scriptParty) said() *transcript { return s.lines }
 func (s *scriptParty) log() string { return s.logged.String() }
 
 func (s *scriptParty) quit() error {
-	s.quitOnce.Do(func() {
-		_ = s.say("quit")
-		_ = s.stdin.Close()
+	_ = s.say("quit") // it may have ended already
+	_ = s.stdin.Close()
+	return s.ends()
+}
+
+// ends blocks until the agent has ended, and returns how.
+func (s *scriptParty) ends() error {
+	s.endOnce.Do(func() {
 		select {
-		case s.quitErr = <-s.done:
-		case <-time.After(2 * endTime):
+		case s.endErr = <-s.done:
+		case <-time.After(patience):
 			_ = s.cmd.Process.Kill()
-			s.quitErr = fmt.Errorf("still running after quit: %w", <-s.done)
+			s.endErr = fmt.Errorf("still running after %s: %w", patience, <-s.done)
 		}
 	})
-	return s.quitErr
+	return s.endErr
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
-// The command as chatixia's agents start it: everything by environment, a socket file to wait for, one
+// The command as chatixia's agents start it: configured by its environment, with a socket file to wait for and one
 // connection.
 
-// TestSocketBeforeSignaling: the agent connects while there is no signaling server yet, and meets its
-// peers when there is.
+// TestSocketBeforeSignaling: the agent connects before there is a signaling server, and meets its peers once there
+// is one.
 func TestSocketBeforeSignaling(t *testing.T) {
 	st := newStage(t)
 	addr := freeAddress(t)
@@ -50,7 +50,7 @@ func TestSocketBeforeSignaling(t *testing.T) {
 	}
 }
 
-// freeAddress is a loopback address on which nobody listens.
+// freeAddress returns a loopback address without a listener.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,8 +61,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestRefused: wrong credentials at the start end a sidecar with status 1, ours as the original. The
-// server is ours.
+// TestRefused: wrong credentials at the start end a sidecar with status 1, ours like the original.
 func TestRefused(t *testing.T) {
 	server, err := signaling.New(signaling.Config{
 		Secret: "a secret of the tests, which is long enough", Keys: map[string]signaling.Key{"k1": {PeerID: "ann", Role: "agent"}},
@@ -87,7 +86,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestTerminated: SIGTERM ends the sidecar with peers and an agent, and the agent sees the end.
+// TestTerminated: SIGTERM ends a sidecar that has peers and an agent, and the agent sees the end.
 func TestTerminated(t *testing.T) {
 	st := newStage(t)
 	sidecar := startProcess(t, sidecarCommand(t), st.environ("ann"))

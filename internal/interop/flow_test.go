@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// What the extensions are for, between programs in different languages.
+// The extensions at work, between programs in different languages.
 
-// TestCancel: who gives up a request stops the work on it.
+// TestCancel: giving up a request stops the work on it.
 func TestCancel(t *testing.T) {
+	full(t)
 	names := []string{"InProcess", "Python", "Node", "Chromium"}
 	for _, first := range names {
 		for _, second := range names {
@@ -29,9 +30,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// givesUpOn: the work on a request stops when who asked for it gives it up. On a machine that stands still
-// the work may be done before it hears of that, and its answer comes all the same: then more of it is
-// asked for.
+// givesUpOn: the work on a request stops when the requester gives it up. On a machine that stands still the work may
+// be done before the cancel arrives, and the response comes all the same; then a longer request is tried.
 func (p *party) givesUpOn(works *party) {
 	p.t.Helper()
 	for seconds := 1; ; seconds *= 2 {
@@ -47,7 +47,7 @@ func (p *party) givesUpOn(works *party) {
 		p.find(1, "that its request has ended", func(l string) bool {
 			return strings.HasPrefix(l, "error: ") && strings.Contains(l, id)
 		})
-		// It has stopped if no answer has come when that of a longer one has.
+		// It has stopped if the response to a longer request has come and this one has not.
 		p.do(`request %s {"type":"sleep_request","request_id":"%s-longer","payload":{"seconds":%d.5}}`, works.id, id, seconds)
 		p.answered(works.id, id+"-longer")
 		if p.wasTold(works, id) {
@@ -57,7 +57,7 @@ func (p *party) givesUpOn(works *party) {
 	}
 }
 
-// wasTold tells whether the answer to a request has come, of whichever kind it is taken to be.
+// wasTold reports whether the response to a request has come, as a response or as a late message.
 func (p *party) wasTold(by *party, requestID string) bool {
 	for _, l := range p.said().all() {
 		for _, prefix := range []string{": ", " answers: "} {
@@ -69,9 +69,10 @@ func (p *party) wasTold(by *party, requestID string) bool {
 	return false
 }
 
-// TestPause: an agent whose handlers are slow makes an agent in another language wait, and nothing is
-// lost. It is far more than all queues between them hold.
+// TestPause: an agent with slow handlers makes an agent in another language wait, and nothing is lost. The messages are
+// far more than all queues between the two hold.
 func TestPause(t *testing.T) {
+	full(t)
 	const n = 100
 	text := strings.Repeat("x", 1<<20)
 	for _, from := range []string{"Python", "Node"} {
@@ -79,13 +80,14 @@ func TestPause(t *testing.T) {
 			st := newStage(t)
 			ann := st.enter(t, kindNamed("InProcess"), "ann")
 			bob := st.enter(t, kindNamed(from), "bob")
+			ann.await(1, "+ bob")
 			bob.await(1, "+ ann")
 			for i := range n {
 				bob.do(`send ann {"type":"slow","payload":{"i":%d,"text":"%s"}}`, i, text)
 			}
 			ann.pings(bob, 1) // replies pass
 			ann.do("open")
-			for i := 9; i < n; i += 10 { // it is a lot: patience begins anew with every ten
+			for i := 9; i < n; i += 10 { // patience begins anew with every ten
 				ann.await(1, fmt.Sprintf("bob: slow %d", i))
 			}
 			i := 0
@@ -106,9 +108,9 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestNobody: what is for a peer that is not there is an error for those who know errors, and in the
-// log for the others.
+// TestNobody: a message to a peer that is not there gives an error if the agent knows errors, and a log line if not.
 func TestNobody(t *testing.T) {
+	full(t)
 	for _, k := range kinds {
 		if !k.sidecar {
 			continue // logs nothing of the kind
@@ -122,7 +124,7 @@ func TestNobody(t *testing.T) {
 				ann.find(1, "an error", func(l string) bool {
 					return strings.HasPrefix(l, "error: ") && strings.Contains(l, "nobody")
 				})
-				ann.do("connect somebody") // only signaling knows that nobody is there
+				ann.do("connect somebody") // only signaling knows that there is no such peer
 				ann.find(1, "an error", func(l string) bool {
 					return strings.HasPrefix(l, "error: ") && strings.Contains(l, "somebody")
 				})

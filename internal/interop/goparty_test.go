@@ -15,19 +15,20 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A goParty is a Go agent.
 type goParty struct {
 	*mesh.Mesh
 	lines  *transcript
-	logged *logBuffer
-	gate   chan struct{} // closed by the command "open"; messages of type slow wait for it
+	logged *testutil.LogBuffer
+	gate   chan struct{} // closed by the command "open", which messages of type slow wait for
 	asking sync.WaitGroup
 
 	mu      sync.Mutex
 	cancels map[string]context.CancelFunc // requests of ours by id
-	sidecar *process                      // that it is attached to, if a test started it
+	sidecar *process                      // the one it is attached to, if a test started it
 }
 
 func startGo(mode mesh.Mode) func(*testing.T, *stage, string) console {
@@ -50,17 +51,17 @@ func startGoOnBase(t *testing.T, st *stage, id string) console {
 func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 	t.Helper()
 	g := &goParty{
-		lines: newTranscript(), logged: new(logBuffer), sidecar: sidecar,
+		lines: newTranscript(), logged: new(testutil.LogBuffer), sidecar: sidecar,
 		gate: make(chan struct{}), cancels: make(map[string]context.CancelFunc),
 	}
-	// The log is shown only with a failure.
+	// The log is shown with a failure only.
 	cfg.Logger = zerolog.New(g.logged).Level(zerolog.DebugLevel).With().Timestamp().Logger()
-	cfg.MDNS = true // for browsers
+	cfg.Network.MDNS = true // for browsers
 	cfg.OnPeer = func(e mesh.PeerEvent) {
 		if e.Connected {
-			g.lines.add("+ " + e.Peer)
+			g.lines.add("+ " + e.Peer.ID)
 		} else {
-			g.lines.add("- " + e.Peer)
+			g.lines.add("- " + e.Peer.ID)
 		}
 	}
 	cfg.OnError = func(err error) { g.lines.add("error: " + err.Error()) }
@@ -77,7 +78,7 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 			}
 			var p struct{ I int }
 			err := m.Decode(&p)
-			g.lines.add(fmt.Sprintf("%s: slow %d", m.From, p.I)) // the whole would be long
+			g.lines.add(fmt.Sprintf("%s: slow %d", m.From, p.I)) // the whole message is long
 			return nil, err
 		},
 		"": func(_ context.Context, m *mesh.Message) (any, error) {
@@ -124,7 +125,11 @@ func (g *goParty) say(line string) error {
 	peer, text, _ := strings.Cut(rest, " ")
 	switch verb {
 	case "peers":
-		g.lines.add("peers: " + strings.Join(g.Peers(), " "))
+		var ids []string
+		for _, p := range g.Peers() {
+			ids = append(ids, p.ID)
+		}
+		g.lines.add("peers: " + strings.Join(ids, " "))
 	case "send":
 		g.report(g.Send(ctx, peer, decode(text)))
 	case "broadcast":
@@ -145,7 +150,7 @@ func (g *goParty) say(line string) error {
 	return nil
 }
 
-// request asks with a context of its own: it outlives the command.
+// request has a context of its own, because it outlives the command.
 func (g *goParty) request(peer string, m mesh.Message) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -170,7 +175,7 @@ func (g *goParty) report(err error) {
 	}
 }
 
-// decode makes a Message of its text.
+// decode makes a Message from its text.
 func decode(text string) mesh.Message {
 	var m message
 	if err := json.Unmarshal([]byte(text), &m); err != nil {

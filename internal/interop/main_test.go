@@ -16,12 +16,12 @@ import (
 const (
 	// role makes the test binary act as another program.
 	role = "MESH_INTEROP_ROLE"
-	// iceTimeout shortens the time after which a base sidecar notices that a peer has gone, as "2s": 5 s
-	// and then 25 s more would be the original's.
+	// iceTimeout, such as "2s", shortens the time after which a base sidecar notices that a peer has gone. The
+	// original takes 5 s and then another 25 s.
 	iceTimeout = "MESH_INTEROP_ICE_TIMEOUT"
-	// originalSidecar is the path of a sidecar of chatixia-mesh, to be used in place of our base sidecar.
+	// originalSidecar is the path of a sidecar of chatixia-mesh to use in place of our base sidecar.
 	originalSidecar = "MESH_INTEROP_ORIGINAL"
-	// hostileStream makes a base sidecar claim that it knows stream framing, and send what it is told.
+	// hostileStream makes a base sidecar claim to know stream framing, and send whatever a test wants.
 	hostileStream = "MESH_INTEROP_HOSTILE"
 )
 
@@ -44,14 +44,14 @@ func TestMain(m *testing.M) {
 		err = os.Unsetenv("XDG_RUNTIME_DIR")
 	}
 	if err == nil {
-		// Programs with the race detector wait for a second at their end, which sidecars need not.
+		// With the race detector programs sleep for a second at their end, which sidecars need not.
 		err = os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	// The tests mostly wait: for sidecars of other programs to start, and to be missed after their end.
+	// The tests mostly wait for programs to start, and for their end to be noticed.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// A runner ends what the tests share before anybody looks for leaks.
+// A runner ends what the tests share before goleak looks for leaks.
 type runner struct{ *testing.M }
 
 func (r runner) Run() int {

@@ -12,24 +12,32 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// patience bounds every wait for a party. It is generous: the machine may be busy.
-const patience = 60 * time.Second
+// patience bounds every wait for a party. It is generous because the machine may be busy.
+const patience = time.Minute
 
 // A kind is one sort of program on the mesh.
 type kind struct {
 	name string
-	// agent and sidecar tell whether that side knows the extensions.
+	// agent and sidecar report whether that side knows the extensions.
 	agent, sidecar bool
-	needs          func() (path string, err error) // finds the program that it needs; may be nil
+	needs          func() (path string, err error) // finds the program it needs; may be nil
 	start          func(t *testing.T, st *stage, id string) console
 }
 
-// required makes a program that is missing a failure: the project's own checks have all of them.
+// required is an environment variable that makes a missing program a failure, as the full suite does.
 const required = "MESH_INTEROP_ALL"
 
-// check skips a test that this machine has no program for.
+// full skips what takes long or needs a Chromium, unless the full suite runs.
+func full(t *testing.T) {
+	t.Helper()
+	testutil.SkipUnlessFull(t, "the table of programs but for its diagonal, Chromium, and the tests of cancelling, pauses, returns and restarts")
+}
+
+// check skips a test whose program this machine lacks.
 func (k *kind) check(t *testing.T) {
 	t.Helper()
 	if k.needs == nil {
@@ -38,7 +46,7 @@ func (k *kind) check(t *testing.T) {
 	_, err := k.needs()
 	switch {
 	case err == nil:
-	case os.Getenv(required) != "":
+	case testutil.Full() || os.Getenv(required) != "":
 		t.Fatalf("%s: %v", k.name, err)
 	default:
 		t.Skipf("%s: %v", k.name, err)
@@ -49,15 +57,15 @@ func program(name string) func() (string, error) {
 	return func() (string, error) { return exec.LookPath(name) }
 }
 
-// A console takes commands in the words of the examples' README files.
+// A console takes the commands that the examples' README files describe.
 type console interface {
 	// say gives it one command.
 	say(line string) error
-	// said is what it printed.
+	// said returns what it printed.
 	said() *transcript
-	// quit ends it as it should, and returns when nothing of it is left.
+	// quit ends it properly, and returns when nothing of it is left.
 	quit() error
-	// log is what its sidecar logged, or "" if that cannot be seen.
+	// log returns what its sidecar logged, or "" if that cannot be seen.
 	log() string
 }
 
@@ -70,7 +78,7 @@ type party struct {
 	ended bool
 }
 
-// enter starts a party and waits until the signaling server has seen it.
+// enter starts a party and blocks until it has registered with the signaling server.
 func (st *stage) enter(t *testing.T, k *kind, id string) *party {
 	t.Helper()
 	before := st.registrations(id)
@@ -93,7 +101,7 @@ func (st *stage) begin(t *testing.T, k *kind, id string) *party {
 	return p
 }
 
-// leave ends it and checks that nobody found anything wrong.
+// leave ends it and checks that it found nothing wrong.
 func (p *party) leave() {
 	p.t.Helper()
 	if p.ended {
@@ -106,7 +114,7 @@ func (p *party) leave() {
 	p.checkLog()
 }
 
-// checkLog looks for what a base-only party must never see.
+// checkLog looks for violations: what a base-only party must never see.
 func (p *party) checkLog() {
 	p.t.Helper()
 	if i := strings.Index(p.log(), "VIOLATION"); i >= 0 {
@@ -122,19 +130,19 @@ func (p *party) do(format string, args ...any) {
 	}
 }
 
-// await waits until it has said a line for the nth time, counted from 1.
+// await blocks until it has printed a line for the nth time, counted from 1.
 func (p *party) await(n int, line string) {
 	p.t.Helper()
 	p.find(n, line, func(l string) bool { return l == line })
 }
 
-// heard waits for the message of a type from a peer and returns it.
+// heard blocks until a message of a type has come from a peer, and returns it.
 func (p *party) heard(from, typ string) message {
 	p.t.Helper()
 	return p.message(from+": ", func(m message) bool { return m.Type == typ })
 }
 
-// answered waits for the response to a request.
+// answered blocks until the response to a request has come, and returns it.
 func (p *party) answered(by, requestID string) message {
 	p.t.Helper()
 	return p.message(by+" answers: ", func(m message) bool { return m.RequestID == requestID })
@@ -151,7 +159,7 @@ func (p *party) message(prefix string, match func(message) bool) message {
 	return m
 }
 
-// find waits for the nth line that matches.
+// find blocks until it has printed n lines that match, and returns the last of them.
 func (p *party) find(n int, what string, match func(string) bool) string {
 	p.t.Helper()
 	line, ok := p.said().find(n, match)
@@ -161,28 +169,19 @@ func (p *party) find(n int, what string, match func(string) bool) string {
 	return line
 }
 
-// logs waits until its sidecar has logged something.
+// logs blocks until its sidecar has logged a text.
 func (p *party) logs(text string) {
 	p.t.Helper()
 	p.until("its log has: "+text, func() bool { return strings.Contains(p.log(), text) })
 }
 
-// until polls for what a log tells.
+// until blocks until a condition holds that no line announces.
 func (p *party) until(what string, ok func() bool) {
 	p.t.Helper()
-	late := time.After(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-late:
-			p.t.Fatalf("%s (%s): not within %s: %s", p.id, p.name, patience, what)
-		}
-	}
+	testutil.Eventually(p.t, fmt.Sprintf("%s (%s): %s", p.id, p.name, what), ok)
 }
 
-// times is how often it has said a line so far.
+// times returns how often it has printed a line so far.
 func (p *party) times(line string) int {
 	n := 0
 	for _, l := range p.said().all() {
@@ -193,7 +192,7 @@ func (p *party) times(line string) int {
 	return n
 }
 
-// A message as the parties print it.
+// A message is one as the parties print it.
 type message struct {
 	Type      string
 	RequestID string `json:"request_id"`
@@ -206,7 +205,7 @@ func parse(line, prefix string) (message, bool) {
 	return m, ok && json.Unmarshal([]byte(rest), &m) == nil
 }
 
-// A transcript is what a party has said. Its methods may be called concurrently.
+// A transcript holds the lines that a party has printed. Its methods may be called concurrently.
 type transcript struct {
 	mu    sync.Mutex
 	lines []string
@@ -229,7 +228,7 @@ func (s *transcript) all() []string {
 	return slices.Clone(s.lines)
 }
 
-// find waits for the nth line that matches.
+// find blocks until n lines match, and returns the last of them. It reports whether that was within patience.
 func (s *transcript) find(n int, match func(string) bool) (string, bool) {
 	late := time.After(patience)
 	for at := 0; ; {

@@ -3,32 +3,29 @@
 package interop
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// endTime is how long a sidecar may take to end.
-const endTime = 5 * time.Second
-
-// A process is a sidecar that an agent has started.
+// A process is a sidecar started for an agent.
 type process struct {
 	*exec.Cmd
 	socket string
-	stderr *logBuffer
+	stderr *testutil.LogBuffer
 	done   chan struct{} // closed at its end
 	err    error         // how it ended; read after done
 }
 
-// baseSidecarCommand is this test binary as a base sidecar, or the executable that the environment names:
-// an original one, to see whether the table is true of that as well.
+// baseSidecarCommand is this test binary as a base sidecar, or the original one that the environment names, to run the
+// table with that.
 func baseSidecarCommand(t *testing.T) *exec.Cmd {
 	t.Helper()
 	if original := os.Getenv(originalSidecar); original != "" {
@@ -43,10 +40,10 @@ func baseSidecarCommand(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// startProcess starts a sidecar as chatixia's agents do: the socket is named by the environment.
+// startProcess starts a sidecar as chatixia's agents do, with the socket's path in its environment.
 func startProcess(t *testing.T, cmd *exec.Cmd, environ []string) *process {
 	t.Helper()
-	p := &process{Cmd: cmd, socket: filepath.Join(shortDir(t), "s"), stderr: new(logBuffer), done: make(chan struct{})}
+	p := &process{Cmd: cmd, socket: filepath.Join(shortDir(t), "s"), stderr: new(testutil.LogBuffer), done: make(chan struct{})}
 	cmd.Env = append(append(cmd.Env, environ...), "IPC_SOCKET="+p.socket)
 	cmd.Stderr = p.stderr
 	if err := cmd.Start(); err != nil {
@@ -63,25 +60,21 @@ func startProcess(t *testing.T, cmd *exec.Cmd, environ []string) *process {
 	return p
 }
 
-// awaitSocket polls for the socket file as chatixia's agents do: every 100 ms for up to 5 s.
+// awaitSocket polls for the socket file, as chatixia's agents do.
 func (p *process) awaitSocket(t *testing.T) {
 	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for range 50 {
-		if _, err := os.Stat(p.socket); err == nil {
-			return
-		}
+	testutil.Eventually(t, "a socket of the sidecar at "+p.socket, func() bool {
 		select {
 		case <-p.done:
 			t.Fatalf("the sidecar ended early: %v\n%s", p.err, p.stderr)
-		case <-tick.C:
+		default:
 		}
-	}
-	t.Fatalf("no socket within 5 s\n%s", p.stderr)
+		_, err := os.Stat(p.socket)
+		return err == nil
+	})
 }
 
-// connect dials once, as soon as the file is there.
+// connect dials once, as soon as the socket file is there.
 func (p *process) connect(t *testing.T) net.Conn {
 	t.Helper()
 	p.awaitSocket(t)
@@ -92,15 +85,15 @@ func (p *process) connect(t *testing.T) net.Conn {
 	return conn
 }
 
-// wait waits for its end by itself.
+// wait blocks until the process has ended by itself.
 func (p *process) wait() error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(endTime):
-		_ = p.Process.Signal(syscall.SIGQUIT) // a Go program then says what it waits for
+	case <-time.After(patience):
+		_ = p.Process.Signal(syscall.SIGQUIT) // a Go program then prints its goroutines
 		<-p.done
-		return fmt.Errorf("still running %s after its agent has left", endTime)
+		return fmt.Errorf("still running %s after its agent has left", patience)
 	}
 }
 
@@ -110,21 +103,4 @@ func (p *process) terminate() error {
 		return err
 	}
 	return p.wait()
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -3,92 +3,115 @@
 package interop
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"path/filepath"
+	"errors"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
-// TestRepliesPass: a pause of everything that becomes one of new work lets the replies go that it held.
-// Otherwise two agents that are busy with each other would wait for ever. The sidecar is the test.
+// TestRepliesPass: when a pause of everything becomes one of new work, the replies that it held go out. Otherwise two
+// agents that are busy with each other would block each other for ever.
 func TestRepliesPass(t *testing.T) {
-	for _, k := range []*kind{kindNamed("Python"), kindNamed("Node")} {
-		t.Run(k.name, func(t *testing.T) {
-			k.check(t)
-			script := map[string][]string{"Python": {"python3", "python/agent.py"}, "Node": {"node", "node/agent.mjs"}}[k.name]
-			socket := filepath.Join(shortDir(t), "s")
-			l, err := sock.Listen(socket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			if l, ok := l.(interface{ SetDeadline(time.Time) error }); ok {
-				if err := l.SetDeadline(time.Now().Add(patience)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			agent := runScript(t, nil, script[0], script[1], "--socket", socket)
-			conn, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
-			said := bufio.NewReader(conn)
-			say := func(lines ...string) {
-				t.Helper()
-				if _, err := io.WriteString(conn, strings.Join(lines, "\n")+"\n"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			// hears returns the next line of the agent, which must hold a text.
-			hears := func(what string) string {
-				t.Helper()
-				line, err := said.ReadString('\n')
-				if err != nil || !strings.Contains(line, what) {
-					t.Fatalf("the agent wrote %q, %v; want %s", line, err, what)
-				}
-				return line
-			}
-			hears(`"hello"`)
-			hears(`"list_peers"`)
-			say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain"]}}`,
-				`{"type":"peer_list","payload":{"peers":["bob"]}}`,
-				`{"type":"pause","payload":{"peer_id":"bob","all":true}}`,
+	for name := range scripts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sidecar, agent := fakeSidecarFor(t, name)
+			sidecar.greets()
+			sidecar.says(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`,
 				`{"type":"message","payload":{"from_peer":"bob","message":{"type":"ping","request_id":"r1"}}}`)
-			if _, ok := agent.lines.find(1, func(l string) bool { return strings.HasPrefix(l, "bob: ") }); !ok {
-				t.Fatal("the agent did not print the ping")
+			agent.awaits(t, "bob: ")
+			agent.does(t, `send bob {"type":"new"}`, "peers")
+			sidecar.hears(`"list_peers"`) // and neither the reply nor the message before it
+			sidecar.says(`{"type":"peer_list","payload":{"peers":["bob"]}}`, `{"type":"pause","payload":{"peer_id":"bob"}}`)
+			sidecar.hears(`"pong"`)
+			sidecar.says(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+			sidecar.hears(`"new"`)
+			agent.does(t, "quit")
+			for sidecar.hears("") != `{"type":"drain","payload":{}}`+"\n" {
+				sidecar.says(`{"type":"peer_list","payload":{"peers":["bob"]}}`) // the agent asks whether anyone is there
 			}
-			for _, command := range []string{`send bob {"type":"new"}`, "peers"} {
-				if err := agent.say(command); err != nil {
-					t.Fatal(err)
-				}
-			}
-			hears(`"list_peers"`) // and neither the reply nor the message before it
-			say(`{"type":"peer_list","payload":{"peers":["bob"]}}`, `{"type":"pause","payload":{"peer_id":"bob"}}`)
-			hears(`"pong"`)
-			say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
-			hears(`"new"`)
-			if err := agent.say("quit"); err != nil {
-				t.Fatal(err)
-			}
-			for hears("") != fmt.Sprintln(`{"type":"drain","payload":{}}`) {
-				say(`{"type":"peer_list","payload":{"peers":["bob"]}}`) // it asks whether anybody is there
-			}
-			say(`{"type":"drained","payload":{}}`)
-			if err := conn.Close(); err != nil {
-				t.Error(err)
-			}
+			sidecar.says(`{"type":"drained","payload":{}}`)
+			sidecar.closes()
 			if err := agent.quit(); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestReplacedAgent: an agent whose sidecar was replaced ends with an error that says so, and its requests as well.
+func TestReplacedAgent(t *testing.T) {
+	const replaced = `{"type":"signaling","payload":{"state":"replaced","error":"another instance has registered"}}`
+	for name := range scripts {
+		for _, x := range []struct {
+			name, last string   // the last line of the sidecar
+			lines      []string // of the agent
+		}{
+			{"replaced", replaced, []string{
+				"error: replaced: another instance has registered",
+				"error: request r1 to bob: replaced: another instance has registered",
+			}},
+			{"gone", "", []string{"error: request r1 to bob: the sidecar is gone", "error: the sidecar is gone"}},
+		} {
+			t.Run(name+"/"+x.name, func(t *testing.T) {
+				t.Parallel()
+				sidecar, agent := fakeSidecarFor(t, name)
+				sidecar.greets()
+				agent.awaits(t, "+ bob")
+				agent.does(t, `request bob {"type":"a_request","request_id":"r1"}`)
+				sidecar.hears(`"a_request"`)
+				sidecar.says(x.last)
+				sidecar.closes()
+				var exit *exec.ExitError
+				if err := agent.ends(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+					t.Errorf("the agent ended with %v, want status 1", err)
+				}
+				got := slices.DeleteFunc(agent.lines.all(), func(l string) bool { return !strings.HasPrefix(l, "error: ") })
+				slices.Sort(got) // either may come first
+				if !slices.Equal(got, x.lines) {
+					t.Errorf("the agent printed %q, want %q", got, x.lines)
+				}
+			})
+		}
+	}
+}
+
+// TestByteOrderMark: a byte order mark before the first line of a sidecar or of the input is skipped.
+func TestByteOrderMark(t *testing.T) {
+	const mark = "\ufeff"
+	for name := range scripts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sidecar, agent := fakeSidecarFor(t, name)
+			sidecar.says(mark + `{"type":"peer_connected","payload":{"peer_id":"cho"}}`)
+			sidecar.greets()
+			agent.awaits(t, "+ bob")
+			agent.does(t, mark+`send cho {"type":"first"}`)
+			sidecar.hears(`"first"`)
+			sidecar.says(mark + `{"type":"peer_connected","payload":{"peer_id":"dan"}}`)
+			agent.awaits(t, "error: a line from the sidecar was skipped")
+			if got := agent.lines.all(); !slices.Equal(got[:2], []string{"+ cho", "+ bob"}) {
+				t.Errorf("the agent printed %q", got)
+			}
+		})
+	}
+}
+
+// does gives the agent commands.
+func (s *scriptParty) does(t *testing.T, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		if err := s.say(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaits blocks until the agent has printed a line that begins with prefix.
+func (s *scriptParty) awaits(t *testing.T, prefix string) {
+	t.Helper()
+	if _, ok := s.lines.find(1, func(l string) bool { return strings.HasPrefix(l, prefix) }); !ok {
+		t.Fatalf("the agent did not print %s within %s but %q", prefix, patience, s.lines.all())
 	}
 }

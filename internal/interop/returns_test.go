@@ -17,7 +17,7 @@ func kindNamed(name string) *kind {
 	panic(name)
 }
 
-// pings asks the other for a sign of life and waits for it.
+// pings sends a ping to the other party and blocks until the response has come.
 func (p *party) pings(to *party, nth int) {
 	p.t.Helper()
 	id := fmt.Sprintf("%s-%s-sign-%d", p.id, to.id, nth)
@@ -25,15 +25,16 @@ func (p *party) pings(to *party, nth int) {
 	p.answered(to.id, id)
 }
 
-// TestReturn: whoever leaves and comes back under the same name, leaving properly or not, is seen to go
-// and to come, and links work again.
+// TestReturn: a peer that leaves, properly or not, and comes back under the same name is seen to go and to come, and
+// links work again.
 func TestReturn(t *testing.T) {
+	full(t)
 	names := []string{"InProcess", "BaseAgent", "BaseSidecar"}
 	for _, stays := range names {
 		for _, comes := range names {
 			for _, how := range []string{"leaves", "dies"} {
 				if how == "dies" && comes == "InProcess" {
-					continue // its death is the test's; SelfExec and the others have processes
+					continue // it would take the test along; the others have processes of their own
 				}
 				t.Run(stays+"-"+comes+"-"+how, func(t *testing.T) {
 					t.Parallel()
@@ -62,8 +63,8 @@ func testReturn(t *testing.T, stays, comes *kind, dies bool) {
 			bob.leave()
 		}
 		if !ann.sidecar {
-			// It has to see the old connection end first, or it would forget the new one with it: the
-			// documented limit.
+			// It has to see the old connection end first, or it would forget the new one with it. This limit is
+			// documented.
 			ann.until("every connection to bob has ended", func() bool {
 				return strings.Count(ann.log(), "connection to bob is closed")+
 					strings.Count(ann.log(), "connection to bob is failed") >= nth
@@ -84,9 +85,10 @@ func (p *party) die() {
 	p.checkLog()
 }
 
-// TestSignalingRestarts: the signaling server forgets everybody. Extended peers keep their links; base
-// peers drop everybody and come back by themselves.
+// TestSignalingRestarts: a new signaling server knows no peers. Extended peers keep their links; base peers drop theirs
+// and come back.
 func TestSignalingRestarts(t *testing.T) {
+	full(t)
 	st := newStage(t)
 	ann := st.enter(t, kindNamed("InProcess"), "ann")
 	bob := st.enter(t, kindNamed("BaseAgent"), "bob")
@@ -114,8 +116,8 @@ func TestSignalingRestarts(t *testing.T) {
 	}
 }
 
-// TestAllAtOnce: many that come in the same moment offer to each other at once. Base sidecars are not
-// made for that among themselves, so there is one.
+// TestAllAtOnce: peers that start in the same moment offer to each other at once. Two base sidecars cannot handle that,
+// so there is one.
 func TestAllAtOnce(t *testing.T) {
 	st := newStage(t)
 	var all []*party

@@ -22,7 +22,7 @@ import (
 // root is the repository, seen from this package.
 var root = filepath.Join("..", "..")
 
-// A stage is what the parties of one test share: the signaling server, and the page for browsers.
+// A stage holds what the parties of one test share: the signaling server, and the page for browsers.
 type stage struct {
 	web    *httptest.Server
 	server *signaling.Server
@@ -49,10 +49,10 @@ func newStage(t *testing.T) *stage {
 	return st
 }
 
-// serve puts a new signaling server in the place of the old one, if there was one.
+// serve starts a signaling server in place of the old one, if there was one.
 func (st *stage) serve(t *testing.T) {
 	t.Helper()
-	next, err := signaling.New(signaling.Config{Dev: true, Log: zerolog.New(st)})
+	next, err := signaling.New(signaling.Config{Dev: true, Logger: zerolog.New(st)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func (st *stage) now() *signaling.Server {
 	return st.server
 }
 
-// Write reads the log of the signaling server, which tells who has registered.
+// Write reads the log of the signaling server, which names the peers that register.
 func (st *stage) Write(line []byte) (int, error) {
 	var l struct {
 		Message string
@@ -95,7 +95,7 @@ func (st *stage) registrations(id string) int {
 	return st.registered[id]
 }
 
-// awaitRegistration waits until a peer has registered for the nth time.
+// awaitRegistration blocks until a peer has registered n times.
 func (st *stage) awaitRegistration(t *testing.T, id string, n int) {
 	t.Helper()
 	late := time.After(patience)
@@ -117,7 +117,7 @@ func (st *stage) awaitRegistration(t *testing.T, id string, n int) {
 func (st *stage) signalingURL() string { return "ws" + strings.TrimPrefix(st.web.URL, "http") + "/ws" }
 func (st *stage) tokenURL() string     { return st.web.URL + "/api/token" }
 
-// environ is what a sidecar process needs to know, besides the environment of the tests.
+// environ returns the environment of a sidecar process: that of the tests and its settings.
 func (st *stage) environ(id string) []string {
 	return append(os.Environ(), "SIGNALING_URL="+st.signalingURL(), "TOKEN_URL="+st.tokenURL(), "API_KEY="+id)
 }
@@ -132,7 +132,7 @@ var sidecarBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// theSidecar is the path of the sidecar command.
+// theSidecar returns the path of the sidecar command.
 func theSidecar(t *testing.T) string {
 	t.Helper()
 	path, err := sidecarBinary()
@@ -142,7 +142,7 @@ func theSidecar(t *testing.T) string {
 	return path
 }
 
-// shortDir is a new directory: t.TempDir's can be too long for a socket.
+// shortDir returns a new directory. The path of t.TempDir can be too long for a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "i")

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// What base-only parties accept, which is less than the protocol allows in places.
+// The parsers of base-only parties, which in places accept less than the protocol allows.
 
-// baseMaxDepth is how deep their parser goes: it fails at 128 levels.
+// baseMaxDepth is the deepest nesting that their parser reads.
 const baseMaxDepth = 127
 
 // strictObject reads one JSON object as the original's parser does.
@@ -34,7 +34,7 @@ func strictObject(text []byte) (map[string]json.RawMessage, error) {
 	return o, nil
 }
 
-// strictString reads a field that must be there and a string.
+// strictString reads a field that must be there and be a string.
 func strictString(o map[string]json.RawMessage, name string, into *string) error {
 	raw, ok := o[name]
 	if !ok {
@@ -53,13 +53,13 @@ func strictEnvelope(line []byte) (typ string, payload map[string]json.RawMessage
 		err = strictString(o, "type", &typ)
 	}
 	if err == nil && len(o["payload"]) > 0 {
-		_ = json.Unmarshal(o["payload"], &payload) // one that is no object counts as empty
+		_ = json.Unmarshal(o["payload"], &payload) // a payload that is no object counts as empty
 	}
 	return typ, payload, err
 }
 
-// strictMessage reads a message and returns it as the original writes it again: five fields, those that
-// were missing empty, all others dropped.
+// strictMessage reads a message and returns it as the original forwards it: with five fields, of which the missing
+// ones are empty, and without any others.
 func strictMessage(text []byte) (string, error) {
 	o, err := strictObject(text)
 	if err != nil {
@@ -94,7 +94,7 @@ func strictMessage(text []byte) (string, error) {
 	return string(bytes.TrimSpace(b.Bytes())), nil
 }
 
-// depth is the nesting of JSON text.
+// depth returns the nesting of JSON text.
 func depth(text []byte) int {
 	deepest, now, quoted := 0, 0, false
 	for i := 0; i < len(text); i++ {

@@ -21,10 +21,10 @@ func Write(fd uintptr, b []byte) (int, error) {
 	return result("write", n, errno)
 }
 
-// RecvFrom is recvfrom(2) on a socket for IPv4 or IPv6. iface is the index of the interface if the address means
-// something only there (RFC 4007), else 0.
+// RecvFrom is recvfrom(2) on a socket for IPv4 or IPv6. iface is the index of the interface for an address that
+// is valid only there (RFC 4007), else 0.
 func RecvFrom(fd uintptr, b []byte) (n int, from netip.AddrPort, iface uint32, err error) {
-	var addr syscall.RawSockaddrInet6 // the larger one
+	var addr syscall.RawSockaddrInet6 // larger than that of IPv4
 	size := uint32(syscall.SizeofSockaddrInet6)
 	r, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0,
 		uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)))
@@ -62,5 +62,5 @@ func result(call string, n uintptr, errno syscall.Errno) (int, error) {
 	return 0, os.NewSyscallError(call, errno)
 }
 
-// swap changes between the byte orders of the network and of both kinds of machine.
+// swap converts between the byte order of the network and that of the machine, which is little-endian here.
 func swap(port uint16) uint16 { return port<<8 | port>>8 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/transport/v5"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -35,7 +36,10 @@ const (
 
 // api makes PeerConnections.
 type api struct {
-	webrtc  *webrtc.API
+	webrtc  *webrtc.API // makes no connections, but checks servers
+	se      webrtc.SettingEngine
+	net     transport.Net
+	loggers pionLoggers
 	cert    func() (webrtc.Certificate, error) // waits until it is made
 	making  sync.WaitGroup
 	relay   bool
@@ -49,9 +53,9 @@ func newAPI(cfg Config) (*api, error) {
 	a := &api{cert: sync.OnceValues(makeCertificate), relay: cfg.RelayOnly, hurry: cancel}
 	// It takes as long as the exchange of a token and is not needed before it.
 	a.making.Go(func() { _, _ = a.cert() }) // connection tells what went wrong
-	loggers := pionLoggers{cfg.Log}
+	a.loggers = pionLoggers{log: outside(cfg.Log), all: cfg.LogWebRTC}
 	var se webrtc.SettingEngine
-	se.LoggerFactory = loggers
+	se.LoggerFactory = &a.loggers
 	Tune(&se)
 	se.SetIncludeLoopbackCandidate(cfg.Loopback)
 	if cfg.MDNS {
@@ -76,7 +80,7 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetIPFilter(cfg.ipFilter)
 	}
 	if cfg.UDPPort > 0 || cfg.UDPMux {
-		m, err := newMux(cfg, loggers)
+		m, err := newMux(cfg, &a.loggers)
 		if err != nil {
 			a.close()
 			return nil, err
@@ -84,10 +88,8 @@ func newAPI(cfg Config) (*api, error) {
 		a.mux = m
 		se.SetICEUDPMux(m)
 	}
-	// Without these two options pion registers media codecs and interceptors, which cost memory and
-	// goroutines for each connection.
-	a.webrtc = webrtc.NewAPI(webrtc.WithSettingEngine(se), webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
-		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
+	a.se, a.net = se, cfg.net
+	a.webrtc = newWebRTC(se)
 	for _, s := range cfg.ICEServers {
 		server, err := a.server(s)
 		if err != nil {
@@ -97,6 +99,13 @@ func newAPI(cfg Config) (*api, error) {
 		a.servers = append(a.servers, server)
 	}
 	return a, nil
+}
+
+// newWebRTC leaves out the media codecs and interceptors that pion would register, which cost memory and
+// goroutines for each connection.
+func newWebRTC(se webrtc.SettingEngine) *webrtc.API {
+	return webrtc.NewAPI(webrtc.WithSettingEngine(se), webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
 // makeCertificate makes the one for all connections: making a key for each costs more than the rest of the
@@ -131,7 +140,7 @@ func Tune(se *webrtc.SettingEngine) {
 
 // newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
 // kind answers from whichever address the system likes, which ICE takes for another peer's.
-func newMux(cfg Config, loggers pionLoggers) (*mux, error) {
+func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 	opts := []ice.UDPMuxFromPortOption{
 		ice.UDPMuxFromPortWithNet(cfg.net),
 		ice.UDPMuxFromPortWithLogger(loggers.NewLogger("udpmux")),
@@ -168,14 +177,20 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-func (a *api) connection() (*webrtc.PeerConnection, error) {
+// connection makes a PeerConnection, which notes its failures.
+func (a *api) connection(f *failures) (*webrtc.PeerConnection, error) {
 	cert, err := a.cert()
 	if err != nil {
 		return nil, err
 	}
 	c := a.configuration()
 	c.Certificates = []webrtc.Certificate{cert}
-	return a.webrtc.NewPeerConnection(c)
+	loggers := a.loggers
+	loggers.failures = f
+	se := a.se
+	se.LoggerFactory = &loggers
+	se.SetNet(gatherNet{a.net, f})
+	return newWebRTC(se).NewPeerConnection(c)
 }
 
 // configuration is what may change in a connection's life.

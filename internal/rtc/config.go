@@ -50,6 +50,9 @@ type Config struct {
 	QueueHigh, QueueLow, QueueHard int
 	// Log gets what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
+	// LogWebRTC logs what pion, the WebRTC implementation, logs itself, at levels debug and trace. It is for
+	// debugging, and long; passwords are redacted.
+	LogWebRTC bool
 
 	timing timing
 	// net, ipFilter and lookup replace the network, or parts of it, in tests.

@@ -3,8 +3,6 @@ package rtc
 import (
 	"slices"
 	"time"
-
-	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // maxDials bounds the links that are being dialled at a time. Were it all at once, the links of a large
@@ -97,8 +95,7 @@ func (n *Node) dialQueued() {
 func (n *Node) dialNow(sl *slot) {
 	s, err := n.newSession(sl, true)
 	if err != nil {
-		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot connect")
-		n.connectFailed(sl, wire.CodeInternal, err)
+		n.failedHere(sl, err)
 		n.retry(sl)
 		return
 	}
@@ -114,4 +111,33 @@ func (n *Node) dialled(s *session) {
 	if len(n.dials.queue) > 0 {
 		n.box.post(n.dialQueued)
 	}
+}
+
+func (n *Node) redial(sl *slot, d time.Duration) {
+	stopTimer(sl.retry)
+	sl.retry = n.after(sl, d, func() { n.dial(sl) })
+}
+
+// retry dials again after a while, longer each time.
+func (n *Node) retry(sl *slot) {
+	if sl.silence >= maxSilence {
+		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer, waiting for its own offer")
+		sl.wanted = false
+	}
+	if sl.wanted {
+		t := n.cfg.timing
+		n.redial(sl, backoff(t.backoffMin, t.backoffMax, sl.failures))
+		sl.failures++
+	}
+	n.tidy(sl)
+}
+
+// attempts counts the links that are being made.
+func (n *Node) attempts() (count int) {
+	for _, sl := range n.slots {
+		if sl.cur != nil && !sl.cur.up {
+			count++
+		}
+	}
+	return count
 }

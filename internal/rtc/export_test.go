@@ -47,15 +47,41 @@ func (c *Config) OnlyLoopback() {
 	c.ipFilter = func(ip net.IP) bool { return ip.IsLoopback() }
 }
 
+// inLoop returns what f says about a peer's slot, which may be nil.
+func inLoop[T any](n *Node, id string, f func(*slot) T) T {
+	result := make(chan T)
+	n.box.post(func() { result <- f(n.slots[id]) })
+	return <-result
+}
+
 // Parked returns how many superseded connections to a peer are kept.
 func (n *Node) Parked(id string) int {
-	count := make(chan int)
-	n.box.post(func() {
-		if sl := n.slots[id]; sl != nil {
-			count <- len(sl.parked)
-		} else {
-			count <- 0
+	return inLoop(n, id, func(sl *slot) int {
+		if sl == nil {
+			return 0
 		}
+		return len(sl.parked)
 	})
-	return <-count
+}
+
+// ICE returns the state of the ICE agent of the session with a peer.
+func (n *Node) ICE(id string) string {
+	return inLoop(n, id, func(sl *slot) string {
+		if sl == nil || sl.cur == nil {
+			return ""
+		}
+		return sl.cur.ice.String()
+	})
+}
+
+// Recovering reports whether the link to a peer is interrupted.
+func (n *Node) Recovering(id string) bool {
+	return inLoop(n, id, func(sl *slot) bool { return sl != nil && sl.cur != nil && sl.cur.recovering })
+}
+
+// FarEndGone reports whether the far end is known to have closed the link.
+func (p *Peer) FarEndGone() bool {
+	p.reading.mu.Lock()
+	defer p.reading.mu.Unlock()
+	return p.reading.gone
 }

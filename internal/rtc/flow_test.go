@@ -3,6 +3,7 @@ package rtc_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -24,31 +25,21 @@ func TestBackpressure(t *testing.T) {
 	linked(t, a, b, c)
 	b.peer("a").SetReading(false)
 	p := a.peer("b")
-	sent := 0
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := p.Send([]byte(message(sent, 10000)))
-		if err == nil {
-			sent++
-			continue
-		}
-		if code(err) != wire.CodeQueueFull || time.Now().After(deadline) {
-			t.Fatalf("message %d: %v", sent, err)
-		}
-		// Full for good only when the receive window is full too.
-		before := p.Queued()
-		stalled := time.After(time.Second)
-		for p.Queued() == before {
-			select {
-			case <-stalled:
-			case <-time.After(time.Millisecond):
-				continue
+	// Of what is sent, the receive window and the data channel take no more than 4.5 MiB.
+	sent, full := 0, false
+	eventually(t, "a full queue", func() bool {
+		for sent < 10_000 {
+			err := p.Send([]byte(message(sent, 10000)))
+			if err != nil {
+				full = code(err) == wire.CodeQueueFull && sent*10000 >= 5<<20
+				return full
 			}
-			break
+			sent++
 		}
-		if p.Queued() == before {
-			break
-		}
+		return true
+	})
+	if !full {
+		t.Fatalf("%d messages accepted", sent)
 	}
 	filled := jams(a.recorder, "b") // the queue may have had room in between
 	if len(filled) == 0 || !filled[len(filled)-1] {
@@ -105,7 +96,7 @@ func TestPeerLeavesWhileNotRead(t *testing.T) {
 	send(t, a.peer("b"), message(2, 100))
 	h.leave("a")
 	a.close(t)
-	within(t, 5*time.Second, "the end", func() bool { return b.peer("a") == nil })
+	eventually(t, "the end", func() bool { return b.peer("a") == nil })
 }
 
 // What a peer sent before it left is delivered before the news that it left, however slow the handler.
@@ -120,7 +111,6 @@ func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 			close(first)
 			<-release
 		})
-		<-time.After(2 * time.Millisecond) // so that others who wait for their turn get it
 		return false
 	}
 	a.join()
@@ -136,7 +126,7 @@ func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 	if err := a.Node.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(200 * time.Millisecond) // for b to notice
+	eventually(t, "b notices", b.peer("a").FarEndGone)
 	close(release)
 	eventually(t, "the end", func() bool { return b.peer("a") == nil })
 	if n := len(b.received("a")); n != count {
@@ -167,14 +157,14 @@ func TestSendFromCallback(t *testing.T) {
 		if err := p.Send(l.Message.Raw); err != nil {
 			t.Error(err)
 		}
-		<-time.After(200 * time.Microsecond) // for calls to overlap, if they do
+		runtime.Gosched() // for calls to overlap, if they do
 		return true
 	}
 	tiny := func(c *rtc.Config) { c.QueueHigh, c.QueueLow = 1000, 100 }
 	a, b := start(t, h, "a", tiny), start(t, h, "b", tiny)
 	b.onLine = echo
 	a.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
-		<-time.After(200 * time.Microsecond)
+		runtime.Gosched()
 		return false
 	}
 	a.join()

@@ -1,28 +1,89 @@
 package rtc
 
 import (
-	"errors"
+	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
-	"github.com/chatixia-ai/mesh/internal/wire"
 )
+
+// Receive takes a message that signaling relayed, or an error of the server's.
+func (n *Node) Receive(m signal.Message) {
+	work, err := n.decode(m)
+	switch {
+	case err != nil:
+		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
+	case work != nil && !n.box.postUpTo(maxMail, work):
+		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
+	}
+}
+
+// decode decodes a message and returns what the loop is to do about it.
+func (n *Node) decode(m signal.Message) (func(), error) {
+	if len(m.PeerID) > maxIDLength {
+		return nil, fmt.Errorf("peer_id of %d bytes, the limit is %d", len(m.PeerID), maxIDLength)
+	}
+	switch m.Type {
+	case signal.Offer, signal.Answer:
+		var d signal.Description
+		if err := json.Unmarshal(m.Payload, &d); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		if err := checkIDs(d.Session, d.Instance, d.Answers); err != nil {
+			return nil, err
+		}
+		if m.Type == signal.Offer {
+			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
+		}
+		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
+	case signal.Candidate:
+		var c signal.ICECandidate
+		if err := json.Unmarshal(m.Payload, &c); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		if err := checkIDs(c.Session, c.Instance); err != nil {
+			return nil, err
+		}
+		return func() { n.candidate(m.PeerID, c) }, nil
+	case signal.ErrorType:
+		var e signal.ErrorPayload
+		if err := json.Unmarshal(m.Payload, &e); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		return func() { n.refused(e) }, nil
+	}
+	return nil, nil
+}
+
+func checkIDs(ids ...string) error {
+	for _, id := range ids {
+		if len(id) > maxIDLength {
+			return fmt.Errorf("session or instance of %d bytes, the limit is %d", len(id), maxIDLength)
+		}
+	}
+	return nil
+}
 
 // The methods of Node in this file run in the loop.
 
 // offered handles an offer.
 func (n *Node) offered(id string, o description) {
-	sl := n.slot(id)
-	if sl == nil || n.ending || !n.online {
+	if n.ending || !n.online {
+		return
+	}
+	sl, bad := n.slot(id)
+	if bad != nil {
+		n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)
 	sl.heard(o)
-	var l *link
+	var neg *negotiation
 	if sl.cur != nil {
-		l = &sl.cur.link
+		neg = &sl.cur.negotiation
 	}
-	v := judgeOffer(n.self, id, l, o)
+	v := judgeOffer(n.self, id, neg, o)
 	n.log.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
 	switch v {
 	case repeat:
@@ -67,8 +128,8 @@ func (n *Node) accept(sl *slot, o description) {
 	stopTimer(sl.retry)
 	s, err := n.newSession(sl, false)
 	if err != nil {
-		n.log.Error().Err(err).Str("peer", sl.id).Msg("cannot answer an offer")
-		n.connectFailed(sl, wire.CodeInternal, err)
+		n.failedHere(sl, err)
+		n.retry(sl)
 		return
 	}
 	if err := s.answer(o); err != nil {
@@ -116,7 +177,7 @@ func (n *Node) answered(id string, a description) {
 		return
 	}
 	s := sl.cur
-	v := judgeAnswer(&s.link, s.waiting(), a)
+	v := judgeAnswer(&s.negotiation, s.waiting(), a)
 	s.log.Debug().Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
 	switch v {
 	case apply:
@@ -142,35 +203,17 @@ func (n *Node) candidate(id string, c signal.ICECandidate) {
 	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
 		return // who sends nothing but candidates must not keep others out
 	}
-	sl := n.slot(id)
-	if sl == nil || n.ending {
+	if n.ending {
 		return
+	}
+	sl, bad := n.slot(id)
+	if bad != nil {
+		return // an offer would have the reason logged
 	}
 	if sl.cur != nil && sl.cur.owns(c.Session) {
 		sl.cur.remoteCandidate(c)
 		return
 	}
-	sl.keep(c)
-	n.tidy(sl)
-}
-
-// refused handles an error of the signaling server.
-func (n *Node) refused(e signal.ErrorPayload) {
-	n.log.Debug().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling error")
-	sl := n.slots[e.TargetID]
-	if e.Code != signal.CodePeerUnavailable || sl == nil {
-		return
-	}
-	// It may be about a candidate for a link that works, or that may yet.
-	if sl.cur != nil && (sl.cur.described() || !sl.cur.descSent) {
-		return
-	}
-	sl.wanted = false
-	stopTimer(sl.retry)
-	n.connectFailed(sl, wire.CodePeerUnavailable, errors.New("it is not registered with signaling"))
-	n.drop(sl, errors.New("not registered with signaling"))
-	if sl.held != nil {
-		n.acceptHeld(sl)
-	}
+	sl.early.add(c)
 	n.tidy(sl)
 }

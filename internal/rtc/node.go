@@ -10,7 +10,6 @@ package rtc
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -89,7 +88,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log,
-		outside: cfg.Log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()}),
+		outside: outside(cfg.Log),
 		sig:     sig, ev: ev, api: a, box: newMailbox(),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
@@ -97,6 +96,11 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	}
 	n.wg.Go(n.loop)
 	return n, nil
+}
+
+// outside returns a logger for what others can cause at will.
+func outside(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()})
 }
 
 func fewAMinute() zerolog.Sampler { return &zerolog.BurstSampler{Burst: 20, Period: time.Minute} }
@@ -145,94 +149,6 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 	})
 }
 
-// Receive takes a message that signaling relayed, or an error of the server's.
-func (n *Node) Receive(m signal.Message) {
-	work, err := n.reader(m)
-	switch {
-	case err != nil:
-		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
-	case work != nil && !n.box.postUpTo(maxMail, work):
-		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
-	}
-}
-
-// reader decodes a message and returns what the loop is to do about it.
-func (n *Node) reader(m signal.Message) (func(), error) {
-	if len(m.PeerID) > maxIDLength {
-		return nil, fmt.Errorf("peer_id of %d bytes, the limit is %d", len(m.PeerID), maxIDLength)
-	}
-	switch m.Type {
-	case signal.Offer, signal.Answer:
-		var d signal.Description
-		if err := json.Unmarshal(m.Payload, &d); err != nil {
-			return nil, fmt.Errorf("payload: %w", err)
-		}
-		if err := checkIDs(d.Session, d.Instance, d.Answers); err != nil {
-			return nil, err
-		}
-		if m.Type == signal.Offer {
-			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
-		}
-		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
-	case signal.Candidate:
-		var c signal.ICECandidate
-		if err := json.Unmarshal(m.Payload, &c); err != nil {
-			return nil, fmt.Errorf("payload: %w", err)
-		}
-		if err := checkIDs(c.Session, c.Instance); err != nil {
-			return nil, err
-		}
-		return func() { n.candidate(m.PeerID, c) }, nil
-	case signal.ErrorType:
-		var e signal.ErrorPayload
-		if err := json.Unmarshal(m.Payload, &e); err != nil {
-			return nil, fmt.Errorf("payload: %w", err)
-		}
-		return func() { n.refused(e) }, nil
-	}
-	return nil, nil
-}
-
-func checkIDs(ids ...string) error {
-	for _, id := range ids {
-		if len(id) > maxIDLength {
-			return fmt.Errorf("session or instance of %d bytes, the limit is %d", len(id), maxIDLength)
-		}
-	}
-	return nil
-}
-
-// Flush waits until everything sent to peers that are connected now is acknowledged, or ctx ends.
-func (n *Node) Flush(ctx context.Context) error {
-	// Polling, because an event for "nothing buffered" would take pion's one threshold away from the
-	// writer. Flush is for the end of a sidecar's life, where a few milliseconds do not matter.
-	wait := time.NewTimer(0)
-	defer wait.Stop()
-	for d := time.Millisecond; ; d = min(2*d, 20*time.Millisecond) {
-		peers := n.unflushed()
-		if len(peers) == 0 {
-			return nil
-		}
-		wait.Reset(d)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			return fmt.Errorf("not everything was sent to %q: %w", peers, ctx.Err())
-		}
-	}
-}
-
-func (n *Node) unflushed() (ids []string) {
-	n.peersMu.Lock()
-	defer n.peersMu.Unlock()
-	for p := range n.peers {
-		if p.live() && !p.flushed() {
-			ids = append(ids, p.id)
-		}
-	}
-	return ids
-}
-
 // Close flushes while ctx lasts, ends all links, which their peers notice at once, and returns when all
 // goroutines have ended. Its error tells what could not be sent. Further calls wait for the first.
 func (n *Node) Close(ctx context.Context) error {
@@ -259,18 +175,6 @@ func (n *Node) start(p *Peer) {
 		n.peersMu.Lock()
 		delete(n.peers, p)
 		n.peersMu.Unlock()
-	})
-}
-
-// closeSession closes the connection in a goroutine, since that takes up to half a second when the
-// network does not take the goodbye.
-func (n *Node) closeSession(s *session) {
-	n.closing++
-	n.wg.Go(func() {
-		if err := s.pc.GracefulClose(); err != nil {
-			s.log.Debug().Err(err).Msg("close the PeerConnection")
-		}
-		n.box.post(func() { n.closing-- })
 	})
 }
 

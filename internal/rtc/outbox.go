@@ -4,21 +4,17 @@ import (
 	"bytes"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
+// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none are queued.
 const (
-	// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none wait.
 	keepBusy = 4 << 20
 	keepIdle = 64 << 10
-	// pace is how long after the last one a message counts as a lone one: about twice what the change to
-	// another goroutine costs.
-	pace = 50 * time.Microsecond
 )
 
-// pauseState is a control line that waits to be sent.
+// pauseState is a pause or resume that is to be sent.
 type pauseState uint8
 
 const (
@@ -27,7 +23,7 @@ const (
 	pauseOff
 )
 
-// addResult tells what became of a line.
+// addResult is what became of a line.
 type addResult uint8
 
 const (
@@ -37,75 +33,70 @@ const (
 )
 
 // outbox is the queue of lines to one peer: two byte buffers, one that Send appends to and one that the
-// writer works through. So thousands of waiting messages are one piece of memory, which the writer cuts
+// writer works through. Thousands of queued messages are thus one piece of memory, which the writer cuts
 // into slices of the best size.
 type outbox struct {
 	wake chan struct{} // there is something for the writer
 
+	// direct writes lines while the outbox is idle, or returns false. It is called with mu held, so that no
+	// other line overtakes them.
+	direct    func([]byte) bool
+	high, low int
+
 	congested atomic.Bool // over the high mark, and since then not down to the low one; written under mu
 
-	mu        sync.Mutex
-	lines     []byte
-	queued    int // bytes here and with the writer
-	high, low int
-	pause     pauseState
-	closed    bool
-	idle      bool      // the writer has no line in hand
-	last      time.Time // when a message last found the outbox idle
-	direct    func([]byte) bool
+	mu      sync.Mutex
+	lines   []byte
+	queued  int // bytes here and with the writer
+	pause   pauseState
+	drain   int // number of the drain to send behind the lines; 0 if there is none
+	drained int // number of the drained to send; -1 if there is none
+	closed  bool
+	idle    bool // the writer has no line in hand
+	pace    wire.Pace
 }
 
-// newOutbox returns an outbox with marks. direct writes a message while the outbox is idle, or returns
-// false.
-func newOutbox(high, low int, direct func(line []byte) bool) *outbox {
-	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, direct: direct}
+func newOutbox(high, low int, direct func(lines []byte) bool) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, direct: direct, drained: -1}
 }
 
 func (o *outbox) addHello(maxMessage int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.commit(wire.AppendPeerHello(o.lines, maxMessage))
+	o.commitLocked(wire.AppendPeerHello(o.lines, maxMessage))
 }
 
 func (o *outbox) addMessage(msg []byte, limit int) addResult {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r := o.admit(len(msg)+1, limit); r != added {
+	if r := o.admitLocked(len(msg)+1, limit); r != added {
 		return r
 	}
 	lines := wire.AppendPeerMessage(o.lines, msg)
-	if o.mayWrite() && o.direct(lines) {
+	if o.emptyLocked() && o.pace.Lone() && o.direct(lines) {
 		o.lines = lines[:0]
 		return added
 	}
-	o.commit(lines)
+	o.commitLocked(lines)
 	return added
-}
-
-// mayWrite tells whether whoever adds a message is to write it, which spares the change to the writer's
-// goroutine. When messages follow each other closely the writer does it, since it can put several into one
-// slice. Called with mu held.
-func (o *outbox) mayWrite() bool {
-	if !o.idle || len(o.lines) > 0 || o.pause != pauseNone {
-		return false
-	}
-	now := time.Now()
-	since := now.Sub(o.last)
-	o.last = now
-	return since >= pace
 }
 
 func (o *outbox) addCancel(requestID string, limit int) addResult {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r := o.admit(len(requestID), limit); r != added {
+	if r := o.admitLocked(len(requestID), limit); r != added {
 		return r
 	}
-	o.commit(wire.AppendPeerCancel(o.lines, requestID))
+	o.commitLocked(wire.AppendPeerCancel(o.lines, requestID))
 	return added
 }
 
-func (o *outbox) admit(size, limit int) addResult {
+// emptyLocked reports whether a new line would be the next one written.
+func (o *outbox) emptyLocked() bool {
+	return o.idle && len(o.lines) == 0 && !o.controlPendingLocked()
+}
+
+func (o *outbox) admitLocked(size, limit int) addResult {
 	if o.closed {
 		return addedClosed
 	}
@@ -115,13 +106,13 @@ func (o *outbox) admit(size, limit int) addResult {
 	return added
 }
 
-func (o *outbox) commit(lines []byte) {
-	o.account(len(lines) - len(o.lines))
+func (o *outbox) commitLocked(lines []byte) {
+	o.accountLocked(len(lines) - len(o.lines))
 	o.lines = lines
 	notify(o.wake)
 }
 
-// setPause replaces a pause or resume that still waits, so that these need no queue.
+// setPause replaces a pause or resume that has not been sent, so that these need no queue.
 func (o *outbox) setPause(s pauseState) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -129,7 +120,23 @@ func (o *outbox) setPause(s pauseState) {
 	notify(o.wake)
 }
 
-// take exchanges the writer's used-up buffer for the lines that wait.
+// setDrain has a drain sent behind what is queued. The highest number stands for those below it.
+func (o *outbox) setDrain(number int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drain = max(o.drain, number)
+	notify(o.wake)
+}
+
+// setDrained replaces a drained that has not been sent: the latest number stands for those before it.
+func (o *outbox) setDrained(number int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drained = number
+	notify(o.wake)
+}
+
+// take exchanges the writer's used-up buffer for the queued lines.
 func (o *outbox) take(used []byte) []byte {
 	if cap(used) > keepBusy {
 		used = nil
@@ -137,12 +144,17 @@ func (o *outbox) take(used []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lines := o.lines
+	if o.drain > 0 && !o.closed {
+		lines = wire.AppendPeerDrain(lines, o.drain)
+		o.accountLocked(len(lines) - len(o.lines))
+		o.drain = 0
+	}
 	o.lines = used[:0]
-	o.idle = len(lines) == 0 && o.pause == pauseNone
+	o.idle = len(lines) == 0 && !o.controlPendingLocked()
 	return lines
 }
 
-// shrink gives up large buffers if nothing waits; it returns the writer's.
+// shrink gives up large buffers if nothing is queued; it returns the writer's.
 func (o *outbox) shrink(used []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -155,38 +167,42 @@ func (o *outbox) shrink(used []byte) []byte {
 	return used
 }
 
-// takePause returns the control line to send next, nil if there is none.
-func (o *outbox) takePause() []byte {
+// takeControl returns the control lines to send between two other lines, nil if there are none.
+func (o *outbox) takeControl() (lines []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s := o.pause
-	o.pause = pauseNone
-	switch s {
+	switch o.pause {
 	case pauseOn:
-		return wire.AppendPeerPause(nil)
+		lines = wire.AppendPeerPause(lines)
 	case pauseOff:
-		return wire.AppendPeerResume(nil)
+		lines = wire.AppendPeerResume(lines)
 	}
-	return nil
+	if o.drained >= 0 {
+		lines = wire.AppendPeerDrained(lines, o.drained)
+	}
+	o.pause, o.drained = pauseNone, -1
+	return lines
 }
 
-func (o *outbox) pausePending() bool {
+func (o *outbox) controlPending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.pause != pauseNone
+	return o.controlPendingLocked()
 }
 
-// sent takes note of n bytes that left the queue.
+func (o *outbox) controlPendingLocked() bool { return o.pause != pauseNone || o.drained >= 0 }
+
+// sent notes that n bytes left the queue.
 func (o *outbox) sent(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closed {
-		o.account(-n)
+		o.accountLocked(-n)
 	}
 }
 
-// account changes how much is queued. Called with mu held.
-func (o *outbox) account(n int) {
+// accountLocked changes how much is queued.
+func (o *outbox) accountLocked(n int) {
 	o.queued += n
 	switch {
 	case o.queued > o.high:
@@ -202,7 +218,7 @@ func (o *outbox) size() int {
 	return o.queued
 }
 
-// close drops what is queued, and returns how much that was.
+// close drops what is queued, and returns how many bytes that was.
 func (o *outbox) close() (lost int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -210,8 +226,8 @@ func (o *outbox) close() (lost int) {
 	return lost
 }
 
-// cut returns how many bytes of lines go into the next data channel message: as many as fit, but only
-// up to the end of a line if something is to be put between two lines.
+// cut returns how many bytes of lines go into the next data channel message: as many as fit, but only up to
+// the end of a line if a control line is to go between two lines.
 func cut(lines []byte, toLineEnd bool) int {
 	n := min(len(lines), wire.SliceSize)
 	if toLineEnd {

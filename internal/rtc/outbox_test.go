@@ -78,19 +78,19 @@ func TestOutboxMarks(t *testing.T) {
 
 func TestOutboxPause(t *testing.T) {
 	o := newOutbox(100, 50, never)
-	if b := o.takePause(); b != nil || o.pausePending() {
+	if b := o.takeControl(); b != nil || o.controlPending() {
 		t.Errorf("%q at first", b)
 	}
 	o.setPause(pauseOn)
 	o.setPause(pauseOff)
-	if b := o.takePause(); string(b) != "[\"resume\"]\n" {
+	if b := o.takeControl(); string(b) != "[\"resume\"]\n" {
 		t.Errorf("%q, the last one counts", b)
 	}
 	o.setPause(pauseOn)
-	if b := o.takePause(); string(b) != "[\"pause\"]\n" {
+	if b := o.takeControl(); string(b) != "[\"pause\"]\n" {
 		t.Errorf("%q", b)
 	}
-	if b := o.takePause(); b != nil {
+	if b := o.takeControl(); b != nil {
 		t.Errorf("%q twice", b)
 	}
 }
@@ -109,6 +109,42 @@ func TestOutboxGivesMemoryBack(t *testing.T) {
 	lines = o.take(lines)
 	if lines = o.shrink(lines[:0]); cap(lines) > keepIdle || cap(o.lines) > keepIdle {
 		t.Errorf("%d and %d bytes kept while idle", cap(lines), cap(o.lines))
+	}
+}
+
+// The responses to any number of drains are one line, which goes between two others.
+func TestOutboxDrained(t *testing.T) {
+	o := newOutbox(100, 50, never)
+	for i := range 1000 {
+		o.setDrained(i)
+	}
+	o.setPause(pauseOn)
+	if !o.controlPending() {
+		t.Error("nothing pending")
+	}
+	if b := o.takeControl(); string(b) != "[\"pause\"]\n[\"drained\",999]\n" {
+		t.Errorf("%q", b)
+	}
+	if b := o.takeControl(); b != nil || o.controlPending() {
+		t.Errorf("%q twice", b)
+	}
+}
+
+// A drain goes behind what is queued, however many were asked for.
+func TestOutboxDrain(t *testing.T) {
+	o := newOutbox(100, 50, never)
+	o.addMessage([]byte(`{"n":1}`), 100)
+	o.setDrain(1)
+	o.addMessage([]byte(`{"n":2}`), 100)
+	o.setDrain(3)
+	o.setDrain(2)
+	lines := o.take(nil)
+	if want := `{"n":1}` + "\n" + `{"n":2}` + "\n" + `["drain",3]` + "\n"; string(lines) != want {
+		t.Errorf("%q, want %q", lines, want)
+	}
+	o.sent(len(lines))
+	if lines := o.take(nil); len(lines) != 0 || o.size() != 0 {
+		t.Errorf("%q left, %d bytes counted", lines, o.size())
 	}
 }
 
@@ -137,21 +173,21 @@ func TestOutboxDirect(t *testing.T) {
 		if o.take(nil); o.take(nil) != nil {
 			t.Fatal("the writer found more")
 		}
-		time.Sleep(pace)
+		<-time.After(time.Second)
 		add(`{"n":1}`, true)
 		add(`{"n":2}`, false)
-		time.Sleep(pace)
+		<-time.After(time.Second)
 		add(`{"n":3}`, false) // behind the one that waits
 		if lines := o.take(nil); string(lines) != `{"n":2}`+"\n"+`{"n":3}`+"\n" {
 			t.Errorf("the writer got %q", lines)
 		}
-		time.Sleep(pace)
+		<-time.After(time.Second)
 		add(`{"n":4}`, false) // the writer has not sent those
 		o.take(nil)
 		o.take(nil)
 		o.setPause(pauseOn)
 		add(`{"n":5}`, false) // the pause goes first
-		o.takePause()
+		o.takeControl()
 		o.take(nil)
 		o.take(nil)
 		takes = false

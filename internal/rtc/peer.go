@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pion/datachannel"
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -17,7 +16,7 @@ var (
 	ErrPeerClosed  = errors.New("the peer closed the link")
 	ErrReplaced    = errors.New("the peer made a new link")
 	ErrRestarted   = errors.New("the peer was restarted")
-	ErrUnreachable = errors.New("the peer cannot be reached any more")
+	ErrUnreachable = errors.New("the peer cannot be reached")
 	ErrViolation   = errors.New("the peer broke the protocol")
 	ErrClosed      = errors.New("closed by us")
 )
@@ -48,21 +47,24 @@ const cancelRoom = 64 << 10
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
+	drains bool // the peer answers drain
 	cfg    *Config
 	ev     Events
 	log    zerolog.Logger
-	dc     *datachannel.DataChannel
+	dc     dataChannel
 	up     func()      // called once after PeerConnected
 	down   func(error) // called once the reader has ended
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
 	out    *outbox
-	low    chan struct{} // the data channel has room again
+	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
+	lowAt  uint64        // owned by the writer
 	opened chan struct{} // the far end acknowledged the data channel (base framing)
 	done   chan struct{} // closed by end
 
 	reading gate
+	flushes flushes
 
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
 	evMu  sync.Mutex
@@ -80,9 +82,9 @@ const (
 
 // newPeer makes a Peer of an open data channel. maxSend is what the other end reads as one data channel
 // message.
-func newPeer(id string, stream bool, dc *datachannel.DataChannel, maxSend int, cfg *Config, ev Events) *Peer {
+func newPeer(id string, remote description, dc dataChannel, maxSend int, cfg *Config, ev Events) *Peer {
 	p := &Peer{
-		id: id, stream: stream, cfg: cfg, ev: ev, dc: dc,
+		id: id, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc,
 		log:    cfg.Log.With().Str("peer", id).Logger(),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
@@ -91,11 +93,10 @@ func newPeer(id string, stream bool, dc *datachannel.DataChannel, maxSend int, c
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
 	p.reading.init()
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
-	if stream {
+	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
 		p.out.addHello(cfg.Limits.MaxMessage)
 	}
-	dc.SetBufferedAmountLowThreshold(bufferedLow)
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	return p
 }
@@ -150,9 +151,7 @@ func (p *Peer) Cancel(requestID string) {
 	if !p.stream {
 		return
 	}
-	if p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom) == addedFull {
-		p.log.Debug().Str("request_id", requestID).Msg("queue full, cancel not sent")
-	}
+	p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom)
 }
 
 // Pause asks the peer for no more messages but replies, until Resume. Both overtake queued messages.
@@ -173,11 +172,6 @@ func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 
 // Queued returns the bytes that wait for the data channel.
 func (p *Peer) Queued() int { return p.out.size() }
-
-// flushed tells whether everything was sent and acknowledged.
-func (p *Peer) flushed() bool {
-	return p.out.size() == 0 && p.dc.BufferedAmount() == 0
-}
 
 // announce reports the link as up, once.
 func (p *Peer) announce() {

@@ -1,6 +1,8 @@
 package rtc
 
 import (
+	"fmt"
+
 	"github.com/pion/logging"
 	"github.com/rs/zerolog"
 )
@@ -8,33 +10,58 @@ import (
 // pionLoggers hands pion loggers that write to zerolog, because pion's own default writes to stderr.
 //
 // pion warns about what is routine here (a candidate that cannot be reached, a packet for a channel that
-// was just closed), so all but its errors are for whoever debugs, and its errors are warnings: what they
-// mean for a peer is reported by this package.
+// was just closed), so all but its errors are for debugging, and dropped unless asked for. Its errors are
+// warnings: what they mean for a peer is reported by this package.
 type pionLoggers struct {
-	log zerolog.Logger
+	log      zerolog.Logger
+	all      bool      // not only errors
+	failures *failures // nil if no session is concerned
 }
 
 // NewLogger implements logging.LoggerFactory.
-func (p pionLoggers) NewLogger(scope string) logging.LeveledLogger {
-	return &pionLogger{log: p.log, scope: scope}
+func (p *pionLoggers) NewLogger(scope string) logging.LeveledLogger {
+	return &pionLogger{p, scope}
 }
 
 // pionLogger adds its scope to each record rather than to the logger: each connection has a dozen of them,
 // and a logger with a field takes half a kilobyte.
 type pionLogger struct {
-	log   zerolog.Logger
+	*pionLoggers
 	scope string
 }
 
-func (l *pionLogger) at(e *zerolog.Event) *zerolog.Event { return e.Str("pion", l.scope) }
+// write writes a record at a level, which costs nothing if that is not asked for.
+func (l *pionLogger) write(level zerolog.Level, format string, args []any) {
+	if !l.all && level < zerolog.WarnLevel {
+		return
+	}
+	if e := l.log.WithLevel(level); l.log.GetLevel() <= level && e.Enabled() {
+		e.Str("pion", l.scope).Msg(redact(text(format, args)))
+	}
+}
 
-func (l *pionLogger) Trace(msg string)                  { l.at(l.log.Trace()).Msg(msg) }
-func (l *pionLogger) Tracef(format string, args ...any) { l.at(l.log.Trace()).Msgf(format, args...) }
-func (l *pionLogger) Debug(msg string)                  { l.at(l.log.Trace()).Msg(msg) }
-func (l *pionLogger) Debugf(format string, args ...any) { l.at(l.log.Trace()).Msgf(format, args...) }
-func (l *pionLogger) Info(msg string)                   { l.at(l.log.Debug()).Msg(msg) }
-func (l *pionLogger) Infof(format string, args ...any)  { l.at(l.log.Debug()).Msgf(format, args...) }
-func (l *pionLogger) Warn(msg string)                   { l.at(l.log.Debug()).Msg(msg) }
-func (l *pionLogger) Warnf(format string, args ...any)  { l.at(l.log.Debug()).Msgf(format, args...) }
-func (l *pionLogger) Error(msg string)                  { l.at(l.log.Warn()).Msg(msg) }
-func (l *pionLogger) Errorf(format string, args ...any) { l.at(l.log.Warn()).Msgf(format, args...) }
+func text(format string, args []any) string {
+	if args == nil {
+		return format
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+// warn is for pion's warnings, some of which are the only word about a failure.
+func (l *pionLogger) warn(format string, args []any) {
+	if l.failures != nil && (l.scope == "ice" || l.scope == "pc") {
+		l.failures.noteLog(l.scope, redact(text(format, args)))
+	}
+	l.write(zerolog.DebugLevel, format, args)
+}
+
+func (l *pionLogger) Trace(msg string)                  { l.write(zerolog.TraceLevel, msg, nil) }
+func (l *pionLogger) Tracef(format string, args ...any) { l.write(zerolog.TraceLevel, format, args) }
+func (l *pionLogger) Debug(msg string)                  { l.write(zerolog.TraceLevel, msg, nil) }
+func (l *pionLogger) Debugf(format string, args ...any) { l.write(zerolog.TraceLevel, format, args) }
+func (l *pionLogger) Info(msg string)                   { l.write(zerolog.DebugLevel, msg, nil) }
+func (l *pionLogger) Infof(format string, args ...any)  { l.write(zerolog.DebugLevel, format, args) }
+func (l *pionLogger) Warn(msg string)                   { l.warn(msg, nil) }
+func (l *pionLogger) Warnf(format string, args ...any)  { l.warn(format, args) }
+func (l *pionLogger) Error(msg string)                  { l.write(zerolog.WarnLevel, msg, nil) }
+func (l *pionLogger) Errorf(format string, args ...any) { l.write(zerolog.WarnLevel, format, args) }

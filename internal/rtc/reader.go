@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
-
-	"github.com/pion/datachannel"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -32,7 +29,7 @@ func (p *Peer) readStream() error {
 		b, err := r.ReadLine()
 		if err == nil {
 			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
-		} else if !badLine(err) {
+		} else if wire.BadLine(err) == nil {
 			return p.endReason(err)
 		}
 		if !greeted {
@@ -46,12 +43,6 @@ func (p *Peer) readStream() error {
 		p.deliver(&line, err)
 	}
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
-}
-
-// badLine tells whether it is one line that is wrong, and not the channel.
-func badLine(err error) bool {
-	var bad *wire.Error
-	return errors.As(err, &bad)
 }
 
 // greet takes the first line of a stream.
@@ -87,99 +78,28 @@ func (p *Peer) readTexts() error {
 // deliver reports one line, or what was wrong with it.
 func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	if err != nil {
-		p.log.Debug().Err(err).Msg("line from peer dropped")
 		p.emit(func() { p.ev.PeerRejected(p, err) })
 		return
 	}
 	switch l.Kind {
 	case wire.PeerMessage, wire.PeerCancel, wire.PeerPause, wire.PeerResume:
 		p.emit(func() { p.ev.PeerLine(p, l) })
+	case wire.PeerDrain:
+		if p.drains { // all before it was delivered
+			p.out.setDrained(l.Number)
+		}
+	case wire.PeerDrained:
+		p.flushes.settle(l.Number)
 	}
 }
 
-// endReason turns the error of a read into a reason. What pion's errors say beyond "closed" is for its logs.
+// endReason turns the error of a read into a reason.
 func (p *Peer) endReason(err error) error {
 	if errors.Is(err, ErrViolation) {
 		return err
 	}
-	p.log.Debug().Err(err).Msg("data channel ended")
-	return ErrPeerClosed
-}
-
-// channelReader reads a data channel: as a stream of bytes, or message by message.
-type channelReader struct {
-	dc   *datachannel.DataChannel
-	buf  []byte // for messages that did not fit
-	rest []byte // of buf, not yet read
-}
-
-// Read implements io.Reader. It reads straight into b if the message fits; the slices of a peer that
-// keeps to the protocol do as soon as a wire.Reader offers as much.
-func (r *channelReader) Read(b []byte) (int, error) {
-	for len(r.rest) == 0 {
-		n, err := r.dc.Read(b)
-		if err == nil && n > 0 {
-			return n, nil
-		}
-		if errors.Is(err, io.ErrShortBuffer) {
-			if len(b) < wire.SliceSize {
-				return 0, io.ErrShortBuffer
-			}
-			r.rest, err = r.next()
-		}
-		if err != nil {
-			return 0, err
-		}
+	if errors.Is(err, io.EOF) {
+		return ErrPeerClosed
 	}
-	n := copy(b, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
-// next reads one whole message, valid until the next call. pion keeps a message that does not fit.
-func (r *channelReader) next() ([]byte, error) {
-	if r.buf == nil {
-		r.buf = make([]byte, 64<<10)
-	}
-	n, err := r.dc.Read(r.buf)
-	if errors.Is(err, io.ErrShortBuffer) && len(r.buf) < maxMessageSize {
-		r.buf = make([]byte, maxMessageSize)
-		n, err = r.dc.Read(r.buf)
-	}
-	if errors.Is(err, io.ErrShortBuffer) {
-		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
-	}
-	return r.buf[:n], err
-}
-
-// gate is where a reader waits while reading is stopped.
-type gate struct {
-	mu     sync.Mutex
-	change sync.Cond
-	off    bool // stopped by SetReading
-	gone   bool // the far end has closed: what it sent can be read, but not waited for
-	closed bool
-}
-
-func (g *gate) init() { g.change.L = &g.mu }
-
-// wait returns true when the reader may go on and false when it should end.
-func (g *gate) wait() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for g.off && !g.gone && !g.closed {
-		g.change.Wait()
-	}
-	return !g.off && !g.closed
-}
-
-func (g *gate) set(on bool) { g.update(func() { g.off = !on }) }
-func (g *gate) remoteGone() { g.update(func() { g.gone = true }) }
-func (g *gate) close()      { g.update(func() { g.closed = true }) }
-
-func (g *gate) update(f func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f()
-	g.change.Broadcast()
+	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
 }

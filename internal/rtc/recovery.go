@@ -46,9 +46,9 @@ func (s *session) interrupted() {
 	s.recovering = true
 	s.cutAt = time.Now()
 	s.restarts = 0
-	s.log.Info().Msg("link interrupted")
+	s.n.outside.Info().Str("peer", s.sl.id).Msg("link interrupted")
 	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
-		s.n.lost(s, fmt.Errorf("%w: interrupted for %s", ErrUnreachable, s.n.cfg.RecoveryTimeout))
+		s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, s.n.cfg.RecoveryTimeout, s.withoutPath()))
 	})
 	s.planRestart()
 }
@@ -59,7 +59,7 @@ func (s *session) restored() {
 		return
 	}
 	s.recovering = false
-	s.log.Info().Dur("after", time.Since(s.cutAt)).Msg("link restored")
+	s.n.outside.Info().Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
 	stopTimer(s.restart)
 	stopTimer(s.deadline)
 	s.deadline = nil
@@ -89,7 +89,7 @@ func (s *session) restartICE() {
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
-		s.log.Debug().Err(err).Msg("ICE servers not refreshed")
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
 		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,12 +87,12 @@ func stream(t *testing.T, p *rtc.Peer) (stop func() int) {
 	return sync.OnceValue(func() int { close(done); return <-count })
 }
 
-// The path is cut until ICE has noticed, or given up; an ICE restart repairs the link without a loss and
+// The path is cut until ICE has noticed, or several restarts have failed; an ICE restart repairs the link without a loss and
 // without an event.
 func TestRecovery(t *testing.T) {
 	for _, muxed := range []bool{false, true} {
-		for _, cut := range []time.Duration{1500 * time.Millisecond, 4 * time.Second} {
-			t.Run(fmt.Sprintf("mux %t cut %s", muxed, cut), func(t *testing.T) {
+		for _, restarts := range []int{0, 5} { // in vain, while the path is cut
+			t.Run(fmt.Sprintf("mux %t restarts %d", muxed, restarts), func(t *testing.T) {
 				t.Parallel()
 				h, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.UDPMux = muxed })
 				stopA, stopB := stream(t, a.peer("b")), stream(t, b.peer("a"))
@@ -100,7 +101,9 @@ func TestRecovery(t *testing.T) {
 				eventually(t, "a first message", func() bool { return len(b.received("a")) > 0 })
 				ca.cut.Store(true)
 				cb.cut.Store(true)
-				<-time.After(cut)
+				eventually(t, "the interruption", func() bool {
+					return a.Recovering("b") && b.Recovering("a") && h.count(signal.Offer, "b", "a") > restarts
+				})
 				ca.cut.Store(false)
 				cb.cut.Store(false)
 				offers := h.count(signal.Offer, "b", "a")
@@ -139,7 +142,7 @@ func TestRecoveryWaitsForSignaling(t *testing.T) {
 	ca.cut.Store(true)
 	cb.cut.Store(true)
 	send(t, a.peer("b"), `{"type":"t"}`)
-	<-time.After(4 * time.Second) // ICE gives up after 3
+	eventually(t, "ICE gives up", func() bool { return a.ICE("b") == "failed" && b.ICE("a") == "failed" })
 	ca.cut.Store(false)
 	cb.cut.Store(false)
 	if len(b.received("a")) != 0 {
@@ -183,12 +186,9 @@ func TestUnreachable(t *testing.T) {
 	})
 	ca.cut.Store(true)
 	cb.cut.Store(true)
-	began := time.Now()
 	eventually(t, "the end", func() bool { return a.history() == "[+b -b]" && b.history() == "[+a -a]" })
-	if d := time.Since(began); d < 2*time.Second || d > 8*time.Second {
-		t.Errorf("after %s", d)
-	}
-	if r := get(a.recorder, func() []error { return a.reasons }); !errors.Is(r[0], rtc.ErrUnreachable) {
+	if r := get(a.recorder, func() []error { return a.reasons }); !errors.Is(r[0], rtc.ErrUnreachable) ||
+		!strings.Contains(r[0].Error(), "interrupted for 2s: ICE is ") {
 		t.Errorf("reason %v", r)
 	}
 	ca.cut.Store(false)

@@ -8,14 +8,14 @@ import (
 
 const (
 	// bufferedHigh is how much the data channel may hold that the peer has not acknowledged. The rest
-	// waits in our queue, where it is counted, bounded, and can be overtaken.
+	// stays in our queue, where it is counted, bounded, and can be overtaken.
 	bufferedHigh = 512 << 10
 	// bufferedLow is when the writer goes on. The difference is what one wake-up is spread over.
 	bufferedLow = 256 << 10
 )
 
-// write is the writer goroutine. It sends what is queued at once: waiting for more would cost latency,
-// and when the link is the bottleneck, there is more.
+// write is the writer goroutine. It sends what is queued at once: holding it back for more would cost
+// latency, and when the link is the bottleneck, there is more.
 func (p *Peer) write() {
 	var lines []byte // taken from the outbox
 	pos := 0         // lines[:pos] is sent
@@ -27,7 +27,7 @@ func (p *Peer) write() {
 		between := pos == 0 || lines[pos-1] == '\n'
 		var next []byte
 		if between && p.stream {
-			next = p.out.takePause()
+			next = p.out.takeControl()
 		}
 		control := next != nil
 		if !control {
@@ -61,7 +61,7 @@ func (p *Peer) nextSlice(lines []byte) []byte {
 	if !p.stream {
 		return lines[:bytes.IndexByte(lines, '\n')+1]
 	}
-	return lines[:cut(lines, p.out.pausePending())]
+	return lines[:cut(lines, p.out.controlPending())]
 }
 
 func (p *Peer) writeSlice(b []byte) error {
@@ -73,17 +73,27 @@ func (p *Peer) writeSlice(b []byte) error {
 	return err
 }
 
-// writeDirect writes one line, if that is one slice and need not wait.
+// writeDirect writes one line, if it fits one slice and there is room for it. The outbox calls it with its
+// lock held; pion's write neither blocks nor calls back.
 func (p *Peer) writeDirect(line []byte) bool {
 	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > bufferedHigh {
 		return false
 	}
-	return p.writeSlice(line) == nil // if not, the writer will find out, too
+	return p.writeSlice(line) == nil // if it failed, the writer finds that out, too
 }
 
+// waitForLines blocks until there may be something to write, and meanwhile sees to flushes.
 func (p *Peer) waitForLines() bool {
+	if latest := p.flushes.latest(); latest > 0 {
+		p.lowMark(0) // before the check, or the last acknowledgement could come between the two
+		if p.flushed() {
+			p.flushes.settle(latest)
+		}
+	}
 	select {
 	case <-p.out.wake:
+		return true
+	case <-p.low:
 		return true
 	case <-p.opened:
 		p.announce()
@@ -93,8 +103,9 @@ func (p *Peer) waitForLines() bool {
 	}
 }
 
-// waitForRoom waits until the data channel may take one more slice.
+// waitForRoom blocks until the data channel may take one more slice.
 func (p *Peer) waitForRoom() bool {
+	p.lowMark(bufferedLow)
 	for p.dc.BufferedAmount() > bufferedHigh {
 		select {
 		case <-p.low:
@@ -109,5 +120,13 @@ func (p *Peer) waitForRoom() bool {
 		return false
 	default:
 		return true
+	}
+}
+
+// lowMark sets how far the data channel's unacknowledged bytes must fall for p.low. Only the writer calls it.
+func (p *Peer) lowMark(bytes uint64) {
+	if bytes != p.lowAt {
+		p.lowAt = bytes
+		p.dc.SetBufferedAmountLowThreshold(bytes)
 	}
 }

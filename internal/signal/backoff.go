@@ -5,14 +5,14 @@ import "time"
 const (
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
-	// firstBackoff spreads the peers of a server that has restarted, which all come back at once.
+	// firstBackoff spreads the peers that a restarted server has lost all at once.
 	firstBackoff = 500 * time.Millisecond
-	// stableAfter is how long a connection must have been registered for its end to count as the
-	// first failure again: a server that accepts and hangs up must not be dialled in a tight loop.
+	// stableAfter is how long a connection must have been registered for its end to count as the first
+	// failure again: a server that accepts and hangs up must not be dialed in a tight loop.
 	stableAfter = 5 * time.Second
 )
 
-// backoff is how long to wait after failure number n (from 0) in a row, with random in [0,1).
+// backoff returns the delay after failure number n, from 0, in a row, with random in [0,1).
 func backoff(n int, random float64) time.Duration {
 	if n == 0 {
 		return firstBackoff/5 + scale(firstBackoff*4/5, random)
@@ -24,7 +24,7 @@ func backoff(n int, random float64) time.Duration {
 	return minBackoff + scale(ceiling-minBackoff, random)
 }
 
-// slowBackoff is for what only a person can mend: credentials refused, two processes with one key.
+// slowBackoff returns the delay after a failure that only a person can mend.
 func slowBackoff(random float64) time.Duration {
 	return maxBackoff/2 + scale(maxBackoff/2, random)
 }

@@ -1,6 +1,6 @@
 // Package signal is the client of the signaling server: it exchanges the API key for a token, keeps a
 // WebSocket open, registers, and passes offers, answers and candidates both ways. It knows nothing of
-// WebRTC: losing the server means Handler.Disconnected, and what that means for peers is up to others.
+// WebRTC: when the server is lost it calls Handler.Disconnected, which decides what that means for peers.
 package signal
 
 import (
@@ -9,126 +9,67 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/rs/zerolog"
 )
 
-// What Send returns and Status.Err wraps.
-var (
-	// ErrRefused means that the server does not accept the API key, or the token it has issued.
-	ErrRefused = errors.New("the signaling server refused the credentials")
-	// ErrOffline means that there is no connection to send on.
-	ErrOffline = errors.New("not connected to the signaling server")
-	// ErrBacklog means that too much is waiting to be sent already.
-	ErrBacklog = errors.New("too many signaling messages waiting to be sent")
-)
-
-// State is where a client is with its server.
+// State is the state of the connection to the server.
 type State string
 
-// The states of a client.
+// The states of a connection.
 const (
-	// Connecting: no connection yet, or lost; Status.Err says why the last try ended.
+	// Connecting means that there is no connection; Status.Err says why the last one ended or failed.
 	Connecting State = "connecting"
-	// Connected: registered with the server; Status.PeerID is who we are there.
+	// Connected means registered with the server; Status.PeerID is the client's own peer id.
 	Connected State = "connected"
-	// Refused: the credentials were not accepted. The client goes on trying, slowly: keys can be
-	// added to a running server's successor.
+	// Refused means that the server did not accept the credentials. The client keeps trying, slowly: the
+	// server may be restarted with more keys.
 	Refused State = "refused"
+	// Replaced means that another instance with the same API key has registered. Run returns ErrReplaced.
+	Replaced State = "replaced"
 )
 
 // Status is one change of state.
 type Status struct {
 	State  State
 	PeerID string // with Connected
-	Err    error  // with Refused, and with Connecting after the first try
+	Err    error  // with Refused and Replaced, and with Connecting after the first try
+	// Permanent means that only a person can mend Err: it wraps ErrRefused, ErrMisconfigured or
+	// ErrReplaced. Unless it was Replaced, the client keeps trying all the same, slowly.
+	Permanent bool
 }
 
-// Handler is told what happens. Its methods are called one at a time, all from Run's own goroutine, and
-// should return soon: while one runs, nothing is read from the server.
+// Handler receives what a Client reports. Run calls its methods one at a time, from its own goroutine. They
+// should return soon: nothing is read from the server meanwhile.
 type Handler interface {
-	// Registered follows every connect: self is our peer id, peers is who else is registered (never
-	// self, no duplicates). It comes before any Receive of the same connection.
+	// Registered is called after every connect. self is the client's peer id; peers are the other
+	// registered peers, without duplicates. It comes before any Receive of the same connection.
 	Registered(self string, peers []string)
-	// Receive is an offer, answer, candidate or error. Payloads are not looked into.
+	// Receive passes on an offer, answer, candidate or error. Its payload has not been checked.
 	Receive(Message)
-	// Disconnected says that the WebSocket is gone and what was queued for it is lost. Once per
-	// connection that had been Registered.
+	// Disconnected is called once for each connection that was Registered: the WebSocket is gone, and what
+	// was queued for it is lost.
 	Disconnected()
-	// Status reports every change of state, the first one being Connecting.
+	// Status reports every change of state. The first is Connecting.
 	Status(Status)
-	// ICEServers is what the server lists, with the token or at /api/config, before Registered unless that
-	// takes seconds, and again in time before TURN credentials expire. Only with Config.FetchICE. Servers
-	// with unusable URLs are left out.
+	// ICEServers passes on the servers that come with the token or from /api/config: before Registered,
+	// unless that takes seconds, and again before TURN credentials expire. It is called only with
+	// Config.FetchICE. Servers with unusable URLs are left out.
 	ICEServers([]ICEServer)
 }
 
-// Config is where the server is and who is asking.
-type Config struct {
-	URL      string // the WebSocket: ws, wss, http or https
-	TokenURL string // the token exchange: http or https
-	// APIKey goes into the header X-API-Key of the token exchange and nowhere else: not into a
-	// log, an error or a redirected request. Empty asks a server in development mode for a random id.
-	APIKey string
-	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its last
-	// element replaced by config.
-	FetchICE bool
-	Log      zerolog.Logger // silent by default
-	// HTTPClient's transport is used for all requests, the WebSocket handshake included. Nil means one
-	// of our own. Its redirect policy is not used: redirects are errors, because they would carry the
-	// key to another place.
-	HTTPClient *http.Client
-}
-
-// Check reports the first field that cannot work, by name.
-func (c Config) Check() error {
-	if err := checkURL("URL", c.URL, "ws", "wss", "http", "https"); err != nil {
-		return err
-	}
-	return checkURL("TokenURL", c.TokenURL, "http", "https")
-}
-
-func checkURL(field, s string, schemes ...string) error {
-	u, err := url.Parse(s)
-	if err != nil {
-		// The text of a url.Error repeats the URL, which may hold a password.
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return fmt.Errorf("%s: not a URL: %w", field, err)
-	}
-	for _, scheme := range schemes {
-		if u.Scheme == scheme {
-			if u.Hostname() == "" {
-				return fmt.Errorf("%s: %s has no host", field, public(u))
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("%s: %q must start with one of %v and ://", field, public(u), schemes)
-}
-
-// public is u without what may be secret: password, query (the token is there) and fragment.
-func public(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, Opaque: u.Opaque}).String()
-}
-
-// timing is what tests make shorter.
+// timing holds the periods, which tests shorten.
 type timing struct {
-	request   time.Duration // one HTTP request or handshake
-	patience  time.Duration // from the WebSocket's opening for the ICE servers
-	register  time.Duration // from registering to the peer_list
+	request   time.Duration // limit of one HTTP request or handshake
+	patience  time.Duration // from the WebSocket's opening until registering without ICE servers
+	register  time.Duration // limit from register to peer_list
 	ping      time.Duration // between pings
-	pong      time.Duration // for the answer to a ping
-	write     time.Duration // for one message
+	pong      time.Duration // limit from ping to pong
+	write     time.Duration // limit for one message
 	heartbeat time.Duration // between heartbeats
-	refresh   time.Duration // at least between two fetches of /api/config
+	refresh   time.Duration // minimum between two requests for /api/config
 	retry     func(failures int) time.Duration
 	slow      func() time.Duration
 }
@@ -147,46 +88,37 @@ var defaultTiming = timing{
 }
 
 const (
-	// readLimit holds a peer_list of ten thousand ids of 128 bytes with every byte escaped.
+	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
+	// every byte escaped.
 	readLimit = 4 << 20
-	// sendLimit holds the offers of a newcomer to a mesh of thousands.
+	// sendLimit bounds the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
 	sendLimit = 8 << 20
-	// holdLimit is how many messages may arrive before the peer_list.
+	// holdLimit bounds the number of messages held until the peer_list.
 	holdLimit = 1024
 )
 
-// Client is a signaling client. Send may be called from anywhere at any time.
+// Client is a signaling client. Send may be called concurrently at any time.
 type Client struct {
 	cfg    Config
-	http   *http.Client
 	timing timing
 
-	key  string // Run's own; see connect
-	last Status // Run's own
+	key  string // used by Run only; see connect
+	last Status // used by Run only
 
 	mu   sync.Mutex
 	self string
 	out  *Queue // nil while there is no connection
 }
 
-// New prepares a client; Run does the work.
+// New returns a client, which does nothing before Run or CheckCredentials.
 func New(cfg Config) *Client {
-	hc := &http.Client{}
-	if cfg.HTTPClient != nil {
-		*hc = *cfg.HTTPClient
-	}
-	if hc.Transport == nil {
-		// Kept connections would only be goroutines to wait for: requests are minutes apart, and net/http
-		// makes a WebSocket a connection of its own.
-		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
-	}
-	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{cfg: cfg, http: hc, timing: defaultTiming, key: cfg.APIKey}
+	return &Client{cfg: cfg, timing: defaultTiming, key: cfg.APIKey}
 }
 
-// Run connects, and connects again whenever the connection ends, until ctx does; then it returns
-// ctx.Err() and none of its goroutines is left. What Config.Check finds is returned at once. Waits grow
-// from under a second to 30 s, with jitter; every connect uses a fresh token. Call it once.
+// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with the
+// same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with none of
+// its goroutines left. An error of Config.Check is returned at once. The delay between two tries grows from
+// under a second to 30 s, with jitter; every try fetches a new token. Run may be called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
@@ -197,41 +129,51 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if websocket.CloseStatus(err) == CloseReplaced {
+			err = fmt.Errorf("%w: %w", ErrReplaced, err)
+			c.cfg.Log.Warn().Err(err).Msg("replaced by another instance; not reconnecting")
+			c.status(h, Status{State: Replaced, Err: err, Permanent: true})
+			return err
+		}
 		if up >= stableAfter {
 			failures = 0
 		}
-		wait := c.timing.retry(failures)
-		state := Connecting
-		replaced := websocket.CloseStatus(err) == CloseReplaced
-		if errors.Is(err, ErrRefused) {
-			state = Refused
-		}
-		if state == Refused || replaced {
-			wait = c.timing.slow()
-		}
-		if replaced {
-			err = fmt.Errorf("another process connected with the same API key: %w", err)
-		}
-		c.cfg.Log.Warn().Err(err).Dur("retry_in", wait).Msg("no signaling connection")
-		c.status(h, Status{State: state, Err: err})
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
+		if err := c.pause(ctx, h, err, failures); err != nil {
+			return err
 		}
 	}
 }
 
-// CheckCredentials exchanges the API key for a token until it is known whether
-// the server takes it: nil if so, an error that wraps ErrRefused if not, ctx.Err()
-// if ctx ends before the server has answered. It may run beside Run.
+// pause reports the failure cause and waits for the time of the next try.
+func (c *Client) pause(ctx context.Context, h Handler, cause error, failures int) error {
+	s := Status{State: Connecting, Err: cause, Permanent: permanent(cause)}
+	if errors.Is(cause, ErrRefused) {
+		s.State = Refused
+	}
+	wait := c.timing.retry(failures)
+	if s.Permanent {
+		wait = c.timing.slow()
+	}
+	c.cfg.Log.Warn().Err(cause).Dur("retry_in", wait).Msg("no signaling connection")
+	c.status(h, s)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+// CheckCredentials exchanges the API key for a token until the server decides: it returns nil if the server
+// accepts the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the
+// exchange cannot work, and ctx.Err() if ctx ends first. It may be called while Run runs.
 func (c *Client) CheckCredentials(ctx context.Context) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
 	}
 	for failures := 0; ; failures++ {
 		_, err := c.exchange(ctx)
-		if err == nil || errors.Is(err, ErrRefused) {
+		if err == nil || permanent(err) {
 			return err
 		}
 		select {
@@ -242,7 +184,7 @@ func (c *Client) CheckCredentials(ctx context.Context) error {
 	}
 }
 
-// status reports s unless it says what the last one has said.
+// status reports s unless it repeats the last one.
 func (c *Client) status(h Handler, s Status) {
 	same := s.State == c.last.State && s.PeerID == c.last.PeerID && fmt.Sprint(s.Err) == fmt.Sprint(c.last.Err)
 	if same {
@@ -252,24 +194,24 @@ func (c *Client) status(h Handler, s Status) {
 	h.Status(s)
 }
 
-// connect makes one connection and serves it to its end; up is how long it had been registered.
+// connect makes one connection and serves it to its end. up is how long it was registered.
 func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err error) {
 	tok, err := c.exchange(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if c.key == "" {
-		// A server in development mode gave us a random id. There the id is the key, so that we can
-		// stay who we are after a reconnect.
+		// A server in development mode has chosen a random id. There the id serves as the key, which
+		// keeps the id across reconnects.
 		c.key = tok.PeerID
 	}
-	s := &session{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
-	return s.run(ctx)
+	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
+	return cn.run(ctx)
 }
 
-// Send queues m for the current connection. An empty PeerID is filled in. It does not wait: the error
-// is ErrOffline or ErrBacklog. Nil says that m was queued, not that it arrives: the connection may end
-// (Handler.Disconnected), or the server may know no such target (an error message).
+// Send queues m for the current connection and does not block; the error is ErrOffline or ErrBacklog, or
+// about the payload. It fills in an empty PeerID. Nil means queued, not delivered: the connection may end
+// (Handler.Disconnected), or the server may not know the target (an error message).
 func (c *Client) Send(m Message) error {
 	c.mu.Lock()
 	self, out := c.self, c.out
@@ -290,7 +232,7 @@ func (c *Client) Send(m Message) error {
 	return nil
 }
 
-// setOut makes Send use q, or fail with nil.
+// setOut makes Send use q; without q it fails.
 func (c *Client) setOut(self string, q *Queue) {
 	c.mu.Lock()
 	c.self, c.out = self, q

@@ -153,7 +153,7 @@ func fixtures(t *testing.T) (all []fixture) {
 	return all
 }
 
-// TestFixturesReceived sends the client every example, whatever its direction; the client is agent-002.
+// TestFixturesReceived sends the client, agent-002, every example, in whichever direction it is.
 func TestFixturesReceived(t *testing.T) {
 	f := newFake(t)
 	lines := make(chan string)
@@ -188,7 +188,7 @@ func TestFixturesReceived(t *testing.T) {
 			case signal.PeerList, signal.ErrorType:
 				want = 1
 			case signal.Offer, signal.Answer, signal.Candidate:
-				// From somebody else and for us, or with no target at all, which is the server's affair.
+				// From another peer and for this one, or without a target, which the server checks.
 				if m.PeerID != "agent-002" && (m.TargetID == "agent-002" || m.TargetID == "") {
 					want = 1
 				}
@@ -204,7 +204,7 @@ func TestFixturesReceived(t *testing.T) {
 			}
 			switch e := got[0]; m.Type {
 			case signal.PeerList:
-				if e.kind != "registered" || len(e.peers) != 0 { // only ourselves were listed
+				if e.kind != "registered" || len(e.peers) != 0 { // the list held only the client itself
 					t.Fatalf("event %+v", e)
 				}
 			default:
@@ -260,8 +260,8 @@ func TestFixturesSent(t *testing.T) {
 	}
 }
 
-// TestFailures is what a client says about a server that does not work. No error may hold the key or
-// the token.
+// TestFailures checks what a client reports about a server that does not work. Errors must not contain the
+// key or the token.
 func TestFailures(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("a redirect was followed, with the key %q and the query %q", r.Header.Get("X-API-Key"), r.URL.RawQuery)
@@ -273,6 +273,7 @@ func TestFailures(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		}
 	}
+	const permanent signal.State = "connecting, permanent"
 	for _, c := range []struct {
 		name    string
 		breakIt func(f *fake)
@@ -280,30 +281,45 @@ func TestFailures(t *testing.T) {
 		want    []string
 	}{
 		{"401", func(f *fake) { f.token = reply(401, `{"error":"unknown API key `+apiKey+"\\n\"}") },
-			signal.Refused, []string{"/api/token", "401", "unknown API key ***", "check the API key"}},
-		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token", "403"}},
+			signal.Refused, []string{"/api/token: 401 Unauthorized: unknown API key ***"}},
+		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token: 403 Forbidden; check the API key"}},
 		{"500", func(f *fake) { f.token = reply(500, apiKey) }, signal.Connecting, []string{"/api/token", "500"}},
-		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, signal.Connecting, []string{"/api/token", "not a JSON object"}},
-		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, signal.Connecting, []string{"peer_id: missing"}},
-		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, signal.Connecting, []string{"token: not a string"}},
-		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, signal.Connecting, []string{"longer than"}},
+		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not a JSON object"}},
+		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, permanent, []string{"peer_id: missing"}},
+		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, permanent, []string{"token: not a string"}},
+		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, permanent, []string{"longer than"}},
 		{"redirect of the key", func(f *fake) { f.token = http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP },
-			signal.Connecting, []string{"307", "redirects are not followed"}},
+			permanent, []string{"307", `redirects are not followed; use "` + elsewhere.URL + `"`}},
+		{"404", func(f *fake) { f.token = http.NotFound }, permanent, []string{"/api/token: 404 Not Found; is there a signaling server at "}},
+		{"429", func(f *fake) { f.token = reply(429, "") }, signal.Connecting, []string{"429"}},
+		{"503", func(f *fake) { f.token = reply(503, `{"error":"full"}`) }, signal.Connecting, []string{"503 Service Unavailable: full"}},
+		{"another success", func(f *fake) { f.token = reply(204, "") }, permanent, []string{"204"}},
+		{"Basic authentication", func(f *fake) {
+			f.token = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", `Basic realm="mesh"`)
+				w.WriteHeader(401)
+			}
+		}, signal.Refused, []string{"401", "put user:password@ into the URL"}},
 		{"hangs up", func(f *fake) { f.token = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
 			signal.Connecting, []string{"/api/token", "EOF"}},
 		{"ws 401", func(f *fake) { f.upgrade = reply(401, `{"error":"invalid token tok-1"}`) },
 			signal.Refused, []string{"/ws: 401", "invalid token ***"}},
-		{"ws 404", func(f *fake) { f.upgrade = http.NotFound }, signal.Connecting, []string{"/ws: 404"}},
-		{"ws redirect", func(f *fake) { f.upgrade = http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP },
-			signal.Connecting, []string{"/ws: 307"}},
+		{"ws 404", func(f *fake) { f.upgrade = http.NotFound }, permanent, []string{"/ws: 404 Not Found"}},
+		{"ws 200", func(f *fake) { f.upgrade = reply(200, "<html>") }, permanent, []string{"/ws: 200 OK"}},
+		{"ws 426", func(f *fake) { f.upgrade = reply(426, "") }, permanent, []string{"/ws: 426", "does not let a WebSocket through"}},
+		{"ws 501", func(f *fake) { f.upgrade = reply(501, `{"error":"use Unwrap"}`) }, permanent, []string{"/ws: 501 Not Implemented: use Unwrap"}},
+		{"ws 502", func(f *fake) { f.upgrade = reply(502, "") }, signal.Connecting, []string{"/ws: 502"}},
+		{"ws redirect", func(f *fake) {
+			f.upgrade = http.RedirectHandler("http://h.example/ws?token=tok-1", http.StatusTemporaryRedirect).ServeHTTP
+		}, permanent, []string{"/ws: 307", `use "ws://h.example/ws"`}},
 		{"ws hangs up", func(f *fake) { f.upgrade = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } },
 			signal.Connecting, []string{"/ws", "EOF"}},
 		{"ws no WebSocket", func(f *fake) {
 			f.upgrade = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusSwitchingProtocols) }
-		}, signal.Connecting, []string{"/ws", "Connection header"}},
+		}, permanent, []string{"/ws", "Connection header"}},
 		{"closed with a reason", func(f *fake) {
 			f.ws = func(_ context.Context, c *websocket.Conn) { _ = c.Close(4321, "go away") }
-		}, signal.Connecting, []string{"/ws", "go away"}},
+		}, signal.Connecting, []string{"/ws: closed by the server with code 4321: go away"}},
 		{"oversized message", func(f *fake) {
 			f.ws = func(ctx context.Context, c *websocket.Conn) {
 				_ = c.Write(ctx, websocket.MessageText, make([]byte, 5<<20))
@@ -318,10 +334,18 @@ func TestFailures(t *testing.T) {
 			r := newRecorder()
 			start(t, f.client(), r)
 			s := r.waitFailure(t)
-			if s.State != c.state || errors.Is(s.Err, signal.ErrRefused) != (c.state == signal.Refused) {
-				t.Errorf("state %s, error %v; want %s", s.State, s.Err, c.state)
+			state := c.state
+			if state == permanent {
+				state = signal.Connecting
+			}
+			if s.State != state || errors.Is(s.Err, signal.ErrRefused) != (c.state == signal.Refused) ||
+				errors.Is(s.Err, signal.ErrMisconfigured) != (c.state == permanent) || s.Permanent != (c.state != signal.Connecting) {
+				t.Errorf("status %+v, want %s", s, c.state)
 			}
 			text := s.Err.Error()
+			if n := strings.Count(text, "signaling server refused"); n > 1 {
+				t.Errorf("error %q says it %d times", text, n)
+			}
 			for _, w := range append(c.want, f.Listener.Addr().String()) {
 				if !strings.Contains(text, w) {
 					t.Errorf("error %q does not say %q", text, w)
@@ -336,7 +360,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestReason: whatever else fails because the connection is closed says nothing about why it was. Which of the
+// TestReason: the error says why the connection was closed, not what failed as a consequence. Which of the
 // client's goroutines is first is chance, hence the rounds.
 func TestReason(t *testing.T) {
 	for _, c := range []struct {
@@ -413,6 +437,11 @@ func TestCheck(t *testing.T) {
 		want   string
 	}{
 		{"good", func(*signal.Config) {}, ""},
+		{"no CA file", func(c *signal.Config) { c.CAFile = "none.pem" }, "CAFile: open none.pem"},
+		{"no certificate in the CA file", func(c *signal.Config) { c.CAFile = "client_test.go" }, "CAFile: client_test.go holds no PEM certificate"},
+		{"certificate without key", func(c *signal.Config) { c.CertFile = "client_test.go" }, "KeyFile: empty"},
+		{"key without certificate", func(c *signal.Config) { c.KeyFile = "client_test.go" }, "CertFile: empty"},
+		{"no certificate in the file", func(c *signal.Config) { c.CertFile, c.KeyFile = "client_test.go", "client_test.go" }, "CertFile client_test.go with KeyFile client_test.go: "},
 		{"https", func(c *signal.Config) { c.URL, c.TokenURL = "https://h", "https://h" }, ""},
 		{"no URL", func(c *signal.Config) { c.URL = "" }, "URL: "},
 		{"no scheme", func(c *signal.Config) { c.URL = "localhost:8080/ws" }, "URL: "},
@@ -460,8 +489,8 @@ func TestRefusedThenAccepted(t *testing.T) {
 	}
 }
 
-// TestEmptyKeyKeepsItsID: in development mode an empty key gets a random id, which must outlive the
-// connection.
+// TestEmptyKeyKeepsItsID: in development mode a client with an empty key gets a random id, which it keeps
+// when it reconnects.
 func TestEmptyKeyKeepsItsID(t *testing.T) {
 	server, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -523,7 +552,7 @@ func TestICEServers(t *testing.T) {
 	}
 }
 
-// TestICEServersWithToken: what comes with the token is not asked for, before it expires.
+// TestICEServersWithToken: ICE servers that come with the token are fetched only when they expire.
 func TestICEServersWithToken(t *testing.T) {
 	f := newFake(t)
 	f.token = func(w http.ResponseWriter, _ *http.Request) {
@@ -547,8 +576,7 @@ func TestICEServersWithToken(t *testing.T) {
 	}
 }
 
-// TestICEServersMeanwhile: the question for ICE servers keeps the WebSocket from registering, but not from
-// connecting.
+// TestICEServersMeanwhile: the WebSocket connects while the ICE servers are fetched, and registers then.
 func TestICEServersMeanwhile(t *testing.T) {
 	f := newFake(t)
 	connected := make(chan struct{})
@@ -583,8 +611,8 @@ func TestICEServersMeanwhile(t *testing.T) {
 	r.waitKind(t, "registered")
 }
 
-// TestICEServersLate: a server may close a WebSocket that does not register, so a slow answer is not waited
-// for without end.
+// TestICEServersLate: a server may close a WebSocket that does not register, so the client registers without
+// ICE servers that take too long.
 func TestICEServersLate(t *testing.T) {
 	f := newFake(t)
 	registered := make(chan struct{})
@@ -612,7 +640,7 @@ func TestICEServersLate(t *testing.T) {
 	}
 }
 
-// TestNoICEServers: a server without /api/config, or with nonsense there, is as good as another.
+// TestNoICEServers: the client registers with a server that has nothing useful at /api/config.
 func TestNoICEServers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"404":      http.NotFound,
@@ -649,7 +677,7 @@ func TestEarlyMessagesWait(t *testing.T) {
 	}
 }
 
-// TestNotForUs: what cannot be meant for this client is dropped, and the connection stays.
+// TestNotForUs: messages that cannot be for this client are dropped, and the connection stays.
 func TestNotForUs(t *testing.T) {
 	f := newFake(t)
 	f.ws = func(ctx context.Context, c *websocket.Conn) {
@@ -699,7 +727,7 @@ func TestPeerList(t *testing.T) {
 	}
 }
 
-// TestSilentServers finds out about servers that are there and do nothing.
+// TestSilentServers: the client notices servers that accept a connection and then do nothing.
 func TestSilentServers(t *testing.T) {
 	for _, c := range []struct {
 		name, timing, want string
@@ -709,7 +737,7 @@ func TestSilentServers(t *testing.T) {
 		{"no pong", "ping", "ping", func(*fake) func(context.Context, *websocket.Conn) {
 			return func(ctx context.Context, c *websocket.Conn) {
 				_ = register(ctx, c)
-				<-ctx.Done() // not reading means not answering pings
+				<-ctx.Done() // without reading there are no pongs
 			}
 		}},
 	} {
@@ -784,25 +812,71 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// TestReplaced: of two processes with one key the older gives way, and does not fight back at once.
+// TestReplaced: of two instances with one key the older gives way for good.
 func TestReplaced(t *testing.T) {
-	cfg, _ := serve(t, "a")
-	first, second := newRecorder(), newRecorder()
-	c1, c2 := signal.New(cfg("a")), signal.New(cfg("a"))
-	signal.HurryUp(c1)
-	slow := make(chan struct{})
-	signal.OnSlow(c1, func() { close(slow) })
-	start(t, c1, first)
-	first.waitKind(t, "registered")
-	start(t, c2, second)
-	second.waitKind(t, "registered")
-	if s := first.waitFailure(t); s.State != signal.Connecting || !strings.Contains(s.Err.Error(), "same API key") {
-		t.Fatalf("status %+v, want connecting because of another process", s)
+	for _, c := range []struct {
+		name          string
+		first, second time.Time
+		firstStays    bool
+	}{
+		{name: "unknown starts"},
+		{name: "later start", first: time.UnixMilli(1000), second: time.UnixMilli(2000)},
+		{name: "earlier start", first: time.UnixMilli(2000), second: time.UnixMilli(1000), firstStays: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, _ := serve(t, "a", "b")
+			firstCfg, secondCfg := cfg("a"), cfg("a")
+			firstCfg.Started, secondCfg.Started = c.first, c.second
+			first, second := newRecorder(), newRecorder()
+			errs := [2]chan error{make(chan error, 1), make(chan error, 1)}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			go func() { errs[0] <- signal.New(firstCfg).Run(ctx, first) }()
+			first.waitKind(t, "registered")
+			go func() { errs[1] <- signal.New(secondCfg).Run(ctx, second) }()
+			loser, stays := 0, second
+			if c.firstStays {
+				loser, stays = 1, first
+			} else {
+				second.waitKind(t, "registered")
+			}
+			err := <-errs[loser]
+			if !errors.Is(err, signal.ErrReplaced) || !strings.Contains(err.Error(), "another instance with the same API key") {
+				t.Fatalf("Run returned %v, want %v", err, signal.ErrReplaced)
+			}
+			s := []*recorder{first, second}[loser].waitState(t, signal.Replaced)
+			if !errors.Is(s.Err, signal.ErrReplaced) || !s.Permanent {
+				t.Fatalf("status %+v", s)
+			}
+			select {
+			case e := <-stays.events:
+				t.Fatalf("the other one reports %+v", e)
+			default:
+			}
+			cancel()
+			if err := <-errs[1-loser]; !errors.Is(err, context.Canceled) {
+				t.Fatalf("the other one ended with %v", err)
+			}
+		})
 	}
-	select {
-	case <-slow:
-	case <-time.After(patience):
-		t.Fatal("it fights for its place")
+}
+
+// TestStarted: the start goes into register; the zero time does not.
+func TestStarted(t *testing.T) {
+	for payload, started := range map[string]time.Time{`{}`: {}, `{"started":1767225600123}`: time.UnixMilli(1767225600123)} {
+		f := newFake(t)
+		got := make(chan string, 1)
+		f.ws = func(ctx context.Context, c *websocket.Conn) {
+			_, b, _ := c.Read(ctx)
+			got <- string(b)
+			readAll(ctx, c)
+		}
+		cfg := f.clientConfig()
+		cfg.Started = started
+		start(t, signal.New(cfg), newRecorder())
+		if text := <-got; !strings.Contains(text, `"payload":`+payload) {
+			t.Errorf("registered with %s, want %s", text, payload)
+		}
 	}
 }
 
@@ -845,25 +919,37 @@ func TestSendInvalidPayload(t *testing.T) {
 	}
 }
 
-// CheckCredentials waits for a server that is down, and knows a refusal.
+// TestCheckCredentials: a server that is down is tried again; a refusal and a wrong URL are returned.
 func TestCheckCredentials(t *testing.T) {
-	answers := make(chan int, 3)
+	answers := make(chan int, 4)
 	answers <- http.StatusServiceUnavailable
 	answers <- http.StatusOK
 	answers <- http.StatusUnauthorized
+	answers <- http.StatusNotFound
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(<-answers)
+		select {
+		case status := <-answers:
+			w.WriteHeader(status)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		_, _ = io.WriteString(w, `{"token":"t","peer_id":"p","role":"agent"}`)
 	}))
 	defer server.Close()
 	c := signal.New(signal.Config{URL: "ws://127.0.0.1:1/ws", TokenURL: server.URL + "/api/token", APIKey: "k"})
-	if err := c.CheckCredentials(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.CheckCredentials(ctx); err != nil {
 		t.Errorf("a server that accepts the key, at last: %v", err)
 	}
-	if err := c.CheckCredentials(t.Context()); !errors.Is(err, signal.ErrRefused) {
+	if err := c.CheckCredentials(ctx); !errors.Is(err, signal.ErrRefused) {
 		t.Errorf("a server that refuses it: %v", err)
+	} else if refused := new(signal.RefusedError); !errors.As(err, &refused) || err.Error() != signal.ErrRefused.Error()+": "+refused.Detail {
+		t.Errorf("a refusal without its detail: %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	if err := c.CheckCredentials(ctx); !errors.Is(err, signal.ErrMisconfigured) {
+		t.Errorf("a server without token exchange: %v", err)
+	}
 	cancel()
 	if err := c.CheckCredentials(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of ctx: %v", err)

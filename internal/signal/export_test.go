@@ -8,14 +8,6 @@ func HurryUp(c *Client) {
 	c.timing.slow = func() time.Duration { return time.Millisecond }
 }
 
-// OnSlow calls f when a client is about to wait long, and makes it wait for ever.
-func OnSlow(c *Client, f func()) {
-	c.timing.slow = func() time.Duration {
-		f()
-		return time.Hour
-	}
-}
-
 // SetTiming changes one of a client's periods by name.
 func SetTiming(c *Client, name string, d time.Duration) {
 	*map[string]*time.Duration{

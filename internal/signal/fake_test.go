@@ -2,8 +2,11 @@ package signal_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,7 +19,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// patience is how long a test waits for what should happen at once.
+// patience bounds how long a test waits for something that should happen at once.
 const patience = 10 * time.Second
 
 const apiKey = "ak_secret_0123456789"
@@ -59,7 +62,7 @@ func (r *recorder) waitState(t *testing.T, s signal.State) signal.Status {
 	return r.wait(t, string(s), func(e event) bool { return e.kind == "status" && e.status.State == s }).status
 }
 
-// waitFailure is the first status with an error.
+// waitFailure returns the first status with an error.
 func (r *recorder) waitFailure(t *testing.T) signal.Status {
 	t.Helper()
 	return r.wait(t, "failure", func(e event) bool { return e.kind == "status" && e.status.Err != nil }).status
@@ -70,7 +73,7 @@ func (r *recorder) waitKind(t *testing.T, kind string) event {
 	return r.wait(t, kind, func(e event) bool { return e.kind == kind })
 }
 
-// wait skips events up to the one that ok likes.
+// wait returns the first event that ok accepts.
 func (r *recorder) wait(t *testing.T, what string, ok func(event) bool) event {
 	t.Helper()
 	timeout := time.After(patience)
@@ -86,7 +89,7 @@ func (r *recorder) wait(t *testing.T, what string, ok func(event) bool) event {
 	}
 }
 
-// next is the next event, whatever it is.
+// next returns the next event.
 func (r *recorder) next(t *testing.T) event {
 	t.Helper()
 	return r.wait(t, "event", func(event) bool { return true })
@@ -112,8 +115,7 @@ func start(t *testing.T, c *signal.Client, h signal.Handler) (stop func()) {
 	return stop
 }
 
-// fake is a signaling server whose misbehaviour is up to the test. The nil handlers behave like
-// chatixia-mesh's registry.
+// fake is a signaling server that behaves like chatixia-mesh's registry where the test does not change it.
 type fake struct {
 	*httptest.Server
 	token, config http.HandlerFunc
@@ -123,6 +125,12 @@ type fake struct {
 }
 
 func newFake(t *testing.T) *fake {
+	t.Helper()
+	return newFakeTLS(t, nil)
+}
+
+// newFakeTLS is newFake with TLS, unless conf is nil.
+func newFakeTLS(t *testing.T, conf *tls.Config) *fake {
 	t.Helper()
 	f := &fake{}
 	f.token = func(w http.ResponseWriter, r *http.Request) {
@@ -155,19 +163,25 @@ func newFake(t *testing.T) *fake {
 		defer cancel()
 		f.ws(ctx, c)
 	})
-	f.Server = httptest.NewServer(mux)
+	f.Server = httptest.NewUnstartedServer(mux)
+	f.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if f.TLS = conf; conf != nil {
+		f.StartTLS()
+	} else {
+		f.Start()
+	}
 	t.Cleanup(f.Close)
 	return f
 }
 
-// talk answers the registration and then reads to the end.
+// talk responds to the registration and then reads to the end.
 func (f *fake) talk(ctx context.Context, c *websocket.Conn) {
 	if register(ctx, c) == nil {
 		readAll(ctx, c)
 	}
 }
 
-// register answers one registration with an empty peer_list.
+// register responds to one registration with an empty peer_list.
 func register(ctx context.Context, c *websocket.Conn) error {
 	_, b, err := c.Read(ctx)
 	if err != nil {

@@ -10,22 +10,23 @@ import (
 
 // The types of a Message.
 const (
-	Register  = "register"      // sidecar → server: here I am
-	PeerList  = "peer_list"     // server → sidecar: who else is here
+	Register  = "register"      // sidecar → server: list me, and tell me who else is registered
+	PeerList  = "peer_list"     // server → sidecar: who else is registered
 	Offer     = "offer"         // sidecar → sidecar, relayed
 	Answer    = "answer"        // sidecar → sidecar, relayed
 	Candidate = "ice_candidate" // sidecar → sidecar, relayed
-	Heartbeat = "heartbeat"     // sidecar → server: still here
-	ErrorType = "error"         // server → sidecar: an earlier message went nowhere
+	Heartbeat = "heartbeat"     // sidecar → server: the sender is alive
+	ErrorType = "error"         // server → sidecar: an earlier message was dropped
 )
 
 // The codes of an error message's payload.
 const (
 	CodePeerUnavailable = "peer_unavailable" // the target is not registered; ErrorPayload.TargetID names it
-	CodeMalformed       = "malformed"        // the text is no signaling message
-	CodeInvalidField    = "invalid_field"    // a field is missing or has a value that cannot be
-	CodeBusy            = "busy"             // too much waits for ErrorPayload.TargetID already: not relayed
+	CodeMalformed       = "malformed"        // the text is not a signaling message
+	CodeInvalidField    = "invalid_field"    // a field is missing or has an invalid value
+	CodeBusy            = "busy"             // not relayed: too much is queued for ErrorPayload.TargetID
 	CodeUnauthorized    = "unauthorized"     // peer_id is not the token's subject
+	CodeInUse           = "in_use"           // register with if_free: another connection has the peer id
 )
 
 // Message is one signaling message: a JSON object in one WebSocket text message.
@@ -62,6 +63,15 @@ type ICECandidate struct {
 	Instance      string  `json:"instance,omitempty"`
 }
 
+// RegisterPayload is the payload of a register message. Both fields are extensions.
+type RegisterPayload struct {
+	// Started is when the sender's instance was started, in milliseconds since 1970. Of two connections of
+	// one peer the one that was started later stays; if that is not known, the newer connection.
+	Started *int64 `json:"started,omitempty"`
+	// IfFree asks for an error with CodeInUse rather than to replace another connection.
+	IfFree bool `json:"if_free,omitempty"`
+}
+
 // PeersPayload is the payload of a peer_list.
 type PeersPayload struct {
 	Peers []string `json:"peers"`
@@ -74,38 +84,36 @@ type ErrorPayload struct {
 	Message  string `json:"message,omitempty"`
 }
 
-// ICEServer is one STUN or TURN server, as in the W3C's RTCIceServer.
-type ICEServer struct {
-	// URLs are stun:, stuns:, turn: or turns: URLs (RFC 7064, RFC 7065).
-	URLs       []string `json:"urls"`
-	Username   string   `json:"username,omitempty"`
-	Credential string   `json:"credential,omitempty"`
-}
+// WebSocket close codes of the protocol's own (RFC 6455 section 7.4.2, private range).
+const (
+	CloseReplaced = 4001 // another connection of the same peer has registered and is newer
+	CloseInUse    = 4002 // the peer id is in use, and register asked for a free one only
+)
 
-// UnmarshalJSON accepts a single string for urls too, as the W3C's dictionary allows.
-func (s *ICEServer) UnmarshalJSON(b []byte) error {
-	var raw struct {
-		URLs       json.RawMessage `json:"urls"`
-		Username   string          `json:"username"`
-		Credential string          `json:"credential"`
+// ParseRegister reads the payload of a register message. An empty payload and null count as {}. Unknown keys
+// are ignored.
+func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
+	var p RegisterPayload
+	var fields map[string]json.RawMessage
+	if len(payload) == 0 {
+		return p, nil
 	}
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return fmt.Errorf("ICE server: %w", err)
+	if err := json.Unmarshal(payload, &fields); err != nil {
+		return p, errors.New("payload: not an object")
 	}
-	var urls []string
-	var one string
-	if err := json.Unmarshal(raw.URLs, &one); err == nil && one != "" {
-		urls = []string{one}
-	} else if err := json.Unmarshal(raw.URLs, &urls); err != nil {
-		return fmt.Errorf("ICE server: urls must be a string or a list of strings")
+	// By exact keys: encoding/json by itself would take STARTED for started.
+	if b, ok := fields["started"]; ok {
+		if err := json.Unmarshal(b, &p.Started); err != nil || p.Started != nil && *p.Started < 0 {
+			return p, errors.New("started: not a Unix time in milliseconds, an integer from 0 on")
+		}
 	}
-	*s = ICEServer{URLs: urls, Username: raw.Username, Credential: raw.Credential}
-	return nil
+	if b, ok := fields["if_free"]; ok {
+		if err := json.Unmarshal(b, &p.IfFree); err != nil {
+			return p, errors.New("if_free: not true or false")
+		}
+	}
+	return p, nil
 }
-
-// CloseReplaced is the WebSocket close code (RFC 6455 section 7.4.2, private range) for a connection
-// that ends because its peer has connected anew.
-const CloseReplaced = 4001
 
 // ParseMessage reads one signaling message: a single JSON object of valid UTF-8 with a non-empty string
 // type; peer_id and target_id are strings or null if present. Unknown keys are ignored. The payload

@@ -6,8 +6,8 @@ import "sync"
 const senderShare = 16
 
 // Queue is a first-in-first-out queue of messages, bounded in bytes, between any number of producers
-// and one consumer. Nothing in it blocks. What its owner pushes and what is pushed for senders are
-// bounded separately, and each sender by a share, so that nobody can crowd out the others.
+// and one consumer. Its methods do not block. What its owner pushes and what is pushed for senders are
+// bounded separately, and each sender by a share, so that no sender can crowd out the others.
 type Queue struct {
 	mu      sync.Mutex
 	items   []item
@@ -29,8 +29,8 @@ func NewQueue(max int) *Queue {
 	return &Queue{max: max, senders: map[string]int{}, ready: make(chan struct{}, 1)}
 }
 
-// Push adds b, which the queue keeps, and reports whether there was room. When nothing of Push waits,
-// there is room for one item of any size, so that an item over the limit cannot be stuck outside for ever.
+// Push adds b, which the queue keeps, and reports whether there was room. When nothing of Push is queued,
+// there is room for one item of any size: otherwise an item over the limit would never get in.
 func (q *Queue) Push(b []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -42,7 +42,7 @@ func (q *Queue) Push(b []byte) bool {
 	return true
 }
 
-// PushFrom is Push of what somebody else sends, within the sender's share.
+// PushFrom is Push for a sender, within that sender's share.
 func (q *Queue) PushFrom(sender string, b []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,7 +65,7 @@ func (q *Queue) add(i item) {
 	}
 }
 
-// Pop takes the oldest item.
+// Pop removes and returns the oldest item, if there is one.
 func (q *Queue) Pop() ([]byte, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,5 +93,5 @@ func (q *Queue) release(i item) {
 	}
 }
 
-// Ready holds a value after a Push; Pop until there is nothing left, then wait for the next.
+// Ready returns a channel that holds a value after a Push. Pop until the queue is empty before receiving again.
 func (q *Queue) Ready() <-chan struct{} { return q.ready }

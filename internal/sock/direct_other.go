@@ -4,7 +4,7 @@ package sock
 
 import "net"
 
-// A Direct does not exist on this operating system.
+// Direct is not available on this operating system.
 type Direct struct{ net.Conn }
 
 // NewDirect returns nil.

@@ -61,7 +61,7 @@ func TestDirectTryWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := write(text[:10]); n != 0 {
-		t.Errorf("%d bytes were taken by a socket that nobody holds", n)
+		t.Errorf("%d bytes were taken by a socket whose other end is closed", n)
 	}
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestDirectRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(chan string, 1)
-	go func() { // it waits
+	go func() { // it blocks
 		n, err := d.Read(buf[:])
 		got <- fmt.Sprintf("%s %v", buf[:n], err)
 	}()
@@ -112,8 +112,8 @@ func TestDirectRead(t *testing.T) {
 	read("closed", net.ErrClosed)
 }
 
-// TestDirectReset: the counterpart went with text of ours unread. Only Linux is known to tell that from an
-// ordinary end; elsewhere it is enough that the reading ends.
+// The other end is closed with text unread. Only Linux is known to distinguish that from an ordinary end;
+// elsewhere it is enough that the reading ends.
 func TestDirectReset(t *testing.T) {
 	a, b := socketPair(t)
 	if _, err := b.Write([]byte("text")); err != nil {

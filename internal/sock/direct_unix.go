@@ -10,14 +10,14 @@ import (
 	"github.com/chatixia-ai/mesh/internal/nowait"
 )
 
-// A Direct reads from a connection, and writes what needs no waiting, by the system calls of package nowait.
+// Direct reads from a connection, and writes to it without blocking, by the system calls of package nowait.
 type Direct struct {
 	raw       syscall.RawConn
 	in, out   call
-	get, give func(fd uintptr) bool // one closure for all calls, rather than one for each
+	get, give func(fd uintptr) bool // made once, because a closure for each call would be an allocation
 }
 
-// call is the one that is under way.
+// call holds the arguments and results of the system call in progress.
 type call struct {
 	b   []byte
 	n   int
@@ -41,12 +41,12 @@ func NewDirect(c net.Conn) *Direct {
 	}
 	d.give = func(fd uintptr) bool {
 		d.out.n, d.out.err = nowait.Write(fd, d.out.b)
-		return true // do not wait
+		return true // do not block until there is room
 	}
 	return d
 }
 
-// Read is Read of the connection. It must not be called concurrently.
+// Read reads like Read of the connection. It must not be called concurrently.
 func (d *Direct) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -63,11 +63,11 @@ func (d *Direct) Read(b []byte) (int, error) {
 	return d.in.n, d.in.err
 }
 
-// TryWrite writes as much of b as the connection takes without waiting, and returns how much that was: 0 if it
-// is full, or broken, which the next ordinary write reports. It must not be called concurrently, nor while a
-// Write is under way.
+// TryWrite writes as much of b as the connection takes without blocking, and returns the number of bytes. It
+// returns 0 if the connection is full or broken; the next ordinary Write reports which. It must not be called
+// concurrently, nor during a Write.
 //
-// A net.Conn has no such call: its Write waits, and a deadline in the past fails before it tries.
+// A net.Conn has no such method: its Write blocks, and with a deadline in the past it fails before it tries.
 func (d *Direct) TryWrite(b []byte) int {
 	d.out = call{b: b}
 	_ = d.raw.Write(d.give)

@@ -1,8 +1,9 @@
-// Package sock opens the Unix sockets that join an agent to its sidecar, so that no other user of the
-// machine can reach or impersonate either end: private directories, a mode that is never wider than
-// 0600, removal of leftovers without stealing a live socket, and a check of who is on the other end.
+// Package sock opens the Unix sockets between an agent and its sidecar, so that no other user of the
+// machine can reach or impersonate either end. It makes private directories and sockets whose mode is
+// never wider than 0600, removes stale sockets but never a live one, and checks the user at the other end.
 //
-// It works on Linux and macOS. Elsewhere every function but [CheckPath] returns [ErrUnsupported].
+// It works on Linux and macOS. Elsewhere every function but [CheckPath] fails, with [ErrUnsupported] if
+// it returns an error.
 package sock
 
 import (
@@ -14,26 +15,26 @@ import (
 )
 
 var (
-	// ErrPath reports a socket path that no socket can have: empty, too long, or not a file name.
+	// ErrPath means that no socket can have the path: it is empty, too long, or not a file name.
 	ErrPath = errors.New("unusable socket path")
-	// ErrInUse reports a path on which another process is listening.
+	// ErrInUse means that another process is listening at the path.
 	ErrInUse = errors.New("another process is listening on this socket; stop it or choose another path")
-	// ErrNotSocket reports a path that holds something other than a socket. It is left as it is.
+	// ErrNotSocket means that the path holds something other than a socket, which is left as it is.
 	ErrNotSocket = errors.New("not a socket; remove it or choose another path")
-	// ErrOwner reports a socket file that belongs to another user.
+	// ErrOwner means that the socket file belongs to another user.
 	ErrOwner = errors.New("socket belongs to another user")
-	// ErrPeer reports a connection whose other end runs as another user.
-	ErrPeer = errors.New("process on the other end belongs to another user")
-	// ErrUnsupported reports what this operating system cannot do. It is also [errors.ErrUnsupported].
+	// ErrPeer means that the process at the other end of a connection runs as another user.
+	ErrPeer = errors.New("process at the other end belongs to another user")
+	// ErrUnsupported means that this operating system cannot do it. It wraps [errors.ErrUnsupported].
 	ErrUnsupported = fmt.Errorf("private Unix sockets: %w", errors.ErrUnsupported)
 )
 
-// CheckPath reports whether path can be the path of a socket here: not empty, and no longer than the
-// kernel's sockaddr_un holds (107 bytes on Linux, 103 on macOS; see unix(7)). Its error is a
-// [*fs.PathError] that wraps [ErrPath]; the file system is not looked at.
+// CheckPath reports whether a socket can have path: it is not empty, and no longer than the kernel's
+// sockaddr_un holds (107 bytes on Linux, 103 on macOS; see unix(7)). Its error is a [*fs.PathError] that
+// wraps [ErrPath]. CheckPath does not look at the file system.
 //
-// Without it an over-long path fails as "invalid argument", a NUL byte silently shortens the path, and
-// on Linux a leading @ means an abstract socket, which has neither owner nor mode.
+// Without this check a path that is too long fails as "invalid argument", a NUL byte silently shortens
+// the path, and on Linux a leading @ means an abstract socket, which has neither owner nor mode.
 func CheckPath(path string) error {
 	switch {
 	case path == "":
@@ -44,7 +45,7 @@ func CheckPath(path string) error {
 	case strings.ContainsRune(path, 0):
 		return pathError(path, fmt.Errorf("%w: it contains a NUL byte", ErrPath))
 	case path[0] == '@':
-		return pathError(path, fmt.Errorf("%w: an abstract socket is open to every user; write ./%s if a file is meant",
+		return pathError(path, fmt.Errorf("%w: an abstract socket is open to every user; write ./%s for a file of that name",
 			ErrPath, path))
 	}
 	return nil

@@ -12,16 +12,19 @@ import (
 // maxPath is the size of sun_path (104) less the NUL that ends it.
 const maxPath = 103
 
-// listenPrivate binds, narrows the mode and only then listens: until listen every connect is refused,
-// whatever the mode, so nobody gets in while bind's mode, which follows the umask, still holds. (Linux
-// takes the mode of the descriptor instead; macOS has no fchmod of sockets.) The net package has no
-// hook between bind and listen, hence the system calls.
+// systemParents are the directories that TempDir tries when the environment names no usable one.
+func systemParents() []parent { return []parent{{"/tmp", checkShared}, {"/var/tmp", checkShared}} }
+
+// listenPrivate binds, narrows the mode and only then listens: before listen every connect is refused,
+// so the mode that bind derives from the umask lets no other user in. (Linux takes the mode of the
+// descriptor instead; macOS has no fchmod of sockets.) The net package has no hook between bind and
+// listen, hence the system calls.
 func listenPrivate(path string) (*net.UnixListener, error) {
 	f, err := unixSocket(path)
 	if err != nil {
 		return nil, listenError(path, "socket", err)
 	}
-	defer f.Close() // FileListener has a duplicate
+	defer f.Close() // FileListener duplicates the descriptor
 	fd := int(f.Fd())
 	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
 		return nil, listenError(path, "bind", err)
@@ -63,4 +66,8 @@ func peerUID(fd int) (int, error) {
 		return 0, err
 	}
 	return int(cred.Uid), nil
+}
+
+func peerPID(fd int) (int, error) {
+	return unix.GetsockoptInt(fd, unix.SOL_LOCAL, unix.LOCAL_PEERPID)
 }

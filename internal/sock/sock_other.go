@@ -12,30 +12,34 @@ import (
 // maxPath is the size of sun_path on Windows (108) less the NUL that ends it.
 const maxPath = 107
 
-// Windows has Unix sockets, but Go gives no way to restrict them to one user there and no credentials
-// of the peer. Rather than open a socket to everybody, nothing is opened.
+// unsupported says that this operating system cannot do what is named. Windows has Unix sockets, but Go
+// can neither restrict them to one user there nor get the credentials of the peer, and a socket that is
+// open to every user is worse than none.
 func unsupported(what string) error {
-	return fmt.Errorf("%w: %s on %s (the sidecar can run in process there)", ErrUnsupported, what, runtime.GOOS)
+	return fmt.Errorf("%w: %s on %s (the sidecar can run in process instead)", ErrUnsupported, what, runtime.GOOS)
 }
 
 // TempDir returns [ErrUnsupported] on this operating system.
-func TempDir() (string, error) { return "", unsupported("a directory of one user") }
+func TempDir() (string, error) { return "", unsupported("a private directory") }
 
-// Listen returns [ErrUnsupported] on this operating system, or what [CheckPath] has to say.
+// Listen returns [ErrUnsupported] on this operating system, or the error of [CheckPath].
 func Listen(path string) (net.Listener, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
-	return nil, pathError(path, unsupported("a socket of one user"))
+	return nil, pathError(path, unsupported("a private socket"))
 }
 
-// Dial returns [ErrUnsupported] on this operating system, or what [CheckPath] has to say.
+// Dial returns [ErrUnsupported] on this operating system, or the error of [CheckPath].
 func Dial(_ context.Context, path string) (net.Conn, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
-	return nil, pathError(path, unsupported("a socket of one user"))
+	return nil, pathError(path, unsupported("a private socket"))
 }
 
 // CheckPeer returns [ErrUnsupported] on this operating system.
 func CheckPeer(net.Conn) error { return unsupported("peer credentials") }
+
+// PeerPID returns false on this operating system.
+func PeerPID(net.Conn) (pid int, ok bool) { return 0, false }

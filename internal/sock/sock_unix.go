@@ -17,82 +17,136 @@ import (
 
 const (
 	dirPrefix = "mesh-"
-	// nameRoom is what TempDir leaves of the path limit for the name of a socket in it.
+	// nameRoom is the length that TempDir leaves for the name of a socket in the directory.
 	nameRoom = 16
-	// lockWait bounds how long Listen waits for another Listen in the same directory. Each holds the
+	// lockWait bounds how long Listen blocks for another Listen in the same directory, which holds the
 	// lock for well under a millisecond.
 	lockWait = time.Second
-	// probeWait bounds how long a leftover is asked for signs of life.
+	// lockPause is the time between two attempts to get that lock.
+	lockPause = time.Millisecond
+	// probeWait bounds the attempt to connect to what may be a stale socket.
 	probeWait = time.Second
 )
 
 // TempDir makes a new directory that only this user can enter (mode 0700) and returns its absolute
-// path, short enough for a socket with a name of up to 16 bytes in it. It is made in $XDG_RUNTIME_DIR
-// if that is a directory of this user that nobody else can write to, else in [os.TempDir]. The caller
-// removes it.
-func TempDir() (string, error) {
-	var errs []error
-	for _, parent := range []string{runtimeDir(), os.TempDir()} {
-		if parent == "" {
-			continue
-		}
-		dir, err := tempDirIn(parent)
+// path, short enough for a socket with a name of up to 16 bytes in it. It is made in the first usable
+// one of these: $XDG_RUNTIME_DIR if only this user can write to it, [os.TempDir], and the usual
+// temporary directories of the operating system. The caller removes it.
+func TempDir() (string, error) { return tempDirIn(parents()) }
+
+// parent is a directory in which TempDir may make one.
+type parent struct {
+	dir   string
+	check func(os.FileInfo) error // the condition for using it; nil: none
+}
+
+// parents returns the directories that TempDir tries, in this order. One may be listed twice, under
+// different conditions.
+func parents() []parent {
+	var list []parent
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		list = append(list, parent{dir, checkPrivate})
+	}
+	return append(append(list, parent{os.TempDir(), nil}), systemParents()...)
+}
+
+// checkPrivate reports whether a directory is what the XDG base directory specification asks of
+// $XDG_RUNTIME_DIR. Under sudo, for example, that often names the directory of the user who called sudo.
+func checkPrivate(fi os.FileInfo) error {
+	if uid := owner(fi); uid != os.Geteuid() {
+		return fmt.Errorf("it belongs to uid %d, and this process is uid %d", uid, os.Geteuid())
+	}
+	if fi.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("other users can write to it: its mode is %v", fi.Mode())
+	}
+	return nil
+}
+
+// checkShared reports whether only this user can rename and remove what it makes in a directory.
+func checkShared(fi os.FileInfo) error {
+	if fi.Mode()&fs.ModeSticky != 0 {
+		return nil
+	}
+	return checkPrivate(fi)
+}
+
+func tempDirIn(parents []parent) (string, error) {
+	var all error
+	seen := make(map[string]bool)
+	for _, p := range parents {
+		dir, err := p.tempDir()
 		if err == nil {
 			return dir, nil
 		}
-		errs = append(errs, err)
+		if seen[err.Error()] {
+			continue
+		}
+		seen[err.Error()] = true
+		if all != nil {
+			err = fmt.Errorf("%w; %w", all, err)
+		}
+		all = err
 	}
-	return "", fmt.Errorf("no private directory for a socket (set XDG_RUNTIME_DIR or TMPDIR to a short, writable one): %w",
-		errors.Join(errs...))
+	return "", fmt.Errorf("no private directory for a socket: %w; set XDG_RUNTIME_DIR or TMPDIR to a directory "+
+		"with a short path that this user can write to", all)
 }
 
-func tempDirIn(parent string) (string, error) {
-	parent, err := filepath.Abs(parent)
+// tempDir makes a directory in p. Its errors name p.dir, and nothing that differs from call to call.
+func (p parent) tempDir() (string, error) {
+	fail := func(err error) (string, error) { return "", &fs.PathError{Op: "mkdir", Path: p.dir, Err: err} }
+	abs, err := filepath.Abs(p.dir)
 	if err != nil {
-		return "", err
+		return fail(err)
+	}
+	if p.check != nil {
+		if !filepath.IsAbs(p.dir) {
+			return fail(errors.New("it is not an absolute path"))
+		}
+		fi, err := os.Stat(abs)
+		if err != nil {
+			return fail(cause(err))
+		}
+		if err := p.check(fi); err != nil {
+			return fail(err)
+		}
 	}
 	const digits = len("4294967295") // the longest suffix of os.MkdirTemp
-	if n := len(parent) + len("/"+dirPrefix) + digits + len("/") + nameRoom; n > maxPath {
-		return "", pathError(parent, fmt.Errorf("%w: a socket in it needs %d bytes and %d are allowed", ErrPath, n, maxPath))
+	if n := len(abs) + len("/"+dirPrefix) + digits + len("/") + nameRoom; n > maxPath {
+		return fail(fmt.Errorf("%w: a socket in it needs %d bytes and %d are allowed", ErrPath, n, maxPath))
 	}
-	dir, err := os.MkdirTemp(parent, dirPrefix)
+	dir, err := os.MkdirTemp(abs, dirPrefix)
 	if err != nil {
-		return "", err
+		return fail(cause(err))
 	}
 	// MkdirTemp asks for 0700, of which an unusual umask may have left less.
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return "", errors.Join(err, os.Remove(dir))
+		return fail(errors.Join(cause(err), os.Remove(dir)))
 	}
 	return dir, nil
 }
 
-// runtimeDir returns $XDG_RUNTIME_DIR, or "" if it is not what the XDG base directory specification
-// asks for. Under sudo, for example, it often names the directory of the user who called sudo.
-func runtimeDir() string {
-	dir := os.Getenv("XDG_RUNTIME_DIR")
-	if !filepath.IsAbs(dir) {
-		return ""
+// cause returns an error of the file system without the call and the path.
+func cause(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
 	}
-	fi, err := os.Stat(dir)
-	if err != nil || !fi.IsDir() || owner(fi) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0 {
-		return ""
-	}
-	return dir
+	return err
 }
 
-// Listen listens on a Unix socket at path, which has mode 0600 from the first moment that anybody can
-// connect to it. The umask, which belongs to the whole process, is neither needed nor changed. The file
-// appears at path once it can be connected to, not before: programs wait for it to appear, and then try
-// once.
+// Listen listens on a Unix socket at path, which has mode 0600 from the first moment at which it accepts
+// connections. The umask, which belongs to the whole process, is neither needed nor changed. The file
+// appears at path once it accepts connections, not before: programs watch for the file, and then connect
+// to it once.
 //
-// A socket that an earlier process left at path is removed, but only if it is this user's and nobody
-// listens on it: otherwise the error wraps [ErrOwner] or [ErrInUse]. To find out, Listen connects to it
-// and hangs up, so a listener must take a connection that says nothing in good part. Anything but a
-// socket is left alone ([ErrNotSocket]). Listens of several processes in one directory take turns, so
-// that of two that find the same leftover exactly one gets the path.
+// A stale socket that an earlier process left at path is removed, but only if it is this user's and no
+// process listens on it: otherwise the error wraps [ErrOwner] or [ErrInUse]. To find out, Listen connects
+// to it and closes the connection, so a listener must tolerate a connection without data. Anything but a
+// socket is left alone ([ErrNotSocket]). Calls of Listen in one directory exclude each other, also from
+// several processes: of two that find the same stale socket exactly one gets the path.
 //
-// Closing the listener removes the socket file unless another one has taken its place. Accept does not
-// look at who connects: call [CheckPeer].
+// Closing the listener removes the socket file unless another file has replaced it. Accept does not check
+// which user connects: call [CheckPeer].
 func Listen(path string) (net.Listener, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
@@ -106,7 +160,7 @@ func Listen(path string) (net.Listener, error) {
 		return nil, pathError(path, err)
 	}
 	defer unlock()
-	if err := removeLeftover(path); err != nil {
+	if err := removeStale(path); err != nil {
 		return nil, pathError(path, err)
 	}
 	l, err := listenBeside(abs)
@@ -114,7 +168,7 @@ func Listen(path string) (net.Listener, error) {
 		return nil, pathError(path, err)
 	}
 	if mode := l.file.Mode().Perm(); mode != 0o600 {
-		err := fmt.Errorf("its mode is %#o and not 0600: does the file system keep modes?", mode)
+		err := fmt.Errorf("its mode is %#o instead of 0600; choose a directory on a file system that keeps modes", mode)
 		return nil, pathError(path, errors.Join(err, l.Close()))
 	}
 	if err := l.moveTo(abs); err != nil {
@@ -123,8 +177,8 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// moveTo gives the socket its name. A link, unlike a rename, does not replace what somebody else, who
-// does not take turns, has put there; not every file system has links to sockets.
+// moveTo gives the socket its name. Unlike a rename, a hard link does not replace a file that another
+// program has put there meanwhile; the rename is for file systems without hard links to sockets.
 func (l *listener) moveTo(path string) error {
 	err := os.Link(l.path, path)
 	switch {
@@ -141,8 +195,8 @@ func (l *listener) moveTo(path string) error {
 	return err
 }
 
-// listenBeside listens under a name beside path, no longer than it, since that may be as long as is
-// allowed.
+// listenBeside listens at a temporary path in the same directory. It is no longer than path, which may be
+// as long as is allowed.
 func listenBeside(path string) (*listener, error) {
 	var beside string
 	var err error
@@ -150,8 +204,8 @@ func listenBeside(path string) (*listener, error) {
 		if beside = path[:len(path)-1] + string(last); beside == path {
 			continue
 		}
-		// Somebody who died at this very point may have left it.
-		if err = removeLeftover(beside); err == nil {
+		// A process that died between here and moveTo may have left it.
+		if err = removeStale(beside); err == nil {
 			break
 		}
 	}
@@ -162,7 +216,7 @@ func listenBeside(path string) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln.SetUnlinkOnClose(false) // it would remove whatever has the name by then
+	ln.SetUnlinkOnClose(false) // it would remove any file that has the name by then
 	fi, err := os.Lstat(beside)
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
@@ -170,7 +224,7 @@ func listenBeside(path string) (*listener, error) {
 	return &listener{UnixListener: ln, path: beside, file: fi}, nil
 }
 
-// listener removes its own socket file, and no other, when it is closed.
+// listener removes its own socket file, and no other, on Close.
 type listener struct {
 	*net.UnixListener
 	path string
@@ -179,14 +233,14 @@ type listener struct {
 	err  error
 }
 
-// Addr returns the path that was asked for.
+// Addr returns the absolute path that was given to Listen.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close may be called more than once and from several goroutines.
 func (l *listener) Close() error {
 	l.once.Do(func() {
-		// The file goes first: while the socket is open its inode number cannot be given to
-		// another file, so the comparison cannot be fooled.
+		// The file is removed first: while the socket is open no other file can get its inode number,
+		// so that SameFile can be trusted.
 		var err error
 		if fi, e := os.Lstat(l.path); e == nil && os.SameFile(fi, l.file) {
 			err = os.Remove(l.path)
@@ -196,10 +250,13 @@ func (l *listener) Close() error {
 	return l.err
 }
 
-// lockDir makes the Listens in one directory take turns. Looking at a leftover, removing it and binding
-// anew are separate steps, and a socket that is bound and does not listen yet looks like a leftover.
+// lockDir makes the calls of Listen in one directory exclude each other: finding a stale socket, removing
+// it and binding anew are separate steps, and a socket that is bound and does not listen yet looks stale.
 // The lock is on the directory itself, so that no lock file stays behind. Where the directory cannot be
-// opened or its file system has no such locks (NFS), Listen goes on without.
+// opened or its file system has no such locks (NFS), Listen continues without one.
+//
+// It has to poll. A blocking flock has no deadline, and in a shared directory any user can hold the lock
+// for ever; nor does the kernel give notice of an unlock.
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -207,20 +264,19 @@ func lockDir(dir string) (unlock func(), err error) {
 	}
 	deadline := time.Now().Add(lockWait)
 	for {
-		// Never a blocking lock: in a shared directory any user can hold it for ever.
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return func() { _ = f.Close() }, nil
 		}
 		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("another process has locked %s for over %v", dir, lockWait), f.Close())
+			return nil, errors.Join(fmt.Errorf("another process has held a lock on %s for over %v; choose another directory", dir, lockWait), f.Close())
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(lockPause)
 	}
 }
 
-// removeLeftover removes a socket of ours on which nobody listens.
-func removeLeftover(path string) error {
+// removeStale removes a socket of this user on which no process listens.
+func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -252,14 +308,14 @@ func checkFile(fi os.FileInfo) error {
 	return nil
 }
 
-// listening reports whether somebody listens on the socket at path.
+// listening reports whether a process listens on the socket at path.
 func listening(path string) (bool, error) {
 	conn, err := net.DialTimeout("unix", path, probeWait)
 	switch {
 	case err == nil:
 		return true, conn.Close()
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		// macOS also refuses when the backlog is full: there a flooded listener looks like a leftover.
+		// macOS also refuses when the backlog is full: there a flooded listener looks stale.
 		return false, nil
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
 		return true, nil // a listener whose backlog is full
@@ -268,10 +324,10 @@ func listening(path string) (bool, error) {
 	}
 }
 
-// Dial makes one attempt to connect to the Unix socket at path. The socket must be this user's
-// ([ErrOwner]) and so must the process that listens on it ([ErrPeer]); a symbolic link is followed. It
-// ends early with ctx. A socket that is not there yet is [fs.ErrNotExist], one that nobody listens on
-// is [syscall.ECONNREFUSED].
+// Dial makes one attempt to connect to the Unix socket at path, bounded by ctx. Both the socket and the
+// process that listens on it must be this user's ([ErrOwner], [ErrPeer]). A symbolic link is followed. The
+// error is [fs.ErrNotExist] for a socket that is not there yet, and [syscall.ECONNREFUSED] for one on which
+// no process listens.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
@@ -294,11 +350,32 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, nil
 }
 
-// CheckPeer reports whether the process on the other end of a Unix socket runs as the same user as
-// this one, by the credentials that the kernel recorded when the other end connected or listened
-// (SO_PEERCRED on Linux, LOCAL_PEERCRED on macOS). If not the error wraps [ErrPeer]; for a connection
-// that is not a Unix socket it wraps [ErrUnsupported].
+// CheckPeer reports whether the process at the other end of a Unix socket runs as the same user as this
+// one, by the credentials that the kernel recorded when the other end connected or listened (SO_PEERCRED
+// on Linux, LOCAL_PEERCRED on macOS). If not, the error wraps [ErrPeer]; for a connection that is not a
+// Unix socket it wraps [ErrUnsupported].
 func CheckPeer(c net.Conn) error {
+	var uid int
+	if err := peer(c, func(fd int) (err error) { uid, err = peerUID(fd); return err }); err != nil {
+		return err
+	}
+	if uid != os.Geteuid() {
+		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+	}
+	return nil
+}
+
+// PeerPID returns the id of the process that connected, or that listened, at the other end of a Unix
+// socket (SO_PEERCRED on Linux, LOCAL_PEERPID on macOS). That process may have ended since, or have
+// passed the socket on. ok is false for other connections, and for a process that has no id here because
+// it is in another PID namespace.
+func PeerPID(c net.Conn) (pid int, ok bool) {
+	err := peer(c, func(fd int) (err error) { pid, err = peerPID(fd); return err })
+	return pid, err == nil && pid > 0
+}
+
+// peer calls get with the descriptor of a Unix socket, to get credentials of its other end.
+func peer(c net.Conn, get func(fd int) error) error {
 	uc, ok := c.(*net.UnixConn)
 	if !ok {
 		return fmt.Errorf("%w: a %T has no peer credentials", ErrUnsupported, c)
@@ -307,16 +384,12 @@ func CheckPeer(c net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	var uid int
-	var credErr error
-	if err := raw.Control(func(fd uintptr) { uid, credErr = peerUID(int(fd)) }); err != nil {
+	var getErr error
+	if err := raw.Control(func(fd uintptr) { getErr = get(int(fd)) }); err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	if credErr != nil {
-		return fmt.Errorf("peer credentials: %w", os.NewSyscallError("getsockopt", credErr))
-	}
-	if uid != os.Geteuid() {
-		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+	if getErr != nil {
+		return fmt.Errorf("peer credentials: %w", os.NewSyscallError("getsockopt", getErr))
 	}
 	return nil
 }

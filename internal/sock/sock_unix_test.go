@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -46,8 +47,8 @@ func listen(t *testing.T, path string) net.Listener {
 	return ln
 }
 
-// leftover makes what a killed process leaves: a socket file on which nobody listens.
-func leftover(t *testing.T, path string) {
+// staleSocket makes what a killed process leaves: a socket file on which no process listens.
+func staleSocket(t *testing.T, path string) {
 	t.Helper()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -75,7 +76,7 @@ func exchange(t *testing.T, ln net.Listener, path string) {
 	}
 	defer server.Close()
 	if err := sock.CheckPeer(server); err != nil {
-		t.Errorf("CheckPeer of a client of our own: %v", err)
+		t.Errorf("CheckPeer of a client of this user: %v", err)
 	}
 	for _, c := range [][2]net.Conn{{client, server}, {server, client}} {
 		if _, err := c[0].Write([]byte{'x'}); err != nil {
@@ -96,6 +97,17 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
+func checkMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode() != want {
+		t.Errorf("%s has mode %v, want %v", path, fi.Mode(), want)
+	}
+}
+
 func TestListen(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -103,7 +115,7 @@ func TestListen(t *testing.T) {
 		want    error // nil: the path is free or becomes free
 	}{
 		{"nothing there", func(*testing.T, string) {}, nil},
-		{"leftover", leftover, nil},
+		{"stale socket", staleSocket, nil},
 		{"live listener", func(t *testing.T, path string) { listen(t, path) }, sock.ErrInUse},
 		{"live listener with a full backlog", fullListener, sock.ErrInUse},
 		{"regular file", func(t *testing.T, path string) {
@@ -116,8 +128,8 @@ func TestListen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, sock.ErrNotSocket},
-		{"symbolic link to a leftover", func(t *testing.T, path string) {
-			leftover(t, path+"2")
+		{"symbolic link to a stale socket", func(t *testing.T, path string) {
+			staleSocket(t, path+"2")
 			if err := os.Symlink(path+"2", path); err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +158,7 @@ func TestListen(t *testing.T) {
 				t.Errorf("Listen = %v, want %v with the path", err, tt.want)
 			}
 			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
-				t.Errorf("what was there is gone: %v", err)
+				t.Errorf("the file at the path was replaced or removed: %v", err)
 			}
 		})
 	}
@@ -162,7 +174,7 @@ func TestListen(t *testing.T) {
 func fullListener(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Stat("/proc/self"); err != nil {
-		t.Skip("only Linux tells a full backlog from a leftover") // holds on macOS, where this cannot work
+		t.Skip("only Linux distinguishes a full backlog from a stale socket")
 	}
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -185,7 +197,7 @@ func fullListener(t *testing.T, path string) {
 	t.Fatal("the backlog never fills")
 }
 
-// The umask that hides nothing must not widen the socket.
+// A umask of 0 must not widen the socket's mode.
 func TestListenMode(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	old := syscall.Umask(0) // no test of this package runs in parallel
@@ -195,16 +207,14 @@ func TestListenMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if fi, err := os.Lstat(path); err != nil || fi.Mode() != fs.ModeSocket|0o600 {
-		t.Errorf("mode %v, %v, want 0600", fi.Mode(), err)
-	}
+	checkMode(t, path, fs.ModeSocket|0o600)
 }
 
-// Of several processes that find the same leftover, exactly one gets the path, and it keeps it.
+// Of several processes that find the same stale socket, exactly one gets the path, and it keeps it.
 func TestListenRace(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	for round := range 50 {
-		leftover(t, path)
+		staleSocket(t, path)
 		listeners := make([]net.Listener, 4)
 		errs := make([]error, len(listeners))
 		var wg sync.WaitGroup
@@ -303,9 +313,9 @@ func TestDial(t *testing.T) {
 	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("nothing there: %v, want ErrNotExist with the path", err)
 	}
-	leftover(t, path)
+	staleSocket(t, path)
 	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), path) {
-		t.Errorf("leftover: %v, want ECONNREFUSED with the path", err)
+		t.Errorf("stale socket: %v, want ECONNREFUSED with the path", err)
 	}
 	file := path + "2"
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -336,6 +346,59 @@ func TestCheckPeerNeedsAUnixSocket(t *testing.T) {
 	}
 }
 
+func TestPeerPID(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// child starts a helper and returns its process id.
+	child := func(t *testing.T, command string) int {
+		t.Helper()
+		cmd := exec.Command(exe)
+		cmd.Env = []string{helperEnv + "=" + command}
+		if got := startHelper(t, cmd); got != "ok" {
+			t.Fatalf("helper: %s", got)
+		}
+		return cmd.Process.Pid
+	}
+	check := func(t *testing.T, conn net.Conn, err error, want int) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if pid, ok := sock.PeerPID(conn); pid != want || !ok {
+			t.Errorf("PeerPID = %d, %v; want %d", pid, ok, want)
+		}
+	}
+	t.Run("child dialed", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		ln := listen(t, path)
+		pid := child(t, "dial "+path)
+		conn, err := ln.Accept()
+		check(t, conn, err, pid)
+	})
+	t.Run("child listens", func(t *testing.T) {
+		path := filepath.Join(shortDir(t), "s")
+		pid := child(t, "listen "+path)
+		conn, err := sock.Dial(t.Context(), path)
+		check(t, conn, err, pid)
+	})
+	t.Run("this process", func(t *testing.T) {
+		a, b := socketPair(t)
+		check(t, a, nil, os.Getpid())
+		check(t, b, nil, os.Getpid())
+	})
+	t.Run("no socket", func(t *testing.T) {
+		a, b := net.Pipe()
+		defer a.Close()
+		defer b.Close()
+		if pid, ok := sock.PeerPID(a); ok {
+			t.Errorf("a pipe in memory has a peer with process id %d", pid)
+		}
+	})
+}
+
 func TestTempDir(t *testing.T) {
 	mkdir := func(t *testing.T, mode os.FileMode) string {
 		dir := filepath.Join(shortDir(t), "d")
@@ -354,13 +417,7 @@ func TestTempDir(t *testing.T) {
 		{"others may write", func(t *testing.T) string { return mkdir(t, 0o777) }, false},
 		{"missing", func(t *testing.T) string { return filepath.Join(shortDir(t), "no") }, false},
 		{"relative", func(*testing.T) string { return "." }, false},
-		{"too long", func(t *testing.T) string {
-			dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
-			if err := os.Mkdir(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		}, false},
+		{"too long", longDir, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -381,27 +438,103 @@ func TestTempDir(t *testing.T) {
 				if filepath.Dir(dir) != parent {
 					t.Errorf("made %s, want it in %s", dir, parent)
 				}
-				if fi, err := os.Lstat(dir); err != nil || fi.Mode() != fs.ModeDir|0o700 {
-					t.Errorf("mode %v, %v, want 0700", fi.Mode(), err)
-				}
+				checkMode(t, dir, fs.ModeDir|0o700)
 				if err := sock.CheckPath(filepath.Join(dir, strings.Repeat("s", 16))); err != nil {
 					t.Errorf("no room for a socket: %v", err)
 				}
 			}
 		})
 	}
-	t.Run("nowhere", func(t *testing.T) {
-		missing := filepath.Join(shortDir(t), "no")
-		t.Setenv("XDG_RUNTIME_DIR", "")
-		t.Setenv("TMPDIR", missing)
-		if dir, err := sock.TempDir(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
-			t.Errorf("TempDir = %q, %v, want ErrNotExist and what to set", dir, err)
+}
+
+// When the place that TMPDIR names is of no use, TempDir finds another one.
+func TestTempDirFallsBack(t *testing.T) {
+	for name, tmp := range map[string]func(t *testing.T) string{
+		"too long":        longDir,
+		"missing":         func(t *testing.T) string { return filepath.Join(shortDir(t), "no") },
+		"not a directory": plainFile,
+		"not writable": func(t *testing.T) string {
+			if os.Geteuid() == 0 {
+				t.Skip("root can write everywhere")
+			}
+			dir := shortDir(t)
+			if err := os.Chmod(dir, 0o500); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("XDG_RUNTIME_DIR", "")
+			t.Setenv("TMPDIR", tmp(t))
+			dir, err := sock.TempDir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			ln, err := sock.Listen(filepath.Join(dir, strings.Repeat("s", 16)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := ln.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Without any usable place the error names each of them once, with its reason, and what to set.
+func TestTempDirNowhere(t *testing.T) {
+	missing, file, long := filepath.Join(shortDir(t), "no"), plainFile(t), longDir(t)
+	open := shortDir(t)
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		unchecked, shared string
+		is                []error
+		want              []string
+	}{
+		{missing, long, []error{fs.ErrNotExist, sock.ErrPath}, []string{missing + ": no such file", long + ": unusable socket path"}},
+		{file, open, []error{syscall.ENOTDIR}, []string{file + ": not a directory", open + ": other users can write to it"}},
+		{missing, missing, []error{fs.ErrNotExist}, []string{missing}},
+		{missing, ".", []error{fs.ErrNotExist}, []string{missing, ".: it is not an absolute path"}},
+	} {
+		dir, err := sock.TempDirIn(tt.unchecked, tt.shared)
+		if err == nil {
+			t.Errorf("%s, %s: made %s", tt.unchecked, tt.shared, dir)
+			continue
 		}
-		t.Setenv("TMPDIR", "/"+strings.Repeat("x", 100))
-		if dir, err := sock.TempDir(); !errors.Is(err, sock.ErrPath) {
-			t.Errorf("TempDir = %q, %v, want ErrPath", dir, err)
+		for _, target := range tt.is {
+			if !errors.Is(err, target) {
+				t.Errorf("error %q is not %v", err, target)
+			}
 		}
-	})
+		for _, w := range append(tt.want, "XDG_RUNTIME_DIR", "TMPDIR") {
+			if strings.Count(err.Error(), w) != 1 {
+				t.Errorf("error %q does not say %q once", err, w)
+			}
+		}
+	}
+}
+
+// longDir returns a directory in which no socket has room.
+func longDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func plainFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func ExampleListen() {
@@ -423,7 +556,7 @@ func ExampleListen() {
 	// Output: true
 }
 
-// A program that waits for the file can connect as soon as it is there.
+// A program that watches for the file can connect as soon as it is there.
 func TestListenAppearsConnectable(t *testing.T) {
 	dir := shortDir(t)
 	for i := range 200 {

@@ -2,9 +2,9 @@ package wire
 
 import "bytes"
 
-// The Append functions add one whole line, newline included, to dst and return it, as append does. They
-// trust what they are given: msg must have come from a parser of this package or be known to be one JSON
-// object. They never fail, and never write a second line, whatever they are given.
+// The Append functions append one whole line, newline included, to dst and return the extended slice. They
+// do not check msg, which must have come from a parser of this package or be known to be one JSON object.
+// They never fail, and never write a second line, whatever msg is.
 
 // AppendSend appends a send command.
 func AppendSend(dst []byte, peer string, msg []byte) []byte {
@@ -31,12 +31,12 @@ func AppendConnect(dst []byte, peer string) []byte {
 	return appendPeer(dst, TypeConnect, `{"target_peer_id":`, peer)
 }
 
-// AppendCancelCommand appends a cancel command: the agent gave up a request to the peer.
+// AppendCancelCommand appends a cancel command: the agent abandoned a request to the peer.
 func AppendCancelCommand(dst []byte, peer, requestID string) []byte {
 	return appendCancel(dst, `{"target_peer":`, peer, requestID)
 }
 
-// AppendCancelEvent appends a cancel event: the peer gave up its request to the agent.
+// AppendCancelEvent appends a cancel event: the peer abandoned its request to the agent.
 func AppendCancelEvent(dst []byte, from, requestID string) []byte {
 	return appendCancel(dst, `{"from_peer":`, from, requestID)
 }
@@ -70,8 +70,8 @@ func AppendPeerList(dst []byte, peers []string) []byte {
 	return append(dst, "}}\n"...)
 }
 
-// AppendPause appends a pause, command or event: new messages for the peer wait, and, if all is set,
-// replies too.
+// AppendPause appends a pause, command or event: new messages for the peer are held back, and responses
+// too if all is set.
 func AppendPause(dst []byte, peer string, all bool) []byte {
 	dst = AppendString(append(appendType(dst, TypePause), `{"peer_id":`...), peer)
 	if all {
@@ -91,7 +91,7 @@ func AppendDrain(dst []byte) []byte { return append(appendType(dst, TypeDrain), 
 // AppendDrained appends a drained event.
 func AppendDrained(dst []byte) []byte { return append(appendType(dst, TypeDrained), "{}}\n"...) }
 
-// appendType appends a line up to its payload, which the caller appends with "}\n" behind it.
+// appendType appends a line up to its payload; the caller appends the payload and "}\n".
 func appendType(dst []byte, t Type) []byte {
 	dst = append(dst, `{"type":"`...)
 	dst = append(dst, t.String()...)
@@ -104,7 +104,7 @@ func appendPeer(dst []byte, t Type, peerField, peer string) []byte {
 }
 
 // appendOneLine appends msg with CR and LF replaced by spaces. Valid JSON has them only between tokens,
-// where they mean the same; left alone they would let a message forge lines.
+// where a space means the same; a message that kept them could forge lines.
 func appendOneLine(dst, msg []byte) []byte {
 	start := len(dst)
 	dst = append(dst, msg...)

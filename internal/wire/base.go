@@ -6,10 +6,10 @@ import (
 	"unicode/utf16"
 )
 
-// CheckBase tells whether base parties can read msg, which must be a valid message. Their parsers give up
-// at BaseMaxDepth, at numbers beyond the range of a double, and at surrogates without their other half.
-// A base sidecar then drops the message without a word; Python's parser, behind a base sidecar, never
-// sees such a one, and an agent that does stops listening for good. The error is an [*Error].
+// CheckBase reports whether base parties can read msg, which must be a valid message. Their parsers reject
+// more than BaseMaxDepth levels, numbers beyond the range of a double, and unpaired surrogates. A base
+// sidecar drops such a message silently. A base agent in Python, to which it would be passed on, would
+// stop listening for good. The error is an [*Error].
 func CheckBase(msg []byte) error {
 	depth := 0
 	for i := 0; i < len(msg); {
@@ -24,14 +24,14 @@ func CheckBase(msg []byte) error {
 			i++
 		case '"':
 			end := stringEnd(msg, i)
-			if halfSurrogate(msg[i:end]) {
-				return &Error{CodeMalformed, "half a surrogate pair, which base parties do not read, in the string at byte " + strconv.Itoa(i)}
+			if unpairedSurrogate(msg[i:end]) {
+				return &Error{CodeMalformed, "unpaired surrogate, which base parties do not read, in the string at byte " + strconv.Itoa(i)}
 			}
 			i = end
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 			end := numberEnd(msg, i)
 			if outOfRange(msg[i:end]) {
-				return &Error{CodeMalformed, "a number out of the range that base parties read at byte " + strconv.Itoa(i)}
+				return &Error{CodeMalformed, "number out of the range that base parties read at byte " + strconv.Itoa(i)}
 			}
 			i = end
 		default:
@@ -41,7 +41,7 @@ func CheckBase(msg []byte) error {
 	return nil
 }
 
-// stringEnd returns the index behind the string that starts at i.
+// stringEnd returns the index after the string that starts at i.
 func stringEnd(b []byte, i int) int {
 	for i++; i < len(b) && b[i] != '"'; i++ {
 		if b[i] == '\\' {
@@ -58,7 +58,7 @@ func numberEnd(b []byte, i int) int {
 	return i
 }
 
-// outOfRange tells whether a number is none that a double can come near to.
+// outOfRange reports whether a number is beyond the range of a double.
 func outOfRange(number []byte) bool {
 	if len(number) < 300 && !bytes.ContainsAny(number, "eE") {
 		return false // the largest double has 309 digits
@@ -67,8 +67,8 @@ func outOfRange(number []byte) bool {
 	return err != nil
 }
 
-// halfSurrogate tells whether there is one among a string's escapes.
-func halfSurrogate(s []byte) bool {
+// unpairedSurrogate reports whether the escapes of a string have one.
+func unpairedSurrogate(s []byte) bool {
 	for {
 		at := bytes.IndexByte(s, '\\')
 		if at < 0 {
@@ -91,7 +91,7 @@ func halfSurrogate(s []byte) bool {
 	}
 }
 
-// escapedUnit returns the value of the escape \uXXXX that s starts with, 0 if it starts with none.
+// escapedUnit returns the value of the escape \uXXXX at the start of s, or 0 if there is none.
 func escapedUnit(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0

@@ -40,7 +40,7 @@ func TestCheckBase(t *testing.T) {
 		msg := `{"type":"x","payload":` + c.payload + "}"
 		var m wire.Message
 		if err := wire.ParseMessage([]byte(msg), wire.Limits{}, &m); err != nil {
-			t.Fatalf("%.60s is no message: %v", msg, err)
+			t.Fatalf("%.60s is no valid message: %v", msg, err)
 		}
 		err := wire.CheckBase([]byte(msg))
 		var bad *wire.Error
@@ -53,7 +53,7 @@ func TestCheckBase(t *testing.T) {
 	}
 }
 
-// What passes, encoding/json can hold in its own types, which are those of the original.
+// Go types, like those of base parties, can hold all that passes.
 func FuzzCheckBase(f *testing.F) {
 	for _, s := range []string{`{"type":"x"}`, `{"type":"x","payload":[1e400,"\ud800"]}`, `{"type":"x","payload":"\ud83d\ude00"}`} {
 		f.Add([]byte(s))

@@ -18,7 +18,7 @@ func sendLine(size int) []byte {
 	return fmt.Appendf(nil, shape, strings.Repeat("x", max(0, size-len(shape)+2)))
 }
 
-// BenchmarkForward is what a sidecar does with one line: read the header, pass the message on.
+// BenchmarkForward measures what a sidecar does with one line: parse the header, forward the message.
 func BenchmarkForward(b *testing.B) {
 	for _, size := range []int{256, 4 << 10, 64 << 10} {
 		line := sendLine(size)
@@ -63,8 +63,7 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-// BenchmarkDeliver is the far end of Forward: a line of the stream becomes an event, which the agent
-// reads.
+// BenchmarkDeliver measures the receiving end: a line of the stream becomes an event, which the agent parses.
 func BenchmarkDeliver(b *testing.B) {
 	var l wire.Line
 	if err := wire.ParseCommand(sendLine(256), wire.Limits{}, &l); err != nil {
@@ -86,7 +85,7 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
-// BenchmarkScan shows what the contents of a message cost.
+// BenchmarkScan measures the check of messages with different contents.
 func BenchmarkScan(b *testing.B) {
 	contents := map[string]string{
 		"ascii":   `"` + strings.Repeat("all work and no play ", 200) + `"`,

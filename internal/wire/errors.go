@@ -1,6 +1,9 @@
 package wire
 
-import "strconv"
+import (
+	"errors"
+	"strconv"
+)
 
 // Code is the `code` of an `error` event: what went wrong, for programs.
 type Code string
@@ -41,6 +44,16 @@ type Error struct {
 // Error returns the text after the code.
 func (e *Error) Error() string {
 	return string(e.Code) + ": " + e.Text
+}
+
+// BadLine returns what is wrong with a line if err is about the line alone, or nil if it is the connection that
+// failed.
+func BadLine(err error) *Error {
+	var bad *Error
+	if errors.As(err, &bad) {
+		return bad
+	}
+	return nil
 }
 
 // problem formats an error about the field at path, found at an offset of the input.

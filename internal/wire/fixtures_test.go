@@ -51,7 +51,7 @@ func TestLinkFixtures(t *testing.T) {
 				parse = wire.ParseEvent
 			}
 			var l wire.Line
-			// A good line behind it shows that the stream goes on.
+			// A valid line after it shows that the stream goes on.
 			r := wire.NewReader(strings.NewReader(f.Line+"\n"+`{"type":"list_peers"}`+"\n"), wire.Limits{}.MaxLine())
 			line, err := r.ReadLine()
 			if err != nil {
@@ -90,7 +90,7 @@ func TestLinkFixtures(t *testing.T) {
 	}
 }
 
-// checkLinkWriter writes what was read once more and compares the objects.
+// checkLinkWriter encodes a parsed line again and compares the objects.
 func checkLinkWriter(t *testing.T, f fixture, l *wire.Line) {
 	t.Helper()
 	written := relink(t, f.To == "agent", l)
@@ -112,7 +112,7 @@ func checkLinkWriter(t *testing.T, f fixture, l *wire.Line) {
 	}
 }
 
-// relink encodes a parsed line by the Append function of its type.
+// relink encodes a parsed line with the Append function of its type.
 func relink(t *testing.T, event bool, l *wire.Line) []byte {
 	t.Helper()
 	peer := string(l.Peer)
@@ -169,8 +169,8 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// envelope decodes a line to what a reader may use of it: a missing or null payload is an empty one,
-// and members that no version knows do not count.
+// envelope decodes a line into what a reader may use of it: a missing or null payload is an empty one,
+// and unknown members do not count.
 func envelope(t *testing.T, line []byte) any {
 	t.Helper()
 	object := decode(t, line).(map[string]any)
@@ -182,7 +182,7 @@ func envelope(t *testing.T, line []byte) any {
 	return map[string]any{"type": object["type"], "payload": payload}
 }
 
-// decode decodes JSON with numbers as they are written.
+// decode decodes JSON and keeps numbers as written.
 func decode(t testing.TB, text []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -255,6 +255,10 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 		written = wire.AppendPeerPause(nil)
 	case wire.PeerResume:
 		written = wire.AppendPeerResume(nil)
+	case wire.PeerDrain:
+		written = wire.AppendPeerDrain(nil, p.Number)
+	case wire.PeerDrained:
+		written = wire.AppendPeerDrained(nil, p.Number)
 	default:
 		t.Fatalf("no writer for kind %v", p.Kind)
 	}
@@ -270,7 +274,7 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 	}
 }
 
-// TestFixtureErrors pins the codes: agents in other languages decide by them.
+// TestFixtureErrors pins the error codes, which agents in other languages rely on.
 func TestFixtureErrors(t *testing.T) {
 	codes := map[string]wire.Code{
 		"not JSON":                      wire.CodeMalformed,

@@ -28,7 +28,7 @@ func addFixtures(f *testing.F, file string) {
 	f.Add([]byte("{\"type\":\"x\",\"a\":\"\x80\",\"b\":[1.0e+5,-0,{}],\"\x1f\":null}"))
 }
 
-// wellFormed says whether text is one JSON value in valid UTF-8 that starts with one of first, as
+// wellFormed reports whether text is one JSON value in valid UTF-8 that starts with one of first, as
 // encoding/json sees it.
 func wellFormed(text []byte, first string) bool {
 	trimmed := bytes.Trim(text, " \t\r\n")
@@ -56,7 +56,8 @@ func checkVerdict(t *testing.T, text []byte, first string, err error) bool {
 	return err == nil
 }
 
-// members decodes an object by encoding/json; known names must not be there twice. Nil if text is none.
+// members decodes an object with encoding/json; known names must not be duplicated. It returns nil if text
+// is no object.
 func members(t *testing.T, text []byte, known ...string) map[string]json.RawMessage {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -71,7 +72,7 @@ func members(t *testing.T, text []byte, known ...string) map[string]json.RawMess
 		}
 		name := key.(string)
 		if _, twice := object[name]; twice && slices.Contains(known, name) {
-			t.Fatalf("%q: accepted, although %q is there twice", text, name)
+			t.Fatalf("%q: accepted, although %q is duplicated", text, name)
 		}
 		var v json.RawMessage
 		if err := d.Decode(&v); err != nil {
@@ -82,7 +83,7 @@ func members(t *testing.T, text []byte, known ...string) map[string]json.RawMess
 	return object
 }
 
-// checkText compares a decoded string with what encoding/json makes of the member.
+// checkText compares a decoded string with the result of encoding/json.
 func checkText(t *testing.T, what string, got []byte, member json.RawMessage) {
 	t.Helper()
 	if member == nil {
@@ -244,13 +245,18 @@ func FuzzParsePeerLine(f *testing.F) {
 			t.Fatalf("%q accepted: %v", text, err)
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
-			"pause": wire.PeerPause, "resume": wire.PeerResume}
+			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
 		switch p.Kind {
 		case wire.PeerCancel:
 			checkText(t, "request_id", p.RequestID, list[1])
+		case wire.PeerDrain, wire.PeerDrained:
+			var want int
+			if err := json.Unmarshal(list[1], &want); err != nil || p.Number != want || want < 0 || list[1][0] == 'n' {
+				t.Fatalf("%s: number %d, want %d (%v)", list[1], p.Number, want, err)
+			}
 		case wire.PeerHello:
 			object := members(t, list[1], "protocol", "max_message")
 			for name, got := range map[string]int{"protocol": p.Protocol, "max_message": p.MaxMessage} {
@@ -270,7 +276,7 @@ func orNull(v json.RawMessage) json.RawMessage {
 	return v
 }
 
-// FuzzReader cuts a stream in any way: the lines are the same, and those that splitting at newlines
+// FuzzReader cuts a stream into pieces of any lengths. The lines are always those that a split at newlines
 // gives. The text is repeated so that a short one, which the fuzzer handles quickly, fills buffers.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("a\nbb\r\n\n \n0123456789\n0123456789x\nlast"), uint16(1), []byte{1, 2, 3}, uint16(10))
@@ -278,10 +284,11 @@ func FuzzReader(f *testing.F) {
 	f.Add([]byte("0123456789\n"), uint16(5_000), []byte{255, 7, 0, 200}, uint16(9))
 	f.Add([]byte("0123456789"), uint16(5_000), []byte{0, 200}, uint16(50_000))
 	f.Add([]byte("0123456789 \n abcdefgh"), uint16(5_000), []byte{0}, uint16(25))
+	f.Add([]byte("\uFEFF\n"), uint16(1), []byte{1, 2}, uint16(0))
 	f.Fuzz(func(t *testing.T, text []byte, repeat uint16, cuts []byte, limit uint16) {
 		stream := bytes.Repeat(text, min(1+int(repeat), 1+(1<<17)/(1+len(text))))
 		var want []string
-		for line := range bytes.SplitSeq(stream, []byte("\n")) {
+		for line := range bytes.SplitSeq(bytes.TrimPrefix(stream, []byte("\uFEFF")), []byte("\n")) {
 			line = bytes.TrimSuffix(line, []byte("\r"))
 			switch {
 			case len(line) > int(limit):
@@ -302,7 +309,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// cutter reads text in pieces as long as cuts says, again and again.
+// cutter reads text in pieces of the lengths in cuts, which are repeated; 0 means as much as possible.
 type cutter struct {
 	text, cuts []byte
 	n          int
@@ -324,8 +331,8 @@ func (c *cutter) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzSplice is the attack of a hostile peer: whatever bytes ParseMessage accepts from it, they become
-// exactly one line, which is one message event from that peer with that message.
+// FuzzSplice is the attack of a hostile peer: all bytes that ParseMessage accepts from it become exactly one
+// line, which is one message event from that peer with that message.
 func FuzzSplice(f *testing.F) {
 	for _, c := range fixtures(f, "peerlink.jsonl") {
 		f.Add("peer-abc", []byte(c.Line))

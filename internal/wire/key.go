@@ -1,11 +1,11 @@
 package wire
 
-// key is a member name that the parsers know; every other name is keyOther and its value is ignored.
+// key is a member name that the parsers know. Every other name is keyOther, and its value is ignored.
 type key uint8
 
 const (
 	keyOther key = iota
-	// The first ones are members of the payload of a frequent line: parsing one keeps them in an array.
+	// Up to keyExcept: members of the payload of frequent lines, which lineParser keeps in an array.
 	keyTargetPeer
 	keyTargetPeerID
 	keyFromPeer
@@ -39,14 +39,14 @@ func (k key) String() string {
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers"}[k]
 }
 
-// keySet is a set of keys. Which names count, for meaning and for duplicates, differs from object to
-// object: a message may well have two `peer_id`, which are its own business.
+// keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
+// object: a message, for example, may have two members `peer_id`, of which the protocol knows nothing.
 type keySet uint32
 
 func (s keySet) has(k key) bool { return s>>k&1 != 0 }
 
-// lookup returns the key that a string's contents spell. One written with escapes ("\u0074ype") counts
-// as what it spells: to take it for another name would let a duplicate through.
+// lookup returns the key that a string's contents spell. A name written with escapes ("\u0074ype") is the
+// name that it spells: otherwise a duplicate could pass.
 func lookup(raw []byte, escaped bool) key {
 	if !escaped {
 		return lookupText(raw)

@@ -2,31 +2,31 @@ package wire
 
 import "strconv"
 
-// Line is one parsed link line. Its fields are views into the line, except that strings with escapes
-// are decoded into memory of their own.
+// Line is one parsed link line. Its fields are subslices of the line, except that strings with escapes
+// are decoded into new memory.
 type Line struct {
 	Type Type
 	Name []byte // the type's text
-	// Peer is target_peer, target_peer_id, from_peer or peer_id; never empty where the type has one.
+	// Peer is target_peer, target_peer_id, from_peer or peer_id, whichever the type has, and not empty then.
 	Peer      []byte
 	Message   Message // of send, broadcast and message
 	RequestID []byte  // of cancel
-	All       bool    // of pause: replies wait too
+	All       bool    // of pause: responses are held back too
 	Except    []byte  // of broadcast: JSON array of the peer ids to leave out, nil if absent
 	Payload   []byte  // of hello, ready, signaling, error and peer_list: JSON object, nil if absent or null
 }
 
-// ParseCommand reads a line from an agent to its sidecar. Unknown members are ignored, known ones must
-// not be there twice. A type that is no command is an error with [CodeUnknownType].
+// ParseCommand parses a line from an agent to its sidecar. Unknown members are ignored, known ones must
+// not be duplicated. A type that is no command is an error with [CodeUnknownType].
 //
-// Errors are [*Error]. After one, l still holds what was read before it (Name, Peer,
-// Message.RequestID), to name the command that failed. l refers to line.
+// The error is an [*Error]. l then holds what was read before it (Name, Peer, Message.RequestID), to
+// identify the command that failed. l refers to line.
 func ParseCommand(line []byte, lim Limits, l *Line) error {
 	return parseLine(line, lim, l, false)
 }
 
-// ParseEvent reads a line from a sidecar to its agent, like [ParseCommand], except that an unknown type
-// is no error: an event from a later version is [TypeUnknown], to be ignored.
+// ParseEvent parses a line from a sidecar to its agent, like [ParseCommand], except that an unknown type
+// is no error: an event of a later version has [TypeUnknown] and is to be ignored.
 func ParseEvent(line []byte, lim Limits, l *Line) error {
 	return parseLine(line, lim, l, true)
 }
@@ -46,17 +46,17 @@ func parseLine(line []byte, lim Limits, l *Line, event bool) error {
 	return firstError(p.check(l, event))
 }
 
-// lineParser collects what the line's two outer objects hold. Members may come in any order, so nothing
-// is judged before the end: only then is the type known, and which members count for it.
+// lineParser collects the members of the line's two outer objects. They may come in any order, and only
+// the type decides which of them have a meaning, so they are checked at the end.
 type lineParser struct {
 	scanner
 	lim        Limits
 	typ        value
 	payload    value
 	members    [keyExcept + 1]value // the payload's
-	bad        *Error               // a known member that is there twice
-	badMessage *Error               // why `message` is no message, although it is an object
-	badExcept  *Error               // why `except` is no array of strings, although it is an array
+	bad        *Error               // a known member is duplicated
+	badMessage *Error               // `message` is an object, but no valid message
+	badExcept  *Error               // `except` is an array, but not of strings
 }
 
 func (p *lineParser) envelope(m *Message) {
@@ -84,7 +84,7 @@ func (p *lineParser) envelope(m *Message) {
 	p.end()
 }
 
-// once records an error if the member at the cursor was there before.
+// once records an error if the member at the cursor is a duplicate of an earlier one.
 func (p *lineParser) once(earlier value) {
 	if earlier.kind != 0 && p.bad == nil {
 		p.bad = problem(CodeInvalidField, p.path(p.key), "present twice", p.i)
@@ -135,7 +135,7 @@ func (p *lineParser) readExcept() value {
 	return value{start: start, end: p.i, kind: '['}
 }
 
-// name fills in what identifies the line, as far as it was read.
+// name fills in the fields that identify the line, as far as it was read.
 func (p *lineParser) name(l *Line, event bool) {
 	if p.typ.kind == '"' {
 		l.Name = p.text(p.typ)
@@ -146,7 +146,7 @@ func (p *lineParser) name(l *Line, event bool) {
 		}
 	}
 	k := peerKey(l.Type, event)
-	if l.Type == TypeUnknown { // perhaps only because the type was not reached
+	if l.Type == TypeUnknown { // perhaps because an error came before the type
 		for k = keyTargetPeer; k < keyPeerID && p.members[k].kind != '"'; k++ {
 		}
 	}
@@ -158,7 +158,7 @@ func (p *lineParser) name(l *Line, event bool) {
 	}
 }
 
-// check judges a line that is valid JSON and fills in the rest of l.
+// check checks a line that is valid JSON and fills in the rest of l.
 func (p *lineParser) check(l *Line, event bool) *Error {
 	switch {
 	case p.typ.kind == 0:
@@ -186,7 +186,7 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 	case TypeBroadcast:
 		return p.checkBroadcast(l)
 	}
-	l.Message = Message{} // a member that only happens to be called so
+	l.Message = Message{} // a member `message` has no meaning in the other types
 	switch l.Type {
 	case TypeCancel:
 		return p.wantText(keyRequestID)
@@ -200,7 +200,7 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 	return nil
 }
 
-// fault formats an error about a member of the payload.
+// fault returns an error about a member of the payload.
 func (p *lineParser) fault(k key, text string) *Error {
 	at := p.members[k].start
 	if at == 0 {
@@ -209,7 +209,7 @@ func (p *lineParser) fault(k key, text string) *Error {
 	return problem(CodeInvalidField, "payload."+k.String(), text, at)
 }
 
-// wantText checks that a member is there and a string that is not empty.
+// wantText checks that a member of the payload is a string that is not empty.
 func (p *lineParser) wantText(k key) *Error {
 	switch v := p.members[k]; {
 	case v.kind == 0:
@@ -257,7 +257,7 @@ func (p *lineParser) checkPause(l *Line) *Error {
 	return nil
 }
 
-// quote quotes a stranger's text for an error, which must not grow with it.
+// quote quotes text for an error, and shortens it, because its length is up to the other party.
 func quote(text []byte) string {
 	const enough = 64
 	if len(text) > enough {

@@ -69,7 +69,7 @@ func TestParseEvent(t *testing.T) {
 		{`{"type":"pause","payload":{"peer_id":"p","all":true}}`, "pause p all"},
 		{`{"type":"resume","payload":{"peer_id":"p"}}`, "resume p"},
 		{`{"type":"drained","payload":{}}`, "drained"},
-		// A later version's, whatever is in it.
+		// Events of a later version, with any contents.
 		{`{"type":"weather"}`, "unknown"},
 		{`{"type":"send","payload":{"message":{"type":7}}}`, "unknown"},
 		{`{"type":"weather","payload":{"message":{"type":"x"},"from_peer":"p"}}`, "unknown p"},
@@ -102,7 +102,7 @@ func describe(l *wire.Line) string {
 	return strings.Join(parts, " ")
 }
 
-// TestParseLineErrors also checks what is known of a line that failed: an error event names it.
+// TestParseLineErrors also checks what is known of an invalid line, for the error event.
 func TestParseLineErrors(t *testing.T) {
 	const malformed, field = wire.CodeMalformed, wire.CodeInvalidField
 	tests := []struct {
@@ -175,7 +175,7 @@ func TestUnknownTypeErrorIsBounded(t *testing.T) {
 	}
 }
 
-// TestLineLimits checks that a message counts from its own first byte and level, whatever is around it.
+// TestLineLimits checks that only the message's own bytes and levels count.
 func TestLineLimits(t *testing.T) {
 	message := func(size, depth int) []byte {
 		text := `{"type":"t","d":` + strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1) + `,"s":"`
@@ -207,7 +207,7 @@ func TestLineLimits(t *testing.T) {
 			if err != nil || l.Type != wire.TypeSend {
 				return
 			}
-			// What was accepted as send is accepted on the peer link and as message.
+			// A message that was accepted in a send is accepted on the peer link and in a message event.
 			var p wire.PeerLine
 			if err := wire.ParsePeerLine(l.Message.Raw, lim, &p); err != nil {
 				t.Error(err)
@@ -226,7 +226,7 @@ func TestLineLimits(t *testing.T) {
 	}
 }
 
-// TestViewsDoNotOverlap checks that appending to a view cannot overwrite the line.
+// TestViewsDoNotOverlap checks that an append to a field of Line cannot overwrite the line.
 func TestViewsDoNotOverlap(t *testing.T) {
 	line := []byte(`{"type":"send","payload":{"target_peer":"p","message":{"type":"x","payload":[1]},"later":1}}`)
 	before := string(line)

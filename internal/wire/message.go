@@ -1,8 +1,7 @@
 package wire
 
-// Message is one parsed mesh message. Its fields are views into the bytes it was parsed from, except
-// that strings with escapes are decoded into memory of their own. An absent field is nil, an empty
-// string is not.
+// Message is one parsed mesh message. Its fields are subslices of the text it was parsed from, except
+// that strings with escapes are decoded into new memory. An absent field is nil, an empty string is not.
 type Message struct {
 	Raw         []byte // the whole object
 	Type        []byte
@@ -12,12 +11,13 @@ type Message struct {
 	Payload     []byte // JSON text
 }
 
-// ParseMessage reads b, which must be exactly one JSON object in valid UTF-8 within lim, with a string
-// `type`; `request_id`, `source_agent` and `target_agent` must be strings if present, and none of these
-// or `payload` may be there twice. White space around the object is allowed and not part of m.Raw.
+// ParseMessage parses b, which must be exactly one JSON object in valid UTF-8 within lim, with a string
+// `type`. The members `request_id`, `source_agent` and `target_agent` must be strings if present, and none
+// of these four or `payload` may be duplicated. White space around the object is allowed and not part of
+// m.Raw.
 //
-// The error is an [*Error] (malformed, invalid_field, too_large or too_deep). After one, m holds what
-// was read before it. m refers to b.
+// The error is an [*Error] (malformed, invalid_field, too_large or too_deep); m then holds what was read
+// before it. m refers to b.
 func ParseMessage(b []byte, lim Limits, m *Message) error {
 	*m = Message{}
 	lim = lim.withDefaults()
@@ -31,8 +31,8 @@ func ParseMessage(b []byte, lim Limits, m *Message) error {
 	return firstError(s.err, bad)
 }
 
-// Check reads b as one JSON value of any kind, as the parsers do with what they pass over. It is exported for
-// benchmarks: what a parser takes beyond it is its own.
+// Check checks that b is one JSON value of any kind, as the parsers check the values that they skip. It is
+// exported for benchmarks, which compare a parser with it.
 func Check(b []byte, lim Limits) error {
 	s := scanner{b: b, limit: lim.withDefaults().MaxDepth}
 	s.skip()
@@ -42,8 +42,8 @@ func Check(b []byte, lim Limits) error {
 
 const messageKeys = keySet(1<<keyType | 1<<keyPayload | 1<<keyRequestID | 1<<keySourceAgent | 1<<keyTargetAgent)
 
-// message reads the object at the cursor into m. What makes it no message although it is JSON is
-// returned, not kept in s.err: it matters only if the line turns out to be one that has a message.
+// message reads the object at the cursor into m. If it is valid JSON but no valid message, the error is
+// returned and not kept in s.err: it counts only if the type of the line turns out to have a message.
 func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	start, outerLimit := s.i, s.limit
 	s.outer, s.limit = s.depth, s.depth+lim.MaxDepth
@@ -95,7 +95,7 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	return bad
 }
 
-// path names a member of the object being walked.
+// path returns the path of a member of the object being walked.
 func (s *scanner) path(k key) string {
 	if s.where == "" {
 		return k.String()

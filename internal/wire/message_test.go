@@ -24,7 +24,7 @@ func code(t testing.TB, err error) wire.Code {
 }
 
 func TestParseMessage(t *testing.T) {
-	const none = "\x00" // stands for an absent field, since an empty one is not absent
+	const none = "\x00" // stands for an absent field; an empty one is not absent
 	tests := []struct {
 		name, text string
 		want       [5]string // type, request_id, source_agent, target_agent, payload
@@ -147,7 +147,7 @@ func TestParseMessageErrors(t *testing.T) {
 		{`{"type":"t","source_agent":1}`, field, "source_agent: want a string"},
 		{`{"type":"t","target_agent":[]}`, field, "target_agent: want a string"},
 		{`{"type":"t","payload":1,"payload":1}`, field, "payload: present twice at byte 34"},
-		{`{"type":7,"p":}`, malformed, "at byte 14"}, // worse than the type
+		{`{"type":7,"p":}`, malformed, "at byte 14"}, // takes precedence over the type
 	}
 	for _, test := range tests {
 		t.Run(test.text, func(t *testing.T) {
@@ -160,8 +160,8 @@ func TestParseMessageErrors(t *testing.T) {
 	}
 }
 
-// TestStringLengths puts the bytes that matter at every distance from the end, since the scanner reads
-// strings eight bytes at a time, and long ones 32.
+// TestStringLengths puts special bytes at every distance from the end, because the scanner reads strings
+// eight bytes at a time, and long ones 32.
 func TestStringLengths(t *testing.T) {
 	lengths := func(yield func(int) bool) {
 		for n := 0; n < 240 && yield(n); n++ {
@@ -183,7 +183,7 @@ func TestStringLengths(t *testing.T) {
 			} {
 				text := fmt.Sprintf(`{"type":"%s%s%s"}`, strings.Repeat("a", before), test.middle, strings.Repeat("b", after))
 				if test.middle == `\` {
-					text = strings.ReplaceAll(text, "b", "q") // \b is an escape, \q is none
+					text = strings.ReplaceAll(text, "b", "q") // \b is an escape, \q is not
 					if after == 0 {
 						continue // `\"` is an escape as well
 					}
@@ -255,7 +255,7 @@ func TestHostileNesting(t *testing.T) {
 			code  wire.Code
 		}{
 			{wire.Limits{}, 2 << 20, wire.CodeTooDeep},
-			{wire.Limits{MaxDepth: 1 << 30}, 200_000, wire.CodeMalformed}, // for it never closes
+			{wire.Limits{MaxDepth: 1 << 30}, 200_000, wire.CodeMalformed}, // because it is never closed
 		} {
 			text := []byte(`{"type":"t","payload":` + strings.Repeat(open, test.times))
 			var m wire.Message
@@ -295,7 +295,7 @@ func TestAppendMessageFields(t *testing.T) {
 	}
 }
 
-// TestCheck: a baseline that let through what is no JSON would be faster than it should.
+// TestCheck: as a baseline, Check must do all that a parser does.
 func TestCheck(t *testing.T) {
 	for _, text := range []string{`{}`, ` [1, {"a": "b\n"}] `, `"café"`, `-1.5e3`, `null`} {
 		if err := wire.Check([]byte(text), wire.Limits{}); err != nil {

@@ -2,7 +2,7 @@ package wire
 
 import "strconv"
 
-// Optional features of a link, as named in hello and ready. A party uses one only if both named it.
+// Optional features of a link, as listed in hello and ready. A party uses one only if both listed it.
 const (
 	FeatureError  = "error"  // `error` and `signaling` events
 	FeatureFlow   = "flow"   // `pause` and `resume`
@@ -14,18 +14,22 @@ const (
 type Hello struct {
 	Protocol   int      `json:"protocol"`
 	Features   []string `json:"features"`
-	MaxMessage int      `json:"max_message"`     // bytes of the longest message its sender takes
-	Token      string   `json:"token,omitempty"` // hello only: proves that the sidecar's parent dialled
+	MaxMessage int      `json:"max_message"`     // length in bytes of the longest message that the sender accepts
+	Token      string   `json:"token,omitempty"` // hello only: proves that the sidecar's parent connected
 }
 
 // Signaling is the payload of a signaling event.
 type Signaling struct {
-	State  string `json:"state"`             // connecting, connected or refused
-	PeerID string `json:"peer_id,omitempty"` // known after the first token exchange
+	State  string `json:"state"`             // connecting, connected, refused or replaced
+	PeerID string `json:"peer_id,omitempty"` // known once the first token was issued
 	Error  string `json:"error,omitempty"`
+	Code   string `json:"code,omitempty"` // SignalingMisconfigured, or empty
 }
 
-// ErrorEvent is the payload of an error event. Fields that are not known are empty.
+// SignalingMisconfigured is the code of a signaling event about an error that no retry can mend.
+const SignalingMisconfigured = "misconfigured"
+
+// ErrorEvent is the payload of an error event. Unknown fields are empty.
 type ErrorEvent struct {
 	Code       Code   `json:"code"`
 	Message    string `json:"message"`
@@ -34,7 +38,7 @@ type ErrorEvent struct {
 	RequestID  string `json:"request_id,omitempty"`
 }
 
-// DecodeHello reads the payload of hello or ready; a nil payload gives the zero Hello. Errors are
+// DecodeHello decodes the payload of hello or ready; a nil payload gives the zero Hello. The error is an
 // [*Error], as in the other Decode functions.
 func DecodeHello(payload []byte) (Hello, error) {
 	var h Hello
@@ -44,16 +48,16 @@ func DecodeHello(payload []byte) (Hello, error) {
 	return h, err
 }
 
-// DecodeSignaling reads the payload of a signaling event.
+// DecodeSignaling decodes the payload of a signaling event.
 func DecodeSignaling(payload []byte) (Signaling, error) {
 	var s Signaling
 	err := decodeObject(payload, []field{
-		{keyState, &s.State}, {keyPeerID, &s.PeerID}, {keyError, &s.Error},
+		{keyState, &s.State}, {keyPeerID, &s.PeerID}, {keyError, &s.Error}, {keyCode, &s.Code},
 	})
 	return s, err
 }
 
-// DecodeErrorEvent reads the payload of an error event.
+// DecodeErrorEvent decodes the payload of an error event.
 func DecodeErrorEvent(payload []byte) (ErrorEvent, error) {
 	var e ErrorEvent
 	err := decodeObject(payload, []field{
@@ -63,14 +67,14 @@ func DecodeErrorEvent(payload []byte) (ErrorEvent, error) {
 	return e, err
 }
 
-// DecodePeerList reads the payload of a peer_list event.
+// DecodePeerList decodes the payload of a peer_list event.
 func DecodePeerList(payload []byte) ([]string, error) {
 	var peers []string
 	err := decodeObject(payload, []field{{keyPeers, &peers}})
 	return peers, err
 }
 
-// DecodeStrings reads a JSON array of strings, such as Line.Except. Nil gives nil.
+// DecodeStrings decodes a JSON array of strings, such as Line.Except. Nil gives nil.
 func DecodeStrings(raw []byte) ([]string, error) {
 	if raw == nil {
 		return nil, nil
@@ -81,15 +85,15 @@ func DecodeStrings(raw []byte) ([]string, error) {
 	return list, firstError(s.err, bad)
 }
 
-// field says where a member of a payload goes.
+// field is a member of a payload and the variable for its value.
 type field struct {
 	key key
 	to  any // *string, *int or *[]string
 }
 
-// decodeObject reads the payload of a rare line. A member that is null counts as absent.
+// decodeObject decodes the payload of a rare line. A member that is null counts as absent.
 //
-// encoding/json would do but for two habits: it takes `Token` for `token`, and the last of two.
+// It is not encoding/json, which accepts `Token` for `token` and the last one of two duplicates.
 func decodeObject(payload []byte, fields []field) error {
 	if payload == nil {
 		return nil
@@ -104,7 +108,7 @@ func decodeObject(payload []byte, fields []field) error {
 	return firstError(s.err, bad)
 }
 
-// decodeMembers reads the object at the cursor into fields.
+// decodeMembers decodes the object at the cursor into fields.
 func (s *scanner) decodeMembers(fields []field) (bad *Error) {
 	var seen keySet
 	s.open()
@@ -134,7 +138,9 @@ func target(fields []field, k key) any {
 	return nil
 }
 
-// decode reads the value at the cursor into to.
+const wantInteger = "want an integer of 0 or more"
+
+// decode decodes the value at the cursor into to.
 func (s *scanner) decode(to any) (bad *Error) {
 	path := s.path(s.key)
 	if list, ok := to.(*[]string); ok && s.peek() != 'n' {
@@ -158,12 +164,12 @@ func (s *scanner) decode(to any) (bad *Error) {
 			*to = n
 			return nil
 		}
-		return problem(CodeInvalidField, path, "want an integer of 0 or more", v.start)
+		return problem(CodeInvalidField, path, wantInteger, v.start)
 	}
 	return nil
 }
 
-// strings reads the array of strings at the cursor.
+// strings decodes the array of strings at the cursor.
 func (s *scanner) strings(path string) (list []string, bad *Error) {
 	if s.peek() != '[' {
 		bad = problem(CodeInvalidField, path, "want an array of strings", s.i)
@@ -203,6 +209,7 @@ func AppendSignaling(dst []byte, s Signaling) []byte {
 	dst = AppendString(append(appendType(dst, TypeSignaling), `{"state":`...), s.State)
 	dst = appendOptional(dst, `,"peer_id":`, s.PeerID)
 	dst = appendOptional(dst, `,"error":`, s.Error)
+	dst = appendOptional(dst, `,"code":`, s.Code)
 	return append(dst, "}}\n"...)
 }
 

@@ -13,11 +13,13 @@ const (
 	PeerCancel
 	PeerPause
 	PeerResume
+	PeerDrain
+	PeerDrained
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -32,6 +34,7 @@ type PeerLine struct {
 	RequestID  []byte  // of cancel
 	Protocol   int     // of hello; 0 if absent
 	MaxMessage int     // of hello: bytes of the longest message the peer takes; 0 if absent
+	Number     int     // of drain and drained
 }
 
 // ParsePeerLine reads one line of stream framing. Unknown control lines and further elements of known
@@ -73,29 +76,58 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 	argument := false
 	if s.err == nil && s.element(']') {
 		argument = true
-		switch c := s.peek(); {
-		case p.Kind == PeerHello && c == '{':
-			bad = s.hello(p)
-		case p.Kind == PeerHello:
-			bad = problem(CodeInvalidField, "hello", "want an object", s.i)
-			s.skip()
-		case p.Kind == PeerCancel:
-			if v := s.value(); v.kind == '"' && !v.empty() {
-				p.RequestID = s.text(v)
-			} else if s.err == nil {
-				bad = problem(CodeInvalidField, "cancel", "want a request_id that is not empty", v.start)
-			}
-		default:
-			s.skip()
+		if err := s.argument(p); err != nil {
+			bad = err
 		}
 		for s.element(']') {
 			s.skip()
 		}
 	}
-	if !argument && (p.Kind == PeerHello || p.Kind == PeerCancel) {
+	if !argument && p.Kind.hasArgument() {
 		bad = problem(CodeInvalidField, p.Kind.String(), "argument missing", s.i)
 	}
 	return bad
+}
+
+func (k PeerKind) hasArgument() bool {
+	switch k {
+	case PeerHello, PeerCancel, PeerDrain, PeerDrained:
+		return true
+	}
+	return false
+}
+
+// argument reads the second element of a control line.
+func (s *scanner) argument(p *PeerLine) (bad *Error) {
+	if p.Kind == PeerHello && s.peek() == '{' {
+		return s.hello(p)
+	}
+	if !p.Kind.hasArgument() {
+		s.skip()
+		return nil
+	}
+	v := s.value()
+	if s.err != nil {
+		return nil
+	}
+	want := ""
+	switch p.Kind {
+	case PeerHello:
+		want = "want an object"
+	case PeerCancel:
+		if v.kind == '"' && !v.empty() {
+			p.RequestID = s.text(v)
+			return nil
+		}
+		want = "want a request_id that is not empty"
+	case PeerDrain, PeerDrained:
+		if n, err := strconv.Atoi(string(s.raw(v))); err == nil && n >= 0 {
+			p.Number = n
+			return nil
+		}
+		want = wantInteger
+	}
+	return problem(CodeInvalidField, p.Kind.String(), want, v.start)
 }
 
 func controlKind(name []byte) PeerKind {
@@ -108,6 +140,10 @@ func controlKind(name []byte) PeerKind {
 		return PeerPause
 	case "resume":
 		return PeerResume
+	case "drain":
+		return PeerDrain
+	case "drained":
+		return PeerDrained
 	}
 	return PeerUnknown
 }
@@ -143,3 +179,15 @@ func AppendPeerPause(dst []byte) []byte { return append(dst, "[\"pause\"]\n"...)
 
 // AppendPeerResume appends the control line that ends a pause.
 func AppendPeerResume(dst []byte) []byte { return append(dst, "[\"resume\"]\n"...) }
+
+// AppendPeerDrain appends the control line that asks for a drained of the same number.
+func AppendPeerDrain(dst []byte, number int) []byte { return appendNumbered(dst, `["drain",`, number) }
+
+// AppendPeerDrained appends the control line that says that everything before the drain was delivered.
+func AppendPeerDrained(dst []byte, number int) []byte {
+	return appendNumbered(dst, `["drained",`, number)
+}
+
+func appendNumbered(dst []byte, head string, number int) []byte {
+	return append(strconv.AppendInt(append(dst, head...), int64(number), 10), "]\n"...)
+}

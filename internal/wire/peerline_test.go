@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -21,6 +22,9 @@ func TestParsePeerLine(t *testing.T) {
 		{`["cancel","\u0072"]`, wire.PeerLine{Kind: wire.PeerCancel, RequestID: []byte("r")}},
 		{`["pause"]`, wire.PeerLine{Kind: wire.PeerPause}},
 		{`["resume",null,1,"x"]`, wire.PeerLine{Kind: wire.PeerResume}},
+		{`["drain",0]`, wire.PeerLine{Kind: wire.PeerDrain}},
+		{`["drain", 9007199254740991 ,{"later":1}]`, wire.PeerLine{Kind: wire.PeerDrain, Number: 1<<53 - 1}},
+		{`["drained",7]`, wire.PeerLine{Kind: wire.PeerDrained, Number: 7}},
 		{`["message",{"type":"x"}]`, wire.PeerLine{}},
 		{`["",[[]]]`, wire.PeerLine{}},
 	}
@@ -67,6 +71,16 @@ func TestParsePeerLineErrors(t *testing.T) {
 		{`["cancel"]`, field, "cancel: argument missing"},
 		{`["cancel",""]`, field, "cancel: want a request_id that is not empty at byte 10"},
 		{`["cancel",7]`, field, "cancel: want a request_id"},
+		{`["drain"]`, field, "drain: argument missing"},
+		{`["drain",-1]`, field, "drain: want an integer of 0 or more at byte 9"},
+		{`["drain",1.0]`, field, "drain: want an integer of 0 or more"},
+		{`["drain",1e3]`, field, "drain: want an integer of 0 or more"},
+		{`["drain","1"]`, field, "drain: want an integer of 0 or more"},
+		{`["drain",99999999999999999999]`, field, "drain: want an integer of 0 or more"},
+		{`["drained"]`, field, "drained: argument missing"},
+		{`["drained",null]`, field, "drained: want an integer of 0 or more"},
+		{`["drained",[1]]`, field, "drained: want an integer of 0 or more"},
+		{`["drained",01]`, malformed, "at byte 12"},
 		{`["later",` + strings.Repeat("[", 516) + strings.Repeat("]", 516) + `]`, wire.CodeTooDeep, "516 levels"},
 		{`["pause",` + strings.Repeat(`{"":`, 1_000_000), wire.CodeTooDeep, "516 levels"},
 		{`{"type":"x","payload":` + strings.Repeat("[", 512), wire.CodeTooDeep, "512 levels"},
@@ -91,6 +105,18 @@ func TestPeerKindString(t *testing.T) {
 	for kind, want := range map[wire.PeerKind]string{wire.PeerUnknown: "unknown", wire.PeerMessage: "message", 200: "unknown"} {
 		if kind.String() != want {
 			t.Errorf("%d: %v, want %s", kind, kind, want)
+		}
+	}
+}
+
+func TestBadLine(t *testing.T) {
+	bad := wire.ParsePeerLine([]byte("7"), wire.Limits{}, new(wire.PeerLine))
+	if got := wire.BadLine(fmt.Errorf("line 3: %w", bad)); got == nil || got != bad {
+		t.Errorf("a bad line: %v", got)
+	}
+	for _, err := range []error{nil, io.EOF} {
+		if got := wire.BadLine(err); got != nil {
+			t.Errorf("%v: %v", err, got)
 		}
 	}
 }

@@ -13,8 +13,7 @@ import (
 	"testing"
 )
 
-// The examples in docs/protocol.md are fixtures, word for word, so that they
-// cannot say what the code does not do.
+// Each example in docs/protocol.md is a fixture, word for word, so that the code agrees with it.
 func TestProtocolExamples(t *testing.T) {
 	fixtures := make(map[string]bool)
 	for _, name := range []string{"link", "peerlink", "signaling"} {
@@ -51,7 +50,7 @@ func TestProtocolExamples(t *testing.T) {
 		for line := range strings.Lines(lines) {
 			n++
 			if !fixtures[strings.TrimSuffix(line, "\n")] {
-				t.Errorf("docs/protocol.md shows what is no accepted fixture:\n%s", line)
+				t.Errorf("docs/protocol.md has an example that is no fixture with `ok`:\n%s", line)
 			}
 		}
 	}
@@ -60,7 +59,7 @@ func TestProtocolExamples(t *testing.T) {
 	}
 }
 
-// What the code can write stands in docs/protocol.md: types, error codes, features.
+// All types, error codes and features of the code are in docs/protocol.md.
 func TestProtocolNames(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "protocol.md"))
 	if err != nil {
@@ -71,7 +70,7 @@ func TestProtocolNames(t *testing.T) {
 	for typ := TypeUnknown + 1; typ < typeCount; typ++ {
 		names = append(names, typ.String())
 	}
-	for kind := PeerHello; kind <= PeerResume; kind++ {
+	for kind := PeerHello; kind <= PeerDrained; kind++ {
 		names = append(names, kind.String())
 	}
 	names = append(names, constants(t, "errors.go", "Code")...)

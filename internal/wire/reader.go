@@ -5,46 +5,50 @@ import (
 	"io"
 	"math/bits"
 	"strconv"
+	"strings"
 	"sync"
 )
 
 const (
-	// readerIdle is a Reader's buffer while little arrives at a time: most readers wait most of the time,
-	// and a sidecar has one for each peer.
+	// readerIdle is the size of a Reader's buffer while little arrives at a time: most readers are idle
+	// most of the time, and a sidecar has one for each peer.
 	readerIdle = 2 << 10
-	// readerBuffer is its usual buffer otherwise: room for a rest of a line and one more Read.
+	// readerBuffer is the usual size otherwise: room for the rest of a line and one more Read.
 	readerBuffer = 2 * SliceSize
-	// readerKeep is the largest buffer kept between lines. It is a compromise: growing one anew for
-	// each long line costs copies, keeping it costs memory for each peer that sent one just now.
+	// readerKeep is the size of the largest buffer kept between lines. It is a compromise: growing a buffer
+	// anew for each long line costs copies, keeping it costs memory for each peer that has sent a long line.
 	readerKeep = 256 << 10
-	// maxEmptyReads bounds how often a source may return neither bytes nor an error.
+	// maxEmptyReads bounds how often in a row a source may return neither bytes nor an error.
 	maxEmptyReads = 100
+	// byteOrderMark may begin a stream. RFC 8259 section 8.1 allows parsers to ignore it.
+	byteOrderMark = "\xEF\xBB\xBF"
 )
 
 // Reader splits a byte stream into lines. It buffers no more than the longest line allowed and one Read.
 // Its methods must not be called concurrently.
 //
-// bufio.Scanner is no substitute, because it ends for good at a line that is too long, nor is
+// bufio.Scanner would not do, because it ends for good at a line that is too long; nor would
 // bufio.Reader, whose buffer cannot grow.
 type Reader struct {
 	src      io.Reader
 	max      int
 	buf      []byte
-	start    int    // buf[start:end] is not returned yet
+	start    int    // buf[start:end] is unread
 	end      int    //
 	searched int    // buf[start:searched] has no newline
-	skipping bool   // inside a line that was reported as too long
+	begun    bool   // past the place of a byte order mark
+	skipping bool   // in a line that was reported as too long
 	busy     bool   // the last Read returned much, or has more
-	long     int    // length of the last line that the usual buffer could not hold
-	idle     []byte // of readerIdle bytes, nil at first
-	err      error
+	long     int    // length of the last line that did not fit into readerBuffer bytes
+	idle     []byte // buffer of readerIdle bytes, nil at first
+	err      error  // the final error of src
 }
 
-// readerBuffers are of readerBuffer bytes, and twice, four times ... as many: what long lines need comes and
-// goes with each of them.
+// readerBuffers hold buffers of readerBuffer bytes, and two, four, eight ... times as many: readers need the
+// larger ones only while they read a long line.
 var readerBuffers [8]sync.Pool
 
-// pool returns the one for a buffer of size bytes, nil if there is none.
+// pool returns the pool of buffers of size bytes, or nil if there is none.
 func pool(size int) *sync.Pool {
 	i := bits.TrailingZeros(uint(size)) - bits.TrailingZeros(readerBuffer)
 	if size != readerBuffer<<max(i, 0) || i >= len(readerBuffers) {
@@ -53,19 +57,20 @@ func pool(size int) *sync.Pool {
 	return &readerBuffers[i]
 }
 
-// NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. When a Read on r
-// returns nothing but [io.ErrShortBuffer], as that of a data channel does if the next message is longer
-// than what was offered, the next one offers at least [SliceSize] bytes.
+// NewReader returns a Reader of lines of at most maxLine bytes, newline not counted. After a Read of r that
+// returns 0 and [io.ErrShortBuffer], as that of a data channel does if the next message is longer than the
+// buffer, the next Read has a buffer of at least [SliceSize] bytes.
 func NewReader(r io.Reader, maxLine int) *Reader {
 	return &Reader{src: r, max: maxLine}
 }
 
-// ReadLine returns the next line that is not blank, without its newline or the '\r' before that. The
-// last line needs no newline. The line is valid until the next call.
+// ReadLine returns the next line that is not blank, without its newline or the '\r' before that, and
+// without a byte order mark that begins the stream. The last line needs no newline. The line is valid
+// until the next call.
 //
-// A line over the limit is reported once, as [*Error] with [CodeTooLarge], and passed over without being
-// buffered: call ReadLine again for the line after it. All other errors, io.EOF among them, are r's own
-// and final.
+// A line over the limit is reported once, as an [*Error] with [CodeTooLarge], and skipped without being
+// buffered: call ReadLine again for the line after it. All other errors, [io.EOF] among them, are those of
+// the source, and final.
 func (r *Reader) ReadLine() ([]byte, error) {
 	r.shrink()
 	for {
@@ -85,7 +90,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 		r.searched = r.end
 		if r.skipping {
 			r.start = r.end
-		} else if r.end-r.start > r.max+1 { // the one may be a '\r'
+		} else if r.begun && r.end-r.start > r.max+1 { // the last byte may be a '\r'
 			r.skipping = true
 			return nil, r.tooLong()
 		}
@@ -103,7 +108,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	}
 }
 
-// finish checks a whole line; it returns nil and nil for a blank one.
+// finish checks a whole line. It returns nil and nil for a blank one.
 func (r *Reader) finish(line []byte) ([]byte, error) {
 	if n := len(line); n > 0 && line[n-1] == '\r' {
 		line = line[:n-1]
@@ -152,6 +157,9 @@ func (r *Reader) fill() {
 		if err != nil {
 			r.err = err
 		}
+		if !r.begun {
+			r.skipByteOrderMark()
+		}
 		if n > 0 || err != nil {
 			return
 		}
@@ -159,7 +167,18 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
-// want is how many bytes the next Read offers at least.
+// skipByteOrderMark passes over the mark that begins the stream, once enough has arrived to decide.
+func (r *Reader) skipByteOrderMark() {
+	got := string(r.buf[:min(r.end, len(byteOrderMark))])
+	if got == byteOrderMark {
+		r.start, r.searched = len(got), len(got)
+		r.begun = true
+		return
+	}
+	r.begun = !strings.HasPrefix(byteOrderMark, got)
+}
+
+// want returns the least number of bytes that the next Read needs room for.
 func (r *Reader) want() int {
 	if r.busy {
 		return SliceSize
@@ -174,8 +193,8 @@ func (r *Reader) makeRoom() {
 		size = max(size, readerBuffer)
 	}
 	if size-(r.end-r.start) < r.want() {
-		// Doubling keeps the copies linear in the line's length. Whoever sent a long line sends another as
-		// long, most often, and then there is one copy. Beyond the limit nothing is buffered.
+		// Doubling keeps the copies linear in the line's length. A line after a long one is often as long,
+		// and then there is one copy only. Beyond the limit nothing is buffered.
 		if size *= 2; r.end-r.start > readerBuffer {
 			for size < r.long+SliceSize {
 				size *= 2
@@ -186,14 +205,14 @@ func (r *Reader) makeRoom() {
 	r.resize(size)
 }
 
-// shrink gives up a buffer that a long line has grown.
+// shrink replaces a buffer that has grown for a long line.
 func (r *Reader) shrink() {
 	if len(r.buf) > readerKeep && r.end-r.start <= readerBuffer-SliceSize {
 		r.resize(readerBuffer)
 	}
 }
 
-// resize moves the unread bytes to the front of a buffer of size bytes, which may be the same.
+// resize moves the unread bytes to the front of a buffer of size bytes, which may be the present one.
 func (r *Reader) resize(size int) {
 	old := r.buf
 	if size != len(old) {

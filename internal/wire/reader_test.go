@@ -36,6 +36,7 @@ func readAll(t testing.TB, src io.Reader, maxLine int) (lines []string, final er
 }
 
 func TestReader(t *testing.T) {
+	const bom = "\xEF\xBB\xBF"
 	long := strings.Repeat("x", 100_000)
 	tests := []struct {
 		name, stream string
@@ -58,6 +59,17 @@ func TestReader(t *testing.T) {
 		{"blank but over the limit", strings.Repeat(" ", 11) + "\na\n", 10, []string{"<too_large>", "a"}},
 		{"long lines", long + "\n" + "a\n" + long + long + "\nb", 1 << 20, []string{long, "a", long + long, "b"}},
 		{"zero bytes", "\x00\n\x00\x00\n", 10, []string{"\x00", "\x00\x00"}},
+		{"byte order mark", bom + "a\nb\n", 10, []string{"a", "b"}},
+		{"nothing but a byte order mark", bom, 10, nil},
+		{"a byte order mark over the limit", bom + "\n", 0, nil},
+		{"a blank line after the byte order mark", bom + "\r\na\n", 10, []string{"a"}},
+		{"a line at the limit after the byte order mark", bom + "0123456789\n", 10, []string{"0123456789"}},
+		{"a line over the limit after the byte order mark", bom + "0123456789x\na\n", 10, []string{"<too_large>", "a"}},
+		{"two byte order marks", bom + bom + "a\n", 10, []string{bom + "a"}},
+		{"a byte order mark in a line", "a" + bom + "\n" + bom + "b\n", 10, []string{"a" + bom, bom + "b"}},
+		{"a byte order mark after a blank line", "\n" + bom + "a\n", 10, []string{bom + "a"}},
+		{"part of a byte order mark", bom[:2] + "a\n", 10, []string{bom[:2] + "a"}},
+		{"nothing but part of a byte order mark", bom[:2], 10, []string{bom[:2]}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,13 +105,13 @@ func TestReaderErrors(t *testing.T) {
 	broken := errors.New("broken")
 	got, err := readAll(t, io.MultiReader(strings.NewReader("a\nrest"), iotest.ErrReader(broken)), 10)
 	if !errors.Is(err, broken) || !slices.Equal(got, []string{"a"}) {
-		t.Errorf("%q, %v: a line that was cut by an error counts for nothing", got, err)
+		t.Errorf("%q, %v: want no line that an error has cut short", got, err)
 	}
 	if _, err := readAll(t, readFunc(func([]byte) (int, error) { return 0, nil }), 10); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("a source that never returns anything: %v", err)
 	}
 	if _, err := readAll(t, readFunc(func(p []byte) (int, error) { return len(p) + 1, nil }), 10); err == nil {
-		t.Error("a source that returns more than it was asked for: no error")
+		t.Error("a source that returns more than the buffer holds: no error")
 	}
 }
 
@@ -110,7 +122,7 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 // TestReaderBuffer watches the buffer through the slices that the source is offered.
 func TestReaderBuffer(t *testing.T) {
 	const limit = 1 << 20
-	// endless would be 1 GiB, of which nothing but one line's worth may be kept.
+	// Of a line of 1 GiB no more than one line's worth may be kept.
 	t.Run("line over the limit", func(t *testing.T) {
 		left, largest := 1<<30, 0
 		r := wire.NewReader(readFunc(func(p []byte) (int, error) {
@@ -120,7 +132,7 @@ func TestReaderBuffer(t *testing.T) {
 				return copy(p, "\nend\n"), io.EOF
 			}
 			left -= n
-			clear(p[:n]) // zero bytes, which are as good as any
+			clear(p[:n]) // any bytes but newlines
 			return n, nil
 		}), limit)
 		if _, err := r.ReadLine(); code(t, err) != wire.CodeTooLarge {

@@ -6,34 +6,34 @@ import (
 )
 
 // scanner reads one JSON text from front to back. It is a cursor, not a tokenizer: the parsers walk the
-// two or three outer objects by open and next, and pass over everything inside them by skip.
+// two or three outer objects with open and next, and skip everything inside them.
 //
-// The first error sticks: after it every call returns at once and next and element report the end, so
-// callers look at err once, when they are done.
+// The first error sticks: after it every method returns at once, and next and element report the end, so
+// that callers check err once, when they are done.
 type scanner struct {
 	b       []byte
 	i       int    // offset of the next byte
 	depth   int    // containers open at i
-	limit   int    // how many may be
-	outer   int    // how many of them the limit's owner does not count, for errors
-	first   bool   // at the first member of the innermost container that is walked by hand
+	limit   int    // the most that may be open
+	outer   int    // how many of these are around the object that the limit is for, for errors
+	first   bool   // before the first member of the container entered last
 	key     key    // of the member that next moved to
-	escaped bool   // the string read last has escapes
+	escaped bool   // the last string has escapes
 	where   string // path of the object being walked, for errors
 	err     *Error
 }
 
-// value is where one JSON value stands in the text.
+// value is the position of one JSON value in the text.
 type value struct {
 	start, end int
-	kind       byte // its first byte, which tells an object from a string and so on; 0 if absent
+	kind       byte // its first byte, which distinguishes objects, strings and so on; 0 if absent
 	escaped    bool // a string with escapes
 }
 
-// empty reports whether a string is.
+// empty reports whether a string is empty.
 func (v value) empty() bool { return v.end-v.start == len(`""`) }
 
-// raw returns the value's JSON text, nil if it is absent.
+// raw returns the value's JSON text, or nil if it is absent.
 func (s *scanner) raw(v value) []byte {
 	if v.kind == 0 {
 		return nil
@@ -41,7 +41,7 @@ func (s *scanner) raw(v value) []byte {
 	return s.b[v.start:v.end:v.end]
 }
 
-// text returns the contents of a string; it is a view of the input unless that has escapes.
+// text returns the contents of a string: a subslice of the input unless it has escapes.
 func (s *scanner) text(v value) []byte {
 	in := s.b[v.start+1 : v.end-1 : v.end-1]
 	if !v.escaped {
@@ -57,7 +57,7 @@ func (s *scanner) fail(code Code, text string) bool {
 	return false
 }
 
-// unexpected reports the byte at the cursor where want should be.
+// unexpected fails because of the byte at the cursor, where want should be.
 func (s *scanner) unexpected(want string) bool {
 	if s.i >= len(s.b) {
 		return s.fail(CodeMalformed, "unexpected end, want "+want)
@@ -65,8 +65,8 @@ func (s *scanner) unexpected(want string) bool {
 	return s.fail(CodeMalformed, "unexpected "+strconv.QuoteToASCII(string(s.b[s.i:s.i+1]))+", want "+want)
 }
 
-// peek skips white space and returns the byte after it without reading it, or 0 at the end. It is split
-// so that the usual case, no white space, is inlined.
+// peek skips white space and returns the byte at the cursor then, or 0 at the end. It is split in two so
+// that the usual case, no white space, is inlined.
 func (s *scanner) peek() byte {
 	if s.i < len(s.b) && s.b[s.i] > ' ' {
 		return s.b[s.i]
@@ -85,8 +85,8 @@ func (s *scanner) peekOverSpace() byte {
 	return 0
 }
 
-// open enters the object or array at the cursor. It need not look at the limit, which always allows for
-// the few that are walked: a message has at least one level, and a line EnvelopeDepth more.
+// open enters the object or array at the cursor. It need not check the limit, which always allows for the
+// few that are walked: a message has at least one level, and a line EnvelopeDepth more.
 func (s *scanner) open() {
 	s.depth++
 	s.i++
@@ -97,8 +97,8 @@ func (s *scanner) tooDeep() bool {
 	return s.fail(CodeTooDeep, "nested deeper than "+strconv.Itoa(s.limit-s.outer)+" levels")
 }
 
-// next moves to the value of the next member of the object entered last. It returns false, and leaves
-// the object, at its end.
+// next moves to the value of the next member of the object entered last. At the end of the object it leaves
+// the object and returns false.
 func (s *scanner) next() bool {
 	if !s.element('}') {
 		return false
@@ -117,8 +117,8 @@ func (s *scanner) next() bool {
 	return s.colon()
 }
 
-// knownKey passes over the string at the cursor if it is the name of a key that is written without escapes. Most
-// are, and what is equal to a name needs no check of its own.
+// knownKey skips the string at the cursor if it is the name of a key, written without escapes. It is the
+// fast path: a string that equals a name needs no check for UTF-8 or escapes.
 func (s *scanner) knownKey() bool {
 	rest := s.b[s.i+1:]
 	n := bytes.IndexByte(rest[:min(len(rest), longestKey+1)], '"')
@@ -141,8 +141,8 @@ func (s *scanner) colon() bool {
 	return true
 }
 
-// element moves to the next element of the container entered last, which closer ends. It returns false,
-// and leaves the container, at its end.
+// element moves to the next element of the container entered last, which ends with closer. At the end of
+// the container it leaves the container and returns false.
 func (s *scanner) element(closer byte) bool {
 	if s.err != nil {
 		return false
@@ -163,7 +163,7 @@ func (s *scanner) element(closer byte) bool {
 	return s.unexpected("',' or '" + string(rune(closer)) + "'")
 }
 
-// value reads the value at the cursor, whatever it is.
+// value reads the value at the cursor, of any kind.
 func (s *scanner) value() value {
 	c := s.peek()
 	start := s.i
@@ -177,7 +177,7 @@ func (s *scanner) value() value {
 	return value{start: start, end: s.i, kind: c, escaped: c == '"' && s.escaped}
 }
 
-// end checks that nothing but white space follows.
+// end checks that only white space follows.
 func (s *scanner) end() bool {
 	if s.err != nil {
 		return false
@@ -189,7 +189,7 @@ func (s *scanner) end() bool {
 	return true
 }
 
-// skip passes over one value.
+// skip checks the value at the cursor and moves behind it.
 func (s *scanner) skip() bool {
 	if s.err != nil {
 		return false
@@ -218,9 +218,9 @@ func (s *scanner) skipScalar(c byte) bool {
 	return s.unexpected("a value")
 }
 
-// skipNested passes over an object or array. It keeps one bit for each open container, because the
-// goroutine's stack must not grow with what a stranger sends; only limits above the default make the
-// bits grow beyond the array.
+// skipNested skips an object or array. It is not recursive, because the other party must not be able to
+// grow the goroutine's stack, but keeps one bit for each open container. These bits outgrow the array only
+// with limits above the default.
 func (s *scanner) skipNested() bool {
 	var few [(DefaultMaxDepth + EnvelopeDepth + 64) / 64]uint64
 	objects := few[:] // bit n: the container at depth n is an object
@@ -260,7 +260,7 @@ func (s *scanner) skipNested() bool {
 			}
 			c = s.peek()
 		}
-		// What follows it, up to the next value.
+		// What follows the value, up to the next one.
 		for {
 			object := objects[s.depth/64]>>(s.depth%64)&1 != 0
 			if c == ',' {
@@ -305,7 +305,7 @@ func (s *scanner) literal(word string) bool {
 	return true
 }
 
-// number passes over the number at the cursor (RFC 8259 section 6).
+// number skips the number at the cursor (RFC 8259 section 6).
 func (s *scanner) number() bool {
 	if s.b[s.i] == '-' {
 		s.i++

@@ -11,18 +11,18 @@ const (
 	everyByte = 0x0101010101010101
 	highBits  = 0x80 * everyByte
 
-	longString = 128 // bytes that str looks at before it takes a string for a long one
+	longString = 128 // bytes of a string after which str calls plain
 )
 
-// stops looks at eight bytes at a time: the high bit of a byte is set if that of x is below 0x20, '"' or
-// '\\'. A borrow can set it wrongly, but only above a right one, so the lowest is right.
+// stops tests eight bytes at a time: it sets the high bit of each byte that is '"', '\\' or below 0x20 in x.
+// A borrow can set further bits, but only above one that is right: the lowest bit is always right.
 func stops(x uint64) uint64 {
 	quote, slash := x^('"'*everyByte), x^('\\'*everyByte)
 	return ((x - ' '*everyByte) | (quote - everyByte) | (slash - everyByte)) &^ x
 }
 
-// plain returns how many bytes of text, 32 at a time, neither end the string nor need a look, and all of
-// them or'ed. It is for long strings: short ones are through before it pays.
+// plain returns the number of bytes at the start of text, a multiple of 32, among which stops finds none,
+// and the disjunction of all of them. It is for long strings; for short ones the call does not pay.
 func plain(text []byte) (n int, all uint64) {
 	for ; len(text) >= 32; text = text[32:] {
 		w, x := binary.LittleEndian.Uint64(text), binary.LittleEndian.Uint64(text[8:])
@@ -36,10 +36,10 @@ func plain(text []byte) (n int, all uint64) {
 	return n, all
 }
 
-// str passes over the string at the cursor and notes whether it has escapes.
+// str skips the string at the cursor and records whether it has escapes.
 func (s *scanner) str() bool {
 	b, i := s.b, s.i+1
-	var all uint64 // bytes passed over, or'ed: has a high bit if any is not ASCII
+	var all uint64 // disjunction of the bytes so far: has a high bit if one is not ASCII
 	s.escaped = false
 	for {
 		for from := i; i+8 <= len(b); {
@@ -75,14 +75,14 @@ func (s *scanner) str() bool {
 		case c < ' ':
 			s.i = i
 			return s.fail(CodeMalformed, "control character in a string")
-		default: // among the last eight
+		default: // among the last seven bytes of the text
 			all |= uint64(c)
 			i++
 		}
 	}
 }
 
-// utf8 checks a stretch of the text. Doing it behind the search for the string's end, not within,
+// utf8 checks a part of the text. A check after the search for the string's end instead of within it
 // doubles the speed on text that is not ASCII.
 func (s *scanner) utf8(start, end int) bool {
 	if utf8.Valid(s.b[start:end]) {
@@ -97,8 +97,8 @@ func (s *scanner) utf8(start, end int) bool {
 	}
 }
 
-// escapeLen returns the length of the escape that b starts with, 0 if it is none. A surrogate half
-// without the other one is an escape like any other, as RFC 8259 section 8.2 allows.
+// escapeLen returns the length of the escape at the start of b, or 0 if there is none. An unpaired
+// surrogate is an escape like any other, as RFC 8259 section 8.2 allows.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -114,7 +114,7 @@ func escapeLen(b []byte) int {
 	return 0
 }
 
-// hex4 reads the four digits of the \uXXXX escape that b starts with, and returns -1 if it is none.
+// hex4 returns the value of the escape \uXXXX at the start of b, or -1 if there is none.
 func hex4(b []byte) rune {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return -1
@@ -134,8 +134,8 @@ func hex4(b []byte) rune {
 	return r
 }
 
-// appendUnescaped appends the text of a JSON string's contents, which must be valid. A surrogate half
-// without the other one becomes U+FFFD, as in encoding/json: text must stay valid UTF-8.
+// appendUnescaped appends the text of a JSON string's contents, which must be valid. An unpaired surrogate
+// becomes U+FFFD, as in encoding/json, because the text must be valid UTF-8.
 func appendUnescaped(dst, in []byte) []byte {
 	for i := 0; i < len(in); {
 		c := in[i]

@@ -3,9 +3,9 @@ package wire
 // Type is the kind of a link line.
 type Type uint8
 
-// The types. Pause, resume and cancel are both commands and events, the others one of the two.
+// The types of line. Pause, resume and cancel are both commands and events, the others one of the two.
 const (
-	TypeUnknown Type = iota // not known in this direction
+	TypeUnknown Type = iota // unknown in this direction
 	TypeSend
 	TypeBroadcast
 	TypeListPeers
@@ -26,7 +26,7 @@ const (
 	typeCount
 )
 
-// String returns the type as it stands in a line, "unknown" for TypeUnknown.
+// String returns the type as in a line, or "unknown" for TypeUnknown.
 func (t Type) String() string {
 	if t >= typeCount {
 		t = TypeUnknown
@@ -88,7 +88,7 @@ func eventType(name []byte) Type {
 	return TypeUnknown
 }
 
-// peerKey returns the member that names the peer in a line of the type, keyOther if none does.
+// peerKey returns the member that names the peer in a line of the type, or keyOther if none does.
 func peerKey(t Type, event bool) key {
 	switch t {
 	case TypeSend:

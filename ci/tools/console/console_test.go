@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// doc makes Markdown of blocks.
+// doc returns Markdown with the given blocks.
 func doc(blocks ...string) string {
 	var b strings.Builder
 	b.WriteString("# Title\n\n```sh\n$ not checked\n```\n")
@@ -54,7 +54,7 @@ $ echo after
 after
 `),
 		"stderr counts, too":          doc("$ echo oops >&2\noops\n"),
-		"a command goes on":           doc("$ echo a \\\n    b\na b\n"),
+		"a command continues":         doc("$ echo a \\\n    b\na b\n"),
 		"the shell keeps its state":   doc("$ export NAME=bob\n$ cd /\n$ echo $NAME in $PWD\nbob in /\n"),
 		"a last line without newline": doc("$ printf tail\n$ echo next\nnext\n"),
 		"terminals see each other":    doc("$ mkfifo pipe; echo made; cat pipe; sleep 60\nmade\n", "$ echo hi >pipe\n"),
@@ -79,15 +79,15 @@ func TestBad(t *testing.T) {
 		want     []string // in the error
 	}{
 		"a line that does not come": {doc("$ echo one; sleep 60\none\ntwo\n"), []string{"line 9", `"two"`, "printed:\none\n", "within"}},
-		"wrong order":               {doc("$ printf 'two\\none\\n'\none\ntwo\n"), []string{`"two"`, "ended with status 0"}},
+		"wrong order":               {doc("$ printf 'two\\none\\n'\none\ntwo\n"), []string{`"two"`, "exited with status 0"}},
 		"part of a line":            {doc("$ echo one hundred\none\n"), []string{`"one"`}},
 		"the command fails":         {doc("$ false\n$ echo x\nx\n"), []string{"status 1"}},
 		"no such command":           {doc("$ nonesuch\nhello\n"), []string{"not found", "status 127"}},
 		"the last command fails":    {doc("$ exit_with() { return 3; }; exit_with\n"), []string{"status 3"}},
-		"the last command hangs":    {doc("$ sleep 60\n"), []string{"must end", "within"}},
-		"the shell ends":            {doc("$ exit 0\n$ echo x\nx\n"), []string{"shell has ended"}},
+		"the last command hangs":    {doc("$ sleep 60\n"), []string{"must exit", "within"}},
+		"the shell ends":            {doc("$ exit 0\n$ echo x\nx\n"), []string{"shell has exited"}},
 		"a syntax error":            {doc("$ if\nx\n"), []string{"syntax error"}},
-		"input for nobody":          {doc("$ touch done\n$ cat done\n$ true\n> quit\nx\n"), nil},
+		"input without a program":   {doc("$ touch done\n$ cat done\n$ true\n> quit\nx\n"), nil},
 		"a process that stays":      {doc("$ (trap '' TERM; echo up; while :; do sleep 0.1; done)\nup\n"), []string{"left behind", "process"}},
 		"a file that stays":         {doc("$ mktemp >/dev/null\n"), []string{"left behind", "file"}},
 		"output before the command": {doc("hello\n$ echo\n"), []string{"begins with"}},

@@ -1,18 +1,17 @@
 // Command console checks the blocks marked `console` in Markdown files by doing what they show.
 //
-// The blocks of a file run in their order, each in a terminal of its own that stays open until the end of
-// the file, with the repository's root as the working directory. In a block
+// The blocks of a file run in order, each in its own terminal, which stays open until the end of the file.
+// The working directory is the root of a copy of the repository. In a block
 //
-//   - "$ command" is typed into the shell, once the command before it has ended with success (a line that
-//     ends in a backslash goes on in the next one);
+//   - "$ command" is typed into the shell, once the command before it has succeeded (a line that ends in a
+//     backslash continues in the next one);
 //   - "> text" is typed into the running program;
-//   - anything else is expected output: whole lines, in this order, with "..." for any text. Other lines
-//     may stand between them. Blank lines and white space at the end of a line do not count.
+//   - any other line is expected output: whole lines, in this order, with "..." for any text. Other lines
+//     of output may come between them. Blank lines and trailing white space are ignored.
 //
-// Nothing is typed before all that is expected above it was seen. A last command of which no output is
-// shown has to end by itself, any other one may go on running. At the end of a file everything that runs is
-// told to end; what stays is an error. Files run in a copy of the working tree, so that nothing is left in
-// it. For Linux and macOS.
+// Input is typed only after all expected output above it. If the last command of a block is shown without
+// output, it must exit by itself; otherwise it may keep running. At the end of a file all processes are
+// terminated; processes and temporary files that remain are an error. It runs on Linux and macOS.
 package main
 
 import (
@@ -33,12 +32,12 @@ import (
 
 func main() {
 	r := runner{}
-	flag.DurationVar(&r.perLine, "line", 60*time.Second, "wait so long for each line; the first may have to wait for a compiler")
-	flag.DurationVar(&r.perFile, "file", 5*time.Minute, "wait so long for all of a file")
-	flag.DurationVar(&r.grace, "grace", 5*time.Second, "kill what runs so long after it was told to end")
-	flag.IntVar(&r.port, "port", 8080, "TCP port that the examples use, which must be free; 0 for none")
+	flag.DurationVar(&r.perLine, "line", 60*time.Second, "time limit for each line; before the first one a compiler may run")
+	flag.DurationVar(&r.perFile, "file", 5*time.Minute, "time limit for a file")
+	flag.DurationVar(&r.grace, "grace", 5*time.Second, "time that processes have to exit after they are terminated")
+	flag.IntVar(&r.port, "port", 8080, "TCP port of the examples, which must be free; 0 for none")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: console [flags] FILE.md ...   (in the repository's root)")
+		fmt.Fprintln(os.Stderr, "usage: console [flags] FILE.md ...   (in the root of the repository)")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -74,12 +73,12 @@ func (r *runner) check(ctx context.Context, path string) (err error) {
 		return err
 	}
 	if len(found) == 0 {
-		return errors.New("there is no block marked console")
+		return errors.New("no block is marked console")
 	}
 	if err := r.checkPort(ctx); err != nil {
 		return err
 	}
-	// In /tmp and not in the usual temporary directory, which on macOS is too deep for a socket.
+	// Not in the usual temporary directory, whose path is too long for a socket on macOS.
 	root, err := os.MkdirTemp("/tmp", "mesh-console-")
 	if err != nil {
 		return err
@@ -91,7 +90,7 @@ func (r *runner) check(ctx context.Context, path string) (err error) {
 	return r.run(ctx, root, found)
 }
 
-// run runs blocks below root, in root/repo.
+// run runs blocks with root/repo as the working directory.
 func (r *runner) run(ctx context.Context, root string, found []block) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.perFile, fmt.Errorf("the file takes longer than %v", r.perFile))
 	defer cancel()
@@ -129,7 +128,7 @@ func (r *runner) run(ctx context.Context, root string, found []block) error {
 	return err
 }
 
-// play does what a block shows.
+// play runs a block.
 func (r *runner) play(ctx context.Context, t *terminal, b block) error {
 	for _, s := range b.steps {
 		if err := r.step(ctx, t, &b, s); err != nil {
@@ -140,7 +139,7 @@ func (r *runner) play(ctx context.Context, t *terminal, b block) error {
 		return nil
 	}
 	if err := r.limited(ctx, t.idle); err != nil {
-		return fmt.Errorf("block at line %d:\n%s--- its last command, of which no output is shown, must end: %w\n--- the terminal printed:\n%s",
+		return fmt.Errorf("block at line %d:\n%s--- its last command, which is shown without output, must exit: %w\n--- the terminal printed:\n%s",
 			b.line, b.text, err, t.output())
 	}
 	return nil
@@ -161,20 +160,20 @@ func (r *runner) step(ctx context.Context, t *terminal, b *block, s step) error 
 	}
 	err := r.limited(ctx, func(ctx context.Context) error { return t.expect(ctx, s, b.background()) })
 	if err != nil {
-		return fmt.Errorf("waited for the line %q: %w", s.text, err)
+		return fmt.Errorf("the line %q was not printed: %w", s.text, err)
 	}
 	return nil
 }
 
 func (r *runner) limited(ctx context.Context, wait func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.perLine, fmt.Errorf("nothing of the kind within %v", r.perLine))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.perLine, fmt.Errorf("not within %v", r.perLine))
 	defer cancel()
 	return wait(ctx)
 }
 
-// end closes the terminals and returns what did not end with them.
+// end closes the terminals and returns the processes that did not exit.
 func (r *runner) end(terminals []*terminal) (left []string) {
-	// Not under the context of the file, whose time may be up.
+	// The context of the file may have expired.
 	ctx, cancel := context.WithTimeout(context.Background(), r.grace)
 	defer cancel()
 	for _, t := range terminals {
@@ -186,19 +185,19 @@ func (r *runner) end(terminals []*terminal) (left []string) {
 	return left
 }
 
-// checkPort fails early, since otherwise an example would talk to somebody else's server.
+// checkPort fails early if the port is taken: otherwise an example would connect to a wrong server.
 func (r *runner) checkPort(ctx context.Context) error {
 	if r.port == 0 {
 		return nil
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+strconv.Itoa(r.port))
 	if err != nil {
-		return fmt.Errorf("the examples need TCP port %d: %w; end what uses it", r.port, err)
+		return fmt.Errorf("the examples need TCP port %d: %w; stop the program that uses it", r.port, err)
 	}
 	return l.Close()
 }
 
-// copyTree copies what git knows, or would know after git add, into dir.
+// copyTree copies the files that git tracks, or would track after git add, into dir.
 func copyTree(ctx context.Context, dir string) error {
 	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A block is one terminal's dialogue: what stands between ```console and ```.
+// block is the dialogue in one terminal: the text between ```console and ```.
 type block struct {
 	line  int // of the opening fence, from 1
 	text  string
 	steps []step
 }
 
-// A step is one line of a block, or several of a command that goes on after a backslash.
+// step is one line of a block, or several lines of a command that continues after a backslash.
 type step struct {
 	kind stepKind
 	text string
@@ -74,7 +74,7 @@ func (b *block) parse() error {
 		s := parseStep(line)
 		switch {
 		case s.kind != command && len(b.steps) == 0 && line != "":
-			return fmt.Errorf("it begins with %q and not with a command (\"$ ...\")", line)
+			return fmt.Errorf("it begins with %q instead of a command (\"$ ...\")", line)
 		case s.kind == output && line == "":
 			continue
 		}
@@ -97,7 +97,7 @@ func parseStep(line string) step {
 	if text, ok := strings.CutPrefix(line, "> "); ok {
 		return step{kind: input, text: text}
 	}
-	// "..." stands for anything, nothing included.
+	// "..." stands for any text, or none.
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(line), regexp.QuoteMeta("..."), ".*")
 	return step{
 		kind: output, text: line,
@@ -106,11 +106,10 @@ func parseStep(line string) step {
 	}
 }
 
-// interactive tells whether the last command is shown with output or input: it may go on running. One of
-// which nothing is shown must end by itself.
+// interactive reports whether the last command is shown with output or input, and so may keep running.
 func (b *block) interactive() bool { return b.steps[len(b.steps)-1].kind != command }
 
-// background tells whether some command goes on beside the later ones.
+// background reports whether some command runs in the background.
 func (b *block) background() bool {
 	for _, s := range b.steps {
 		if s.kind == command && strings.HasSuffix(s.text, "&") {

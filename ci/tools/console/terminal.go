@@ -17,31 +17,31 @@ import (
 )
 
 const (
-	// maxOutput bounds what is kept of a terminal's output; a program that prints more is at fault.
+	// maxOutput bounds a terminal's output in bytes; to print more is an error.
 	maxOutput = 8 << 20
-	// shownLines is how much of it stands in an error.
+	// shownLines is the number of lines of output in an error.
 	shownLines  = 60
 	typeTimeout = 10 * time.Second
 )
 
-// A terminal is a bash in a session of its own, with pipes.
+// terminal is a bash with pipes, in its own session.
 type terminal struct {
 	cmd    *exec.Cmd
 	stdin  *os.File
 	stdout *os.File // and stderr
-	token  string   // begins the line by which the shell tells that a command has ended
+	token  string   // starts the line that the shell prints after each command
 	read   chan struct{}
 
 	typed  int // commands
-	pos    int // lines[:pos] are matched or passed over
-	answer int // the line after the last input, before which a prompt may stand
+	pos    int // lines[:pos] are matched or skipped
+	answer int // index of the line after the last input, which may start with a prompt
 
 	mu      sync.Mutex
-	lines   []string // that are not blank
-	partial []byte   // the line that has not ended yet
+	lines   []string // without blank ones
+	partial []byte   // the last line, without its end
 	size    int
-	ended   []int // exit status of each command that has ended
-	closed  bool  // nothing more will come
+	ended   []int // exit status of each command that has exited
+	closed  bool  // there is no more output
 	change  chan struct{}
 }
 
@@ -120,15 +120,15 @@ func (t *terminal) endLine() {
 	}
 }
 
-// run types a command. The braces make the shell read all of it, and what it is to print afterwards,
-// before the command starts: what is typed later is the command's own.
+// run types a command. The braces make the shell read the command and the printf after it before it starts
+// the command, so that the command gets all later input.
 func (t *terminal) run(cmd string) error {
 	t.typed++
 	return t.write("{ " + cmd + "\n}; printf '\\n%s %d\\n' " + t.token + " $?\n")
 }
 
-// enter types a line into the running program. On a terminal that would also end the line of a prompt. A
-// prompt that is printed later stands before the program's next line.
+// enter types a line into the running program. As on a real terminal, it also ends the line of a prompt. A
+// prompt that is printed later is at the start of the program's next line.
 func (t *terminal) enter(line string) error {
 	t.update(func() {
 		t.endLine()
@@ -137,7 +137,7 @@ func (t *terminal) enter(line string) error {
 	return t.write(line + "\n")
 }
 
-// quiet tells whether the shell itself would get what is typed.
+// quiet reports whether no command runs, so that the shell itself would get the input.
 func (t *terminal) quiet() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -149,13 +149,13 @@ func (t *terminal) write(s string) error {
 		return err
 	}
 	if _, err := t.stdin.WriteString(s); err != nil {
-		return fmt.Errorf("nobody reads what is typed: %w", err)
+		return fmt.Errorf("the input is not read: %w", err)
 	}
 	return nil
 }
 
-// expect waits for a line of output. A command that has ended can print no more, unless it left something
-// running in the background.
+// expect blocks until a line of output matches. It fails when the command has exited, unless something may
+// still run in the background.
 func (t *terminal) expect(ctx context.Context, want step, background bool) error {
 	return t.wait(ctx, func() (bool, error) {
 		for ; t.pos < len(t.lines); t.pos++ {
@@ -166,26 +166,26 @@ func (t *terminal) expect(ctx context.Context, want step, background bool) error
 			}
 		}
 		if len(t.ended) == t.typed && !background {
-			return false, fmt.Errorf("its command has ended with status %d", t.ended[t.typed-1])
+			return false, fmt.Errorf("its command has exited with status %d", t.ended[t.typed-1])
 		}
 		return false, nil
 	})
 }
 
-// idle waits until the command typed last has ended, with success.
+// idle blocks until the last command has exited, and fails if it has failed.
 func (t *terminal) idle(ctx context.Context) error {
 	return t.wait(ctx, func() (bool, error) {
 		if len(t.ended) < t.typed {
 			return false, nil
 		}
 		if n := len(t.ended); n > 0 && t.ended[n-1] != 0 {
-			return false, fmt.Errorf("its command has ended with status %d", t.ended[n-1])
+			return false, fmt.Errorf("its command has exited with status %d", t.ended[n-1])
 		}
 		return true, nil
 	})
 }
 
-// wait calls check, with the lock held, until it is done or fails.
+// wait calls check, with the lock held, after each change until it is done or fails.
 func (t *terminal) wait(ctx context.Context, check func() (bool, error)) error {
 	for {
 		t.mu.Lock()
@@ -198,7 +198,7 @@ func (t *terminal) wait(ctx context.Context, check func() (bool, error)) error {
 		case flooded:
 			return fmt.Errorf("it prints more than %d bytes", maxOutput)
 		case closed:
-			return errors.New("its shell has ended")
+			return errors.New("its shell has exited")
 		}
 		select {
 		case <-change:
@@ -208,7 +208,7 @@ func (t *terminal) wait(ctx context.Context, check func() (bool, error)) error {
 	}
 }
 
-// output returns the end of what was printed, for an error.
+// output returns the last lines of output, for an error.
 func (t *terminal) output() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -221,21 +221,21 @@ func (t *terminal) output() string {
 	}
 	dropped := ""
 	if n := len(lines) - shownLines; n > 0 {
-		dropped, lines = fmt.Sprintf("(%d lines before)\n", n), lines[n:]
+		dropped, lines = fmt.Sprintf("(%d lines omitted)\n", n), lines[n:]
 	}
 	return dropped + strings.Join(lines, "\n") + "\n"
 }
 
-// terminate asks everything in the terminal to end.
+// terminate sends SIGTERM to the terminal's process group.
 func (t *terminal) terminate() { _ = syscall.Kill(-t.cmd.Process.Pid, syscall.SIGTERM) }
 
-// end waits until everything in the terminal has ended, makes it end when ctx does, and returns what had
-// to be killed.
+// end blocks until all processes of the terminal have exited. When ctx ends it kills and returns those that
+// still run.
 func (t *terminal) end(ctx context.Context) (leftover []string) {
 	waited := make(chan struct{})
 	go func() {
 		defer close(waited)
-		_ = t.cmd.Wait() // it was told to end: its status means nothing
+		_ = t.cmd.Wait() // the shell was terminated: its status means nothing
 	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -252,12 +252,12 @@ func (t *terminal) end(ctx context.Context) (leftover []string) {
 	_ = syscall.Kill(-t.cmd.Process.Pid, syscall.SIGKILL) // where there is no /proc
 	<-waited
 	_ = t.stdin.Close()
-	_ = t.stdout.Close() // somebody outside of the session may still hold it
+	_ = t.stdout.Close() // a process outside of the session may still hold the other end
 	<-t.read
 	return leftover
 }
 
-// processes lists the live processes of the terminal's session. Without /proc it knows only whether the
+// processes lists the live processes of the terminal's session. Without /proc it only finds out whether the
 // process group has any.
 func (t *terminal) processes() map[int]string {
 	found := make(map[int]string)
@@ -266,9 +266,9 @@ func (t *terminal) processes() map[int]string {
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // it has exited meanwhile
 		}
-		// "pid (name) state ppid pgrp session ...", where the name may hold anything.
+		// "pid (name) state ppid pgrp session ...", where the name may contain any characters.
 		head, tail, _ := strings.Cut(string(b), " (")
 		end := strings.LastIndex(tail, ") ")
 		if end < 0 {
@@ -281,7 +281,7 @@ func (t *terminal) processes() map[int]string {
 		}
 	}
 	if len(stats) == 0 && syscall.Kill(-session, 0) == nil {
-		found[session] = "of the terminal's process group"
+		found[session] = "in the terminal's process group"
 	}
 	return found
 }

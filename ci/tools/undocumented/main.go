@@ -1,7 +1,7 @@
-// Command undocumented lists the exported identifiers below a directory that have no doc comment, for
-// every operating system at once, and fails if there are any. (staticcheck looks only at the form of
-// comments that exist.) A comment on a group of constants, variables or types counts for each of them.
-// Methods whose meaning the standard library has fixed (Error, Unwrap, Is, As, String) need none.
+// Command undocumented lists the exported identifiers below a directory that have no doc comment, in the
+// files for every operating system, and fails if there are any. (staticcheck checks only the form of
+// existing comments.) A comment on a group of constants, variables or types counts for each of them.
+// Methods whose meaning the standard library defines (Error, Unwrap, Is, As, String) need none.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// walk looks at every Go file below root, but not into other modules.
+// walk checks every Go file below root, except those of other modules.
 func walk(root string) (missing []string, err error) {
 	fset := token.NewFileSet()
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -136,6 +136,30 @@
     check("too long", take(), ["rejected too_large", [{ type: "c" }, 12]]);
   }
   {
+    const { channel, link, take } = await live();
+    channel.receive('{"type":"a"}\n["drain",1]\n["drain",0,7]\n');
+    check("what stands before a drain", take(), [[{ type: "a" }, 12]]);
+    await turn();
+    check("is answered", channel.text, '["drained",1]\n["drained",0]\n');
+    for (const argument of ["", ",null", ',"1"', ",-1", ",0.5", ",1e300", ",[1]", ",{}"]) channel.receive(`["drain"${argument}]\n`);
+    check("without a number", take(), Array(8).fill("rejected invalid_field"));
+    channel.receive('["drained",1]\n');
+    check("an answer that was not asked for", take(), []);
+    channel.receive('["pause"]\n["drain",2]\n');
+    await turn();
+    check("a pause does not hold it up", channel.text, '["drained",2]\n');
+    channel.receive('["resume"]\n');
+
+    channel.stuck = true; // a peer that asks and reads nothing
+    link.send({ type: "a", payload: "x".repeat(15 << 20) }).catch(() => {});
+    link.send({ type: "a", payload: "x".repeat(15 << 20) }).catch(() => {});
+    const asked = '["drain",3]\n'.repeat(1000);
+    for (let i = 0; i < 30 && !take().includes("rejected queue_full"); i++) channel.receive(asked);
+    channel.receive('["drain",3]\n');
+    check("unread responses are bounded", take().at(-1), "rejected queue_full");
+    link.close(new Error("over"));
+  }
+  {
     // Slices are not kept, whatever their number: the same buffer for all, and few of the link's own.
     const { channel, take } = await live();
     const one = new Uint8Array(1);

@@ -16,30 +16,30 @@ import (
 	"time"
 )
 
-// ErrNotFound means that there is no Chromium on this machine.
+// ErrNotFound means that this machine has no Chromium.
 var ErrNotFound = errors.New("no chromium, chromium-browser or google-chrome on the PATH")
 
 // closeTimeout bounds each step of Close.
-const closeTimeout = 5 * time.Second
+const closeTimeout = 30 * time.Second
 
-// flags are for a machine without display, sandbox and internet. Pages in the background are kept
-// running, because tests look at several at a time.
+// flags are for a machine without display, sandbox and internet. Pages in the background keep running, because tests
+// use several at a time.
 var flags = []string{
 	"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 	"--disable-background-networking", "--disable-component-update", "--disable-sync",
 	"--disable-breakpad", "--disable-crash-reporter",
 	"--disable-background-timer-throttling", "--disable-renderer-backgrounding",
 	"--disable-backgrounding-occluded-windows",
-	// Without it pages do not use loopback addresses, which may be all that there are.
+	// Without this flag pages do not use loopback addresses, which may be the only ones.
 	"--allow-loopback-in-peer-connection",
 	"--remote-debugging-port=0",
 }
 
-// Options says what to start.
+// Options configures Start.
 type Options struct {
 	Path string   // the executable; empty means the first one found on the PATH
-	Dir  string   // an empty directory for everything that the browser writes; required
-	Args []string // flags besides those for a headless browser without internet
+	Dir  string   // an empty directory for all that the browser writes; required
+	Args []string // flags in addition to those for a headless browser without internet
 }
 
 // Browser is a running Chromium.
@@ -61,7 +61,7 @@ func Find() (string, error) {
 	return "", ErrNotFound
 }
 
-// Start starts a browser without a page. ctx bounds the start only; Close ends the browser.
+// Start starts a browser without a page. ctx bounds only the start; Close ends the browser.
 func Start(ctx context.Context, o Options) (*Browser, error) {
 	if o.Dir == "" {
 		return nil, errors.New("chromium: Options.Dir is empty; use an empty directory, such as t.TempDir()")
@@ -80,7 +80,7 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 	defer func() { _ = stderr.Close() }() // the browser has its own copy
 	b := &Browser{exited: make(chan struct{})}
 	b.cmd = exec.Command(o.Path, append(append(append([]string{}, flags...), "--user-data-dir="+o.Dir), o.Args...)...)
-	// A file rather than a pipe: Wait must not wait for grandchildren.
+	// A file instead of a pipe, because Wait must not wait for grandchildren.
 	b.cmd.Stderr = stderr
 	b.cmd.Env = append(os.Environ(), "HOME="+o.Dir, "TMPDIR="+o.Dir,
 		"XDG_CONFIG_HOME="+o.Dir, "XDG_CACHE_HOME="+o.Dir, "XDG_RUNTIME_DIR="+o.Dir)
@@ -89,7 +89,7 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 		return nil, fmt.Errorf("chromium: %w", err)
 	}
 	go func() {
-		_ = b.cmd.Wait() // how it ended is of no interest
+		_ = b.cmd.Wait() // its status does not matter
 		close(b.exited)
 	}()
 	if b.conn, err = b.connect(ctx, o.Dir); err != nil {
@@ -102,7 +102,7 @@ func Start(ctx context.Context, o Options) (*Browser, error) {
 
 func tail(s string, n int) string { return strings.TrimSpace(s[max(0, len(s)-n):]) }
 
-// connect waits for the file in which Chromium says where it listens.
+// connect waits for the file in which Chromium writes its address, and dials that.
 func (b *Browser) connect(ctx context.Context, dir string) (*conn, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -121,8 +121,8 @@ func (b *Browser) connect(ctx context.Context, dir string) (*conn, error) {
 	}
 }
 
-// Close ends the browser and returns once none of its processes is left. What pages do when they are
-// closed is not waited for: see Page.Close.
+// Close ends the browser and returns once none of its processes is left. It does not wait for what pages do when they
+// are closed; Page.Close does.
 func (b *Browser) Close() error {
 	b.close.Do(func() { b.err = b.shutdown() })
 	return b.err
@@ -132,7 +132,7 @@ func (b *Browser) shutdown() error {
 	if b.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		// In peace if possible: it is then that Chromium removes its temporary files.
+		// Gracefully if possible, because only then Chromium removes its temporary files.
 		if b.conn.call(ctx, "", "Browser.close", nil, nil) == nil {
 			select {
 			case <-b.exited:
@@ -147,7 +147,7 @@ func (b *Browser) shutdown() error {
 	select {
 	case <-b.exited:
 	case <-deadline.C:
-		return errors.New("chromium: it does not end")
+		return fmt.Errorf("chromium: process %d has not ended %s after SIGKILL", b.cmd.Process.Pid, closeTimeout)
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -155,14 +155,14 @@ func (b *Browser) shutdown() error {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			return errors.New("chromium: some of its processes do not end")
+			return fmt.Errorf("chromium: some processes of group %d have not ended %s after SIGKILL", b.cmd.Process.Pid, closeTimeout)
 		}
 	}
 	return nil
 }
 
-// ShowAddresses makes pages opened from now on tell peers their addresses, as they do once a user has let
-// them use the microphone. Before, they give out a .local name of each address, and none of loopback.
+// ShowAddresses makes pages that are opened from now on reveal their addresses to peers, as after a user has granted
+// them the microphone. By default they give out a .local name for each address, and none for loopback.
 func (b *Browser) ShowAddresses(ctx context.Context) error {
 	return b.conn.call(ctx, "", "Browser.grantPermissions", object{"permissions": []string{"audioCapture"}}, nil)
 }
@@ -174,7 +174,7 @@ type Page struct {
 	session string
 }
 
-// Open opens a page in a new tab and waits until it is loaded.
+// Open opens a page in a new tab and blocks until it is loaded.
 func (b *Browser) Open(ctx context.Context, url string) (*Page, error) {
 	p := &Page{conn: b.conn}
 	var target struct{ TargetID string }
@@ -201,7 +201,7 @@ func (p *Page) call(ctx context.Context, method string, params, result any) erro
 	return p.conn.call(ctx, p.session, method, params, result)
 }
 
-// load makes a call that loads a document, and waits until that is loaded.
+// load makes a call that loads a document, and blocks until that is loaded.
 func (p *Page) load(ctx context.Context, method string, params any) error {
 	loaded, stop := p.conn.await(p.session, "Page.loadEventFired")
 	defer stop()
@@ -222,11 +222,11 @@ func (p *Page) load(ctx context.Context, method string, params any) error {
 	}
 }
 
-// Reload loads the page anew and waits until it is loaded.
+// Reload reloads the page and blocks until it is loaded.
 func (p *Page) Reload(ctx context.Context) error { return p.load(ctx, "Page.reload", nil) }
 
-// Eval evaluates a JavaScript expression, awaits it if it is a promise, and stores its value in what
-// result points to, by way of JSON; nil throws it away. What the expression throws is an error.
+// Eval evaluates a JavaScript expression, awaits it if it is a promise, and decodes its value, as JSON, into result; a
+// nil result discards the value. An exception is an error.
 func (p *Page) Eval(ctx context.Context, expression string, result any) error {
 	var answer struct {
 		Result           struct{ Value json.RawMessage }
@@ -246,10 +246,10 @@ func (p *Page) Eval(ctx context.Context, expression string, result any) error {
 	return json.Unmarshal(answer.Result.Value, result)
 }
 
-// Errors returns what scripts of the page have thrown and nobody has caught.
+// Errors returns the uncaught exceptions of the page.
 func (p *Page) Errors() []string { return p.conn.thrown(p.session) }
 
-// Resize makes the page look at a window of this size, in CSS pixels; dark sets prefers-color-scheme.
+// Resize gives the page a window of this size, in CSS pixels; dark sets prefers-color-scheme.
 func (p *Page) Resize(ctx context.Context, width, height int, dark bool) error {
 	err := p.call(ctx, "Emulation.setDeviceMetricsOverride",
 		object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
@@ -261,7 +261,7 @@ func (p *Page) Resize(ctx context.Context, width, height int, dark bool) error {
 		object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
 }
 
-// Screenshot returns what the page looks like, as PNG.
+// Screenshot returns the visible part of the page as PNG.
 func (p *Page) Screenshot(ctx context.Context) ([]byte, error) {
 	var shot struct{ Data string }
 	if err := p.call(ctx, "Page.captureScreenshot", object{"format": "png"}, &shot); err != nil {
@@ -270,7 +270,7 @@ func (p *Page) Screenshot(ctx context.Context) ([]byte, error) {
 	return base64.StdEncoding.DecodeString(shot.Data)
 }
 
-// Close closes the tab as a user does, and returns once it is gone.
+// Close closes the tab as a user does, and returns once it is closed.
 func (p *Page) Close(ctx context.Context) error {
 	gone, stop := p.conn.await("", "Target.detachedFromTarget:"+p.session)
 	defer stop()

@@ -13,7 +13,7 @@ import (
 
 const (
 	readLimit    = 256 << 20 // screenshots, and values of Eval
-	writeTimeout = 10 * time.Second
+	writeTimeout = 30 * time.Second
 	maxErrors    = 100 // kept for one page
 )
 
@@ -63,7 +63,7 @@ func (c *conn) close() {
 	<-c.done
 }
 
-// call makes one call and waits for its result. session "" is the browser itself.
+// call makes one call and blocks until its result has come. session "" is the browser itself.
 func (c *conn) call(ctx context.Context, session, method string, params, result any) error {
 	if params == nil {
 		params = object{}
@@ -87,7 +87,7 @@ func (c *conn) call(ctx context.Context, session, method string, params, result 
 	if err != nil {
 		return fmt.Errorf("chromium: %s: %w", method, err)
 	}
-	// Not under ctx, whose end would end the whole connection.
+	// Not with ctx, whose end would close the whole connection.
 	write, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	if err := c.ws.Write(write, websocket.MessageText, b); err != nil {
@@ -109,7 +109,7 @@ func (c *conn) call(ctx context.Context, session, method string, params, result 
 	}
 }
 
-// await returns a channel that is closed by the next event of that name. Call stop in the end.
+// await returns a channel that is closed by the next event of that name. The caller must call stop in the end.
 func (c *conn) await(session, method string) (happened <-chan struct{}, stop func()) {
 	key, ch := event{session, method}, make(chan struct{})
 	c.mu.Lock()
@@ -124,7 +124,7 @@ func (c *conn) await(session, method string) (happened <-chan struct{}, stop fun
 	}
 }
 
-// thrown returns the uncaught errors of a session.
+// thrown returns the uncaught exceptions of a session.
 func (c *conn) thrown(session string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,12 +167,12 @@ func (c *conn) read(ctx context.Context) {
 	for {
 		_, b, err := c.ws.Read(ctx)
 		if err != nil {
-			c.err = fmt.Errorf("the connection has ended: %w", err)
+			c.err = fmt.Errorf("the DevTools connection has ended: %w", err)
 			return
 		}
 		var in incoming
 		if err := json.Unmarshal(b, &in); err != nil {
-			c.err = fmt.Errorf("not understood: %w", err)
+			c.err = fmt.Errorf("malformed DevTools message: %w", err)
 			return
 		}
 		c.receive(&in)
@@ -188,7 +188,7 @@ func (c *conn) receive(in *incoming) {
 			r.err = errors.New(in.Error.Message)
 		}
 		if ch := c.calls[in.ID]; ch != nil {
-			ch <- r // has room: there is one answer to a call
+			ch <- r // has room: each call has one response
 			delete(c.calls, in.ID)
 		}
 		return

@@ -4,7 +4,7 @@ package chromium
 
 import "os/exec"
 
-// Without process groups only the browser itself is ended; its children end when they miss it.
+// Without process groups only the browser itself is killed; its children end when they notice.
 
 func ownGroup(*exec.Cmd) {}
 

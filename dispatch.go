@@ -1,0 +1,206 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// All code of the application, handlers and callbacks, runs in the goroutines of
+// this file.
+
+var (
+	errNoHandler = errors.New("mesh: no handler for the message")
+	// errUnexpectedResponse: late, of an unknown id, or not from the peer asked.
+	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
+)
+
+// handle runs the handler of a message's type. Its panic is an error like any
+// other: a peer's message must not end the program.
+func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
+	h := m.handler(msg.Type)
+	switch {
+	case h != nil:
+	case msg.Type == wire.TypePing:
+		return struct{}{}, nil
+	case msg.RequestID != "" && !wire.WantsResponse(msg.Type, msg.RequestID):
+		return nil, errUnexpectedResponse
+	default:
+		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, msg.Type)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error().Str("type", msg.Type).Str("peer", msg.From).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handler panicked")
+			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
+		}
+	}()
+	return h(ctx, msg)
+}
+
+// guard runs a callback of the application that has no reply to fail.
+func (m *Mesh) guard(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
+		}
+	}()
+	f()
+}
+
+// report tells Config.OnError, and the log, of a failure that no caller waits for.
+func (m *Mesh) report(err error) {
+	m.noise.Warn().Err(inner{err}).Int64("count", m.reports.Add(1)).Msg("failure reported")
+	if f := m.cfg.OnError; f != nil {
+		m.notices.add(func() { f(err) })
+	}
+}
+
+// maxNotices bounds what waits for a callback that is slow.
+const maxNotices = 1024
+
+// notices calls the application's callbacks one at a time and in order, from
+// goroutines that live only while there is something to tell.
+type notices struct {
+	m *Mesh
+
+	mu      sync.Mutex
+	queue   []func()
+	running bool
+	lost    int
+}
+
+func (n *notices) add(f func()) {
+	if lost := n.push(f); lost > 0 {
+		n.m.noise.Error().Int("lost", lost).Msg("callback too slow; notice dropped")
+	}
+}
+
+// push returns how many were lost if f is.
+func (n *notices) push(f func()) (lost int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.queue) >= maxNotices {
+		n.lost++
+		return n.lost
+	}
+	n.queue = append(n.queue, f)
+	if !n.running {
+		n.running = true
+		n.m.handlers.run(n.work)
+	}
+	return 0
+}
+
+func (n *notices) work() {
+	empty := false
+	defer func() {
+		if !empty { // a callback has ended its goroutine
+			n.m.handlers.run(n.work)
+		}
+	}()
+	for {
+		f := n.pop()
+		if f == nil {
+			empty = true
+			return
+		}
+		n.m.guard(f)
+	}
+}
+
+func (n *notices) pop() func() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.queue) == 0 {
+		n.queue, n.running = nil, false
+		return nil
+	}
+	f := n.queue[0]
+	n.queue = n.queue[1:]
+	return f
+}
+
+// maxIdleWorkers is how many goroutines wait for the next handler.
+const maxIdleWorkers = 4
+
+// workers are the goroutines that run the application's handlers and callbacks.
+//
+// A few are kept, since a new one begins with a small stack and has to grow it
+// for nearly every handler, which takes longer than most of them.
+type workers struct {
+	wg   sync.WaitGroup
+	next chan func()   // taken by an idle worker
+	stop chan struct{} // closed by end
+
+	mu   sync.Mutex
+	idle int // waiting for next
+	all  int // that have not ended
+}
+
+func newWorkers() *workers {
+	return &workers{next: make(chan func()), stop: make(chan struct{})}
+}
+
+// run starts f at once, whatever else is running.
+func (w *workers) run(f func()) {
+	select {
+	case w.next <- f:
+	default:
+		w.count(1)
+		w.wg.Go(func() { w.work(f) })
+	}
+}
+
+func (w *workers) work(f func()) {
+	defer w.count(-1) // f may also end the goroutine
+	for f != nil {
+		f()
+		f = w.wait()
+	}
+}
+
+// wait returns what to do next, or nil if the worker is to end.
+func (w *workers) wait() func() {
+	if !w.rest(1) {
+		return nil
+	}
+	defer w.rest(-1)
+	select {
+	case f := <-w.next:
+		return f
+	case <-w.stop:
+		return nil
+	}
+}
+
+func (w *workers) count(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all += n
+}
+
+// rest counts the idle workers, up to the maximum.
+func (w *workers) rest(n int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.idle+n > maxIdleWorkers {
+		return false
+	}
+	w.idle += n
+	return true
+}
+
+// end has idle workers end. Nothing may be started any more, but by those that
+// still run.
+func (w *workers) end() { close(w.stop) }
+
+// busy reports whether code of the application runs.
+func (w *workers) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all > w.idle
+}

@@ -1,0 +1,279 @@
+// Package link is one end of the JSON-lines connection between an agent and its sidecar, the same type
+// on both ends, over a socket or in memory.
+//
+// Order of locks: a link's mutex is held while the callers' append functions and [Account.Charge] run,
+// so whatever lock those take comes after it. The mutexes of the two ends of a pipe are never held
+// together, and no line is taken (see [Link.Serve]) with either held.
+package link
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+)
+
+const (
+	// QueueSize is how many bytes may wait in a link's queue before Write blocks. It bounds what an agent
+	// has in flight towards its sidecar, which is why the sidecar can promise to take whatever crosses
+	// its `pause`.
+	QueueSize = 1 << 20
+	// overflow is where WriteNow refuses lines. Only a counterpart that no longer reads lets the queue
+	// grow this far.
+	overflow = 64 << 20
+	// keep is the largest buffer kept for reuse: that of a full queue, which would have to grow anew for
+	// each batch, but not that of one huge message.
+	keep = 4 * QueueSize
+)
+
+var (
+	// ErrClosed means that the link has ended: this end was closed, or the connection was lost.
+	ErrClosed = errors.New("link closed")
+	// ErrOverflow means that a line that must not wait found the queue full.
+	ErrOverflow = errors.New("link queue overflowed: the other end does not read")
+)
+
+// A Link is one end of a connection of lines. Any goroutine may add lines, one takes those that arrive
+// (Serve), and one runs Run.
+type Link struct {
+	carrier carrier
+	wake    chan struct{} // buffered 1: there is something for Run
+	done    chan struct{} // closed by end
+
+	mu      sync.Mutex
+	closed  bool
+	why     error         // of closed, for a reader who cannot see it; valid after done
+	waiting []byte        // lines
+	charges []charge      // who is charged for them
+	writing bool          // a batch is being written, or taken by the other end
+	room    chan struct{} // closed when the waiting lines are taken; nil if nobody waits for that
+	idle    chan struct{} // closed when nothing waits and nothing is being written; the same
+}
+
+// A carrier brings the lines of a link to its other end: a socket, or the memory of this process.
+type carrier interface {
+	// passLocked does what it can, without blocking, for lines that found the link idle, and reports
+	// whether that is all there is to do. It is called with the link's mu held.
+	passLocked() bool
+	// added is called after lines were added, without locks.
+	added()
+	// run does what is left to do for waiting lines until the link has ended.
+	run()
+	// serve is Link.Serve.
+	serve(take Take)
+	// close ends the connection. first reports whether the link was open.
+	close(first bool)
+}
+
+// Take is called for each line that arrives, or with what was wrong with it. The line is valid until
+// Take returns.
+type Take func(line []byte, err error) (more bool)
+
+// An Account is charged for the bytes that wait on a link on behalf of one peer, so that one peer's
+// messages cannot fill the memory unnoticed.
+type Account interface {
+	Charge(n int)  // n bytes were added; called in order of the lines, with the link's lock held
+	Release(n int) // n bytes were written or taken, or dropped with the link
+}
+
+type charge struct {
+	to Account
+	n  int
+}
+
+func newLink() *Link {
+	return &Link{wake: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+// Run writes until the link has ended. Whatever waits goes out in one write: many small lines cost one
+// system call, and a lone one is never delayed.
+func (l *Link) Run() { l.carrier.run() }
+
+// Serve calls take for each line, or for what was wrong with one, in order and one at a time, until take
+// returns false, which it must for an error that is no *wire.Error. In memory the goroutine that wrote a
+// line calls take, so take must not block.
+func (l *Link) Serve(take Take) { l.carrier.serve(take) }
+
+// Write adds the lines that add appends. It blocks, under ctx, while QueueSize bytes or more are waiting
+// already. The error is ErrClosed or the cause of ctx.
+func (l *Link) Write(ctx context.Context, add func([]byte) []byte) error {
+	for {
+		room, err := l.TryWrite(add)
+		if err != nil || room == nil {
+			return err
+		}
+		if err := l.WaitRoom(ctx, room); err != nil {
+			return err
+		}
+	}
+}
+
+// TryWrite adds lines if there is room for them; else it returns a channel that is closed when there may
+// be. Messages are written with it: a caller that had to wait for room must look again whether the peer
+// has been paused meanwhile, or all who waited would send after the pause.
+func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
+	defer l.carrier.added()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return nil, ErrClosed
+	case len(l.waiting) >= QueueSize:
+		return awaited(&l.room), nil
+	}
+	l.appendLocked(nil, add)
+	return nil, nil
+}
+
+// WaitRoom blocks until there is room, the link ends, or ctx ends, whose cause is the error.
+func (l *Link) WaitRoom(ctx context.Context, room <-chan struct{}) error {
+	select {
+	case <-room:
+	case <-l.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// WriteNow adds lines without ever blocking: control lines, and events whose volume the account keeps in
+// check. to may be nil. The error is ErrClosed, or without an account ErrOverflow.
+func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
+	defer l.carrier.added()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return ErrClosed
+	case to == nil && len(l.waiting) > overflow:
+		return ErrOverflow
+	}
+	l.appendLocked(to, add)
+	return nil
+}
+
+func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
+	before := len(l.waiting)
+	lone := before == 0 && !l.writing
+	l.waiting = add(l.waiting)
+	if lone && l.carrier.passLocked() {
+		return // it waits for nobody, and is nobody's charge
+	}
+	if to != nil {
+		n := len(l.waiting) - before
+		to.Charge(n)
+		if last := len(l.charges) - 1; last >= 0 && l.charges[last].to == to {
+			l.charges[last].n += n
+		} else {
+			l.charges = append(l.charges, charge{to, n})
+		}
+	}
+	if lone {
+		l.wakeUp()
+	}
+}
+
+func (l *Link) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeLocked takes the waiting lines, and gives batch to be filled instead.
+func (l *Link) takeLocked(batch []byte) []byte {
+	if cap(batch) > keep {
+		batch = nil
+	}
+	batch, l.waiting = l.waiting, batch[:0]
+	l.writing = len(batch) > 0
+	announce(&l.room)
+	if !l.writing {
+		announce(&l.idle)
+	}
+	return batch
+}
+
+// takeChargesLocked takes the charges of the waiting lines, and gives used to be filled instead.
+func (l *Link) takeChargesLocked(used []charge) []charge {
+	clear(used)
+	used, l.charges = l.charges, used[:0]
+	return used
+}
+
+// drop forgets what waits on a link that has ended.
+func (l *Link) drop() {
+	l.mu.Lock()
+	dropped := l.charges
+	l.charges, l.waiting = nil, nil
+	l.mu.Unlock()
+	settle(dropped)
+}
+
+// settle releases charges. It is called without locks, since accounts have locks of their own.
+func settle(charges []charge) {
+	for _, c := range charges {
+		c.to.Release(c.n)
+	}
+}
+
+// awaited returns the channel that announce will close.
+func awaited(c *chan struct{}) <-chan struct{} {
+	if *c == nil {
+		*c = make(chan struct{})
+	}
+	return *c
+}
+
+func announce(c *chan struct{}) {
+	if *c != nil {
+		close(*c)
+		*c = nil
+	}
+}
+
+// Flush blocks until everything added so far has been handed to the connection; in memory, until the
+// other end has dealt with it. The error is ErrClosed or the cause of ctx.
+func (l *Link) Flush(ctx context.Context) error {
+	l.mu.Lock()
+	if !l.writing && len(l.waiting) == 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	idle := awaited(&l.idle)
+	l.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-l.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Close ends both directions at once: what waits is dropped, so Flush before. The other end reads io.EOF.
+// It may be called at any time, repeatedly.
+func (l *Link) Close() { l.carrier.close(l.end(net.ErrClosed)) }
+
+// end makes this end a closed one, and reports whether it was open.
+func (l *Link) end(why error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.closed, l.why = true, why
+	close(l.done)
+	return true
+}
+
+// endReason returns why the link has ended, nil while it has not.
+func (l *Link) endReason() error {
+	select {
+	case <-l.done:
+		return l.why
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,93 @@
+package link
+
+import (
+	"io"
+	"sync/atomic"
+)
+
+// A memory carries lines within this process, without a connection: the end that takes lines (pump)
+// takes the buffer in which they wait on the other one, and gives back an empty one. So a line is written
+// once, into the memory from which it is read.
+type memory struct {
+	link, far *Link
+	other     *memory              // far's carrier
+	pump      atomic.Pointer[pump] // takes what far has, once this end is served
+	taken     []charge             // for what the other end has taken; guarded by link.mu
+}
+
+// Pipe returns the two ends of a link in memory.
+func Pipe() (a, b *Link) {
+	ma, mb := &memory{link: newLink()}, &memory{link: newLink()}
+	ma.far, ma.other = mb.link, mb
+	mb.far, mb.other = ma.link, ma
+	ma.link.carrier, mb.link.carrier = ma, mb
+	return ma.link, mb.link
+}
+
+// passLocked leaves everything to added, which follows.
+func (m *memory) passLocked() bool { return true }
+
+func (m *memory) added() { m.other.look() }
+
+// look has the lines for this end taken, if it is served.
+func (m *memory) look() {
+	if p := m.pump.Load(); p != nil {
+		p.wrote()
+	}
+}
+
+// run only settles charges: lines are taken by those who write and read, who may hold the locks of
+// accounts.
+func (m *memory) run() {
+	var charges []charge
+	for open := true; open; {
+		select {
+		case <-m.link.wake:
+		case <-m.link.done:
+			open = false
+		}
+		m.link.mu.Lock()
+		clear(charges)
+		charges, m.taken = m.taken, charges[:0]
+		m.link.mu.Unlock()
+		settle(charges)
+	}
+	m.link.drop()
+}
+
+func (m *memory) serve(take Take) {
+	p := newPump(m, take)
+	m.pump.Store(p)
+	p.wrote() // lines may have come before
+	p.work()
+}
+
+// handOver returns the lines that wait at the other end, none if none do, and has that end use batch,
+// whose lines have been taken.
+func (m *memory) handOver(batch []byte) ([]byte, error) {
+	if why := m.link.endReason(); why != nil {
+		return nil, why
+	}
+	far := m.far
+	far.mu.Lock()
+	defer far.mu.Unlock()
+	if far.closed { // and this end is about to be
+		return nil, io.EOF
+	}
+	if len(far.charges) > 0 {
+		m.other.taken = append(m.other.taken, far.charges...)
+		clear(far.charges)
+		far.charges = far.charges[:0]
+		far.wakeUp()
+	}
+	return far.takeLocked(batch), nil
+}
+
+func (m *memory) close(first bool) {
+	if !first {
+		return
+	}
+	m.far.end(io.EOF)
+	m.look() // both readers see it
+	m.other.look()
+}

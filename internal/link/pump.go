@@ -1,0 +1,126 @@
+package link
+
+import (
+	"bytes"
+	"math"
+	"sync/atomic"
+)
+
+// pumpShare is how much a goroutine takes that came to write a line: as many lines, where a long one
+// counts as one for each KiB.
+const pumpShare = 64
+
+// A pump takes the lines of one end of a pipe without a goroutine that waits for them: the goroutine
+// that wrote a line has it taken, too, unless another one is at it already. So a message passes from
+// agent to sidecar, and back, without a change of goroutine, which takes longer than all else that
+// happens to it on the link.
+//
+// The owner, in serve, takes over when so much comes that it would hold up the writer.
+type pump struct {
+	memory *memory
+	take   Take
+
+	batch []byte // what was taken from the other end
+	rest  []byte // the part of batch that is still to be taken
+
+	state atomic.Int32
+	owner chan struct{} // buffered 1: it is the owner's turn
+	ended chan struct{} // closed when take said that it was the last line
+	over  bool          // ended is closed; belongs to the goroutine that has the pump
+}
+
+// The states of a pump.
+const (
+	pumpIdle  int32 = iota
+	pumpBusy        // a goroutine has it
+	pumpAgain       // and is to look once more
+)
+
+func newPump(m *memory, take Take) *pump {
+	return &pump{memory: m, take: take, owner: make(chan struct{}, 1), ended: make(chan struct{})}
+}
+
+// work is the owner's part. It returns after the last line.
+func (p *pump) work() {
+	for {
+		select {
+		case <-p.owner:
+			p.run(math.MaxInt)
+		case <-p.ended:
+			return
+		}
+	}
+}
+
+// wrote is called after lines were written, without a lock that taking a line may need.
+func (p *pump) wrote() {
+	if !p.claim() {
+		return
+	}
+	more := true
+	defer func() { // also after a panic, which the writer may recover
+		if more {
+			p.owner <- struct{}{} // only the goroutine that has the pump sends
+		}
+	}()
+	more = p.run(pumpShare)
+}
+
+// claim gives the caller the pump, or has the goroutine that has it look again.
+func (p *pump) claim() bool {
+	for {
+		if p.state.CompareAndSwap(pumpIdle, pumpBusy) {
+			return true
+		}
+		if p.state.CompareAndSwap(pumpBusy, pumpAgain) || p.state.Load() == pumpAgain {
+			return false
+		}
+	}
+}
+
+// run takes lines until there are none, and gives the pump back; or keeps it and returns true, after a
+// share of them.
+func (p *pump) run(share int) (more bool) {
+	for {
+		for n := 0; ; share -= 1 + n>>10 {
+			if share <= 0 {
+				return true
+			}
+			var ok bool
+			if n, ok = p.next(); !ok {
+				break
+			}
+		}
+		if p.state.CompareAndSwap(pumpBusy, pumpIdle) {
+			return false
+		}
+		p.state.Store(pumpBusy)
+	}
+}
+
+// next takes one line, of n bytes, if one is there. That lines end where they should is the doing of our
+// own codec; what they say is take's to check.
+func (p *pump) next() (n int, ok bool) {
+	if p.over {
+		return 0, false
+	}
+	var err error
+	if len(p.rest) == 0 {
+		p.batch, err = p.memory.handOver(p.batch)
+		p.rest = p.batch
+	}
+	var line []byte
+	switch {
+	case err == nil && len(p.rest) == 0:
+		return 0, false
+	case err == nil:
+		line, p.rest, _ = bytes.Cut(p.rest, newline)
+	}
+	if !p.take(line, err) {
+		p.over = true
+		close(p.ended)
+	}
+	return len(line), !p.over
+}
+
+var newline = []byte{'\n'}

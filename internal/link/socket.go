@@ -1,0 +1,123 @@
+package link
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// lastWords is how long a connection that can no longer be written to is read for what its other end
+// wrote before. As a rule its end is there already.
+const lastWords = 10 * time.Second
+
+// A socket carries lines over a connection. One goroutine writes (run), what waits together at once; a
+// lone line is written by the goroutine that adds it if the connection takes it without blocking.
+type socket struct {
+	link   *Link
+	conn   net.Conn
+	direct tryWriter // nil if conn cannot
+	reader *wire.Reader
+	pace   wire.Pace // guarded by link.mu
+}
+
+// A tryWriter writes as much as it can without blocking.
+type tryWriter interface {
+	TryWrite(b []byte) (n int)
+}
+
+// New returns a link over a connection, from which the bytes in read have been read already.
+func New(conn net.Conn, read []byte, limits wire.Limits) *Link {
+	s := &socket{link: newLink(), conn: conn}
+	s.link.carrier = s
+	in := io.Reader(conn)
+	if d := sock.NewDirect(conn); d != nil {
+		in, s.direct = d, d
+	}
+	if len(read) > 0 {
+		in = io.MultiReader(bytes.NewReader(read), in)
+	}
+	s.reader = wire.NewReader(in, limits.MaxLine())
+	return s.link
+}
+
+// passLocked writes a lone line. When lines follow each other closely run does it, since it can write
+// several at once.
+func (s *socket) passLocked() bool {
+	if s.direct == nil || !s.pace.Lone() {
+		return false
+	}
+	l := s.link
+	l.waiting = l.waiting[:copy(l.waiting, l.waiting[s.direct.TryWrite(l.waiting):])]
+	return len(l.waiting) == 0
+}
+
+func (s *socket) added() {}
+
+func (s *socket) run() {
+	var batch []byte
+	var charges []charge
+	for open := true; open; {
+		select {
+		case <-s.link.wake:
+		case <-s.link.done:
+		}
+		for {
+			if batch, charges, open = s.take(batch, charges); len(batch) == 0 {
+				break
+			}
+			if _, err := s.conn.Write(batch); err != nil {
+				s.stopWriting(err)
+			}
+			settle(charges)
+		}
+	}
+	s.link.drop()
+}
+
+// take swaps the waiting lines for run's used buffers. open is false when the link has ended.
+func (s *socket) take(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
+	l := s.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		l.writing = false
+		return nil, nil, false
+	}
+	charges = l.takeChargesLocked(charges)
+	return l.takeLocked(batch), charges, true
+}
+
+// stopWriting ends the link over a connection that takes no more. What its other end wrote before it
+// left is still read, and so is the way it ended.
+func (s *socket) stopWriting(err error) {
+	s.link.end(fmt.Errorf("writing: %w", err))
+	_ = s.conn.SetReadDeadline(time.Now().Add(lastWords)) // fails if the connection is closed: then reads fail, too
+}
+
+func (s *socket) serve(take Take) {
+	for take(s.next()) {
+	}
+}
+
+// next reads a line. A connection that does not end after stopWriting is no reason for the link's end:
+// the error of writing is.
+func (s *socket) next() ([]byte, error) {
+	line, err := s.reader.ReadLine()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if why := s.link.endReason(); why != nil {
+			err = why
+		}
+	}
+	return line, err
+}
+
+func (s *socket) close(bool) {
+	_ = s.conn.Close() // the other end sees EOF; there is nobody to tell more
+}

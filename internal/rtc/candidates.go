@@ -1,0 +1,57 @@
+package rtc
+
+import (
+	"fmt"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// maxLocalCandidates and maxRemoteCandidates bound the candidates of one ICE generation. A host has one for
+// each of its addresses and each ICE server.
+const (
+	maxLocalCandidates  = 128
+	maxRemoteCandidates = 128
+)
+
+func (s *session) localCandidate(c webrtc.ICECandidateInit) {
+	if len(s.local) >= maxLocalCandidates {
+		return
+	}
+	s.local = append(s.local, signal.ICECandidate{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+		Session: s.session, Instance: s.n.cfg.Instance,
+	})
+	if s.descSent {
+		s.send()
+	}
+}
+
+// gathered follows the last candidate. Without sockets there are none, and the peer need not be waited for.
+func (s *session) gathered() {
+	if why := s.failures.suffix(socketFailure); !s.up && len(s.local) == 0 && why != "" {
+		s.n.lost(s, local("this host has no candidates%s", why))
+	}
+}
+
+func (s *session) remoteCandidate(c signal.ICECandidate) {
+	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
+		if s.remoteSeen == maxRemoteCandidates+1 {
+			s.n.outside.Warn().Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
+		}
+		return
+	}
+	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{
+		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
+	})
+	if err != nil {
+		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", fmt.Sprintf("%.200s", redact(c.Candidate))).Msg("candidate dropped")
+	}
+}
+
+func (s *session) addEarly() {
+	for _, c := range s.sl.early.take(s.remote.session) {
+		s.remoteCandidate(c)
+	}
+}

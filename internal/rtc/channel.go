@@ -1,0 +1,127 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pion/datachannel"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const channelLabel = "mesh"
+
+// dataChannel is what a Peer needs of a data channel.
+type dataChannel interface {
+	Read(b []byte) (int, error)
+	// WriteDataChannel must not block.
+	WriteDataChannel(b []byte, isString bool) (int, error)
+	// BufferedAmount returns the bytes that the peer has not acknowledged.
+	BufferedAmount() uint64
+	SetBufferedAmountLowThreshold(bytes uint64)
+	OnBufferedAmountLow(f func())
+}
+
+// useChannel waits for a data channel to open. It runs in pion's goroutines too.
+func (s *session) useChannel(dc *webrtc.DataChannel) {
+	dc.OnOpen(func() {
+		raw, err := dc.Detach() // allowed only here
+		channel, ok := raw.(*datachannel.DataChannel)
+		if err != nil || !ok {
+			s.post(func() { s.n.lost(s, fmt.Errorf("detach the data channel: %w", err)) })
+			return
+		}
+		reliable := dc.Ordered() && dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil
+		s.post(func() { s.channelOpen(channel, dc.Label(), reliable) })
+	})
+}
+
+// channelOpen makes a Peer of the data channel and starts its goroutines.
+func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
+	switch {
+	case label != channelLabel || s.peer != nil:
+		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", label).Msg("unexpected data channel; closing it")
+		_ = dc.Close()
+		return
+	case !reliable:
+		s.n.lost(s, fmt.Errorf("%w: its data channel is not ordered and reliable", ErrViolation))
+		return
+	}
+	maxSend := int(s.pc.SCTP().GetCapabilities().MaxMessageSize) // the peer's, from its SDP
+	if s.remote.stream && maxSend < wire.SliceSize {
+		s.n.lost(s, fmt.Errorf("%w: it reads data channel messages of %d bytes, not %d", ErrViolation, maxSend, wire.SliceSize))
+		return
+	}
+	s.peer = newPeer(s.sl.id, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
+	s.peer.up = func() { s.post(s.peerUp) }
+	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
+	switch {
+	case s.remote.stream: // hello tells
+	case s.offerer:
+		dc.OnOpen(func() { notify(s.peer.opened) })
+	default:
+		notify(s.peer.opened) // the peer sends only after our acknowledgement
+	}
+	s.n.start(s.peer)
+}
+
+// peerUp follows PeerConnected.
+func (s *session) peerUp() {
+	s.up = true
+	stopTimer(s.deadline)
+	s.deadline = nil
+	s.sl.linked()
+	s.n.dialled(s)
+	switch s.ice {
+	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
+		s.iceChanged(s.ice) // it did not count before
+	}
+}
+
+// channelReader reads a data channel: as a stream of bytes, or message by message.
+type channelReader struct {
+	dc   dataChannel
+	buf  []byte // for messages that did not fit
+	rest []byte // of buf, not yet read
+}
+
+// Read implements io.Reader. It reads straight into b if the message fits; the slices of a peer that
+// keeps to the protocol do as soon as a wire.Reader offers as much.
+func (r *channelReader) Read(b []byte) (int, error) {
+	for len(r.rest) == 0 {
+		n, err := r.dc.Read(b)
+		if err == nil && n > 0 {
+			return n, nil
+		}
+		if errors.Is(err, io.ErrShortBuffer) {
+			if len(b) < wire.SliceSize {
+				return 0, io.ErrShortBuffer
+			}
+			r.rest, err = r.next()
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// next reads one whole message, valid until the next call. pion keeps a message that does not fit.
+func (r *channelReader) next() ([]byte, error) {
+	if r.buf == nil {
+		r.buf = make([]byte, 64<<10)
+	}
+	n, err := r.dc.Read(r.buf)
+	if errors.Is(err, io.ErrShortBuffer) && len(r.buf) < maxMessageSize {
+		r.buf = make([]byte, maxMessageSize)
+		n, err = r.dc.Read(r.buf)
+	}
+	if errors.Is(err, io.ErrShortBuffer) {
+		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
+	}
+	return r.buf[:n], err
+}

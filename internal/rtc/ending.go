@@ -1,0 +1,154 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// The methods of Node in this file run in the loop.
+
+// localError is a failure that has nothing to do with the peer, such as a want of sockets.
+type localError struct{ error }
+
+func (e localError) Unwrap() error { return e.error }
+
+func local(format string, args ...any) error { return localError{fmt.Errorf(format, args...)} }
+
+// lost ends a session that failed, and tries again if that makes sense.
+func (n *Node) lost(s *session, reason error) {
+	sl := s.sl
+	if sl.cur != s {
+		return
+	}
+	here := errors.As(reason, new(localError))
+	if !s.up {
+		sl.missed = missed{s.whyMissed(reason), s.failures}
+	}
+	if s.offerer && !s.answered && s.descSent && !here {
+		sl.silence++
+	}
+	if wait := s.baseWait(reason); wait > 0 {
+		sl.notBefore = time.Now().Add(wait)
+	}
+	if !s.up && !here && !errors.Is(reason, ErrViolation) {
+		why := sl.missed
+		s.onClosed = func() {
+			n.outside.Info().Err(reason).Str("peer", sl.id).Stringer("missing", why).Msg("no link to the peer yet")
+		}
+	}
+	n.drop(sl, reason)
+	switch {
+	case errors.Is(reason, ErrViolation):
+		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("link closed, not trying again")
+		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
+		sl.wanted = false
+	case here:
+		n.failedHere(sl, reason)
+	case s.up:
+		sl.wanted = true
+	}
+	if sl.held != nil {
+		n.acceptHeld(sl)
+		return
+	}
+	n.retry(sl)
+}
+
+// failedHere reports an attempt that failed on this side. A Connect need not be kept until its timeout: its
+// caller can do more about the reason than the next attempt can.
+func (n *Node) failedHere(sl *slot, err error) {
+	n.outside.Warn().Err(err).Str("peer", sl.id).Msg("cannot make a link")
+	n.connectFailed(sl, wire.CodeInternal, err)
+}
+
+// missed is why an attempt came to nothing. pion may say why the transport failed after it has failed, but has
+// done so when the connection is closed.
+type missed struct {
+	what     string
+	failures *failures
+}
+
+func (m missed) String() string {
+	if m.failures == nil {
+		return m.what
+	}
+	return m.what + m.failures.suffix(transportFailure)
+}
+
+func (s *session) whyMissed(reason error) string {
+	if errors.Is(reason, ErrUnreachable) {
+		return s.missing()
+	}
+	return reason.Error()
+}
+
+// baseWait is how long to offer nothing after the end of a session, so that a peer which forgets us by
+// our id, whichever connection ends, does not forget the next link.
+func (s *session) baseWait(reason error) time.Duration {
+	t := s.n.cfg.timing
+	switch {
+	case s.base() && s.up && len(s.sl.parked) == 0 && errors.Is(reason, ErrPeerClosed):
+		return t.baseClosed
+	case s.base() || s.offerer && !s.answered && s.descSent && s.sl.kind != kindExtended:
+		return t.baseWait
+	}
+	return 0
+}
+
+// drop ends all sessions with a peer.
+func (n *Node) drop(sl *slot, reason error) {
+	if s := sl.cur; s != nil {
+		sl.cur = nil
+		s.abandon(reason)
+		n.closeSession(s)
+		n.dialled(s)
+	}
+	for _, s := range sl.parked {
+		n.closeSession(s)
+	}
+	sl.parked = nil
+}
+
+// abandon ends a session but for its connection.
+func (s *session) abandon(reason error) {
+	s.stopTimers()
+	if s.peer != nil {
+		s.peer.end(reason)
+	}
+}
+
+// closeSession closes the connection in a goroutine, since that takes up to half a second when the
+// network does not take the goodbye.
+func (n *Node) closeSession(s *session) {
+	n.closing++
+	n.wg.Go(func() {
+		if err := s.pc.GracefulClose(); err != nil {
+			s.log.Debug().Err(err).Msg("PeerConnection not closed cleanly")
+		}
+		n.box.post(func() {
+			n.closing--
+			if s.onClosed != nil {
+				s.onClosed()
+			}
+		})
+	})
+}
+
+// transportGone follows the end of the SCTP association or of the PeerConnection, neither of which
+// comes back.
+func (s *session) transportGone() {
+	if s.peer != nil {
+		s.peer.reading.remoteGone() // the reader reads what has arrived, and then ends the link
+		return
+	}
+	s.n.lost(s, ErrPeerClosed)
+}
+
+func (s *session) transportFailed() {
+	if !s.up {
+		s.n.lost(s, fmt.Errorf("%w: ICE or DTLS failed", ErrUnreachable))
+	}
+}

@@ -1,0 +1,137 @@
+package rtc
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// resendDelay is the wait after signaling was connected but took no message.
+const resendDelay = 500 * time.Millisecond
+
+// offer makes the data channel and the first offer.
+func (s *session) offer() error {
+	dc, err := s.pc.CreateDataChannel(channelLabel, nil)
+	if err != nil {
+		return local("create the data channel: %w", err)
+	}
+	s.useChannel(dc)
+	return s.sendOffer(nil)
+}
+
+// sendOffer makes an offer and sends it, as soon as signaling takes it.
+func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
+	d, err := s.pc.CreateOffer(opts)
+	if err != nil {
+		return local("make an offer: %w", err)
+	}
+	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
+}
+
+// answer applies an offer and sends the answer.
+func (s *session) answer(o description) error {
+	s.setRemote(o)
+	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.sdp})
+	if err != nil {
+		return s.notApplied("offer", err)
+	}
+	d, err := s.pc.CreateAnswer(nil)
+	if err != nil {
+		return local("make an answer: %w", err)
+	}
+	if err := s.describe(d, signal.Description{Answers: o.session, Caps: o.caps()}); err != nil {
+		return err
+	}
+	s.addEarly()
+	return nil
+}
+
+// applyAnswer applies the answer to our last offer.
+func (s *session) applyAnswer(a description) error {
+	s.setRemote(a)
+	s.answered = true
+	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: a.sdp})
+	if err != nil {
+		return s.notApplied("answer", err)
+	}
+	s.addEarly()
+	return nil
+}
+
+// notApplied is the error for a description that pion refuses: the peer's fault, unless something failed here.
+func (s *session) notApplied(what string, err error) error {
+	if s.failures.suffix(socketFailure) != "" {
+		return local("apply the peer's %s: %w", what, err)
+	}
+	return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, what, err)
+}
+
+func (s *session) setRemote(d description) {
+	s.remote = d
+	s.remoteSeen = 0
+}
+
+// waiting tells whether an offer of ours is not answered.
+func (s *session) waiting() bool {
+	return s.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer
+}
+
+// describe sends a new description of ours and applies it: in this order, since to apply it is the start
+// of all that costs, which goes on while the description is on its way.
+func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
+	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
+	s.descType, s.desc = sdp.Type.String(), d
+	s.local = nil
+	s.sendAgain()
+	if err := s.pc.SetLocalDescription(sdp); err != nil {
+		return local("apply our own %s: %w", sdp.Type, err)
+	}
+	return nil
+}
+
+// sendAgain sends our last description and its candidates. The peer knows a repetition by its session.
+func (s *session) sendAgain() {
+	s.descSent = false
+	s.send()
+}
+
+// send sends what is new: description first, since candidates mean nothing before it. What signaling
+// does not take stays for later.
+func (s *session) send() {
+	stopTimer(s.resend)
+	if !s.n.online {
+		return // registered sends it
+	}
+	if s.sendErr = s.trySend(); s.sendErr != nil {
+		s.resend = s.after(resendDelay, s.send)
+	}
+}
+
+func (s *session) trySend() error {
+	if !s.descSent {
+		if err := s.sendMessage(s.descType, s.desc); err != nil {
+			return err
+		}
+		s.descSent = true
+		s.localSent = 0
+	}
+	for s.localSent < len(s.local) {
+		if err := s.sendMessage(signal.Candidate, s.local[s.localSent]); err != nil {
+			return err
+		}
+		s.localSent++
+	}
+	return nil
+}
+
+func (s *session) sendMessage(typ string, payload any) error {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		return err // cannot be: both payloads are strings and numbers
+	}
+	return s.n.sig.Send(signal.Message{Type: typ, PeerID: s.n.self, TargetID: s.sl.id, Payload: b})
+}

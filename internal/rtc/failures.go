@@ -1,0 +1,117 @@
+package rtc
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/pion/transport/v5"
+)
+
+// failures are what went wrong in one session's connection that pion tells only its log: it goes on without
+// the candidates or the server that failed. They name the reason if the attempt comes to nothing.
+type failures struct {
+	mu   sync.Mutex
+	last [failureKinds]string // the first transport failure
+}
+
+type failureKind uint8
+
+const (
+	socketFailure    failureKind = iota // a local socket or interface
+	serverFailure                       // a STUN or TURN server
+	transportFailure                    // DTLS or SCTP
+	failureKinds
+)
+
+func (f *failures) note(kind failureKind, what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if kind == transportFailure && f.last[kind] != "" {
+		return // what follows is its consequence
+	}
+	f.last[kind] = what
+}
+
+// suffix returns the last failure of each kind, as the end of a sentence.
+func (f *failures) suffix(kinds ...failureKind) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var s strings.Builder
+	for _, k := range kinds {
+		if f.last[k] != "" {
+			fmt.Fprintf(&s, "; %s", f.last[k])
+		}
+	}
+	return s.String()
+}
+
+// noteLog notes a warning of pion's that says why something failed. The texts are pion's own; those that a
+// later version words differently are lost here, and still in its log.
+func (f *failures) noteLog(scope, msg string) {
+	switch {
+	case f == nil:
+	case scope == "pc" && strings.HasPrefix(msg, "Failed to start "):
+		_, why, _ := strings.Cut(msg, ": ")
+		f.note(transportFailure, why)
+	case scope == "ice":
+		lower := strings.ToLower(msg)
+		for _, about := range []string{"relay", "turn client", "server reflexive", "dtls client", "tcp address", "udp address"} {
+			if strings.HasPrefix(lower, "failed ") && strings.Contains(lower, about) {
+				f.note(serverFailure, msg)
+				return
+			}
+		}
+	}
+}
+
+// gatherNet is the network of one session. It notes what fails.
+type gatherNet struct {
+	transport.Net
+	failures *failures
+}
+
+func (n gatherNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
+	c, err := n.Net.ListenUDP(network, addr)
+	n.noted(socketFailure, err)
+	return c, err
+}
+
+func (n gatherNet) ListenPacket(network, address string) (net.PacketConn, error) {
+	c, err := n.Net.ListenPacket(network, address)
+	n.noted(socketFailure, err)
+	return c, err
+}
+
+func (n gatherNet) Interfaces() ([]*transport.Interface, error) {
+	all, err := n.Net.Interfaces()
+	n.noted(socketFailure, err)
+	return all, err
+}
+
+func (n gatherNet) ResolveUDPAddr(network, address string) (*net.UDPAddr, error) {
+	a, err := n.Net.ResolveUDPAddr(network, address)
+	n.notedLookup(network, address, err)
+	return a, err
+}
+
+func (n gatherNet) ResolveTCPAddr(network, address string) (*net.TCPAddr, error) {
+	a, err := n.Net.ResolveTCPAddr(network, address)
+	n.notedLookup(network, address, err)
+	return a, err
+}
+
+func (n gatherNet) noted(kind failureKind, err error) {
+	if err != nil {
+		n.failures.note(kind, err.Error())
+	}
+}
+
+// notedLookup leaves out IPv6: most servers have no such address, and where the lookup itself fails, the one
+// for IPv4 does too.
+func (n gatherNet) notedLookup(network, address string, err error) {
+	if err != nil && !strings.HasSuffix(network, "6") {
+		n.failures.note(serverFailure, fmt.Sprintf("look up %s: %v", address, err))
+	}
+}

@@ -1,0 +1,223 @@
+package rtc_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pion/transport/v5"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// logBuffer collects a log.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// has reports whether one line has all of these.
+func (l *logBuffer) has(parts ...string) bool {
+	for line := range strings.Lines(l.String()) {
+		all := true
+		for _, p := range parts {
+			all = all && strings.Contains(line, p)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// failure waits for ConnectFailed.
+func (r *recorder) failure(t *testing.T, id string) *wire.Error {
+	t.Helper()
+	eventually(t, "ConnectFailed", func() bool { return get(r, func() bool { return r.failed[id] != nil }) })
+	return get(r, func() *wire.Error { return r.failed[id] })
+}
+
+// brokenNet is a network in which one thing fails.
+type brokenNet struct {
+	transport.Net
+	listen, interfaces error
+}
+
+func (n brokenNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
+	if n.listen != nil {
+		return nil, n.listen
+	}
+	return n.Net.ListenUDP(network, addr)
+}
+
+func (n brokenNet) Interfaces() ([]*transport.Interface, error) {
+	if n.interfaces != nil {
+		return nil, n.interfaces
+	}
+	return n.Net.Interfaces()
+}
+
+var fingerprint = regexp.MustCompile(`(a=fingerprint:sha-256 )([0-9A-F]{2})`)
+
+// Whatever ends an attempt stands in the error of Connect, and in the log without asking for more.
+func TestReasons(t *testing.T) {
+	network, err := rtc.NewNetwork(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := os.NewSyscallError("socket", syscall.EMFILE)
+	turn := []signal.ICEServer{{URLs: []string{"turn:turn.example:3478"}, Username: "u", Credential: "c"}}
+	lookup := func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		return nil, fmt.Errorf("no such host as %s", host)
+	}
+	tests := []struct {
+		name   string
+		cfg    func(*rtc.Config) // of the agent that connects
+		filter func(signal.Message) []signal.Message
+		code   wire.Code
+		want   string
+	}{
+		{"no sockets", func(c *rtc.Config) { c.UseNet(brokenNet{Net: network, listen: full}) }, nil,
+			wire.CodeInternal, "this host has no candidates; socket: too many open files"},
+		{"no interfaces", func(c *rtc.Config) { c.UseNet(brokenNet{Net: network, interfaces: full}) }, nil,
+			wire.CodeInternal, "socket: too many open files"},
+		{"no name server", func(c *rtc.Config) { c.ICEServers, c.RelayOnly = turn, true; c.Lookup(lookup) }, nil,
+			wire.CodePeerUnavailable, "look up turn.example:3478: no such host as turn.example"},
+		{"no candidates of the peer", nil, func(m signal.Message) []signal.Message {
+			if m.Type == signal.Candidate { // of both, or the peer would be found by its checks
+				return nil
+			}
+			return []signal.Message{m}
+		}, wire.CodePeerUnavailable, "the peer has sent no candidates"},
+		{"another certificate", nil, func(m signal.Message) []signal.Message {
+			m.Payload = fingerprint.ReplaceAll(m.Payload, []byte("${1}00"))
+			return []signal.Message{m}
+		}, wire.CodePeerUnavailable, "handshake error"},
+		{"no answer", nil, func(m signal.Message) []signal.Message {
+			if m.Type == signal.Answer {
+				return nil
+			}
+			return []signal.Message{m}
+		}, wire.CodePeerUnavailable, "the peer has not answered"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t)
+			h.setFilter(tt.filter)
+			var log logBuffer
+			b := start(t, h, "b").join()
+			a := start(t, h, "a", func(c *rtc.Config) {
+				c.ConnectTimeout = 4 * time.Second
+				c.Log = zerolog.New(&log).Level(zerolog.InfoLevel)
+				if tt.cfg != nil {
+					tt.cfg(c)
+				}
+			})
+			a.Connect("b")
+			a.join()
+			if err := a.failure(t, "b"); err.Code != tt.code || !strings.Contains(err.Text, tt.want) {
+				t.Errorf("Connect: %v\nwant %s: ...%s", err, tt.code, tt.want)
+			}
+			eventually(t, "the reason in the log", func() bool { return log.has(`"peer":"b"`, tt.want) })
+			a.close(t)
+			b.close(t)
+		})
+	}
+}
+
+// With no descriptors left, the reason is that, on both sides.
+func TestNoDescriptors(t *testing.T) {
+	const child = "RTC_TEST_NO_DESCRIPTORS"
+	if os.Getenv(child) == "" {
+		c := exec.Command(os.Args[0], "-test.run=^TestNoDescriptors$", "-test.v")
+		c.Env = append(os.Environ(), child+"=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	for name, full := range map[string]string{"the offerer's process": "a", "the answerer's process": "b"} {
+		t.Run(name, func(t *testing.T) { noDescriptors(t, full) })
+	}
+}
+
+func noDescriptors(t *testing.T, full string) {
+	h := newHub(t)
+	var log logBuffer
+	cfg := func(c *rtc.Config) {
+		c.ConnectTimeout = 2 * time.Second
+		c.Log = zerolog.New(&log).Level(zerolog.InfoLevel)
+	}
+	a, b := start(t, h, "a", cfg), start(t, h, "b", cfg).join()
+	// Descriptors are the whole process's, so they run out when the one side is done.
+	var once sync.Once
+	var restore func()
+	spend := func() { once.Do(func() { restore = noMoreDescriptors(t) }) }
+	defer func() { restore() }()
+	if full == "a" {
+		spend()
+	}
+	h.setFilter(func(m signal.Message) []signal.Message {
+		if m.Type == signal.Offer && full == "b" {
+			spend()
+		}
+		return []signal.Message{m}
+	})
+	a.Connect("b")
+	a.join()
+	err := a.failure(t, "b")
+	if full == "a" && (err.Code != wire.CodeInternal || !strings.Contains(err.Text, "too many open files")) {
+		t.Errorf("Connect: %v", err)
+	}
+	t.Logf("Connect: %v", err)
+	peer := map[string]string{"a": "b", "b": "a"}[full]
+	eventually(t, "the reason in the log", func() bool {
+		return log.has(`"level":"warn"`, `"peer":"`+peer+`"`, "too many open files")
+	})
+	a.close(t)
+	b.close(t)
+}
+
+// noMoreDescriptors sets the limit to what is in use.
+func noMoreDescriptors(t *testing.T) (restore func()) {
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := old
+	limit.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package rtc
+
+import (
+	"errors"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// The methods of Node in this file run in the loop.
+
+var errNotRegistered = errors.New("it is not registered with signaling")
+
+// registered begins or resumes what needs signaling. Peers that have a link are left alone.
+func (n *Node) registered(self string, peers []string) {
+	if n.self != "" && n.self != self {
+		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling knows this agent under another id now")
+	}
+	n.self, n.online = self, true
+	if sl := n.slots[self]; sl != nil { // asked for before we knew who we are
+		n.connectFailed(sl, wire.CodeInvalidField, errors.New("it is this agent itself"))
+		n.drop(sl, ErrClosed)
+		sl.stop()
+		delete(n.slots, self)
+	}
+	listed := n.want(peers)
+	for id, sl := range n.slots {
+		switch {
+		case sl.cur != nil:
+			n.resume(sl.cur)
+		case listed[id] || sl.connecting:
+			n.dial(sl)
+		default:
+			sl.wanted = false
+			stopTimer(sl.retry)
+		}
+		n.tidy(sl)
+	}
+}
+
+// want has links made to the peers that are registered, and returns the set of them.
+func (n *Node) want(peers []string) map[string]bool {
+	listed := make(map[string]bool, len(peers))
+	for _, id := range peers {
+		listed[id] = true
+		if n.ending || id == n.self {
+			continue
+		}
+		sl, bad := n.slot(id)
+		if bad != nil {
+			n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("peer left out")
+			continue
+		}
+		sl.wanted = true
+		sl.silence = 0
+	}
+	return listed
+}
+
+// resume goes on with a session after signaling was lost, with all that it had not delivered.
+func (n *Node) resume(s *session) {
+	switch {
+	case s.recovering && s.offerer:
+		s.restarts = 0
+		s.restartICE()
+	case !s.descSent:
+		s.send()
+	case s.up:
+		s.send() // candidates, of an ICE restart
+	case s.sl.kind == kindExtended:
+		s.sendAgain()
+	case s.waiting():
+		// The offer or its answer may be lost. Should the peer be a base peer that has it, a second
+		// one would do harm until it has given up the first.
+		n.lost(s, errors.New("signaling was interrupted"))
+	}
+}
+
+// refused handles an error of the signaling server.
+func (n *Node) refused(e signal.ErrorPayload) {
+	sl := n.slots[e.TargetID]
+	if e.Code != signal.CodePeerUnavailable || sl == nil {
+		n.outside.Info().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling reports an error")
+		return
+	}
+	// It may be about a candidate for a link that works, or that may yet.
+	if sl.cur != nil && (sl.cur.described() || !sl.cur.descSent) {
+		return
+	}
+	sl.wanted = false
+	stopTimer(sl.retry)
+	n.outside.Info().Str("peer", sl.id).Msg("no link: the peer is not registered with signaling")
+	n.connectFailed(sl, wire.CodePeerUnavailable, errNotRegistered)
+	n.drop(sl, errNotRegistered)
+	if sl.held != nil {
+		n.acceptHeld(sl)
+	}
+	n.tidy(sl)
+}

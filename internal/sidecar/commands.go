@@ -1,0 +1,177 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"slices"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// What the agent says to its sidecar.
+
+// maxEcho is the longest name out of a bad line that an error repeats.
+const maxEcho = 1 << 10
+
+// authorized reports whether a first line is the hello that the sidecar wants.
+func (s *Sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
+	if bad != nil || cmd.Type != wire.TypeHello {
+		return false
+	}
+	hello, err := wire.DecodeHello(cmd.Payload)
+	return err == nil && subtle.ConstantTimeCompare([]byte(hello.Token), []byte(s.set.Token)) == 1
+}
+
+// refuse tells an agent with a wrong first line why its link is closed.
+func (s *Sidecar) refuse(cmd *wire.Line, bad *wire.Error) error {
+	if bad == nil && cmd.Type == wire.TypeHello {
+		s.terms.Store(&terms{features: wire.Features()})
+	}
+	s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
+	return ErrUnauthorized
+}
+
+// handle carries out one command, or reports what is wrong with it.
+func (s *Sidecar) handle(ctx context.Context, cmd *wire.Line, bad *wire.Error) {
+	if bad != nil {
+		s.rejectLine(bad, cmd)
+		return
+	}
+	s.command(ctx, cmd)
+	select {
+	case <-s.greeted:
+	default:
+		close(s.greeted)
+	}
+}
+
+// command carries out one command. It never blocks: a full queue towards one peer must not keep the agent
+// from the others.
+func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
+	switch cmd.Type {
+	case wire.TypeSend:
+		s.send(cmd)
+	case wire.TypeBroadcast:
+		s.broadcast(cmd)
+	case wire.TypeListPeers:
+		s.listPeers()
+	case wire.TypeConnect:
+		s.network.connect(string(cmd.Peer))
+	case wire.TypeHello:
+		s.hello(cmd)
+	case wire.TypePause, wire.TypeResume:
+		if p := s.peer(cmd.Peer); p != nil {
+			p.setHalted(cmd.Type == wire.TypePause)
+		}
+	case wire.TypeCancel:
+		if p := s.peer(cmd.Peer); p != nil {
+			p.Cancel(string(cmd.RequestID))
+		}
+	case wire.TypeDrain:
+		s.drain(ctx)
+	}
+}
+
+func (s *Sidecar) listPeers() {
+	ids, listed := s.peerIDs(), 0
+	s.event(nil, func(b []byte) []byte {
+		b, listed = s.terms.Load().peerList(b, ids)
+		return b
+	})
+	if listed < len(ids) {
+		s.noise.Warn().Int("peers", len(ids)).Int("listed", listed).
+			Msgf("peer_list cut short: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
+	}
+}
+
+func (s *Sidecar) send(cmd *wire.Line) {
+	p := s.peer(cmd.Peer)
+	if p == nil {
+		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to " + string(cmd.Peer)})
+		return
+	}
+	if err := p.Send(cmd.Message.Raw); err != nil {
+		s.failCommand(cmd, cmd.Peer, err)
+	}
+}
+
+func (s *Sidecar) broadcast(cmd *wire.Line) {
+	var except []string
+	if cmd.Except != nil {
+		except, _ = wire.DecodeStrings(cmd.Except) // the parser has checked it
+	}
+	s.mu.RLock()
+	to := make([]*peer, 0, len(s.peers))
+	for id, p := range s.peers {
+		if !slices.Contains(except, id) {
+			to = append(to, p)
+		}
+	}
+	s.mu.RUnlock()
+	for _, p := range to {
+		if err := p.Send(cmd.Message.Raw); err != nil {
+			s.failCommand(cmd, []byte(p.ID()), err)
+		}
+	}
+}
+
+func (s *Sidecar) hello(cmd *wire.Line) {
+	h, err := wire.DecodeHello(cmd.Payload)
+	if err != nil {
+		s.failCommand(cmd, nil, &wire.Error{Code: wire.CodeInvalidField, Text: err.Error()})
+		return
+	}
+	s.event(nil, func(b []byte) []byte {
+		return wire.AppendReady(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: s.limits.MaxMessage})
+	})
+	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them
+	s.tellStatus()
+}
+
+// drain answers drained when everything is with the peers, or after a bound.
+func (s *Sidecar) drain(ctx context.Context) {
+	if s.draining.Swap(true) {
+		return // the one under way answers
+	}
+	s.work.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := s.network.flush(ctx); err != nil {
+			s.log.Warn().Err(err).Msg("drain ended early")
+		}
+		s.draining.Store(false)
+		s.tell(wire.FeatureDrain, wire.AppendDrained)
+	})
+}
+
+// rejectLine reports a line that could not be read, with what was read of it.
+func (s *Sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
+	s.noise.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
+		Bytes("command", cmd.Name).Err(err).Msg("line from the agent rejected")
+	id := cmd.Message.RequestID
+	if cmd.Type == wire.TypeCancel {
+		id = cmd.RequestID
+	}
+	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: brief(cmd.Name), TargetPeer: brief(cmd.Peer), RequestID: brief(id)})
+}
+
+// failCommand reports a command that could not be carried out for a peer.
+func (s *Sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
+	e := wire.ErrorEvent{Code: wire.CodeInternal, Message: err.Error(), Command: cmd.Type.String(),
+		TargetPeer: string(peer), RequestID: string(cmd.Message.RequestID)}
+	if w := (*wire.Error)(nil); errors.As(err, &w) {
+		e.Code, e.Message = w.Code, w.Text
+	}
+	s.noise.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
+		Str("peer", e.TargetPeer).Str("request_id", e.RequestID).Str("reason", e.Message).Msg("command failed")
+	s.tellError(e)
+}
+
+// brief is a name out of a bad line, or nothing if it is no sensible name.
+func brief(b []byte) string {
+	if len(b) > maxEcho {
+		return ""
+	}
+	return string(b)
+}

@@ -1,0 +1,136 @@
+package sidecar
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// badCommands are the fixtures that a sidecar has to reject.
+func badCommands(t *testing.T) map[string]string {
+	t.Helper()
+	raw, err := os.ReadFile("../../docs/fixtures/link.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := make(map[string]string)
+	for l := range bytes.Lines(raw) {
+		var c struct{ Name, To, Line, Expect string }
+		if err := json.Unmarshal(l, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.Expect == "error" && c.To == "sidecar" {
+			bad[c.Name] = c.Line
+		}
+	}
+	if len(bad) < 15 {
+		t.Fatalf("only %d bad commands among the fixtures", len(bad))
+	}
+	bad["over the limit"] = `{"type":"send","payload":{"target_peer":"` + strings.Repeat("x", wire.DefaultMaxMessage+wire.EnvelopeSize) + `"}}`
+	bad["not UTF-8"] = "{\"type\":\"send\",\"payload\":{\"target_peer\":\"\xff\",\"message\":{\"type\":\"x\"}}}"
+	bad["nobody there"] = `{"type":"send","payload":{"target_peer":"p","message":{"type":"x"}}}`
+	return bad
+}
+
+// Every bad line is answered with one error, and the link goes on.
+func TestBadCommandsExtended(t *testing.T) {
+	a := newAgent(t, alone(""))
+	a.say(hello)
+	if e := a.hear(); e.Type != "ready" {
+		t.Fatalf("got %+v", e)
+	}
+	for name, line := range badCommands(t) {
+		a.say(line)
+		a.say(`{"type":"list_peers"}`)
+		if e := a.hear(); e.Type != "error" || e.Payload["code"] == "" || e.Payload["message"] == "" {
+			t.Errorf("%s: got %+v", name, e)
+		}
+		if e := a.hear(); e.Type != "peer_list" {
+			t.Errorf("%s: then got %+v", name, e)
+		}
+	}
+}
+
+// A base agent hears nothing of its mistakes; the log does.
+func TestBadCommandsBase(t *testing.T) {
+	a := newAgent(t, alone(""))
+	bad := badCommands(t)
+	for _, line := range bad {
+		a.say(line)
+	}
+	a.say(`{"type":"list_peers"}`)
+	if e := a.hear(); e.Type != "peer_list" {
+		t.Errorf("got %+v", e)
+	}
+	if n := a.log.Count(`"level":"warn"`); n < len(bad) {
+		t.Errorf("%d warnings for %d bad lines", n, len(bad))
+	}
+}
+
+// What can be read of a bad line says which request it was.
+func TestErrorNamesTheRequest(t *testing.T) {
+	a := newAgent(t, alone(""))
+	a.say(hello)
+	a.hear()
+	a.say(`{"type":"send","payload":{"target_peer":"p","message":{"type":"x","request_id":"r1"}}}`)
+	e := a.hear()
+	if e.Payload["code"] != "peer_not_connected" || e.Payload["command"] != "send" || e.Payload["target_peer"] != "p" || e.Payload["request_id"] != "r1" {
+		t.Errorf("got %+v", e)
+	}
+	a.say(`{"type":"cancel","payload":{"request_id":"r2"}}`)
+	if e := a.hear(); e.Payload["code"] != "invalid_field" || e.Payload["command"] != "cancel" || e.Payload["request_id"] != "r2" {
+		t.Errorf("got %+v", e)
+	}
+	a.say(`{"type":"send","payload":{"target_peer":"` + strings.Repeat("p", 2*maxEcho) + `"}}`)
+	if e := a.hear(); e.Payload["code"] != "invalid_field" || e.Payload["target_peer"] != nil {
+		t.Errorf("got %.300v", e)
+	}
+}
+
+// drain is answered, also with nothing to drain; EOF ends the sidecar.
+func TestDrainAndEnd(t *testing.T) {
+	a := newAgent(t, alone(""))
+	a.say(hello)
+	a.hear()
+	a.say(`{"type":"drain"}`)
+	if e := a.hear(); e.Type != "drained" {
+		t.Errorf("got %+v", e)
+	}
+	a.conn.Close()
+	if err := a.ended(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// Without the token there is no service, whatever the first line is.
+func TestToken(t *testing.T) {
+	for name, line := range map[string]string{
+		"no hello":    `{"type":"list_peers"}`,
+		"no token":    hello,
+		"wrong token": strings.Replace(hello, `"protocol"`, `"token":"guess","protocol"`, 1),
+		"not JSON":    "hello",
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(t, alone("secret"))
+			a.say(line)
+			rest, _ := io.ReadAll(a.r)
+			if told := bytes.Contains(rest, []byte("unauthorized")); told != strings.Contains(line, "hello\",") {
+				t.Errorf("it was told %q", rest)
+			}
+			if err := a.ended(); !errors.Is(err, ErrUnauthorized) {
+				t.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	a := newAgent(t, alone("secret"))
+	a.say(strings.Replace(hello, `"protocol"`, `"token":"secret","protocol"`, 1))
+	if e := a.hear(); e.Type != "ready" {
+		t.Errorf("with the token: %+v", e)
+	}
+}

@@ -1,0 +1,94 @@
+package sidecar
+
+import (
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// What the network reports (networkEvents) goes to the agent.
+
+func (s *Sidecar) peerConnected(l peerLink) {
+	s.mu.Lock()
+	s.peers[l.ID()] = newPeer(s, l)
+	s.mu.Unlock()
+	s.log.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Msg("peer connected")
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, l.ID()) })
+}
+
+func (s *Sidecar) peerDisconnected(l peerLink, reason error) {
+	s.mu.Lock()
+	p := s.peers[l.ID()]
+	delete(s.peers, l.ID())
+	s.mu.Unlock()
+	if p != nil {
+		p.end()
+	}
+	s.log.Info().Str("peer", l.ID()).AnErr("reason", reason).Msg("peer disconnected")
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerDisconnected(b, l.ID()) })
+}
+
+// peerLine passes on what a peer sent. The peer's name comes from its link, never from the message.
+func (s *Sidecar) peerLine(l peerLink, line *wire.PeerLine) {
+	p := s.peerOf(l)
+	if p == nil {
+		return
+	}
+	switch line.Kind {
+	case wire.PeerMessage:
+		s.forward(p, &line.Message)
+	case wire.PeerCancel:
+		s.tell(wire.FeatureCancel, func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(line.RequestID)) })
+	case wire.PeerPause, wire.PeerResume:
+		p.setRefused(line.Kind == wire.PeerPause)
+	}
+}
+
+func (s *Sidecar) peerOf(l peerLink) *peer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.peers[l.ID()]
+}
+
+// forward gives the agent a message, unless it is one that the agent does not read.
+func (s *Sidecar) forward(p *peer, m *wire.Message) {
+	t := s.terms.Load()
+	var unread error
+	s.event(p, func(b []byte) []byte {
+		n := len(b)
+		b = wire.AppendMessage(b, p.ID(), m.Raw)
+		if unread = t.check(m.Raw, len(b)-n); unread != nil {
+			b = b[:n]
+		}
+		return b
+	})
+	if unread != nil {
+		s.noise.Warn().Str("peer", p.ID()).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).AnErr("reason", unread).
+			Msg("message dropped: the agent does not read it")
+	}
+	p.arrived(m)
+}
+
+// peerRejected logs and counts what a peer sent and no agent will see.
+func (s *Sidecar) peerRejected(l peerLink, err error) {
+	s.noise.Warn().Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
+}
+
+func (s *Sidecar) peerCongested(l peerLink, congested bool) {
+	if p := s.peerOf(l); p != nil {
+		p.setCongested(congested)
+	}
+}
+
+// connectFailed answers a connect that led nowhere.
+func (s *Sidecar) connectFailed(id string, err *wire.Error) {
+	s.log.Info().Str("peer", id).Err(err).Msg("connect failed")
+	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: id})
+}
+
+func (s *Sidecar) signalingChanged(st signal.Status) {
+	s.mu.Lock()
+	s.status = st
+	s.mu.Unlock()
+	s.log.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).AnErr("reason", st.Err).Msg("signaling")
+	s.tellStatus()
+}

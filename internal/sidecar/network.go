@@ -1,0 +1,45 @@
+package sidecar
+
+import (
+	"context"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// A network links a sidecar to the sidecars of other agents. webRTC is the one there is.
+type network interface {
+	// join takes part in the mesh until ctx ends or taking part is over for good, which is an error.
+	join(ctx context.Context) error
+	// connect asks for a link to a peer now. If that leads nowhere, connectFailed tells so.
+	connect(peer string)
+	// flush blocks until the peers have everything that was sent, or ctx ends.
+	flush(ctx context.Context) error
+	// close flushes while ctx lasts and returns when nothing of the network is left.
+	close(ctx context.Context) error
+}
+
+// A peerLink is a live link to one peer. Its methods may be called from any goroutine and never block.
+type peerLink interface {
+	ID() string
+	Extended() bool        // it has control lines
+	Send(msg []byte) error // a *wire.Error
+	Cancel(requestID string)
+	Pause()             // asks the peer to send no new work
+	Resume()            // ends that
+	SetReading(on bool) // stops and continues reading what the peer sends
+}
+
+// networkEvents are what a network reports. Calls about one peer are in order and one at a time, those
+// about different peers may be concurrent, and none may block. A call may be made while the network holds
+// a lock for that peer, so it may call the peerLink's methods, and no lock of the sidecar may be held
+// when it calls Send.
+type networkEvents interface {
+	peerConnected(p peerLink)
+	peerDisconnected(p peerLink, reason error)
+	peerLine(p peerLink, l *wire.PeerLine) // l is valid until it returns
+	peerRejected(p peerLink, err error)
+	peerCongested(p peerLink, congested bool)
+	connectFailed(peer string, err *wire.Error)
+	signalingChanged(st signal.Status)
+}

@@ -1,0 +1,130 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// Variable is the environment variable that marks a process that is to be a sidecar, and holds its
+// Settings.
+const Variable = "MESH_SIDECAR"
+
+// Settings are what a sidecar is told: plain data with every default filled in, so that it means the same
+// in the process of the agent and, as JSON in one environment variable, in a forked one.
+type Settings struct {
+	SignalingURL    string             `json:"signaling_url"`
+	TokenURL        string             `json:"token_url"`
+	APIKey          string             `json:"api_key"`
+	Started         time.Time          `json:"started"` // of two instances with one key, the one started later stays
+	ICEServers      []signal.ICEServer `json:"ice_servers,omitempty"`
+	ExtraICEServers []signal.ICEServer `json:"extra_ice_servers,omitempty"`
+	TURNSecret      string             `json:"turn_secret,omitempty"` // makes credentials for those of ICEServers that have none
+	RelayOnly       bool               `json:"relay_only,omitempty"`
+	UDPPort         int                `json:"udp_port,omitempty"`
+	UDPMux          bool               `json:"udp_mux,omitempty"`
+	NoLoopback      bool               `json:"no_loopback,omitempty"`
+	MDNS            bool               `json:"mdns,omitempty"`
+	RecoveryTimeout time.Duration      `json:"recovery_timeout,omitempty"`
+	MaxMessage      int                `json:"max_message"`
+	MaxDepth        int                `json:"max_depth"`
+
+	// The rest is for a process of its own.
+
+	Socket string `json:"socket,omitempty"` // where it listens
+	// Token is the secret that the agent's hello must carry; empty where the socket's owner is proof
+	// enough.
+	Token string `json:"token,omitempty"`
+	// WatchStdin says that the end of stdin means that the agent is gone.
+	WatchStdin bool   `json:"watch_stdin,omitempty"`
+	LogLevel   string `json:"log_level,omitempty"`
+}
+
+// ParseSettings reads the value of the environment variable.
+func ParseSettings(raw string) (Settings, error) {
+	var s Settings
+	if err := json.Unmarshal([]byte(raw), &s); err != nil {
+		return s, fmt.Errorf("settings of the sidecar in %s: %w", Variable, err)
+	}
+	return s, nil
+}
+
+// Environ returns the environment variable that hands the settings on.
+func (s *Settings) Environ() (string, error) {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	return Variable + "=" + string(raw), nil
+}
+
+// Limits returns the limits of messages.
+func (s *Settings) Limits() wire.Limits {
+	return wire.Limits{MaxMessage: s.MaxMessage, MaxDepth: s.MaxDepth}
+}
+
+func (s *Settings) signaling(log zerolog.Logger) signal.Config {
+	return signal.Config{
+		URL: s.SignalingURL, TokenURL: s.TokenURL, APIKey: s.APIKey,
+		FetchICE: len(s.ICEServers) == 0, Started: s.Started, Log: log,
+	}
+}
+
+// CheckCredentials returns nil once the signaling server has accepted the API key, or an error that wraps
+// signal.ErrRefused. Until the server can be asked, it tries again.
+func CheckCredentials(ctx context.Context, set Settings) error {
+	return signal.New(set.signaling(zerolog.Nop())).CheckCredentials(ctx)
+}
+
+// baseVariables are the environment variables of chatixia-mesh's own sidecar.
+var baseVariables = []string{"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET",
+	"TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY"}
+
+// BaseEnviron returns env with the settings as chatixia-mesh's own sidecar reads them, so that it can be
+// the executable of mode Binary. What has no value is left out: that sidecar takes an empty variable for
+// a value.
+func (s *Settings) BaseEnviron(env []string) []string {
+	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(baseVariables, name)
+	})
+	add := func(name, value string) {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	add("SIGNALING_URL", s.SignalingURL)
+	add("TOKEN_URL", s.TokenURL)
+	add("API_KEY", s.APIKey)
+	add("IPC_SOCKET", s.Socket)
+	if s.RelayOnly {
+		add("ICE_TRANSPORT_POLICY", "relay")
+	}
+	if url, server := s.turnServer(); url != "" {
+		add("TURN_URL", url)
+		add("TURN_SECRET", s.TURNSecret)
+		add("TURN_USERNAME", server.Username)
+		add("TURN_PASSWORD", server.Credential)
+	}
+	return env
+}
+
+// turnServer returns the first TURN server: chatixia-mesh's sidecar takes only one.
+func (s *Settings) turnServer() (url string, server signal.ICEServer) {
+	for _, server := range s.ICEServers {
+		for _, url := range server.URLs {
+			if strings.HasPrefix(url, "turn") {
+				return url, server
+			}
+		}
+	}
+	return "", signal.ICEServer{}
+}

@@ -1,0 +1,106 @@
+package sidecar
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// turnLifetime is how long ephemeral TURN credentials are valid; they are renewed halfway.
+const turnLifetime = 24 * time.Hour
+
+// webRTC is the network over WebRTC, whose peers meet by a signaling server.
+type webRTC struct {
+	set    Settings
+	log    zerolog.Logger
+	node   *rtc.Node
+	client *signal.Client
+	events networkEvents
+}
+
+func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC, error) {
+	w := &webRTC{set: set, log: log, events: events, client: signal.New(set.signaling(log))}
+	limits := set.Limits()
+	node, err := rtc.New(rtc.Config{
+		Limits: limits, ICEServers: w.iceServers(), RelayOnly: set.RelayOnly,
+		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
+		RecoveryTimeout: set.RecoveryTimeout, Log: log,
+		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(limits),
+	}, w.client, peerEvents{events})
+	if err != nil {
+		return nil, err
+	}
+	w.node = node
+	return w, nil
+}
+
+func (w *webRTC) join(ctx context.Context) error {
+	var renewing sync.WaitGroup
+	defer renewing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if w.set.TURNSecret != "" {
+		renewing.Go(func() { w.renewTURN(ctx) })
+	}
+	return w.client.Run(ctx, w)
+}
+
+func (w *webRTC) connect(peer string)             { w.node.Connect(peer) }
+func (w *webRTC) flush(ctx context.Context) error { return w.node.Flush(ctx) }
+func (w *webRTC) close(ctx context.Context) error { return w.node.Close(ctx) }
+
+// iceServers returns the configured servers, with ephemeral TURN credentials where a secret was given.
+func (w *webRTC) iceServers() []signal.ICEServer {
+	servers := slices.Concat(w.set.ICEServers, w.set.ExtraICEServers)
+	if w.set.TURNSecret == "" {
+		return servers
+	}
+	user, password := signal.TURNCredentials(w.set.TURNSecret, time.Now().Add(turnLifetime))
+	for i := range w.set.ICEServers {
+		if servers[i].Username == "" {
+			servers[i].Username, servers[i].Credential = user, password
+		}
+	}
+	return servers
+}
+
+func (w *webRTC) renewTURN(ctx context.Context) {
+	t := time.NewTicker(turnLifetime / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			w.node.ICEServers(w.iceServers())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// What the signaling client reports (signal.Handler) goes to the node.
+
+func (w *webRTC) Registered(self string, peers []string) { w.node.Registered(self, peers) }
+func (w *webRTC) Receive(m signal.Message)               { w.node.Receive(m) }
+func (w *webRTC) Disconnected()                          { w.node.Disconnected() }
+func (w *webRTC) Status(st signal.Status)                { w.events.signalingChanged(st) }
+
+func (w *webRTC) ICEServers(servers []signal.ICEServer) {
+	w.node.ICEServers(slices.Concat(servers, w.set.ExtraICEServers))
+}
+
+// peerEvents passes on what the node reports (rtc.Events).
+type peerEvents struct{ to networkEvents }
+
+func (e peerEvents) PeerConnected(p *rtc.Peer)                  { e.to.peerConnected(p) }
+func (e peerEvents) PeerDisconnected(p *rtc.Peer, reason error) { e.to.peerDisconnected(p, reason) }
+func (e peerEvents) PeerLine(p *rtc.Peer, l *wire.PeerLine)     { e.to.peerLine(p, l) }
+func (e peerEvents) PeerRejected(p *rtc.Peer, err error)        { e.to.peerRejected(p, err) }
+func (e peerEvents) PeerCongested(p *rtc.Peer, congested bool)  { e.to.peerCongested(p, congested) }
+func (e peerEvents) ConnectFailed(peer string, err *wire.Error) { e.to.connectFailed(peer, err) }

@@ -1,0 +1,91 @@
+package signal
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+)
+
+// httpClient returns the client for one request, with the certificates that the files hold now.
+func (c Config) httpClient() (*http.Client, error) {
+	hc := &http.Client{}
+	if c.HTTPClient != nil {
+		*hc = *c.HTTPClient
+	}
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if hc.Transport == nil {
+		// Kept connections would only be goroutines to wait for: requests are minutes apart, and
+		// net/http makes a WebSocket a connection of its own.
+		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	}
+	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {
+		return hc, nil
+	}
+	t, ok := hc.Transport.(*http.Transport)
+	if !ok {
+		return nil, fmt.Errorf("CAFile, CertFile: cannot be used with an HTTPClient whose transport is a %T", hc.Transport)
+	}
+	t = t.Clone()
+	t.DisableKeepAlives = true
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{}
+	}
+	if err := c.addCertificates(t.TLSClientConfig); err != nil {
+		return nil, err
+	}
+	hc.Transport = t
+	return hc, nil
+}
+
+// addCertificates adds what the files hold to conf.
+func (c Config) addCertificates(conf *tls.Config) error {
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return fmt.Errorf("CAFile: %w", err)
+		}
+		if conf.RootCAs, err = rootPool(conf.RootCAs); err != nil {
+			return err
+		}
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("CAFile: %s holds no PEM certificate", c.CAFile)
+		}
+	}
+	switch {
+	case c.CertFile == "" && c.KeyFile == "":
+		return nil
+	case c.KeyFile == "":
+		return errors.New("KeyFile: empty, but CertFile is set; name the file of the certificate's private key")
+	case c.CertFile == "":
+		return errors.New("CertFile: empty, but KeyFile is set; name the file of the key's certificate")
+	}
+	cert, err := os.ReadFile(c.CertFile)
+	if err != nil {
+		return fmt.Errorf("CertFile: %w", err)
+	}
+	key, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		return fmt.Errorf("KeyFile: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("CertFile %s with KeyFile %s: %w", c.CertFile, c.KeyFile, err)
+	}
+	conf.Certificates = []tls.Certificate{pair}
+	return nil
+}
+
+// rootPool returns a copy of pool, or of the system's authorities if there is none.
+func rootPool(pool *x509.CertPool) (*x509.CertPool, error) {
+	if pool != nil {
+		return pool.Clone(), nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("CAFile: cannot be added to the system's certificate authorities: %w", err)
+	}
+	return pool, nil
+}

@@ -1,0 +1,89 @@
+//go:build linux || darwin
+
+package sock_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
+)
+
+// helperEnv makes the test binary act as another process: "dial PATH", "listen PATH" or "tempdir".
+const helperEnv = "SOCK_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	if command := os.Getenv(helperEnv); command != "" {
+		fmt.Println(helper(command))
+		_, _ = io.Copy(io.Discard, os.Stdin) // keep it open until the test ends
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// keep is the connection or listener that the helper has open.
+var keep io.Closer
+
+// helper runs one command and returns its outcome. It dials and listens without this package's checks.
+func helper(command string) string {
+	verb, path, _ := strings.Cut(command, " ")
+	var err error
+	switch verb {
+	case "dial":
+		keep, err = net.Dial("unix", path)
+	case "listen":
+		keep, err = net.Listen("unix", path)
+	case "tempdir":
+		if path, err = sock.TempDir(); err == nil {
+			err = os.Remove(path)
+		}
+	default:
+		err = fmt.Errorf("unknown command %q", command)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "permission denied"
+	case err != nil:
+		return err.Error()
+	}
+	return "ok"
+}
+
+// startHelper starts the helper and returns its answer. The process lives until the end of the test.
+func startHelper(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // or the race detector delays its exit by a second
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("helper: %v", err)
+		}
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the helper printed no line: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package spawn
+
+import (
+	"os"
+	"syscall"
+)
+
+func ownGroup() *syscall.SysProcAttr { return nil }
+
+func signaled(*os.ProcessState, syscall.Signal) bool { return false }

@@ -1,0 +1,99 @@
+//go:build linux || darwin
+
+package spawn
+
+import (
+	"context"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rs/zerolog"
+)
+
+func start(t *testing.T, name string, arg ...string) *Process {
+	t.Helper()
+	p, err := Start(exec.Command(name, arg...), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// over is a context that has ended: no grace.
+func over() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestEnd(t *testing.T) {
+	for name, tc := range map[string]struct {
+		script         string
+		stop           bool
+		status, stderr string
+		failed, killed bool
+	}{
+		"by itself":       {script: "echo bye >&2", status: "exit status 0", stderr: "bye"},
+		"status":          {script: "echo boom >&2; exit 3", status: "exit status 3", stderr: "boom", failed: true},
+		"signal":          {script: "kill -TERM $$", status: "signal: terminated", failed: true},
+		"stopped":         {script: "exec sleep 60", stop: true, status: "signal: terminated"},
+		"stopped, killed": {script: `trap "" TERM; echo no >&2; while :; do sleep 60; done`, stop: true, status: "signal: killed", stderr: "no", failed: true, killed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, "sh", "-c", tc.script)
+			if tc.killed {
+				for p.Stderr() == "" { // then it ignores SIGTERM
+					select {
+					case <-p.Done():
+						t.Fatalf("ended: %+v", p.End())
+					default:
+					}
+				}
+			}
+			if tc.stop {
+				p.Stop(over())
+				p.Stop(over())
+			}
+			e := p.End()
+			if e.Status != tc.status || e.Stderr != tc.stderr || (e.Err != nil) != tc.failed || e.Killed != tc.killed {
+				t.Errorf("got %+v", e)
+			}
+		})
+	}
+}
+
+// A child is told of the end of its parent by the end of its stdin, and leads a process group of its own, so that
+// Ctrl-C does not reach it.
+func TestStart(t *testing.T) {
+	p := start(t, "cat")
+	if group, err := syscall.Getpgid(p.PID()); group != p.PID() {
+		t.Errorf("process group %d, %v", group, err)
+	}
+	if err := p.cmd.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Error(err)
+	}
+	p.Stop(over())
+	if _, err := Start(exec.Command("/no/such/program"), zerolog.Nop()); err == nil {
+		t.Error("started")
+	}
+}
+
+// Grandchildren that keep stderr open do not keep Stop waiting.
+func TestStopWithGrandchild(t *testing.T) {
+	p := start(t, "sh", "-c", "sleep 60 & echo $! >&2")
+	p.Stop(context.Background())
+	e := p.End()
+	if e.Err != nil {
+		t.Error(e.Err)
+	}
+	grandchild, err := strconv.Atoi(strings.TrimSpace(e.Stderr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(grandchild, syscall.SIGKILL); err != nil {
+		t.Errorf("the grandchild is gone, so it held nothing open: %v", err)
+	}
+}

@@ -1,0 +1,17 @@
+//go:build unix
+
+package spawn
+
+import (
+	"os"
+	"syscall"
+)
+
+// ownGroup keeps a terminal's Ctrl-C, which goes to the whole foreground group,
+// from ending the sidecar before the agent had a chance to send what is queued.
+func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func signaled(s *os.ProcessState, sig syscall.Signal) bool {
+	ws, ok := s.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == sig
+}

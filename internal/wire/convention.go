@@ -1,0 +1,67 @@
+package wire
+
+import "strings"
+
+// The conventions of chatixia agents about message types: see "Messages" in docs/protocol.md.
+
+// Types that have a response of their own.
+const (
+	TypePing = "ping"
+	TypePong = "pong"
+)
+
+const (
+	responseSuffix = "_response"
+	chunkSuffix    = "_stream_chunk"
+)
+
+// requestSuffixes are the endings of a request's type, which its response replaces by _response.
+var requestSuffixes = [...]string{"_request", "_query", "_prompt"}
+
+// CanRespond reports whether a message of this type may be the response to a request. Chunks of a
+// streamed response carry the request's id and come before the response, and a request that happens to
+// carry the same id is still a request.
+func CanRespond(typ string) bool {
+	return typ != TypePing && !strings.HasSuffix(typ, chunkSuffix) && !isRequest(typ)
+}
+
+// WantsResponse reports whether a message for which no call is pending is a request. Requests of types
+// outside the convention count, but never a response that comes late: to respond to it would set off an
+// endless exchange of errors.
+func WantsResponse(typ, requestID string) bool {
+	return requestID != "" && typ != TypePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
+}
+
+func isRequest(typ string) bool {
+	for _, s := range requestSuffixes {
+		if strings.HasSuffix(typ, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// ResponseType returns the type of the response to a request.
+func ResponseType(typ string) string {
+	if typ == TypePing {
+		return TypePong
+	}
+	for _, s := range requestSuffixes {
+		if base, ok := strings.CutSuffix(typ, s); ok {
+			return base + responseSuffix
+		}
+	}
+	return typ + responseSuffix
+}
+
+// Stop is what an agent holds back for one peer: what `pause` and `resume` say.
+type Stop int
+
+const (
+	StopNothing Stop = iota
+	StopNewWork      // the peer is busy: sends and requests block, replies pass
+	StopAll          // the queue to the peer is full: replies block, too
+)
+
+// Features returns the extensions of the link that this version knows, as hello and ready name them.
+func Features() []string { return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain} }

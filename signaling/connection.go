@@ -1,0 +1,284 @@
+package signaling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/signal"
+)
+
+// closeGrace is how long a client has for the farewell message and the closing handshake.
+const closeGrace = time.Second
+
+// busyPause is how long the server stops reading from a peer whose message was refused as busy: it slows a
+// flood, and an honest peer's burst of candidates only a little.
+const busyPause = 10 * time.Millisecond
+
+// connection is one WebSocket connection. Its reader runs in the HTTP handler's goroutine and ends last.
+type connection struct {
+	member member
+	cfg    *Config
+	log    zerolog.Logger
+	ws     *websocket.Conn
+
+	once     sync.Once
+	ended    chan struct{} // closed by end
+	code     websocket.StatusCode
+	reason   string
+	farewell []byte
+}
+
+// fragment is the longest message that is sent in one piece.
+const fragment = 16 << 10
+
+var (
+	errClosed  = errors.New("the server is shutting down")
+	errFull    = errors.New("the server has no free connection; try again later")
+	errTooSlow = errors.New("too slow: did not take a message in time")
+)
+
+func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
+	token := r.URL.Query().Get("token")
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		token = bearer
+	}
+	k, err := s.verify(token)
+	if err != nil {
+		s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
+		writeError(w, http.StatusUnauthorized, "invalid token; get one from /api/token of this server")
+		return
+	}
+	log := s.log.With().Str("peer_id", k.PeerID).Logger()
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
+		log.Error().Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
+		writeError(w, http.StatusNotImplemented, noHijacker)
+		return
+	}
+	c := &connection{cfg: &s.cfg, log: log, ended: make(chan struct{})}
+	c.member = member{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: c.end}
+	if err := s.admit(c); err != nil {
+		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
+		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	defer s.dismiss(c)
+	// The check of the origin protects cookies, and there are none: whoever has the token may connect.
+	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket handshake failed")
+		return
+	}
+	c.ws.SetReadLimit(int64(s.cfg.MaxMessage))
+	log.Info().Str("remote", r.RemoteAddr).Str("role", k.Role).Msg("peer connected")
+	s.hub.join(&c.member)
+	defer s.hub.leave(&c.member)
+	c.run(s.hub)
+}
+
+const noHijacker = "a middleware of this server wraps the http.ResponseWriter without http.Hijacker; " +
+	"give the wrapper a method Unwrap() http.ResponseWriter, or mount the signaling server outside of that middleware"
+
+// canHijack reports whether w, or a writer that it wraps, is an http.Hijacker. It searches as package
+// websocket does.
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// admit counts c, if there is room.
+func (s *Server) admit(c *connection) error {
+	// A peer whose connection is half dead must get in even when the server is full.
+	returning := s.hub.find(c.member.id) != nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if len(s.connections) >= s.cfg.MaxConnections && !returning {
+		return errFull
+	}
+	s.connections[c] = struct{}{}
+	s.wg.Add(1)
+	return nil
+}
+
+func (s *Server) dismiss(c *connection) {
+	s.mu.Lock()
+	delete(s.connections, c)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// end makes the connection end without blocking: the client gets farewell, a message, unless that is nil, and
+// then code and reason. Only the first call has an effect.
+func (c *connection) end(code websocket.StatusCode, reason string, farewell []byte) {
+	c.once.Do(func() {
+		c.code, c.reason, c.farewell = code, reason, farewell
+		close(c.ended)
+	})
+}
+
+// run serves the connection to its end.
+func (c *connection) run(h *hub) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { c.write(ctx) })
+	wg.Go(func() { c.ping(ctx) })
+	wg.Go(func() {
+		// The library allows 5 s twice for its closing handshake; ending the context cuts it short.
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(closeGrace):
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err := c.read(ctx, h)
+	cancel()
+	_ = c.ws.CloseNow()
+	wg.Wait() // before end: the other goroutines may know better why reading failed
+	c.end(websocket.StatusNormalClosure, "", nil)
+	level := zerolog.InfoLevel
+	if c.code == signal.CloseReplaced {
+		level = zerolog.WarnLevel // two instances may share a key
+	}
+	c.log.WithLevel(level).Err(err).Str("reason", c.reason).Msg("peer disconnected")
+}
+
+// read handles messages until the connection is closed. It reads on after end, because the closing
+// handshake needs a reader, but handles nothing more.
+func (c *connection) read(ctx context.Context, h *hub) error {
+	for {
+		typ, raw, err := c.ws.Read(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-c.ended:
+			continue
+		default:
+		}
+		if typ != websocket.MessageText {
+			h.refuse(&c.member, signal.CodeMalformed, errors.New("not a text message"))
+			continue
+		}
+		if h.handle(&c.member, raw) {
+			select {
+			case <-time.After(busyPause):
+			case <-c.ended:
+			}
+		}
+	}
+}
+
+// write sends what is queued, and closes the connection when it is to end.
+func (c *connection) write(ctx context.Context) {
+	for {
+		select {
+		case <-c.ended:
+			if c.farewell != nil {
+				_ = c.writeOne(ctx, c.farewell) // if that fails, so does Close
+			}
+			_ = c.ws.Close(c.code, c.reason)
+			return
+		case <-ctx.Done():
+			return
+		case <-c.member.out.Ready():
+		}
+		for b, ok := c.member.out.Pop(); ok && !c.hasEnded(); b, ok = c.member.out.Pop() {
+			if err := c.writeOne(ctx, b); err != nil {
+				// The library closes a connection after a failed write, so the reason is for
+				// the log only.
+				c.end(websocket.StatusPolicyViolation, err.Error(), nil)
+				return
+			}
+		}
+	}
+}
+
+// writeOne sends a long message in fragments: pings and pongs get in between, and a client that is slow to
+// take a message from another peer is not cut as long as it takes some of it.
+func (c *connection) writeOne(ctx context.Context, b []byte) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := time.AfterFunc(c.cfg.IdleTimeout, func() { cancel(errTooSlow) })
+	defer timeout.Stop()
+	err := c.writeFragments(ctx, b, func() { timeout.Reset(c.cfg.IdleTimeout) })
+	if errors.Is(context.Cause(ctx), errTooSlow) {
+		return errTooSlow
+	}
+	return err
+}
+
+func (c *connection) writeFragments(ctx context.Context, b []byte, progress func()) error {
+	if len(b) <= fragment {
+		return c.ws.Write(ctx, websocket.MessageText, b)
+	}
+	w, err := c.ws.Writer(ctx, websocket.MessageText)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(b, fragment) {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+		progress()
+	}
+	return w.Close()
+}
+
+func (c *connection) hasEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// ping notices that a client is gone without a close frame.
+func (c *connection) ping(ctx context.Context) {
+	tick := time.NewTicker(c.cfg.PingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-c.ended:
+			return
+		case <-ctx.Done():
+			return
+		}
+		pong, cancel := context.WithTimeout(ctx, c.cfg.IdleTimeout)
+		err := c.ws.Ping(pong)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.end(websocket.StatusPolicyViolation, "no pong in time", nil)
+			return
+		}
+	}
+}

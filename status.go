@@ -1,0 +1,110 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+)
+
+// A SignalingState is the state of the connection to the signaling server. Links
+// to peers live on without it; only new ones need it.
+type SignalingState string
+
+const (
+	// SignalingConnecting means not connected, and trying.
+	SignalingConnecting SignalingState = "connecting"
+	// SignalingConnected means registered under PeerID.
+	SignalingConnected SignalingState = "connected"
+	// SignalingRefused means that the server does not accept the API key. It is
+	// retried slowly.
+	SignalingRefused SignalingState = "refused"
+	// SignalingReplaced means that another instance with the same API key has
+	// taken over: the mesh has ended, with ErrReplaced.
+	SignalingReplaced SignalingState = "replaced"
+	// SignalingClosed means that the mesh has ended.
+	SignalingClosed SignalingState = "closed"
+)
+
+// A SignalingStatus is the state of signaling, with the reason if it is not
+// connected.
+type SignalingStatus struct {
+	State  SignalingState
+	PeerID string // ours, once known
+	// Err is why there is no connection, nil if there is one or none was tried
+	// yet. It wraps ErrRefused if State is SignalingRefused, and ErrMisconfigured
+	// if no retry can mend it.
+	Err error
+}
+
+// ID returns this agent's own peer id, as the signaling server has assigned it;
+// "" until it has.
+func (m *Mesh) ID() string { return m.Signaling().PeerID }
+
+// Signaling returns the state of the connection to the signaling server.
+func (m *Mesh) Signaling() SignalingStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.signaling
+}
+
+// setSignaling takes note of a new state and tells Config.OnSignaling.
+func (m *Mesh) setSignaling(st SignalingStatus) {
+	m.mu.Lock()
+	if st.PeerID == "" {
+		st.PeerID = m.signaling.PeerID
+	}
+	m.signaling = st
+	close(m.signaled)
+	m.signaled = make(chan struct{})
+	for _, w := range m.waiters[st.PeerID] { // from before we knew who we are
+		w.end(errOneself)
+	}
+	m.mu.Unlock()
+	if f := m.cfg.OnSignaling; f != nil {
+		m.notices.add(func() { f(st) })
+	}
+}
+
+// waitSignaling blocks until the signaling server has accepted this peer, or that
+// cannot be expected.
+func (m *Mesh) waitSignaling(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		st, changed := m.signaling, m.signaled
+		m.mu.Unlock()
+		switch {
+		case st.State == SignalingConnected:
+			return nil
+		case hopeless(st.Err):
+			return st.Err
+		}
+		select {
+		case <-changed:
+		case <-m.ctx.Done():
+			return m.closedError()
+		case <-ctx.Done():
+			err := fmt.Errorf("mesh: no connection to the signaling server at %s: %w", publicURL(m.cfg.SignalingURL), context.Cause(ctx))
+			if st.Err != nil {
+				err = fmt.Errorf("%w; last error: %w", err, inner{st.Err})
+			}
+			return err
+		}
+	}
+}
+
+// withSignaling adds to an error of waiting what keeps peers from being found.
+func (m *Mesh) withSignaling(err error) error {
+	if st := m.Signaling(); st.State != SignalingConnected && st.Err != nil {
+		return fmt.Errorf("%w; signaling is %s: %w", err, st.State, inner{st.Err})
+	}
+	return err
+}
+
+// publicURL returns a URL without what may be secret.
+func publicURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "the signaling URL" // it was checked, so this cannot be
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
