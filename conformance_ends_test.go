@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -22,20 +23,20 @@ func testCancel(t *testing.T, p *pair) {
 	first := ask(ctx, p.alice.Mesh, "bob", Message{Type: "cancel_request"})
 	other, cancelOther := context.WithCancel(bounded(t))
 	second := ask(other, p.alice.Mesh, "bob", Message{Type: "cancel_request"})
-	take(t, "the handler", started)
-	take(t, "the other handler", started)
+	testutil.Take(t, "the handler", started)
+	testutil.Take(t, "the other handler", started)
 	cancel()
-	if got := take(t, "the cancelled request", first); !errors.Is(got.err, context.Canceled) {
+	if got := testutil.Take(t, "the cancelled request", first); !errors.Is(got.err, context.Canceled) {
 		t.Errorf("got %+v", got)
 	}
-	take(t, "the end of the handler's context", ended)
+	testutil.Take(t, "the end of the handler's context", ended)
 	works(t, p.alice, p.bob)
 	if len(ended) != 0 || len(second) != 0 {
 		t.Error("the request beside it ended, too")
 	}
 	cancelOther()
-	take(t, "the other request", second)
-	take(t, "the end of the other handler's context", ended)
+	testutil.Take(t, "the other request", second)
+	testutil.Take(t, "the end of the other handler's context", ended)
 }
 
 // A thousand requests each way at once are more than may wait: each side pauses
@@ -66,7 +67,7 @@ func testConcurrent(t *testing.T, p *pair) {
 		})
 	}
 	var asking sync.WaitGroup
-	var failed record[error]
+	var failed testutil.Record[error]
 	for i := range n {
 		for _, way := range p.ways() {
 			asking.Go(func() {
@@ -76,16 +77,16 @@ func testConcurrent(t *testing.T, p *pair) {
 					err = fmt.Errorf("request %d of %s got the reply %.100s", i, way[0].id, reply.Raw)
 				}
 				if err != nil {
-					failed.add(err)
+					failed.Add(err)
 				}
 			})
 		}
 	}
-	take(t, "one side to have its fill", paused)
-	take(t, "the other side to have its fill", paused)
+	testutil.Take(t, "one side to have its fill", paused)
+	testutil.Take(t, "the other side to have its fill", paused)
 	close(answer)
 	asking.Wait()
-	if errs := failed.list(); len(errs) > 0 {
+	if errs := failed.All(); len(errs) > 0 {
 		t.Errorf("%d of %d failed, first: %v", len(errs), 2*n, errs[0])
 	}
 }
@@ -101,10 +102,10 @@ func testSlowHandler(t *testing.T, p *pair) {
 	release := make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
 	defer free()
-	var slow, flowing record[*Message]
+	var slow, flowing testutil.Record[*Message]
 	p.bob.on(t, "slow_note", func(_ context.Context, msg *Message) (any, error) {
 		<-release
-		slow.add(msg)
+		slow.Add(msg)
 		return nil, nil
 	})
 	p.bob.on(t, "flow_note", collect(&flowing))
@@ -119,7 +120,7 @@ func testSlowHandler(t *testing.T, p *pair) {
 		}
 		sent <- nil
 	}()
-	poll(t, "alice is asked to pause", func() bool { return p.alice.stopped("bob") == wire.StopNewWork })
+	testutil.Eventually(t, "alice is asked to pause", func() bool { return p.alice.stopped("bob") == wire.StopNewWork })
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := p.alice.Send(gone, "bob", Message{Type: "slow_note"}); !errors.Is(err, context.Canceled) {
@@ -137,16 +138,16 @@ func testSlowHandler(t *testing.T, p *pair) {
 	works(t, p.bob, carol)
 	works(t, p.alice, carol)
 	works(t, p.bob, p.alice) // its reply passes the pause
-	flowing.wait(t, "carol's messages", func(m []*Message) bool { return len(m) == 400 })
-	if n := slow.count(); n != 0 {
+	flowing.Wait(t, "carol's messages", func(m []*Message) bool { return len(m) == 400 })
+	if n := slow.Len(); n != 0 {
 		t.Errorf("%d messages were handled behind one that still is", n)
 	}
 
 	free()
-	if err := take(t, "alice's last Send", sent); err != nil {
+	if err := testutil.Take(t, "alice's last Send", sent); err != nil {
 		t.Error(err)
 	}
-	for i, msg := range slow.wait(t, "alice's messages", func(m []*Message) bool { return len(m) >= n }) {
+	for i, msg := range slow.Wait(t, "alice's messages", func(m []*Message) bool { return len(m) >= n }) {
 		if got := string(msg.Payload.(json.RawMessage)); got != payload(i) {
 			t.Fatalf("message %d is %.100s", i, got)
 		}
@@ -167,28 +168,28 @@ func testSidecarLost(t *testing.T, p *pair) {
 	atBob, bobsStart, bobsEnd := blocker()
 	p.alice.on(t, "lost_request", atAlice)
 	p.bob.on(t, "lost_request", atBob)
-	alicesEvents, bobsEvents, pid := p.alice.events.count(), p.bob.events.count(), p.alice.SidecarPID()
+	alicesEvents, bobsEvents, pid := p.alice.events.Len(), p.bob.events.Len(), p.alice.SidecarPID()
 	ofAlice := []<-chan outcome{
 		ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "lost_request"}),
 		ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "lost_request"}),
 	}
 	ofBob := ask(t.Context(), p.bob.Mesh, "alice", Message{Type: "lost_request"})
-	take(t, "alice's handler", alicesStart)
-	take(t, "bob's handler", bobsStart)
-	take(t, "bob's handler", bobsStart)
+	testutil.Take(t, "alice's handler", alicesStart)
+	testutil.Take(t, "bob's handler", bobsStart)
+	testutil.Take(t, "bob's handler", bobsStart)
 
 	p.alice.sever(t)
 	for _, c := range ofAlice {
-		if got := take(t, "alice's request", c); !errors.Is(got.err, ErrSidecarLost) {
+		if got := testutil.Take(t, "alice's request", c); !errors.Is(got.err, ErrSidecarLost) {
 			t.Errorf("alice's request ended with %v", got.err)
 		}
 	}
-	if got := take(t, "bob's request", ofBob); !errors.Is(got.err, ErrPeerGone) {
+	if got := testutil.Take(t, "bob's request", ofBob); !errors.Is(got.err, ErrPeerGone) {
 		t.Errorf("bob's request ended with %v", got.err)
 	}
-	take(t, "the end of alice's handler", alicesEnd)
-	take(t, "the end of bob's handler", bobsEnd)
-	take(t, "the end of bob's handler", bobsEnd)
+	testutil.Take(t, "the end of alice's handler", alicesEnd)
+	testutil.Take(t, "the end of bob's handler", bobsEnd)
+	testutil.Take(t, "the end of bob's handler", bobsEnd)
 
 	// It comes back by itself.
 	for _, want := range []struct {
@@ -207,7 +208,7 @@ func testSidecarLost(t *testing.T, p *pair) {
 	if pid != 0 && p.alice.SidecarPID() == pid {
 		t.Errorf("the sidecar still is process %d", pid)
 	}
-	p.alice.reports.wait(t, "alice to report the loss", func(errs []error) bool {
+	p.alice.reports.Wait(t, "alice to report the loss", func(errs []error) bool {
 		return slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, ErrSidecarLost) })
 	})
 }
@@ -215,16 +216,16 @@ func testSidecarLost(t *testing.T, p *pair) {
 func testPeerLeaves(t *testing.T, p *pair) {
 	h, started, ended := blocker()
 	p.bob.on(t, "leave_request", h)
-	from := p.alice.events.count()
+	from := p.alice.events.Len()
 	var asked []<-chan outcome
 	for range 3 {
 		asked = append(asked, ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "leave_request"}))
-		take(t, "bob's handler", started)
+		testutil.Take(t, "bob's handler", started)
 	}
 	p.bob.end(t)
 	for _, c := range asked {
-		take(t, "the end of bob's handler", ended)
-		if got := take(t, "alice's request", c); !errors.Is(got.err, ErrPeerGone) {
+		testutil.Take(t, "the end of bob's handler", ended)
+		if got := testutil.Take(t, "alice's request", c); !errors.Is(got.err, ErrPeerGone) {
 			t.Errorf("the request ended with %v", got.err)
 		}
 	}
@@ -245,7 +246,7 @@ func testCloseBusy(t *testing.T, p *pair) {
 	pad := text(16 << 10)
 	var busy sync.WaitGroup
 	var done [2]atomic.Int32
-	var ends [2]record[error]
+	var ends [2]testutil.Record[error]
 	for _, way := range p.ways() { // both, before the first of them asks
 		way[0].on(t, "busy_request", echo)
 		way[0].on(t, "busy_note", func(context.Context, *Message) (any, error) { return nil, nil })
@@ -254,7 +255,7 @@ func testCloseBusy(t *testing.T, p *pair) {
 		until := func(step func() error) {
 			for {
 				if err := step(); err != nil {
-					ends[i].add(err)
+					ends[i].Add(err)
 					return
 				}
 				done[i].Add(1)
@@ -272,7 +273,7 @@ func testCloseBusy(t *testing.T, p *pair) {
 			until(func() error { return way[0].Send(ctx, way[1].id, Message{Type: "busy_note", Payload: pad}) })
 		})
 	}
-	poll(t, "both are busy", func() bool { return done[0].Load() > 50 && done[1].Load() > 50 })
+	testutil.Eventually(t, "both are busy", func() bool { return done[0].Load() > 50 && done[1].Load() > 50 })
 
 	began := time.Now()
 	closed := make(chan error, 2)
@@ -280,23 +281,23 @@ func testCloseBusy(t *testing.T, p *pair) {
 		go func() { closed <- p.alice.Close() }()
 	}
 	for range cap(closed) {
-		if err := take(t, "Close", closed); err != nil {
+		if err := testutil.Take(t, "Close", closed); err != nil {
 			t.Error(err)
 		}
 	}
 	if d := time.Since(began); d > 3*closeTimeout {
 		t.Errorf("Close took %v", d)
 	}
-	take(t, "the end of alice's mesh", p.alice.Done())
+	testutil.Take(t, "the end of alice's mesh", p.alice.Done())
 	ended := make(chan struct{})
 	go func() { busy.Wait(); close(ended) }()
-	take(t, "the end of all requests", ended)
-	for _, err := range ends[0].list() {
+	testutil.Take(t, "the end of all requests", ended)
+	for _, err := range ends[0].All() {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("at alice, who closed: %v", err)
 		}
 	}
-	for _, err := range ends[1].list() {
+	for _, err := range ends[1].All() {
 		if !errors.Is(err, ErrPeerGone) && !errors.Is(err, ErrNotConnected) {
 			t.Errorf("at bob: %v", err)
 		}

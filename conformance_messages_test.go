@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 func testConnect(t *testing.T, p *pair) {
@@ -36,7 +38,7 @@ func testConnect(t *testing.T, p *pair) {
 func testSend(t *testing.T, p *pair) {
 	const n = 1000
 	ctx := bounded(t)
-	var got [2]record[*Message]
+	var got [2]testutil.Record[*Message]
 	for i, way := range p.ways() {
 		way[1].on(t, "send_note", collect(&got[i]))
 	}
@@ -49,7 +51,7 @@ func testSend(t *testing.T, p *pair) {
 		}
 	}
 	for i, way := range p.ways() {
-		for j, msg := range got[i].wait(t, "the messages", func(m []*Message) bool { return len(m) >= n }) {
+		for j, msg := range got[i].Wait(t, "the messages", func(m []*Message) bool { return len(m) >= n }) {
 			var v int
 			if err := msg.Decode(&v); err != nil || v != j || msg.From != way[0].id || msg.Type != "send_note" ||
 				msg.RequestID != "" || msg.SourceAgent != "from" || msg.TargetAgent != "to" {
@@ -64,7 +66,7 @@ func testBroadcast(t *testing.T, p *pair) {
 	ctx := bounded(t)
 	agents := []*agent{p.alice, p.bob, p.extra(t, "carol"), p.extra(t, "dave")}
 	p.meet(t, agents[2:]...)
-	got := make([]record[*Message], len(agents))
+	got := make([]testutil.Record[*Message], len(agents))
 	for i, a := range agents {
 		a.on(t, "broadcast_note", collect(&got[i]))
 	}
@@ -88,7 +90,7 @@ func testBroadcast(t *testing.T, p *pair) {
 				}
 				return values
 			}
-			all := got[i].wait(t, "the broadcasts", func(m []*Message) bool { return len(of(m)) >= n })
+			all := got[i].Wait(t, "the broadcasts", func(m []*Message) bool { return len(of(m)) >= n })
 			for j, v := range of(all) {
 				if v != fmt.Sprint(j) {
 					t.Fatalf("broadcast %d from %s to %s is %s", j, from.id, a.id, v)
@@ -97,7 +99,7 @@ func testBroadcast(t *testing.T, p *pair) {
 		}
 	}
 	for i, a := range agents[:2] {
-		if m := got[i].list(); slices.ContainsFunc(m, func(m *Message) bool { return m.From == a.id }) {
+		if m := got[i].All(); slices.ContainsFunc(m, func(m *Message) bool { return m.From == a.id }) {
 			t.Errorf("%s got its own broadcast", a.id)
 		}
 	}
@@ -192,9 +194,9 @@ func testUnknownPeer(t *testing.T, p *pair) {
 
 func testLarge(t *testing.T, p *pair) {
 	ctx := bounded(t)
-	var got record[string]
+	var got testutil.Record[string]
 	p.bob.on(t, "large_request", func(_ context.Context, msg *Message) (any, error) {
-		got.add(hash(msg.Payload.(json.RawMessage)))
+		got.Add(hash(msg.Payload.(json.RawMessage)))
 		return msg.Payload, nil
 	})
 	sizes := []int{64 << 10, 1 << 20, 8 << 20}
@@ -207,7 +209,7 @@ func testLarge(t *testing.T, p *pair) {
 		if err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
-		if all := got.list(); all[len(all)-1] != hash(sent) {
+		if all := got.All(); all[len(all)-1] != hash(sent) {
 			t.Errorf("%d bytes arrived changed", size)
 		}
 		if raw := reply.Payload.(json.RawMessage); !bytes.Equal(raw, sent) {
@@ -245,9 +247,9 @@ func testAwkward(t *testing.T, p *pair) {
 	}
 	// The line ends between tokens become spaces. Nothing else changes.
 	want := []byte(strings.NewReplacer("\r", " ", "\n", " ").Replace(string(awkward())))
-	var got record[*Message]
+	var got testutil.Record[*Message]
 	p.bob.on(t, sent.Type, func(_ context.Context, msg *Message) (any, error) {
-		got.add(msg)
+		got.Add(msg)
 		return msg.Payload, nil
 	})
 	reply, err := p.alice.Request(bounded(t), "bob", sent)
@@ -257,7 +259,7 @@ func testAwkward(t *testing.T, p *pair) {
 	if reply.Type != odd+"_response" || reply.RequestID != sent.RequestID || reply.SourceAgent != sent.TargetAgent || reply.TargetAgent != sent.SourceAgent {
 		t.Errorf("the reply is %q", reply.Raw)
 	}
-	msg := got.list()[0]
+	msg := got.All()[0]
 	if msg.Type != sent.Type || msg.RequestID != sent.RequestID || msg.SourceAgent != sent.SourceAgent || msg.TargetAgent != sent.TargetAgent {
 		t.Errorf("the request is %q", msg.Raw)
 	}

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,18 +21,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
-// patience bounds everything that a conformance test waits for. It is far more
-// than any of it takes, even on a machine that is busy with something else, and
-// only there so that what hangs is named.
-const patience = 90 * time.Second
-
-// bounded returns a context of the test that ends in any case. It is longer than
-// the timeout of a request, so that one which waits for its timeout shows.
+// bounded returns a context of the test that ends in any case, though not before a
+// request times out, so that one which waits for its timeout shows.
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -104,9 +99,9 @@ func newStage(t *testing.T, sidecar string) *stage {
 type agent struct {
 	*Mesh
 	id      string
-	events  record[PeerEvent]
-	reports record[error] // failures that no caller waited for
-	log     output
+	events  testutil.Record[PeerEvent]
+	reports testutil.Record[error] // failures that no caller waited for
+	log     testutil.LogBuffer
 	sever   func(t *testing.T) // takes its sidecar away, by force
 	own     *ownSidecar        // of mode Attach
 	ended   sync.Once
@@ -118,7 +113,7 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 	a := &agent{id: id}
 	cfg := Config{
 		Mode: mode, SignalingURL: s.url, APIKey: id, WaitSignaling: true,
-		OnPeer: a.events.add, OnError: a.reports.add,
+		OnPeer: a.events.Add, OnError: a.reports.Add,
 		Logger: zerolog.New(&a.log).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
 	}
 	start := launch
@@ -179,7 +174,7 @@ func (a *agent) end(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Errorf("closing %s: %v", a.id, err)
 		}
-		take(t, "the end of its handlers", a.Done())
+		testutil.Take(t, "the end of its handlers", a.Done())
 		if err := a.Err(); !errors.Is(err, ErrClosed) {
 			t.Errorf("%s ended with %v", a.id, err)
 		}
@@ -205,13 +200,13 @@ func (a *agent) logs() string {
 // eventsOf returns what the agent was told of one peer, from the event with
 // number from on.
 func (a *agent) eventsOf(peer string, from int) []PeerEvent {
-	return slices.DeleteFunc(a.events.list()[from:], func(e PeerEvent) bool { return e.Peer.ID != peer })
+	return slices.DeleteFunc(a.events.All()[from:], func(e PeerEvent) bool { return e.Peer.ID != peer })
 }
 
 // waitEvents waits until the agent was told n times of a peer, and returns that.
 func (a *agent) waitEvents(t *testing.T, peer string, from, n int) []PeerEvent {
 	t.Helper()
-	a.events.wait(t, fmt.Sprintf("%s to hear of %s %d times", a.id, peer, n), func([]PeerEvent) bool {
+	a.events.Wait(t, fmt.Sprintf("%s to hear of %s %d times", a.id, peer, n), func([]PeerEvent) bool {
 		return len(a.eventsOf(peer, from)) >= n
 	})
 	return a.eventsOf(peer, from)
@@ -223,7 +218,7 @@ type ownSidecar struct {
 	stage  *stage
 	id     string
 	socket string
-	log    output
+	log    testutil.LogBuffer
 
 	cmd  *exec.Cmd
 	done chan error // its exit
@@ -269,107 +264,11 @@ func (o *ownSidecar) end(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s's sidecar: %v", o.id, err)
 		}
-	case <-time.After(patience):
+	case <-time.After(testutil.Patience):
 		t.Errorf("%s's sidecar outlives it", o.id)
 		o.kill()
 	}
 	if err := os.Remove(filepath.Dir(o.socket)); err != nil {
 		t.Error(err)
 	}
-}
-
-// A record keeps what came from other goroutines.
-type record[T any] struct {
-	mu   sync.Mutex
-	all  []T
-	more chan struct{} // closed by the next add
-}
-
-func (r *record[T]) add(v T) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all = append(r.all, v)
-	if r.more != nil {
-		close(r.more)
-		r.more = nil
-	}
-}
-
-func (r *record[T]) list() []T {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.all)
-}
-
-func (r *record[T]) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.all)
-}
-
-// wait waits until ok holds for what has come so far, and returns that.
-func (r *record[T]) wait(t *testing.T, what string, ok func([]T) bool) []T {
-	t.Helper()
-	timeout := time.After(patience)
-	for {
-		r.mu.Lock()
-		if r.more == nil {
-			r.more = make(chan struct{})
-		}
-		all, more := r.all, r.more
-		r.mu.Unlock()
-		if ok(all) {
-			return slices.Clone(all)
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			t.Fatalf("waited %v for %s; so far %d", patience, what, len(all))
-		}
-	}
-}
-
-// take receives from a channel.
-func take[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited %v for %s", patience, what)
-		panic("unreachable")
-	}
-}
-
-// poll waits until ok holds, with the patience that bulk on a busy machine takes.
-func poll(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	timeout := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("waited %v until %s", patience, what)
-		}
-	}
-}
-
-// output is a writer for several goroutines that keeps what was written.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }

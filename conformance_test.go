@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A scenario is something that must come out the same wherever the sidecars of
@@ -68,11 +70,11 @@ func (p *pair) play(t *testing.T, sc scenario) {
 		p.begin(t)
 	}
 	passed := t.Run(sc.name, func(t *testing.T) {
-		reported := []int{p.alice.reports.count(), p.bob.reports.count()}
+		reported := []int{p.alice.reports.Len(), p.bob.reports.Len()}
 		sc.run(t, p)
 		if !sc.reports {
 			for i, a := range []*agent{p.alice, p.bob} {
-				for _, err := range a.reports.list()[reported[i]:] {
+				for _, err := range a.reports.All()[reported[i]:] {
 					t.Errorf("%s reported: %v", a.id, err)
 				}
 			}
@@ -100,7 +102,7 @@ func (p *pair) extra(t *testing.T, id string) *agent {
 	t.Helper()
 	t.Cleanup(func() { // runs after the agent's own end
 		for _, a := range []*agent{p.alice, p.bob} {
-			poll(t, a.id+" sees "+id+" go", func() bool { return !slices.ContainsFunc(a.Peers(), func(p Peer) bool { return p.ID == id }) })
+			testutil.Eventually(t, a.id+" sees "+id+" go", func() bool { return !slices.ContainsFunc(a.Peers(), func(p Peer) bool { return p.ID == id }) })
 		}
 	})
 	x := p.start(t, InProcess, id)
@@ -139,9 +141,9 @@ func (a *agent) on(t *testing.T, typ string, h Handler) {
 func echo(_ context.Context, msg *Message) (any, error) { return msg.Payload, nil }
 
 // collect returns a handler that keeps the messages it gets.
-func collect(r *record[*Message]) Handler {
+func collect(r *testutil.Record[*Message]) Handler {
 	return func(_ context.Context, msg *Message) (any, error) {
-		r.add(msg)
+		r.Add(msg)
 		return nil, nil
 	}
 }

@@ -1,7 +1,6 @@
 package signaling_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -32,34 +31,16 @@ var testKeys = map[string]signaling.Key{
 	"key-three": {PeerID: "agent-003", Role: "boss"},
 }
 
-// logBuffer is a log that a test can read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // site is a running server.
 type site struct {
 	*httptest.Server
 	sig *signaling.Server
-	log *logBuffer
+	log *testutil.LogBuffer
 }
 
 func serve(t *testing.T, change func(*signaling.Config)) *site {
 	t.Helper()
-	log := &logBuffer{}
+	log := &testutil.LogBuffer{}
 	cfg := signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(log)}
 	if change != nil {
 		change(&cfg)
@@ -231,21 +212,6 @@ func (p *peer) closed() (websocket.StatusCode, string) {
 			ce := websocket.CloseError{Code: -1, Reason: err.Error()}
 			errors.As(err, &ce)
 			return ce.Code, ce.Reason
-		}
-	}
-}
-
-// eventually polls for a condition that no event announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

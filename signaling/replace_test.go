@@ -10,6 +10,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -118,7 +119,7 @@ func TestNewcomer(t *testing.T) {
 	}
 	member.receives(other)
 	_ = member.CloseNow()
-	eventually(t, "the member gone", func() bool { return len(other.register()) == 0 })
+	testutil.Eventually(t, "the member gone", func() bool { return len(other.register()) == 0 })
 	second.receives(other)
 }
 

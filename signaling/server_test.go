@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -51,7 +52,7 @@ func TestRegisterAndRelay(t *testing.T) {
 	if err := one.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "agent-001 forgotten", func() bool { return slices.Equal(two.register(), []string{"agent-003"}) })
+	testutil.Eventually(t, "agent-001 forgotten", func() bool { return slices.Equal(two.register(), []string{"agent-003"}) })
 }
 
 // fixture is one line of the protocol's examples.
@@ -233,7 +234,7 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 	s := serve(t, nil)
 	_, _ = s.join(t, "key-one") // and never read from
 	_, _ = s.join(t, "key-one")
-	eventually(t, "the old connection gone", func() bool { return strings.Contains(s.log.String(), "peer disconnected") })
+	s.log.Wait(t, "peer disconnected")
 }
 
 func TestOversizedMessageEndsTheConnection(t *testing.T) {
@@ -329,7 +330,7 @@ func TestClientThatTakesNothingIsCut(t *testing.T) {
 	for range 10 { // more than the socket buffers hold
 		two.send(big)
 	}
-	eventually(t, "cut", func() bool { return strings.Contains(s.log.String(), "too slow: did not take a message in time") })
+	s.log.Wait(t, "too slow: did not take a message in time")
 }
 
 // TestSlowClientIsNotCut: a client may need longer than the timeout for a message, if it takes some of it.
@@ -373,7 +374,7 @@ func TestDeadClientIsNoticed(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "the dead client cut", func() bool { return strings.Contains(s.log.String(), "no pong in time") })
+	s.log.Wait(t, "no pong in time")
 	if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
 		t.Fatal("the client that answers was cut too")
 	}
@@ -389,7 +390,7 @@ func TestMaxConnections(t *testing.T) {
 	again, _ := s.join(t, "key-one") // a connected peer may come back
 	_, _ = one.closed()
 	_ = again.CloseNow()
-	eventually(t, "room", func() bool {
+	testutil.Eventually(t, "room", func() bool {
 		c, _, err := s.dialToken(t, s.token(t, "key-three"), nil)
 		if err == nil {
 			_ = c.CloseNow()

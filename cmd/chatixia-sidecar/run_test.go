@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // mainEnv makes the test binary act as the command.
@@ -35,34 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // timeout bounds what a test waits for.
-const timeout = 20 * time.Second
-
-// output is what a command logs.
-type output struct {
-	listening chan struct{} // closed once a line names the socket
-
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func newOutput() *output { return &output{listening: make(chan struct{})} }
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	before := strings.Contains(o.text.String(), "socket=")
-	n, err := o.text.Write(b)
-	if !before && strings.Contains(o.text.String(), "socket=") {
-		close(o.listening)
-	}
-	return n, err
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
+const timeout = testutil.Patience
 
 // shortDir is t.TempDir with a path that is short enough for a socket.
 func shortDir(t *testing.T) string {
@@ -76,13 +49,13 @@ func shortDir(t *testing.T) string {
 }
 
 // command returns the command, to run in an empty directory and without the variables that it reads.
-func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *output) {
+func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *testutil.LogBuffer) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, stderr = exec.Command(exe, args...), newOutput()
+	cmd, stderr = exec.Command(exe, args...), new(testutil.LogBuffer)
 	cmd.Dir = shortDir(t)
 	cmd.Env = []string{mainEnv + "=1", "SIGNALING_URL=ws://127.0.0.1:1/ws", "GORACE=atexit_sleep_ms=0"}
 	cmd.Stderr = stderr
@@ -101,13 +74,9 @@ func start(t *testing.T, cmd *exec.Cmd) {
 }
 
 // dial connects to the command once it logs that it listens.
-func dial(t *testing.T, log *output, path string) net.Conn {
+func dial(t *testing.T, log *testutil.LogBuffer, path string) net.Conn {
 	t.Helper()
-	select {
-	case <-log.listening:
-	case <-time.After(timeout):
-		t.Fatalf("not listening within %v, log\n%s", timeout, log)
-	}
+	log.Wait(t, "socket=")
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +201,7 @@ func TestRunEndsWithContext(t *testing.T) {
 	t.Chdir(shortDir(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	log := newOutput()
+	log := new(testutil.LogBuffer)
 	go func() {
 		ended <- run(ctx, []string{"-socket", "s", "-signaling-url", "ws://127.0.0.1:1/ws"}, log)
 	}()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -256,7 +257,7 @@ func (b *basePeer) received() []string {
 // exchange sends messages both ways.
 func exchange(t *testing.T, a *agent, b *basePeer) {
 	t.Helper()
-	eventually(t, "a link on both sides", func() bool { return a.peer(b.id) != nil && b.channel(a.id) != nil })
+	testutil.Eventually(t, "a link on both sides", func() bool { return a.peer(b.id) != nil && b.channel(a.id) != nil })
 	already, alreadyBase := len(a.received(b.id)), len(b.received())
 	for i := range 100 {
 		send(t, a.peer(b.id), message(i, 50))
@@ -264,7 +265,7 @@ func exchange(t *testing.T, a *agent, b *basePeer) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "100 messages each way", func() bool {
+	testutil.Eventually(t, "100 messages each way", func() bool {
 		return len(a.received(b.id)) == already+100 && len(b.received()) == alreadyBase+100
 	})
 	for i := range 100 {
@@ -316,7 +317,7 @@ func TestBasePeer(t *testing.T) {
 			if err := b.channel("a").Send([]byte("{\r\n\"type\":\"binary\"}")); err != nil {
 				t.Error(err)
 			}
-			eventually(t, "the long message and the binary one", func() bool {
+			testutil.Eventually(t, "the long message and the binary one", func() bool {
 				return len(b.received()) == 101 && len(a.received("b")) == 101
 			})
 			if n := get(a.recorder, func() int { return len(a.rejected) }); n != 3 {
@@ -348,9 +349,9 @@ func TestBasePeerLeavesAndReturns(t *testing.T) {
 			} else {
 				b.hangUp()
 			}
-			eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
+			testutil.Eventually(t, "the end of the link", func() bool { return a.peer("b") == nil })
 			b.net.cut.Store(false)
-			eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
+			testutil.Eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") > 0 })
 			if d := time.Since(ended); silent && d < 1500*time.Millisecond {
 				t.Errorf("offer after %s", d)
 			}
@@ -377,7 +378,7 @@ func TestBasePeerGlare(t *testing.T) {
 			h.members["b"] = b // there, but not announced
 			h.mu.Unlock()
 			a.Connect("b")
-			eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+			testutil.Eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
 			began := time.Now()
 			b.offer("a")
 			if answers {
@@ -420,7 +421,7 @@ func TestBasePeerOffersAgain(t *testing.T) {
 	for range 3 {
 		b.offer("a")
 		want += " -b +b"
-		eventually(t, "a new link", func() bool { return a.history() == want+"]" })
+		testutil.Eventually(t, "a new link", func() bool { return a.history() == want+"]" })
 		exchange(t, a, b)
 	}
 }
@@ -435,15 +436,15 @@ func TestBasePeerParkedLinkEnds(t *testing.T) {
 	old := b.pcs["a"]
 	b.mu.Unlock()
 	b.offer("a")
-	eventually(t, "a new link", func() bool { return a.history() == "[+b -b +b]" })
+	testutil.Eventually(t, "a new link", func() bool { return a.history() == "[+b -b +b]" })
 	if n := a.Parked("b"); n != 1 {
 		t.Errorf("%d links are parked", n)
 	}
 	_ = old.GracefulClose()
-	eventually(t, "it forgets us, whichever that was", func() bool { return b.channel("a") == nil })
-	eventually(t, "nothing is parked", func() bool { return a.Parked("b") == 0 })
+	testutil.Eventually(t, "it forgets us, whichever that was", func() bool { return b.channel("a") == nil })
+	testutil.Eventually(t, "nothing is parked", func() bool { return a.Parked("b") == 0 })
 	b.hangUp()
-	eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+	testutil.Eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
 	exchange(t, a, b)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -71,7 +72,7 @@ func TestRelayOnly(t *testing.T) {
 	start(t, h, "b").join()
 	a.join()
 	a.Connect("b")
-	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
 	if n := h.count(signal.Candidate, "a", "b"); n != 0 {
 		t.Errorf("%d candidates", n)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -18,7 +19,7 @@ func TestConnect(t *testing.T) {
 	h, a, b := pair(t)
 	send(t, a.peer("b"), `{"type":"ping","request_id":"1"}`)
 	send(t, b.peer("a"), "{\"type\":\"pong\",\r\n\"request_id\":\"1\"}")
-	eventually(t, "both messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
+	testutil.Eventually(t, "both messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
 	if got := b.received("a")[0]; got != `{"type":"ping","request_id":"1"}` {
 		t.Errorf("b got %s", got)
 	}
@@ -35,7 +36,7 @@ func TestConnect(t *testing.T) {
 	a.Connect("b")
 	b.Connect("a")
 	send(t, a.peer("b"), `{"type":"again"}`)
-	eventually(t, "another message", func() bool { return len(b.received("a")) == 2 })
+	testutil.Eventually(t, "another message", func() bool { return len(b.received("a")) == 2 })
 	if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b"); n != 1 {
 		t.Errorf("%d offers after Connect to a live peer", n)
 	}
@@ -53,7 +54,7 @@ func TestMuxedPort(t *testing.T) {
 		for _, y := range as {
 			if x != y {
 				send(t, x.peer(y.id), `{"type":"t"}`)
-				eventually(t, "a message", func() bool { return len(y.received(x.id)) == 1 })
+				testutil.Eventually(t, "a message", func() bool { return len(y.received(x.id)) == 1 })
 			}
 		}
 	}
@@ -78,7 +79,7 @@ func TestLargeMessages(t *testing.T) {
 			}
 		}()
 	}
-	within(t, time.Minute, "all messages", func() bool {
+	testutil.Eventually(t, "all messages", func() bool {
 		return len(b.received("a")) == 5 && len(a.received("b")) == 3
 	})
 }
@@ -101,7 +102,7 @@ func TestManySmallMessagesInOrder(t *testing.T) {
 	for _, got := range []func() []string{
 		func() []string { return a.received("b") }, func() []string { return b.received("a") },
 	} {
-		within(t, time.Minute, "all messages", func() bool { return len(got()) == count })
+		testutil.Eventually(t, "all messages", func() bool { return len(got()) == count })
 		for i, m := range got() {
 			if m != message(i, 0) {
 				t.Fatalf("message %d is %s", i, m)
@@ -115,11 +116,11 @@ func TestControlLines(t *testing.T) {
 	p := a.peer("b")
 	p.Cancel("r1")
 	p.Pause()
-	eventually(t, "pause", func() bool { return len(get(b.recorder, func() []string { return b.controls })) == 2 })
+	testutil.Eventually(t, "pause", func() bool { return len(get(b.recorder, func() []string { return b.controls })) == 2 })
 	p.Pause()
 	p.Resume()
 	p.Cancel("r2")
-	eventually(t, "the rest", func() bool {
+	testutil.Eventually(t, "the rest", func() bool {
 		return strings.HasSuffix(fmt.Sprint(get(b.recorder, func() []string { return b.controls })), " cancel r2]")
 	})
 	// What was queued in one go may arrive as one, but the last one counts.
@@ -150,7 +151,7 @@ func TestSendLimits(t *testing.T) {
 	send(t, p, `{"type":"deep","payload":[[[[[[1]]]]]]}`)
 	send(t, p, `{"payload":{}}`)
 	send(t, p, message(3, 100))
-	eventually(t, "the valid messages", func() bool { return len(b.received("a")) == 2 })
+	testutil.Eventually(t, "the valid messages", func() bool { return len(b.received("a")) == 2 })
 	rejected := get(b.recorder, func() []error { return b.rejected })
 	if len(rejected) != 2 || code(rejected[0]) != wire.CodeTooDeep || code(rejected[1]) != wire.CodeInvalidField {
 		t.Errorf("rejected: %v", rejected)
@@ -159,7 +160,7 @@ func TestSendLimits(t *testing.T) {
 		t.Error("the link ended")
 	}
 	b.close(t)
-	eventually(t, "the end", func() bool { return a.peer("b") == nil })
+	testutil.Eventually(t, "the end", func() bool { return a.peer("b") == nil })
 	if err := p.Send([]byte(message(4, 10))); code(err) != wire.CodePeerLost {
 		t.Errorf("Send after the end: %v", err)
 	}
@@ -199,7 +200,7 @@ func TestGlare(t *testing.T) {
 			linked(t, a, b)
 			send(t, a.peer("b"), `{"type":"t"}`)
 			send(t, b.peer("a"), `{"type":"t"}`)
-			eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
+			testutil.Eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
 			if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
 				t.Errorf("history %s and %s", ha, hb)
 			}
@@ -215,12 +216,12 @@ func TestRestartedPeer(t *testing.T) {
 	h, a, b := pair(t)
 	b.Disconnected()              // it has crashed: it says nothing any more, or it would fight its successor,
 	b2 := start(t, h, "b").join() // and it is not closed: nobody has noticed
-	eventually(t, "the new link", func() bool { return b2.peer("a") != nil && a.history() == "[+b -b +b]" })
+	testutil.Eventually(t, "the new link", func() bool { return b2.peer("a") != nil && a.history() == "[+b -b +b]" })
 	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrRestarted) {
 		t.Errorf("reason %v", reasons[0])
 	}
 	send(t, a.peer("b"), `{"type":"t"}`)
-	eventually(t, "a message to the new one", func() bool { return len(b2.received("a")) == 1 })
+	testutil.Eventually(t, "a message to the new one", func() bool { return len(b2.received("a")) == 1 })
 	if n := len(b.received("a")); n != 0 {
 		t.Errorf("the old one got %d messages", n)
 	}
@@ -231,12 +232,12 @@ func TestGoodbye(t *testing.T) {
 	h, a, b := pair(t)
 	h.leave("b")
 	b.close(t)
-	eventually(t, "the end", func() bool { return a.peer("b") == nil })
+	testutil.Eventually(t, "the end", func() bool { return a.peer("b") == nil })
 	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrPeerClosed) {
 		t.Errorf("reason %v", reasons[0])
 	}
 	// The next offer goes to nobody, which ends the attempts.
-	eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+	testutil.Eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
 	b2 := start(t, h, "b").join()
 	linked(t, a, b2)
 }
@@ -290,7 +291,7 @@ func TestConnectWhenGone(t *testing.T) {
 	})
 	h.leave("b")
 	b.close(t)
-	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
 	e := get(a.recorder, func() *wire.Error { return a.failed["b"] })
 	if e.Code != wire.CodePeerUnavailable || !strings.Contains(e.Text, "not registered") {
 		t.Errorf("got %v", e)
@@ -305,7 +306,7 @@ func TestConnectTimeout(t *testing.T) {
 	for range 3 {
 		a.Connect("b")
 	}
-	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
+	testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) != nil })
 	if n := h.count(signal.Offer, "a", "b"); n != 1 {
 		t.Errorf("%d offers for one attempt", n)
 	}
@@ -313,7 +314,7 @@ func TestConnectTimeout(t *testing.T) {
 	if err.Code != wire.CodePeerUnavailable || !strings.HasSuffix(err.Text, "still trying: the peer has not answered") {
 		t.Errorf("error %v", err)
 	}
-	eventually(t, "a second offer", func() bool { return h.count(signal.Offer, "a", "b") == 2 })
+	testutil.Eventually(t, "a second offer", func() bool { return h.count(signal.Offer, "a", "b") == 2 })
 }
 
 // Connect before signaling is there waits for it.
@@ -339,7 +340,7 @@ func TestCloseFlushes(t *testing.T) {
 	if got := get(a.recorder, func() []error { return a.reasons }); len(got) != 1 || !errors.Is(got[0], rtc.ErrClosed) {
 		t.Errorf("reasons %v", got)
 	}
-	eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
 	if n := len(b.received("a")); n != count {
 		t.Errorf("%d of %d messages", n, count)
 	}
@@ -358,11 +359,11 @@ func TestCloseWhileConnecting(t *testing.T) {
 		a, b := start(t, h, "a").join(), start(t, h, "b").join()
 		switch i % 4 {
 		case 1:
-			eventually(t, "an offer", func() bool { return h.count(signal.Offer, "b", "a") > 0 })
+			testutil.Eventually(t, "an offer", func() bool { return h.count(signal.Offer, "b", "a") > 0 })
 		case 2:
-			eventually(t, "an answer", func() bool { return h.count(signal.Answer, "a", "b") > 0 })
+			testutil.Eventually(t, "an answer", func() bool { return h.count(signal.Answer, "a", "b") > 0 })
 		case 3:
-			eventually(t, "one end", func() bool { return a.peer("b") != nil || b.peer("a") != nil })
+			testutil.Eventually(t, "one end", func() bool { return a.peer("b") != nil || b.peer("a") != nil })
 		}
 		a.close(t)
 		b.close(t)

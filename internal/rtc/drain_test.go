@@ -11,6 +11,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func messageBeforeClose(t *testing.T, without []string) {
 	if err := a.Node.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of the link", func() bool { return b.peer("a") == nil })
+	testutil.Eventually(t, "the end of the link", func() bool { return b.peer("a") == nil })
 	if n := len(b.received("a")); n != count {
 		t.Fatalf("%d of %d messages arrived", n, count)
 	}

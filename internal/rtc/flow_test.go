@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -27,7 +28,7 @@ func TestBackpressure(t *testing.T) {
 	p := a.peer("b")
 	// Of what is sent, the receive window and the data channel take no more than 4.5 MiB.
 	sent, full := 0, false
-	eventually(t, "a full queue", func() bool {
+	testutil.Eventually(t, "a full queue", func() bool {
 		for sent < 10_000 {
 			err := p.Send([]byte(message(sent, 10000)))
 			if err != nil {
@@ -59,18 +60,18 @@ func TestBackpressure(t *testing.T) {
 		send(t, a.peer("c"), message(i, 10000))
 		send(t, b.peer("a"), message(i, 10000))
 	}
-	eventually(t, "messages to others", func() bool { return len(c.received("a")) == 100 && len(a.received("b")) == 100 })
+	testutil.Eventually(t, "messages to others", func() bool { return len(c.received("a")) == 100 && len(a.received("b")) == 100 })
 	if n := len(b.received("a")); n > 1 {
 		t.Errorf("%d messages read while reading was stopped", n)
 	}
 	b.peer("a").SetReading(true)
-	eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
+	testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
 	for i, m := range b.received("a") {
 		if m != message(i, 10000) {
 			t.Fatalf("message %d is %.20s", i, m)
 		}
 	}
-	eventually(t, "the end of the congestion", func() bool {
+	testutil.Eventually(t, "the end of the congestion", func() bool {
 		now := jams(a.recorder, "b")
 		return len(now) == len(filled)+1 && !now[len(filled)]
 	})
@@ -96,7 +97,7 @@ func TestPeerLeavesWhileNotRead(t *testing.T) {
 	send(t, a.peer("b"), message(2, 100))
 	h.leave("a")
 	a.close(t)
-	eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
 }
 
 // What a peer sent before it left is delivered before the news that it left, however slow the handler.
@@ -126,9 +127,9 @@ func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 	if err := a.Node.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "b notices", b.peer("a").FarEndGone)
+	testutil.Eventually(t, "b notices", b.peer("a").FarEndGone)
 	close(release)
-	eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
 	if n := len(b.received("a")); n != count {
 		t.Errorf("%d of %d messages", n, count)
 	}
@@ -146,8 +147,8 @@ func TestQueueCountsBytes(t *testing.T) {
 			t.Fatalf("%d bytes queued after %d", n, wrote)
 		}
 	}
-	eventually(t, "an empty queue", func() bool { return p.Queued() == 0 })
-	eventually(t, "all messages", func() bool { return len(b.received("a")) == 10 })
+	testutil.Eventually(t, "an empty queue", func() bool { return p.Queued() == 0 })
+	testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == 10 })
 }
 
 // Sending from within a callback must not lock up.
@@ -173,5 +174,5 @@ func TestSendFromCallback(t *testing.T) {
 	for i := range 500 {
 		send(t, a.peer("b"), message(i, 300))
 	}
-	eventually(t, "the echoes", func() bool { return len(a.received("b")) == 500 })
+	testutil.Eventually(t, "the echoes", func() bool { return len(a.received("b")) == 500 })
 }

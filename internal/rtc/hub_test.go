@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
@@ -115,25 +114,5 @@ func (h *hub) deliver(m signal.Message) {
 	if !silent && from != nil {
 		payload, _ := json.Marshal(signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: m.TargetID})
 		from.Receive(signal.Message{Type: signal.ErrorType, PeerID: "registry", Payload: payload})
-	}
-}
-
-// eventually waits until ok returns true.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	within(t, 20*time.Second, what, ok)
-}
-
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(d)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", d, what)
-		}
 	}
 }

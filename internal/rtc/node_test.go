@@ -16,6 +16,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 var verbose = flag.Bool("rtc.log", false, "show the log of nodes")
@@ -72,7 +73,7 @@ func linked(t *testing.T, as ...*agent) {
 	for _, a := range as {
 		for _, b := range as {
 			if a != b {
-				eventually(t, a.id+" has a link to "+b.id, func() bool { return a.peer(b.id) != nil })
+				testutil.Eventually(t, a.id+" has a link to "+b.id, func() bool { return a.peer(b.id) != nil })
 			}
 		}
 	}

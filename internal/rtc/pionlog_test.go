@@ -11,6 +11,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // tracedMesh links agents that log at level trace, and returns their log and the ICE credentials in their SDP.
@@ -32,7 +33,7 @@ func tracedMesh(t *testing.T, messages int, edit ...func(*rtc.Config)) (log stri
 		return []signal.Message{m}
 	}
 	h.setFilter(seen)
-	var out logBuffer
+	var out testutil.LogBuffer
 	edit = append([]func(*rtc.Config){func(c *rtc.Config) { c.Log = zerolog.New(&out).Level(zerolog.TraceLevel) }}, edit...)
 	var as []*agent
 	for _, id := range []string{"a", "b", "c"} {
@@ -51,7 +52,7 @@ func tracedMesh(t *testing.T, messages int, edit ...func(*rtc.Config)) (log stri
 	for _, x := range as {
 		for _, y := range as {
 			if x != y {
-				eventually(t, "all messages", func() bool { return len(x.received(y.id)) == messages })
+				testutil.Eventually(t, "all messages", func() bool { return len(x.received(y.id)) == messages })
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package rtc_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -20,30 +19,13 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// logBuffer collects a log.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// has reports whether one line has all of these.
-func (l *logBuffer) has(parts ...string) bool {
-	for line := range strings.Lines(l.String()) {
+// hasLine reports whether one line of a log has all of these.
+func hasLine(log *testutil.LogBuffer, parts ...string) bool {
+	for line := range strings.Lines(log.String()) {
 		all := true
 		for _, p := range parts {
 			all = all && strings.Contains(line, p)
@@ -58,7 +40,7 @@ func (l *logBuffer) has(parts ...string) bool {
 // failure waits for ConnectFailed.
 func (r *recorder) failure(t *testing.T, id string) *wire.Error {
 	t.Helper()
-	eventually(t, "ConnectFailed", func() bool { return get(r, func() bool { return r.failed[id] != nil }) })
+	testutil.Eventually(t, "ConnectFailed", func() bool { return get(r, func() bool { return r.failed[id] != nil }) })
 	return get(r, func() *wire.Error { return r.failed[id] })
 }
 
@@ -130,7 +112,7 @@ func TestReasons(t *testing.T) {
 			t.Parallel()
 			h := newHub(t)
 			h.setFilter(tt.filter)
-			var log logBuffer
+			var log testutil.LogBuffer
 			b := start(t, h, "b").join()
 			a := start(t, h, "a", func(c *rtc.Config) {
 				c.ConnectTimeout = 4 * time.Second
@@ -144,7 +126,7 @@ func TestReasons(t *testing.T) {
 			if err := a.failure(t, "b"); err.Code != tt.code || !strings.Contains(err.Text, tt.want) {
 				t.Errorf("Connect: %v\nwant %s: ...%s", err, tt.code, tt.want)
 			}
-			eventually(t, "the reason in the log", func() bool { return log.has(`"peer":"b"`, tt.want) })
+			testutil.Eventually(t, "the reason in the log", func() bool { return hasLine(&log, `"peer":"b"`, tt.want) })
 			a.close(t)
 			b.close(t)
 		})
@@ -169,7 +151,7 @@ func TestNoDescriptors(t *testing.T) {
 
 func noDescriptors(t *testing.T, full string) {
 	h := newHub(t)
-	var log logBuffer
+	var log testutil.LogBuffer
 	cfg := func(c *rtc.Config) {
 		c.ConnectTimeout = 2 * time.Second
 		c.Log = zerolog.New(&log).Level(zerolog.InfoLevel)
@@ -197,8 +179,8 @@ func noDescriptors(t *testing.T, full string) {
 	}
 	t.Logf("Connect: %v", err)
 	peer := map[string]string{"a": "b", "b": "a"}[full]
-	eventually(t, "the reason in the log", func() bool {
-		return log.has(`"level":"warn"`, `"peer":"`+peer+`"`, "too many open files")
+	testutil.Eventually(t, "the reason in the log", func() bool {
+		return hasLine(&log, `"level":"warn"`, `"peer":"`+peer+`"`, "too many open files")
 	})
 	a.close(t)
 	b.close(t)

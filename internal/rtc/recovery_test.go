@@ -15,6 +15,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // cable is a network that can be cut: what is sent then is lost.
@@ -98,21 +99,21 @@ func TestRecovery(t *testing.T) {
 				stopA, stopB := stream(t, a.peer("b")), stream(t, b.peer("a"))
 				defer stopA()
 				defer stopB()
-				eventually(t, "a first message", func() bool { return len(b.received("a")) > 0 })
+				testutil.Eventually(t, "a first message", func() bool { return len(b.received("a")) > 0 })
 				ca.cut.Store(true)
 				cb.cut.Store(true)
-				eventually(t, "the interruption", func() bool {
+				testutil.Eventually(t, "the interruption", func() bool {
 					return a.Recovering("b") && b.Recovering("a") && h.count(signal.Offer, "b", "a") > restarts
 				})
 				ca.cut.Store(false)
 				cb.cut.Store(false)
 				offers := h.count(signal.Offer, "b", "a")
 				before := len(b.received("a"))
-				eventually(t, "messages after the cut", func() bool {
+				testutil.Eventually(t, "messages after the cut", func() bool {
 					return len(b.received("a")) > before && offers > 0
 				})
 				na, nb := stopA(), stopB()
-				eventually(t, "all messages", func() bool {
+				testutil.Eventually(t, "all messages", func() bool {
 					return len(b.received("a")) == na && len(a.received("b")) == nb
 				})
 				for i, m := range b.received("a") {
@@ -142,7 +143,7 @@ func TestRecoveryWaitsForSignaling(t *testing.T) {
 	ca.cut.Store(true)
 	cb.cut.Store(true)
 	send(t, a.peer("b"), `{"type":"t"}`)
-	eventually(t, "ICE gives up", func() bool { return a.ICE("b") == "failed" && b.ICE("a") == "failed" })
+	testutil.Eventually(t, "ICE gives up", func() bool { return a.ICE("b") == "failed" && b.ICE("a") == "failed" })
 	ca.cut.Store(false)
 	cb.cut.Store(false)
 	if len(b.received("a")) != 0 {
@@ -150,7 +151,7 @@ func TestRecoveryWaitsForSignaling(t *testing.T) {
 	}
 	a.join()
 	b.join()
-	eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
+	testutil.Eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
 	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
 		t.Errorf("history %s and %s", ha, hb)
 	}
@@ -169,10 +170,10 @@ func TestRecoveryLosesAnswer(t *testing.T) {
 	ca.cut.Store(true)
 	cb.cut.Store(true)
 	send(t, a.peer("b"), `{"type":"t"}`)
-	eventually(t, "an answer", lost.Load)
+	testutil.Eventually(t, "an answer", lost.Load)
 	ca.cut.Store(false)
 	cb.cut.Store(false)
-	eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
+	testutil.Eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
 	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
 		t.Errorf("history %s and %s", ha, hb)
 	}
@@ -186,7 +187,7 @@ func TestUnreachable(t *testing.T) {
 	})
 	ca.cut.Store(true)
 	cb.cut.Store(true)
-	eventually(t, "the end", func() bool { return a.history() == "[+b -b]" && b.history() == "[+a -a]" })
+	testutil.Eventually(t, "the end", func() bool { return a.history() == "[+b -b]" && b.history() == "[+a -a]" })
 	if r := get(a.recorder, func() []error { return a.reasons }); !errors.Is(r[0], rtc.ErrUnreachable) ||
 		!strings.Contains(r[0].Error(), "interrupted for 2s: ICE is ") {
 		t.Errorf("reason %v", r)
@@ -207,7 +208,7 @@ func TestRecoveryMeetsNewProcess(t *testing.T) {
 	h.members["a"] = a2.Node // registered, but too late to be told of b
 	h.mu.Unlock()
 	a2.Registered("a", nil)
-	eventually(t, "the end of the old link", func() bool { return b.peer("a") == nil })
+	testutil.Eventually(t, "the end of the old link", func() bool { return b.peer("a") == nil })
 	cb.cut.Store(false)
 	linked(t, a2, b)
 	if got := b.history(); got != "[+a -a +a]" {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // Losing signaling does not touch links; coming back connects to those that are missing, and only those.
@@ -16,7 +17,7 @@ func TestSignalingLoss(t *testing.T) {
 	h.leave("b")
 	c := start(t, h, "c").join()
 	send(t, a.peer("b"), `{"type":"t"}`)
-	eventually(t, "a message without signaling", func() bool { return len(b.received("a")) == 1 })
+	testutil.Eventually(t, "a message without signaling", func() bool { return len(b.received("a")) == 1 })
 	a.join()
 	b.join()
 	linked(t, a, b, c)
@@ -47,7 +48,7 @@ func TestSignalingLossWhileConnecting(t *testing.T) {
 			})
 			b.join()
 			var gone *agent
-			eventually(t, "the loss", func() bool {
+			testutil.Eventually(t, "the loss", func() bool {
 				h.mu.Lock()
 				defer h.mu.Unlock()
 				for _, x := range []*agent{a, b} {
@@ -89,7 +90,7 @@ func TestHostileSignaling(t *testing.T) {
 	}
 	send(t, a.peer("b"), `{"type":"t"}`)
 	send(t, a.peer("c"), `{"type":"t"}`)
-	eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(c.received("a")) == 1 })
+	testutil.Eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(c.received("a")) == 1 })
 	if got := a.history(); got != "[+b +c]" {
 		t.Errorf("history %s", got)
 	}

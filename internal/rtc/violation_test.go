@@ -12,6 +12,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -54,7 +55,7 @@ func TestStreamInAnySlices(t *testing.T) {
 		}
 	}
 	x.join()
-	eventually(t, "three messages", func() bool { return len(a.received("x")) == 3 })
+	testutil.Eventually(t, "three messages", func() bool { return len(a.received("x")) == 3 })
 	if n := get(a.recorder, func() int { return len(a.rejected) }); n != 3 {
 		t.Errorf("%d lines rejected, want 3", n)
 	}
@@ -62,7 +63,7 @@ func TestStreamInAnySlices(t *testing.T) {
 		t.Errorf("Send over the peer's limit: %v", err)
 	}
 	send(t, a.peer("x"), message(1, 1000))
-	eventually(t, "hello and a message", func() bool {
+	testutil.Eventually(t, "hello and a message", func() bool {
 		return strings.HasPrefix(strings.Join(x.received(), ""), `["hello",{"protocol":1,`)
 	})
 }
@@ -76,7 +77,7 @@ func TestFirstLineIsNotHello(t *testing.T) {
 			x := crafted(t, h, "s1", first+"\n"+`{"type":"late"}`+"\n")
 			x.join()
 			a.Connect("x")
-			eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })
+			testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })
 			if got := a.history(); got != "[]" {
 				t.Errorf("history %s", got)
 			}
@@ -87,13 +88,13 @@ func TestFirstLineIsNotHello(t *testing.T) {
 // A peer that says nothing is no peer either, and the log tells what is missing.
 func TestNoHello(t *testing.T) {
 	h := newHub(t)
-	var log logBuffer
+	var log testutil.LogBuffer
 	a := start(t, h, "a", func(c *rtc.Config) {
 		c.ConnectTimeout = 2 * time.Second
 		c.Log = zerolog.New(&log).Level(zerolog.InfoLevel)
 	}).join()
 	crafted(t, h, "s1").join()
-	eventually(t, "the log", func() bool { return log.has(`"missing":"the peer has not said hello, `) })
+	testutil.Eventually(t, "the log", func() bool { return hasLine(&log, `"missing":"the peer has not said hello, `) })
 	if a.history() != "[]" {
 		t.Errorf("history %s", a.history())
 	}
@@ -118,17 +119,17 @@ func TestRebuiltLink(t *testing.T) {
 			<-opened
 			want := "[+x]"
 			if up {
-				eventually(t, "the first link", func() bool { return a.peer("x") != nil })
+				testutil.Eventually(t, "the first link", func() bool { return a.peer("x") != nil })
 				want = "[+x -x +x]"
 			}
 			y := crafted(t, h, "s2", hello)
 			y.join()
-			eventually(t, "the new link", func() bool { return a.history() == want })
+			testutil.Eventually(t, "the new link", func() bool { return a.history() == want })
 			if r := get(a.recorder, func() []error { return a.reasons }); up && !errors.Is(r[0], rtc.ErrReplaced) {
 				t.Errorf("reason %v", r)
 			}
 			send(t, a.peer("x"), `{"type":"t"}`)
-			eventually(t, "a message", func() bool { return strings.Contains(strings.Join(y.received(), ""), `{"type":"t"}`) })
+			testutil.Eventually(t, "a message", func() bool { return strings.Contains(strings.Join(y.received(), ""), `{"type":"t"}`) })
 		})
 	}
 }
@@ -149,10 +150,10 @@ func TestRepeatedOffer(t *testing.T) {
 	for range 3 {
 		h.deliver(offer)
 	}
-	eventually(t, "the answers again", func() bool { return h.count(signal.Answer, "a", "b") == 4 })
+	testutil.Eventually(t, "the answers again", func() bool { return h.count(signal.Answer, "a", "b") == 4 })
 	send(t, a.peer("b"), `{"type":"t"}`)
 	send(t, b.peer("a"), `{"type":"t"}`)
-	eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
+	testutil.Eventually(t, "messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
 	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
 		t.Errorf("history %s and %s", ha, hb)
 	}
@@ -183,13 +184,13 @@ func TestWrongChannels(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.describe(signal.Offer, "a", d)
-	eventually(t, "the link", func() bool { return a.peer("x") != nil })
+	testutil.Eventually(t, "the link", func() bool { return a.peer("x") != nil })
 	// Another one of the same name is not taken for it either.
 	if _, err := pc.CreateDataChannel("mesh", nil); err != nil {
 		t.Fatal(err)
 	}
 	send(t, a.peer("x"), `{"type":"t"}`)
-	eventually(t, "a message", func() bool { return strings.Contains(strings.Join(x.received(), ""), `{"type":"t"}`) })
+	testutil.Eventually(t, "a message", func() bool { return strings.Contains(strings.Join(x.received(), ""), `{"type":"t"}`) })
 
 	unordered := crafted(t, h, "s2")
 	pc = unordered.newPC("a")
@@ -208,7 +209,7 @@ func TestWrongChannels(t *testing.T) {
 	}
 	unordered.describe(signal.Offer, "a", d)
 	a.Connect("x")
-	eventually(t, "the end", func() bool { return a.history() == "[+x -x]" })
+	testutil.Eventually(t, "the end", func() bool { return a.history() == "[+x -x]" })
 	a.Connect("x")
-	eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })
+	testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })
 }
