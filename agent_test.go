@@ -18,6 +18,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -25,12 +26,13 @@ import (
 // what an agent does at which moment can be said exactly. With synctest its
 // clock is the test's, too.
 type fakeSidecar struct {
-	t     *testing.T
-	conn  net.Conn
-	lines chan string // what the agent wrote, but for hello and list_peers
-	mu    sync.Mutex
-
+	t       *testing.T
+	lines   chan string   // what the agent wrote, but for hello and list_peers
 	started chan struct{} // one for each start
+
+	mu                 sync.Mutex
+	conn               net.Conn
+	undrained, lingers bool
 }
 
 // newFakeAgent returns a mesh whose sidecar is the test. extended says whether
@@ -49,7 +51,13 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 		f.started <- struct{}{}
 		return &launched{
 			link: link.New(agent, nil, wire.Limits{}), path: "fake",
-			stop:     func(context.Context) { side.Close(); <-done },
+			stop: func(ctx context.Context) {
+				if f.is(&f.lingers) {
+					<-ctx.Done()
+				}
+				side.Close()
+				<-done
+			},
 			diagnose: func() error { return nil },
 		}, nil
 	})
@@ -80,11 +88,27 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 		case strings.Contains(line, `"type":"list_peers"`):
 			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)
 		case strings.Contains(line, `"type":"drain"`):
-			f.say(`{"type":"drained","payload":{}}`)
+			if !f.is(&f.undrained) {
+				f.say(`{"type":"drained","payload":{}}`)
+			}
 		default:
 			f.lines <- strings.TrimSuffix(line, "\n")
 		}
 	}
+}
+
+// obstruct has the sidecar not answer drain, and not end before it is made to.
+func (f *fakeSidecar) obstruct(undrained, lingers bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.undrained, f.lingers = undrained, lingers
+}
+
+// is reads a field.
+func (f *fakeSidecar) is(field *bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return *field
 }
 
 // say writes a line to the agent.
@@ -105,17 +129,12 @@ func (f *fakeSidecar) hangUp() {
 // heard returns the next line that the agent wrote.
 func (f *fakeSidecar) heard() map[string]any {
 	f.t.Helper()
-	select {
-	case line := <-f.lines:
-		var v map[string]any
-		if err := json.Unmarshal([]byte(line), &v); err != nil {
-			f.t.Fatalf("the agent wrote %q: %v", line, err)
-		}
-		return v
-	case <-time.After(20 * time.Second):
-		f.t.Fatal("the agent wrote nothing")
-		return nil
+	line := testutil.Take(f.t, "a line of the agent", f.lines)
+	var v map[string]any
+	if err := json.Unmarshal([]byte(line), &v); err != nil {
+		f.t.Fatalf("the agent wrote %q: %v", line, err)
 	}
+	return v
 }
 
 // request returns the id of the request that the agent has just sent.
@@ -199,7 +218,8 @@ func TestRequestEnds(t *testing.T) {
 				defer cancel()
 				began := time.Now()
 				done := ask(ctx, m, "bob", request)
-				tt.cause(m, f, f.request(), cancel)
+				id := f.request()
+				tt.cause(m, f, id, cancel)
 				got := <-done
 				if tt.want == nil {
 					if got.err != nil || got.reply.Type != "x_response" || got.reply.From != "bob" {
@@ -215,10 +235,9 @@ func TestRequestEnds(t *testing.T) {
 				if d := time.Since(began); d != tt.after {
 					t.Errorf("it ended after %v, want %v", d, tt.after)
 				}
-				m.calls.mu.Lock()
-				defer m.calls.mu.Unlock()
-				if n := len(m.calls.pending); n != 0 {
-					t.Errorf("%d calls still pending", n)
+				cancel()
+				if _, err := m.Request(ctx, "bob", Message{Type: "x_request", RequestID: id}); errors.Is(err, ErrDuplicateRequest) {
+					t.Error("the request is still pending")
 				}
 			})
 		})
@@ -537,13 +556,8 @@ func TestRequestAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range rounds {
-		select {
-		case text := <-got:
-			if !strings.Contains(text, "x_response") {
-				t.Error(text)
-			}
-		case <-time.After(20 * time.Second):
-			t.Error("no answer")
+		if text := testutil.Take(t, "the response", got); !strings.Contains(text, "x_response") {
+			t.Error(text)
 		}
 	}
 	if err := m.Close(); err != nil {

@@ -6,6 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A handler finds its mesh before New has returned, may close it, and Close does
@@ -24,10 +28,10 @@ func TestCloseFromHandler(t *testing.T) {
 	}}, true)
 	f.connect("bob")
 	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"end"}}}`)
-	if err := <-handled; err != nil {
+	if err := testutil.Take(t, "the end of Close", handled); err != nil {
 		t.Error(err)
 	}
-	<-m.Done()
+	testutil.Take(t, "the end of the handler", m.Done())
 	if p, st := m.Peers(), m.Signaling(); len(p) != 0 || st.State != SignalingClosed || !errors.Is(st.Err, ErrClosed) {
 		t.Errorf("after Close: peers %v, signaling %+v", p, st)
 	}
@@ -47,7 +51,7 @@ func TestCloseOther(t *testing.T) {
 	}}, true)
 	g.connect("bob")
 	g.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"work"}}}`)
-	<-running
+	testutil.Take(t, "the other mesh's handler", running)
 	handled := make(chan bool, 1)
 	_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
 		"end": func(context.Context, *Message) (any, error) {
@@ -58,7 +62,7 @@ func TestCloseOther(t *testing.T) {
 	}}, true)
 	f.connect("bob")
 	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"end"}}}`)
-	if !<-handled {
+	if !testutil.Take(t, "the end of Close", handled) {
 		t.Error("Close returned before the other mesh's handler had")
 	}
 }
@@ -78,4 +82,32 @@ func TestCloseTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A sidecar that does not drain what it was given, or does not end, keeps Close
+// no longer than its bounds.
+func TestCloseIsBounded(t *testing.T) {
+	for name, tt := range map[string]struct {
+		drains, ends bool
+		want         time.Duration
+	}{
+		"at once":      {true, true, 0},
+		"not drained":  {false, true, drainTime},
+		"does not end": {true, false, closeTimeout},
+		"neither":      {false, false, closeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, f := newFakeAgent(t, Config{}, true)
+				f.obstruct(!tt.drains, !tt.ends)
+				began := time.Now()
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(began); d != tt.want {
+					t.Errorf("Close took %v, want %v", d, tt.want)
+				}
+			})
+		})
+	}
 }

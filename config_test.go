@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // Every setting that cannot be used is named, before anything is started.
@@ -176,12 +178,11 @@ func TestRefusedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	for s := range states {
-		if s.State == SignalingRefused {
-			check(s.Err)
-			break
-		}
+	s := testutil.Take(t, "a state", states)
+	for s.State != SignalingRefused {
+		s = testutil.Take(t, "the refusal", states)
 	}
+	check(s.Err)
 	if s := m.Signaling(); s.State != SignalingRefused {
 		t.Errorf("got %+v", s)
 	}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -275,7 +274,6 @@ func testCloseBusy(t *testing.T, p *pair) {
 	}
 	testutil.Eventually(t, "both are busy", func() bool { return done[0].Load() > 50 && done[1].Load() > 50 })
 
-	began := time.Now()
 	closed := make(chan error, 2)
 	for range cap(closed) {
 		go func() { closed <- p.alice.Close() }()
@@ -284,9 +282,6 @@ func testCloseBusy(t *testing.T, p *pair) {
 		if err := testutil.Take(t, "Close", closed); err != nil {
 			t.Error(err)
 		}
-	}
-	if d := time.Since(began); d > 3*closeTimeout {
-		t.Errorf("Close took %v", d)
 	}
 	testutil.Take(t, "the end of alice's mesh", p.alice.Done())
 	ended := make(chan struct{})

@@ -4,7 +4,8 @@ import (
 	"context"
 	"runtime"
 	"testing"
-	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // A handler that ends its goroutine, as a t.Fatal in a test's handler does,
@@ -25,11 +26,7 @@ func TestHandlerGoexit(t *testing.T) {
 	f.connect("bob")
 	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"quit"}}}`)
 	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"after"}}}`)
-	select {
-	case <-after:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the message behind it was not handled")
-	}
+	testutil.Take(t, "the message behind it", after)
 	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"quit","request_id":"r1"}}}`)
 	sent := f.heard()
 	for sent["type"] != "send" {
