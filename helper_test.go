@@ -3,9 +3,9 @@
 package mesh
 
 import (
+	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/link"
-	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -63,7 +61,8 @@ func helperForgot() {
 	_ = m.Close()
 }
 
-// helperStubborn is a sidecar that neither the end of its link nor SIGTERM ends.
+// helperStubborn is a base sidecar that hangs up when it is to connect to a peer,
+// and that neither the end of its link nor SIGTERM ends.
 func helperStubborn() {
 	signal.Ignore(syscall.SIGTERM)
 	listener, err := net.Listen("unix", os.Getenv("IPC_SOCKET"))
@@ -72,7 +71,17 @@ func helperStubborn() {
 		os.Exit(1)
 	}
 	conn, err := listener.Accept()
-	fmt.Fprintln(os.Stderr, "I stay", conn.RemoteAddr(), err)
+	for lines := bufio.NewReader(conn); err == nil; {
+		var line string
+		line, err = lines.ReadString('\n')
+		switch {
+		case strings.Contains(line, `"list_peers"`):
+			_, err = conn.Write(wire.AppendPeerList(nil, nil))
+		case strings.Contains(line, `"connect"`):
+			fmt.Fprintln(os.Stderr, "I stay")
+			err = conn.Close()
+		}
+	}
 	<-time.After(helperLife)
 }
 
@@ -90,58 +99,34 @@ func helperAgent() {
 			os.Exit(1)
 		}
 	}
-	cfg := &Config{Mode: SelfExec}
-	l, err := launch(context.Background(), cfg, testSettings())
-	if err == nil {
-		_, err = greet(l)
-	}
+	m, err := New(context.Background(), alone(SelfExec))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(l.pid, privateSocket())
+	fmt.Println(m.SidecarPID(), privateSocket())
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends or kills it
-	l.link.Close()
-	l.stop(context.Background())
+	_ = m.Close()
 }
 
-// testSettings are those of a sidecar whose signaling server is down.
-func testSettings() sidecar.Settings {
-	return sidecar.Settings{
-		SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k",
-		MaxMessage: 1 << 20, MaxDepth: 64,
+// alone is the configuration of an agent whose signaling server is down.
+func alone(mode Mode) Config {
+	return Config{Mode: mode, SignalingURL: "ws://127.0.0.1:1/ws", APIKey: "k"}
+}
+
+// start starts a mesh that the test closes at its end, if not before.
+func start(t *testing.T, cfg Config) *Mesh {
+	t.Helper()
+	m, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// greet says hello and returns the sidecar's answer.
-func greet(l *launched) (string, error) {
-	hello := wire.AppendHello(nil, wire.Hello{Protocol: wire.ProtocolVersion, MaxMessage: 1 << 20, Token: l.token})
-	if err := l.link.WriteNow(nil, func(b []byte) []byte { return append(b, hello...) }); err != nil {
-		return "", err
-	}
-	return nextLine(l.link)
-}
-
-// nextLine returns the first of the lines that wait on a link, or the next one.
-func nextLine(l *link.Link) (next string, err error) {
-	l.Serve(func(line []byte, lineErr error) bool {
-		next, err = string(line), lineErr
-		return false
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	return next, err
-}
-
-// awaitEnd passes over lines until the link ends, and returns why if that was
-// not the counterpart's will.
-func awaitEnd(l *link.Link) (err error) {
-	l.Serve(func(_ []byte, lineErr error) bool {
-		err = lineErr
-		return err == nil
-	})
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
+	return m
 }
 
 // privateSocket returns the socket of the one sidecar that this process has
@@ -154,17 +139,8 @@ func privateSocket() string {
 	return found[0]
 }
 
-// mustGreet fails unless the sidecar is ready.
-func mustGreet(t *testing.T, l *launched) {
-	t.Helper()
-	line, err := greet(l)
-	if err != nil || !strings.Contains(line, `"ready"`) {
-		t.Fatalf("the answer to hello is %q, %v", line, err)
-	}
-}
-
-// running tells whether a process runs. One that has ended and that its parent,
-// which may be an init that does not care, has not waited for does not.
+// running reports whether a process runs. One that has ended does not, even if its
+// parent, which may be an init that does not care, has not waited for it.
 func running(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -195,7 +171,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// socketPath is a short path: t.TempDir's can be too long for a socket.
+// socketPath returns a path for a socket, for which that of t.TempDir can be too long.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "s")

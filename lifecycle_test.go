@@ -21,8 +21,10 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
+// A mesh has a sidecar that belongs to it alone, and leaves nothing of it.
 func TestLaunch(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -30,41 +32,46 @@ func TestLaunch(t *testing.T) {
 	}
 	for _, mode := range []Mode{InProcess, SelfExec, Binary, Attach} {
 		t.Run(mode.String(), func(t *testing.T) {
-			cfg := &Config{Mode: mode, Binary: self, Socket: socketPath(t)}
+			var log testutil.LogBuffer
+			cfg := alone(mode)
+			cfg.Binary, cfg.Socket, cfg.Logger = self, socketPath(t), zerolog.New(&log)
+			cfg.OnError = func(err error) { t.Errorf("reported: %v", err) }
 			if mode == Attach {
-				ended := serveForTest(t, Config{Socket: cfg.Socket, SignalingURL: "ws://127.0.0.1:1/ws", APIKey: "k"})
+				served := alone(Attach)
+				served.Socket = cfg.Socket
+				ended := serveForTest(t, served)
 				defer func() {
-					if err := <-ended; err != nil {
+					if err := testutil.Take(t, "the end of the attached sidecar", ended); err != nil {
 						t.Errorf("the attached sidecar ended with %v", err)
 					}
 				}()
 			}
-			l, err := launch(context.Background(), cfg, testSettings())
+			var side *launched
+			m, err := newMesh(t.Context(), cfg, func(ctx context.Context, cfg *Config, set sidecar.Settings) (_ *launched, err error) {
+				side, err = launch(ctx, cfg, set)
+				return side, err
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer l.stop(context.Background())
+			pid := m.SidecarPID()
 			spawned := mode == SelfExec || mode == Binary
-			if (l.pid != 0) != spawned || (l.token != "") != spawned || l.path == "" {
-				t.Errorf("pid %d, token of %d characters, path %q", l.pid, len(l.token), l.path)
+			if (pid != 0) != spawned || (side.token != "") != spawned || side.path == "" {
+				t.Errorf("process id %d, token of %d characters, path %q", pid, len(side.token), side.path)
 			}
-			mustGreet(t, l)
 			dir := "" // of the socket
 			if spawned {
 				dir = filepath.Dir(privateSocket())
 				checkPrivate(t, filepath.Join(dir, "s"))
-				if group, err := syscall.Getpgid(l.pid); group != l.pid {
-					t.Errorf("process group %d, %v: Ctrl-C would end the sidecar before its agent", group, err)
-				}
 			}
-			l.link.Close()
-			l.stop(context.Background())
-			l.stop(context.Background())
-			if err := l.diagnose(); err != nil {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if spawned && (exists(dir) || running(pid)) {
+				t.Errorf("left: directory %s: %t, process: %t", dir, exists(dir), running(pid))
+			}
+			if err := side.diagnose(); err != nil {
 				t.Errorf("diagnosis of a sidecar that ended as it should: %v", err)
-			}
-			if spawned && (exists(dir) || running(l.pid)) {
-				t.Errorf("left: directory %s: %t, process: %t", dir, exists(dir), running(l.pid))
 			}
 		})
 	}
@@ -108,6 +115,7 @@ func TestLaunchFailures(t *testing.T) {
 		name   string
 		cfg    Config
 		env    map[string]string
+		until  string   // the start ends when the sidecar has said this
 		as     any      // the error's type
 		is     error    // nil: anything
 		wanted []string // in its text
@@ -128,11 +136,10 @@ func TestLaunchFailures(t *testing.T) {
 			as: &startErr, is: errEnded, wanted: []string{self, "exit status 3", "boom: no such device"}},
 		{name: "copy of itself crashes", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "crash"},
 			as: &startErr, is: errEnded, wanted: []string{"exit status 3", "boom: no such device", "mesh.SidecarMain()"}},
-		{name: "hangs before it is ready", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "hang"},
-			as: &startErr, is: errNotReady, wanted: []string{"not ready within 500ms", "about to hang", "mesh.SidecarMain()"}},
+		{name: "hangs before it is ready", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "hang"}, until: "about to hang",
+			as: &startErr, is: errNotReady, wanted: []string{"did not listen in time", "not ready", "about to hang", "mesh.SidecarMain()"}},
 		{name: "SidecarMain forgotten", cfg: Config{Mode: SelfExec}, env: map[string]string{helperEnv: "forgot"},
 			as: &startErr, is: ErrNoSidecarMain, wanted: []string{"exit status 1"}},
-		{name: "empty socket path", cfg: Config{Mode: Attach}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket"}},
 		{name: "socket path too long", cfg: Config{Mode: Attach, Socket: long}, as: &configErr, is: sock.ErrPath, wanted: []string{"Socket", long}},
 		{name: "socket is a file", cfg: Config{Mode: Attach, Socket: plain}, as: &startErr, is: sock.ErrNotSocket, wanted: []string{plain}},
 		{name: "nobody listens", cfg: Config{Mode: Attach, Socket: missing}, as: &startErr, wanted: []string{missing, "no sidecar listens there", "IPC_SOCKET"}},
@@ -143,15 +150,21 @@ func TestLaunchFailures(t *testing.T) {
 			for k, v := range tc.env {
 				t.Setenv(k, v)
 			}
-			within := 500 * time.Millisecond
-			if tc.is == errEnded || tc.is == ErrNoSidecarMain {
-				within = time.Minute // a loaded machine is slow to start them
+			within := time.Minute // a loaded machine is slow to start programs
+			if tc.cfg.Mode == Attach {
+				within = 100 * time.Millisecond // in which nothing comes that is waited for
 			}
-			ctx, cancel := context.WithTimeoutCause(t.Context(), within, fmt.Errorf("%w within %v", errNotReady, within))
+			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			l, err := launch(ctx, &tc.cfg, testSettings())
+			ctx, end := context.WithCancelCause(ctx)
+			defer end(nil)
+			if tc.until != "" {
+				tc.cfg.Logger = zerolog.New(&notifyingWriter{on: tc.until, do: func() { end(errNotReady) }})
+			}
+			tc.cfg.SignalingURL = "ws://127.0.0.1:1/ws"
+			m, err := New(ctx, tc.cfg)
 			if err == nil {
-				l.stop(context.Background())
+				_ = m.Close()
 				t.Fatal("started")
 			}
 			if !errors.As(err, tc.as) || tc.is != nil && !errors.Is(err, tc.is) {
@@ -179,7 +192,9 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	if err := os.Chown(path, 65534, -1); err != nil {
 		t.Fatal(err)
 	}
-	_, err = launch(context.Background(), &Config{Mode: Attach, Socket: path}, testSettings())
+	cfg := alone(Attach)
+	cfg.Socket = path
+	_, err = New(t.Context(), cfg)
 	var start *StartError
 	if !errors.As(err, &start) || !errors.Is(err, sock.ErrOwner) || !strings.Contains(err.Error(), path) {
 		t.Errorf("error is %v", err)
@@ -213,14 +228,15 @@ func TestFindBinary(t *testing.T) {
 func TestLaunchCancelled(t *testing.T) {
 	t.Setenv(helperEnv, "hang")
 	ctx, cancel := context.WithCancel(context.Background())
-	log := &notifyingWriter{on: "about to hang", do: cancel} // the process runs by then
-	_, err := launch(ctx, &Config{Mode: SelfExec, Logger: zerolog.New(log)}, testSettings())
+	cfg := alone(SelfExec)
+	cfg.Logger = zerolog.New(&notifyingWriter{on: "about to hang", do: cancel}) // the process runs by then
+	_, err := New(ctx, cfg)
 	var start *StartError
 	if !errors.As(err, &start) || !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 	for _, mode := range []Mode{InProcess, SelfExec, Attach} {
-		if _, err := launch(ctx, &Config{Mode: mode}, testSettings()); !errors.Is(err, context.Canceled) {
+		if _, err := New(ctx, alone(mode)); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v with a context that is over: %v", mode, err)
 		}
 	}
@@ -242,7 +258,7 @@ func (w *notifyingWriter) Write(b []byte) (int, error) {
 func TestLaunchNeedsSidecarMain(t *testing.T) {
 	t.Setenv(sidecar.Variable, "{}")
 	for _, mode := range []Mode{InProcess, SelfExec, Binary, Attach} {
-		if _, err := launch(context.Background(), &Config{Mode: mode}, testSettings()); !errors.Is(err, ErrNoSidecarMain) {
+		if _, err := New(t.Context(), alone(mode)); !errors.Is(err, ErrNoSidecarMain) {
 			t.Errorf("%v in a process that is to be a sidecar: %v", mode, err)
 		}
 	}
@@ -252,26 +268,11 @@ func TestLaunchNeedsSidecarMain(t *testing.T) {
 }
 
 func TestForwardsSidecarLog(t *testing.T) {
-	seen := make(chan struct{}, 1)
-	log := &notifyingWriter{on: "sidecar\":\"SelfExec", do: func() {
-		select {
-		case seen <- struct{}{}:
-		default:
-		}
-	}}
-	l, err := launch(context.Background(), &Config{Mode: SelfExec, Logger: zerolog.New(log)},
-		func() sidecar.Settings { s := testSettings(); s.LogLevel = "debug"; return s }())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.stop(context.Background())
-	mustGreet(t, l)
-	select {
-	case <-seen:
-	case <-time.After(10 * time.Second):
-		t.Error("nothing of the sidecar's log arrived")
-	}
-	l.link.Close()
+	var log testutil.LogBuffer
+	cfg := alone(SelfExec)
+	cfg.Logger = zerolog.New(&log)
+	m := start(t, cfg)
+	log.Wait(t, fmt.Sprintf(`"sidecar":"SelfExec","pid":%d,`, m.SidecarPID()))
 }
 
 // A sidecar process that cannot do what it is configured to says so in the error

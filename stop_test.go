@@ -8,87 +8,84 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// To give up, stop is called with the link open.
-func TestStopWhileConnected(t *testing.T) {
+// A start that is given up leaves nothing of the sidecar, though its link is open.
+func TestStartIsGivenUp(t *testing.T) {
 	for _, mode := range []Mode{InProcess, SelfExec} {
 		t.Run(mode.String(), func(t *testing.T) {
-			l, err := launch(context.Background(), &Config{Mode: mode}, testSettings())
-			if err != nil {
-				t.Fatal(err)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			cfg := alone(mode)
+			cfg.WaitSignaling = true
+			cfg.OnSignaling = func(SignalingStatus) { cancel() } // the sidecar runs by then
+			if _, err := New(ctx, cfg); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
 			}
-			mustGreet(t, l)
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			l.stop(ctx)
-			if err := l.diagnose(); err != nil {
-				t.Errorf("diagnosis: %v", err)
+			if left := leftChild(); left != "" {
+				t.Error("left:", left)
 			}
-			if err := awaitEnd(l.link); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error("the link is open still")
+			if socket := privateSocket(); socket != "" {
+				t.Error("left:", socket)
 			}
-			l.link.Close()
 		})
 	}
 }
 
+// The end of a sidecar that was killed is reported with what is known of it.
 func TestSidecarKilled(t *testing.T) {
-	l, err := launch(context.Background(), &Config{Mode: SelfExec}, testSettings())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.stop(context.Background())
-	mustGreet(t, l)
-	if err := syscall.Kill(l.pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if err := awaitEnd(l.link); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the link of a killed sidecar ends with %v", err)
-	}
-	l.link.Close()
-	l.stop(context.Background())
-	err = l.diagnose()
+	var reports testutil.Record[error]
+	cfg := alone(SelfExec)
+	cfg.OnError = reports.Add
+	m := start(t, cfg)
+	pid := m.SidecarPID()
+	kill(t, pid)
+	all := reports.Wait(t, "the report", func(all []error) bool { return len(all) > 0 })
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), strconv.Itoa(l.pid)) {
-		t.Errorf("diagnosis: %v", err)
+	if err := all[0]; !errors.Is(err, ErrSidecarLost) || !errors.As(err, &exit) ||
+		!strings.Contains(err.Error(), "killed") || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
+		t.Errorf("reported %v", err)
 	}
 }
 
-// A sidecar that does not care is ended all the same, within the bound, also
-// when Close has no patience at all.
+// A sidecar that does not end by itself, nor by SIGTERM, is killed, and what that
+// took is reported.
 func TestStopEscalates(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(helperEnv, "stubborn")
-	l, err := launch(context.Background(), &Config{Mode: Binary, Binary: self}, testSettings())
-	if err != nil {
-		t.Fatal(err)
+	var reports testutil.Record[error]
+	cfg := alone(Binary)
+	cfg.Binary, cfg.OnError = self, reports.Add
+	m := start(t, cfg)
+	if err := m.Connect(t.Context(), "bob"); !errors.Is(err, ErrSidecarLost) {
+		t.Errorf("connect: %v", err)
 	}
-	l.link.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	l.stop(ctx)
-	if running(l.pid) {
-		t.Error("it runs still")
+	if err := m.Close(); err != nil { // which waits no longer for it to end by itself
+		t.Error(err)
 	}
-	if err := l.diagnose(); err == nil || !strings.Contains(err.Error(), "SIGTERM") || !strings.Contains(err.Error(), "I stay") {
-		t.Errorf("diagnosis: %v", err)
+	if left := leftChild(); left != "" {
+		t.Error("left:", left)
+	}
+	all := reports.Wait(t, "the report", func(all []error) bool { return len(all) > 0 })
+	if text := all[0].Error(); !strings.Contains(text, "SIGTERM") || !strings.Contains(text, "I stay") {
+		t.Errorf("reported %v", all[0])
 	}
 }
 
@@ -142,8 +139,7 @@ func TestSidecarWithoutReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := testSettings()
-	set.Socket, set.Token = socketPath(t), newToken()
+	set := sidecar.Settings{SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", Socket: socketPath(t), Token: "t"}
 	env, err := set.Environ()
 	if err != nil {
 		t.Fatal(err)
@@ -159,27 +155,35 @@ func TestSidecarWithoutReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = w.Close(), r.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	conn, err := dialSidecar(ctx, set.Socket, nil)
-	if err != nil {
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	dial := func() (conn net.Conn, lines *bufio.Reader) {
+		t.Helper()
+		testutil.Eventually(t, "the sidecar listens", func() bool {
+			conn, err = sock.Dial(t.Context(), set.Socket)
+			return err == nil
+		})
+		if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn, bufio.NewReader(conn)
+	}
+	conn, lines := dial()
+	if _, err := conn.Write(wire.AppendHello(nil, wire.Hello{Protocol: wire.ProtocolVersion, Token: set.Token})); err != nil {
 		t.Fatal(err)
 	}
-	agent := &launched{link: link.New(conn, nil, wire.Limits{}), token: set.Token}
-	mustGreet(t, agent)
-	second, err := dialSidecar(ctx, set.Socket, nil) // is refused, which is logged
-	if err != nil {
-		t.Fatal(err)
+	if line, err := lines.ReadString('\n'); !strings.Contains(line, `"ready"`) {
+		t.Fatalf("the response to hello is %q, %v", line, err)
 	}
-	defer second.Close()
+	second, rest := dial() // is refused, which is logged
 	if _, err := second.Write(wire.AppendListPeers(nil)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := io.Copy(io.Discard, second); n > 0 {
+	if n, err := io.Copy(io.Discard, rest); n > 0 {
 		t.Errorf("a second agent was told %d bytes, %v", n, err)
 	}
 	_, err = conn.Write(wire.AppendListPeers(nil))
-	for lines := bufio.NewReader(conn); err == nil; {
+	for err == nil {
 		var line string
 		if line, err = lines.ReadString('\n'); strings.Contains(line, `"peer_list"`) {
 			break
