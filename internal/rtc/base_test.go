@@ -336,8 +336,10 @@ func TestBasePeer(t *testing.T) {
 // A base peer's link ends with the path, and it gets no offer before it has forgotten the old link: soon
 // if it has closed its end itself, which also forgets us, and later if it merely went silent.
 func TestBasePeerLeavesAndReturns(t *testing.T) {
+	t.Parallel()
 	for _, silent := range []bool{false, true} {
 		t.Run(fmt.Sprintf("silently %t", silent), func(t *testing.T) {
+			t.Parallel()
 			h := newHub(t)
 			a, b := start(t, h, "a").join(), startBase(t, h, "b")
 			b.net = newCable(t)
@@ -372,7 +374,11 @@ func TestBasePeerGlare(t *testing.T) {
 	for _, answers := range []bool{true, false} {
 		t.Run(fmt.Sprintf("it answers %t", answers), func(t *testing.T) {
 			h := newHub(t)
-			a, b := start(t, h, "a").join(), startBase(t, h, "b")
+			a, b := start(t, h, "a", func(c *rtc.Config) {
+				if answers {
+					c.GlareHold(time.Minute)
+				}
+			}).join(), startBase(t, h, "b")
 			b.mute = true
 			h.mu.Lock()
 			h.members["b"] = b // there, but not announced

@@ -67,6 +67,7 @@ func TestUDPPort(t *testing.T) {
 
 // RelayOnly tells no address of this host.
 func TestRelayOnly(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	a := start(t, h, "a", func(c *rtc.Config) { c.RelayOnly = true; c.ConnectTimeout = time.Second })
 	start(t, h, "b").join()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // dialAll registers a node with more peers than it dials at a time, none of which answers. offers has whom it
@@ -33,13 +34,7 @@ func dialAll(t *testing.T, pace time.Duration) (a *agent, peers []string, offers
 
 func next(t *testing.T, offers <-chan string) string {
 	t.Helper()
-	select {
-	case id := <-offers:
-		return id
-	case <-time.After(10 * time.Second):
-		t.Fatal("no offer")
-		return ""
-	}
+	return testutil.Take(t, "an offer", offers)
 }
 
 // A few peers are dialled at a time, and as soon as one is done with the next one, first of all one whose link

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -19,8 +18,10 @@ var closes = flag.Int("rtc.closes", 5, "how often TestMessageBeforeClose closes"
 
 // What is sent right before Close arrives, whether the peer can say `drained` or only acknowledge.
 func TestMessageBeforeClose(t *testing.T) {
+	t.Parallel()
 	for name, without := range map[string][]string{"drain": nil, "stream": {"drain"}, "base": {"drain", "jsonl", "restart"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for range *closes {
 				messageBeforeClose(t, without)
 			}
@@ -43,7 +44,7 @@ func messageBeforeClose(t *testing.T, without []string) {
 	for i := range count {
 		send(t, a.peer("b"), message(i, 20_000))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience)
 	defer cancel()
 	if err := a.Node.Close(ctx); err != nil {
 		t.Fatal(err)

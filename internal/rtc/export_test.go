@@ -27,6 +27,9 @@ func (c *Config) Quick() {
 // BaseWait sets how long a base peer that went silent is left alone.
 func (c *Config) BaseWait(d time.Duration) { c.timing.baseWait = d }
 
+// GlareHold sets how long a base peer's offer waits for the answer to ours.
+func (c *Config) GlareHold(d time.Duration) { c.timing.glareHold = d }
+
 // DialPace sets how long a dial counts that has come to nothing.
 func (c *Config) DialPace(d time.Duration) { c.timing.dialPace = d }
 

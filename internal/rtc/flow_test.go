@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/testutil"
@@ -122,7 +121,7 @@ func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 	}
 	<-first
 	h.leave("a")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience)
 	defer cancel()
 	if err := a.Node.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,15 @@ import (
 
 var verbose = flag.Bool("rtc.log", false, "show the log of nodes")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Those that run side by side wait: for ICE to notice something, or to give up.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // agent is a node with what it needs in a test.
 type agent struct {

@@ -68,6 +68,7 @@ var fingerprint = regexp.MustCompile(`(a=fingerprint:sha-256 )([0-9A-F]{2})`)
 
 // Whatever ends an attempt stands in the error of Connect, and in the log without asking for more.
 func TestReasons(t *testing.T) {
+	t.Parallel()
 	network, err := rtc.NewNetwork(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -91,6 +91,7 @@ func stream(t *testing.T, p *rtc.Peer) (stop func() int) {
 // The path is cut until ICE has noticed, or several restarts have failed; an ICE restart repairs the link without a loss and
 // without an event.
 func TestRecovery(t *testing.T) {
+	t.Parallel()
 	for _, muxed := range []bool{false, true} {
 		for _, restarts := range []int{0, 5} { // in vain, while the path is cut
 			t.Run(fmt.Sprintf("mux %t restarts %d", muxed, restarts), func(t *testing.T) {
@@ -137,6 +138,7 @@ func TestRecovery(t *testing.T) {
 
 // While signaling is down too, the restart waits for it.
 func TestRecoveryWaitsForSignaling(t *testing.T) {
+	t.Parallel()
 	h, a, b, ca, cb := cables(t)
 	h.leave("a")
 	h.leave("b")
@@ -159,6 +161,7 @@ func TestRecoveryWaitsForSignaling(t *testing.T) {
 
 // The answer to a restart is lost with the signaling connection.
 func TestRecoveryLosesAnswer(t *testing.T) {
+	t.Parallel()
 	h, a, b, ca, cb := cables(t)
 	var lost atomic.Bool
 	h.setFilter(func(m signal.Message) []signal.Message {
@@ -181,6 +184,7 @@ func TestRecoveryLosesAnswer(t *testing.T) {
 
 // A cut for good ends in one event on each side, within the bound; when the path is back, so is the link.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	_, a, b, ca, cb := cables(t, func(c *rtc.Config) {
 		c.RecoveryTimeout = 2 * time.Second
 		c.ConnectTimeout = time.Second
@@ -199,6 +203,7 @@ func TestUnreachable(t *testing.T) {
 
 // The far end was replaced while the path was cut: it takes the restart for a first offer.
 func TestRecoveryMeetsNewProcess(t *testing.T) {
+	t.Parallel()
 	h, _, b, ca, cb := cables(t) // b has offered
 	ca.cut.Store(true)
 	cb.cut.Store(true)

@@ -31,8 +31,10 @@ func TestSignalingLoss(t *testing.T) {
 
 // What signaling did not take while it was down is sent when it is back.
 func TestSignalingLossWhileConnecting(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []string{signal.Offer, signal.Answer, signal.Candidate} {
 		t.Run(lost, func(t *testing.T) {
+			t.Parallel()
 			h := newHub(t)
 			a, b := start(t, h, "a").join(), start(t, h, "b")
 			var once sync.Once

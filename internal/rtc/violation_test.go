@@ -87,6 +87,7 @@ func TestFirstLineIsNotHello(t *testing.T) {
 
 // A peer that says nothing is no peer either, and the log tells what is missing.
 func TestNoHello(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	var log testutil.LogBuffer
 	a := start(t, h, "a", func(c *rtc.Config) {
