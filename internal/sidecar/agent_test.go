@@ -21,9 +21,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for, on a machine that may be busy.
-const patience = time.Minute
-
 // alone returns the settings of a sidecar whose signaling server is down.
 func alone(token string) Settings {
 	return Settings{SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k", Token: token}
@@ -74,7 +71,7 @@ func newAgent(t *testing.T, set Settings) *agent {
 // onConn returns an agent on a connection to a sidecar.
 func onConn(t *testing.T, conn net.Conn) *agent {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
@@ -84,13 +81,7 @@ func onConn(t *testing.T, conn net.Conn) *agent {
 // ended returns what Serve returned.
 func (a *agent) ended() error {
 	a.t.Helper()
-	select {
-	case err := <-a.done:
-		return err
-	case <-time.After(patience):
-		a.t.Fatal("the sidecar outlives its agent")
-		return nil
-	}
+	return testutil.Take(a.t, "the end of the sidecar, whose agent is gone", a.done)
 }
 
 func (a *agent) say(line string) {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,23 +31,24 @@ type hosted struct {
 	done chan error
 }
 
-func host(t *testing.T, set Settings, patience time.Duration) *hosted {
+func host(t *testing.T, set Settings) *hosted {
 	t.Helper()
-	return hostWith(t, Host{Settings: set, Patience: patience})
+	return hostWith(t, Host{Settings: set})
 }
 
+// hostWith runs a Host, which listens on a socket if it has no listener.
 func hostWith(t *testing.T, served Host) *hosted {
 	t.Helper()
-	h := &hosted{t: t, path: filepath.Join(shortDir(t), "s"), log: &testutil.LogBuffer{}, done: make(chan error, 1)}
-	listener, err := sock.Listen(h.path)
-	if err != nil {
-		t.Fatal(err)
+	h := &hosted{t: t, log: &testutil.LogBuffer{}, done: make(chan error, 1)}
+	if served.Listener == nil {
+		served.Listener = listen(t)
 	}
+	h.path = served.Listener.Addr().String()
+	served.Log = zerolog.New(h.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		served.Listener, served.Log = listener, zerolog.New(h.log)
 		h.done <- served.Run(ctx)
 	}()
 	t.Cleanup(func() {
@@ -54,6 +56,15 @@ func hostWith(t *testing.T, served Host) *hosted {
 		<-gone
 	})
 	return h
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := sock.Listen(filepath.Join(shortDir(t), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
 }
 
 func (h *hosted) dial() *agent {
@@ -68,22 +79,17 @@ func (h *hosted) dial() *agent {
 // ended returns what Run returned.
 func (h *hosted) ended() error {
 	h.t.Helper()
-	select {
-	case err := <-h.done:
-		if _, statErr := os.Lstat(h.path); statErr == nil {
-			h.t.Error("the socket is there still")
-		}
-		return err
-	case <-time.After(patience):
-		h.t.Fatal("the host goes on")
-		return nil
+	err := testutil.Take(h.t, "the end of the host", h.done)
+	if _, statErr := os.Lstat(h.path); statErr == nil {
+		h.t.Error("the socket is still there")
 	}
+	return err
 }
 
 // servesSomeone waits until a silent caller is served.
 func (h *hosted) servesSomeone() {
 	h.t.Helper()
-	testutil.Eventually(h.t, "the caller is served", func() bool { return h.log.Count(`"signaling"`) > 0 })
+	h.log.Wait(h.t, `"signaling"`)
 }
 
 // waits checks that Run has not returned.
@@ -122,7 +128,7 @@ func withToken(token string) string {
 }
 
 func TestHostServesOneAgent(t *testing.T) {
-	h := host(t, alone(""), 0)
+	h := host(t, alone(""))
 	first := h.dial().greeted()
 	for range 2 {
 		second := h.dial()
@@ -152,7 +158,7 @@ func TestHostPassesOver(t *testing.T) {
 		"unknown":  say(`{"type":"health"}` + "\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := host(t, alone(""), 0)
+			h := host(t, alone(""))
 			for range 3 {
 				visit(t, h)
 			}
@@ -180,14 +186,14 @@ func say(text string) func(*testing.T, *hosted) {
 // silent is waited for.
 func TestHostVisitorStays(t *testing.T) {
 	t.Run("talks", func(t *testing.T) {
-		h := host(t, alone(""), 0)
+		h := host(t, alone(""))
 		visitor := h.dial()
 		visitor.say("PING")
 		h.serves(hello)
 		visitor.refused()
 	})
 	t.Run("silent", func(t *testing.T) {
-		h := host(t, alone(""), 0)
+		h := host(t, alone(""))
 		visitor := h.dial()
 		h.servesSomeone()
 		a := h.dial()
@@ -200,7 +206,7 @@ func TestHostVisitorStays(t *testing.T) {
 		}
 	})
 	t.Run("silent where a token is wanted", func(t *testing.T) {
-		h := host(t, alone("secret"), 0)
+		h := host(t, alone("secret"))
 		h.dial()
 		h.serves(withToken("secret"))
 	})
@@ -281,7 +287,7 @@ func shortDir(t *testing.T) string {
 }
 
 func TestHostWantsToken(t *testing.T) {
-	h := host(t, alone("secret"), 0)
+	h := host(t, alone("secret"))
 	for _, wrong := range []string{hello, withToken("x"), `{"type":"list_peers"}`} {
 		a := h.dial()
 		a.say(wrong)
@@ -290,33 +296,109 @@ func TestHostWantsToken(t *testing.T) {
 	h.serves(withToken("secret"))
 }
 
+// A host that no agent comes to ends, either after a while or because the process is gone that would have been the
+// agent's.
 func TestHostWithoutAgent(t *testing.T) {
-	const moment = 100 * time.Millisecond
 	t.Run("no caller", func(t *testing.T) {
-		if err := host(t, alone(""), moment).ended(); !errors.Is(err, ErrNoAgent) {
+		if err := hostWith(t, Host{Settings: alone(""), Patience: time.Millisecond}).ended(); !errors.Is(err, ErrNoAgent) {
 			t.Errorf("ended with %v", err)
 		}
 	})
 	t.Run("an agent ends the wait", func(t *testing.T) {
-		h := host(t, alone(""), 3*moment)
+		orphaned := make(chan struct{})
+		h := hostWith(t, Host{Settings: alone(""), Orphaned: orphaned})
 		a := h.dial().greeted()
-		select {
-		case err := <-h.done:
-			t.Errorf("ended with an agent: %v", err)
-		case <-time.After(6 * moment):
-		}
+		orphaned <- struct{}{} // Run has taken note
+		h.dial().refused()     // and goes on
+		a.say(`{"type":"list_peers"}`)
+		a.expect("peer_list")
+		h.waits()
 		a.conn.Close()
 		if err := h.ended(); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("a stranger does not", func(t *testing.T) {
-		h := host(t, alone("secret"), 3*moment)
+		orphaned := make(chan struct{})
+		h := hostWith(t, Host{Settings: alone("secret"), Orphaned: orphaned})
 		a := h.dial()
 		a.say(hello)
 		a.refused()
+		close(orphaned)
 		if err := h.ended(); !errors.Is(err, ErrNoAgent) {
 			t.Errorf("ended with %v", err)
 		}
 	})
+}
+
+// An oddListener accepts what is in conns first, nil for a failure.
+type oddListener struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l *oddListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		if conn == nil {
+			return nil, syscall.EMFILE
+		}
+		return conn, nil
+	default:
+		return l.Listener.Accept()
+	}
+}
+
+// What cannot be accepted, for lack of descriptors or because nobody knows whose it is, does not end the host.
+func TestHostAcceptFails(t *testing.T) {
+	near, far := net.Pipe()
+	odd := &oddListener{Listener: listen(t), conns: make(chan net.Conn, 2)}
+	odd.conns <- nil
+	odd.conns <- far
+	h := hostWith(t, Host{Settings: alone(""), Listener: odd})
+	onConn(t, near).refused()
+	h.serves(hello)
+	for _, want := range []string{`"message":"agent not accepted"`, syscall.EMFILE.Error(), `"message":"connection refused"`} {
+		if h.log.Count(want) != 1 {
+			t.Errorf("the log says %q %d times", want, h.log.Count(want))
+		}
+	}
+}
+
+// A sidecar that cannot be started ends the host, with the reason.
+func TestHostCannotServe(t *testing.T) {
+	taken, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	set := alone("")
+	set.UDPPort, set.UDPMux = taken.LocalAddr().(*net.UDPAddr).Port, true
+	h := host(t, set)
+	h.dial().say(hello)
+	if err := h.ended(); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// The end of its context ends the host, whether or not there is an agent, and is no error.
+func TestHostIsStopped(t *testing.T) {
+	for _, served := range []bool{false, true} {
+		t.Run(fmt.Sprintf("served %t", served), func(t *testing.T) {
+			listener := listen(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			h := &hosted{t: t, path: listener.Addr().String(), done: done}
+			go func() {
+				done <- (&Host{Listener: listener, Settings: alone(""), Log: zerolog.Nop()}).Run(ctx)
+			}()
+			if served {
+				h.dial().greeted()
+			}
+			cancel()
+			if err := h.ended(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -1,0 +1,75 @@
+package sidecar
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// A peer that reads nothing holds up nobody else: what is more than may wait for it is refused at once, however much
+// that is, and what the agent says to others is carried out in between.
+func TestFlood(t *testing.T) {
+	const size, enough = 256 << 10, 200
+	meet := newSignaling(t)
+	settings := func(key string) Settings {
+		set := meet(key)
+		set.MaxMessage = 1 << 20 // so that not much may wait
+		return set
+	}
+	alice := newAgent(t, settings("alice")).greeted()
+	bob := newAgent(t, settings("bob")).greeted()
+	for _, a := range []*agent{alice, bob} {
+		a.expect("peer_connected")
+	}
+	carol := newAgent(t, settings("carol")).greeted()
+	for range 2 {
+		carol.expect("peer_connected")
+	}
+	for _, a := range []*agent{alice, bob} {
+		a.expect("peer_connected")
+	}
+	bob.say(`{"type":"pause","payload":{"peer_id":"alice"}}`)
+	bob.say(`{"type":"list_peers"}`)
+	bob.expect("peer_list") // the last that he reads
+
+	accepted, refused := 0, 0
+	filler := strings.Repeat("x", size)
+	for i := 0; refused < enough; i++ {
+		id := fmt.Sprint(i)
+		alice.send("bob", `{"type":"note","request_id":"`+id+`","payload":"`+filler+`"}`)
+		alice.send("carol", `{"type":"x_request","request_id":"`+id+`"}`)
+		if e := carol.expect("message"); e.Payload["message"].(map[string]any)["request_id"] != id {
+			t.Fatalf("carol got %v", e)
+		}
+		carol.send("alice", `{"type":"x_response","request_id":"`+id+`"}`)
+		why := ""
+		for e := alice.hear(); e.Type != "message"; e = alice.hear() {
+			switch e.Type {
+			case "pause", "resume": // she does not care
+			case "error":
+				if e.Payload["request_id"] != id {
+					t.Errorf("message %d: an error for another one: %v", i, e)
+				}
+				why, _ = e.Payload["code"].(string)
+			default:
+				t.Errorf("message %d: got %v", i, e)
+			}
+		}
+		switch wire.Code(why) {
+		case "":
+			accepted++
+		case wire.CodeQueueFull:
+			refused++
+		default:
+			t.Errorf("message %d failed with %q", i, why)
+		}
+	}
+	// What bob's sidecar takes although he is halted, and what his link holds, was accepted, too.
+	const transport = 16 << 20
+	set := settings("")
+	if most := outboundHigh + crossing(set.Limits()) + haltedAllowance + transport; accepted*size > most {
+		t.Errorf("%d MiB were accepted for a peer that does not read", accepted*size>>20)
+	}
+}
