@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"strings"
@@ -109,7 +110,12 @@ var linkKinds = map[string]func(t *testing.T) (a, b *Link){
 }
 
 func TestLinkBothWays(t *testing.T) {
-	for name, ends := range linkKinds {
+	kinds := maps.Clone(linkKinds)
+	kinds["no descriptor"] = func(*testing.T) (*Link, *Link) {
+		a, b := net.Pipe()
+		return New(a, nil, wire.Limits{}), New(b, nil, wire.Limits{})
+	}
+	for name, ends := range kinds {
 		t.Run(name, func(t *testing.T) {
 			la, lb := ends(t)
 			started(t, la)

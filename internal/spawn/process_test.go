@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 func start(t *testing.T, name string, arg ...string) *Process {
@@ -45,13 +47,7 @@ func TestEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, "sh", "-c", tc.script)
 			if tc.killed {
-				for p.Stderr() == "" { // then it ignores SIGTERM
-					select {
-					case <-p.Done():
-						t.Fatalf("ended: %+v", p.End())
-					default:
-					}
-				}
+				testutil.Eventually(t, "it ignores SIGTERM, and says so", func() bool { return p.Stderr() != "" })
 			}
 			if tc.stop {
 				p.Stop(over())
