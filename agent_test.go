@@ -33,6 +33,7 @@ type fakeSidecar struct {
 	mu                 sync.Mutex
 	conn               net.Conn
 	undrained, lingers bool
+	failure            error // of the next starts
 }
 
 // newFakeAgent returns a mesh whose sidecar is the test. extended says whether
@@ -44,8 +45,12 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 	m, err := newMesh(t.Context(), cfg, func(context.Context, *Config, sidecar.Settings) (*launched, error) {
 		agent, side := net.Pipe()
 		f.mu.Lock()
+		err := f.failure
 		f.conn = side
 		f.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
 		done := make(chan struct{})
 		go f.serve(side, extended, done)
 		f.started <- struct{}{}
@@ -117,6 +122,13 @@ func (f *fakeSidecar) say(line string) {
 	defer f.mu.Unlock()
 	// The agent may have hung up; the test sees that where it matters.
 	_, _ = io.WriteString(f.conn, line+"\n")
+}
+
+// fail has every start from now on fail.
+func (f *fakeSidecar) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failure = err
 }
 
 // hangUp ends the connection, as a sidecar that crashes does.
