@@ -224,6 +224,31 @@ func TestLinkBounds(t *testing.T) {
 	})
 }
 
+// Lines that do not wait for a counterpart that does not read are refused in the end. Those that an account is
+// charged for are not: what becomes of that peer is for the account to decide.
+func TestLinkOverflow(t *testing.T) {
+	near, _ := Pipe()
+	big := line(strings.Repeat("x", 1<<20-1))
+	refusedAt := 0
+	for n := 1; refusedAt == 0 && n <= 2*overflow>>20; n++ {
+		if err := near.WriteNow(nil, big); errors.Is(err, ErrOverflow) {
+			refusedAt = n
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := overflow>>20 + 2; refusedAt != want { // the first line that comes after more than the bound
+		t.Errorf("MiB %d was refused, want %d", refusedAt, want)
+	}
+	if err := near.WriteNow(new(tally), big); err != nil {
+		t.Errorf("with an account: %v", err)
+	}
+	near.Close()
+	if err := near.Flush(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("flush of what was dropped: %v", err)
+	}
+}
+
 type tally struct{ charged, released atomic.Int64 }
 
 func (a *tally) Charge(n int)  { a.charged.Add(int64(n)) }

@@ -8,7 +8,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -132,5 +134,60 @@ func TestToken(t *testing.T) {
 	a.say(strings.Replace(hello, `"protocol"`, `"token":"secret","protocol"`, 1))
 	if e := a.hear(); e.Type != "ready" {
 		t.Errorf("with the token: %+v", e)
+	}
+}
+
+// A message goes to every peer that is not excepted; one that a peer does not take fails for that peer alone.
+func TestBroadcast(t *testing.T) {
+	settings := newSignaling(t)
+	alice := newAgent(t, settings("alice")).greeted()
+	small := settings("bob")
+	small.MaxMessage = 1000
+	bob := newAgent(t, small).greeted()
+	bob.expect("peer_connected")
+	carol := newAgent(t, settings("carol")).greeted()
+	for _, a := range []*agent{alice, alice, bob, carol, carol} {
+		a.expect("peer_connected")
+	}
+	alice.say(`{"type":"broadcast","payload":{"message":{"type":"first"},"except":["bob","nobody"]}}`)
+	alice.say(`{"type":"broadcast","payload":{"message":{"type":"second","payload":"` + strings.Repeat("x", 1000) + `"}}}`)
+	alice.say(`{"type":"broadcast","payload":{"message":{"type":"third"}}}`)
+	if e := alice.expect("error"); e.Payload["code"] != "too_large" || e.Payload["command"] != "broadcast" || e.Payload["target_peer"] != "bob" {
+		t.Errorf("got %v", e)
+	}
+	for a, types := range map[*agent][]string{bob: {"third"}, carol: {"first", "second", "third"}} {
+		for _, want := range types {
+			if e := a.expect("message"); e.Payload["message"].(map[string]any)["type"] != want || e.Payload["from_peer"] != "alice" {
+				t.Errorf("got %.200v, want %s", e, want)
+			}
+		}
+	}
+}
+
+// Of two instances with one key the one that was started later stays; the other one's agent is told, and its sidecar ends.
+func TestReplaced(t *testing.T) {
+	settings := newSignaling(t)
+	earlier, later := settings("alice"), settings("alice")
+	earlier.Started, later.Started = time.Unix(1000, 0), time.Unix(2000, 0)
+	first := newAgent(t, earlier).greeted()
+	for first.next().Payload["state"] != "connected" {
+	}
+	second := newAgent(t, later).greeted()
+	for state := any(nil); state != "replaced"; {
+		state = first.next().Payload["state"]
+	}
+	if err := first.ended(); !errors.Is(err, signal.ErrReplaced) {
+		t.Errorf("Serve: %v", err)
+	}
+	second.say(`{"type":"drain"}`)
+	second.expect("drained")
+}
+
+// A hello that makes no sense is an error, and leaves the agent a base one.
+func TestBadHello(t *testing.T) {
+	a := newAgent(t, alone("")).greeted()
+	a.say(`{"type":"hello","payload":{"features":7}}`)
+	if e := a.expect("error"); e.Payload["code"] != "invalid_field" || e.Payload["command"] != "hello" {
+		t.Errorf("got %v", e)
 	}
 }

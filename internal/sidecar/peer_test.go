@@ -1,10 +1,16 @@
 package sidecar
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -71,5 +77,22 @@ func TestFlood(t *testing.T) {
 	set := settings("")
 	if most := outboundHigh + crossing(set.Limits()) + haltedAllowance + transport; accepted*size > most {
 		t.Errorf("%d MiB were accepted for a peer that does not read", accepted*size>>20)
+	}
+}
+
+// An agent that does not read for so long that an event is lost would be wrong about its peers for good: its link ends.
+func TestAgentDoesNotRead(t *testing.T) {
+	var log testutil.LogBuffer
+	near, _ := link.Pipe()
+	s := &Sidecar{link: near, log: zerolog.New(&log)}
+	big := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
+	for range 100 {
+		s.event(nil, func(b []byte) []byte { return append(b, big...) })
+	}
+	if err := near.WriteNow(nil, func(b []byte) []byte { return b }); !errors.Is(err, link.ErrClosed) {
+		t.Errorf("the link: %v", err)
+	}
+	if n := log.Count("agent not reading; closing link"); n != 1 {
+		t.Errorf("it is in the log %d times", n)
 	}
 }

@@ -1,8 +1,12 @@
 package sidecar
 
 import (
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
@@ -38,5 +42,42 @@ func TestBaseEnviron(t *testing.T) {
 	}
 	if inherited[1] != "TURN_URL=turn:old" {
 		t.Error("the argument was changed")
+	}
+}
+
+func TestSettingsEnviron(t *testing.T) {
+	want := Settings{SignalingURL: "ws://s/ws", APIKey: `k"\`, ICEServers: []signal.ICEServer{{URLs: []string{"stun:a"}}}, Token: "t"}
+	env, err := want.Environ()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, ok := strings.CutPrefix(env, Variable+"=")
+	got, err := ParseSettings(raw)
+	if !ok || err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v from %s", got, err, env)
+	}
+	if _, err := ParseSettings("{"); err == nil || !strings.Contains(err.Error(), Variable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A TURN secret makes credentials for the servers that have none; those that are configured beside them stay.
+func TestTURNCredentials(t *testing.T) {
+	w := webRTC{set: Settings{
+		ICEServers:      []signal.ICEServer{{URLs: []string{"turn:a"}}, {URLs: []string{"turn:b"}, Username: "u", Credential: "p"}},
+		ExtraICEServers: []signal.ICEServer{{URLs: []string{"turn:c"}}},
+	}}
+	if got, want := w.iceServers(), slices.Concat(w.set.ICEServers, w.set.ExtraICEServers); !reflect.DeepEqual(got, want) {
+		t.Errorf("without a secret: got %+v", got)
+	}
+	w.set.TURNSecret = "s"
+	got := w.iceServers()
+	expiry, _, _ := strings.Cut(got[0].Username, ":")
+	seconds, err := strconv.ParseInt(expiry, 10, 64)
+	if left := time.Until(time.Unix(seconds, 0)); err != nil || left <= turnLifetime/2 || got[0].Credential == "" {
+		t.Errorf("got %+v, which is valid for %s (%v)", got[0], left, err)
+	}
+	if got[1].Username != "u" || got[1].Credential != "p" || got[2].Username != "" || w.set.ICEServers[0].Username != "" {
+		t.Errorf("got %+v", got)
 	}
 }
