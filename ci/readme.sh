@@ -37,7 +37,7 @@ leftovers() {
 while read -r command; do
 	printf '$ %s\n' "$command"
 	# shellcheck disable=SC2086 # the command is split into words
-	TMPDIR=$root/tmp GOTMPDIR=$root/build XDG_RUNTIME_DIR=$root/run $command </dev/null
+	env -u MESH_TEST_FULL TMPDIR="$root/tmp" GOTMPDIR="$root/build" XDG_RUNTIME_DIR="$root/run" $command </dev/null
 	left=$(leftovers)
 	if [ -n "$left" ]; then
 		printf '%s left behind:\n%s\n' "$command" "$left" >&2

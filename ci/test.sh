@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests with the race detector, in random order. Arguments go to go test: flags, and packages
-# if not all of them are wanted, as in: ci/test.sh -count=3 -run Conformance .
+# Runs the tests with the race detector, in random order: those of a plain go test ./..., or all of them
+# with MESH_TEST_FULL=1, which needs the programs that ci/setup.sh installs. Arguments go to go test:
+# flags, and packages if not all of them are wanted, as in: ci/test.sh -count=3 -run Conformance .
 # The race detector needs a C compiler.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -5,7 +5,6 @@ package interop
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -28,9 +27,6 @@ type kind struct {
 	start          func(t *testing.T, st *stage, id string) console
 }
 
-// required is an environment variable that makes a missing program a failure, as the full suite does.
-const required = "MESH_INTEROP_ALL"
-
 // full skips what takes long or needs a Chromium, unless the full suite runs.
 func full(t *testing.T) {
 	t.Helper()
@@ -46,7 +42,7 @@ func (k *kind) check(t *testing.T) {
 	_, err := k.needs()
 	switch {
 	case err == nil:
-	case testutil.Full() || os.Getenv(required) != "":
+	case testutil.Full():
 		t.Fatalf("%s: %v", k.name, err)
 	default:
 		t.Skipf("%s: %v", k.name, err)

@@ -22,8 +22,8 @@ func Full() bool {
 }
 
 // SkipUnlessFull skips the test unless the full suite is asked for. The first test that is skipped for what prints
-// a line that says so; a package that uses one what for all its tests prints one line. go test shows the line with -v,
-// and when it tests one package in the current directory.
+// a line that says so; a package that uses one what for all its tests prints one line. go test hides what packages that
+// pass have printed, unless it runs with -v or in the directory of a package that it is not told to test.
 func SkipUnlessFull(t testing.TB, what string) {
 	t.Helper()
 	if Full() {
