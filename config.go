@@ -279,8 +279,12 @@ func (c *Config) settings() (sidecar.Settings, error) {
 		SignalingURL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers), RelayOnly: n.RelayOnly,
 		UDPPort: max(n.UDPPort, 0), UDPMux: n.UDPPort == AnyUDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
+		CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile, LogWebRTC: n.LogWebRTC,
 		RecoveryTimeout: n.RecoveryTimeout, MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth,
 		LogLevel: c.Logger.GetLevel().String(),
+	}
+	if err := (*signal.FieldError)(nil); errors.As(s.Check(), &err) {
+		return s, &ConfigError{Field: "Network." + err.Field, Err: err.Err}
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil

@@ -33,6 +33,10 @@ type Settings struct {
 	UDPMux          bool               `json:"udp_mux,omitempty"`
 	NoLoopback      bool               `json:"no_loopback,omitempty"`
 	MDNS            bool               `json:"mdns,omitempty"`
+	CAFile          string             `json:"ca_file,omitempty"`
+	CertFile        string             `json:"cert_file,omitempty"`
+	KeyFile         string             `json:"key_file,omitempty"`
+	LogWebRTC       bool               `json:"log_webrtc,omitempty"`
 	RecoveryTimeout time.Duration      `json:"recovery_timeout,omitempty"`
 	MaxMessage      int                `json:"max_message"`
 	MaxDepth        int                `json:"max_depth"`
@@ -74,9 +78,13 @@ func (s *Settings) Limits() wire.Limits {
 func (s *Settings) signaling(log zerolog.Logger) signal.Config {
 	return signal.Config{
 		URL: s.SignalingURL, TokenURL: s.TokenURL, APIKey: s.APIKey,
-		FetchICE: len(s.ICEServers) == 0, Started: s.Started, Log: log,
+		FetchICE: len(s.ICEServers) == 0, Started: s.Started,
+		CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, Log: log,
 	}
 }
+
+// Check returns what cannot work, a *signal.FieldError, or nil. It reads the files that are named.
+func (s *Settings) Check() error { return s.signaling(zerolog.Nop()).Check() }
 
 // CheckCredentials returns nil once the signaling server has accepted the API key, or an error that wraps
 // signal.ErrRefused. Until the server can be asked, it tries again.

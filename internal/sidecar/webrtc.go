@@ -31,7 +31,7 @@ func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC,
 	node, err := rtc.New(rtc.Config{
 		Limits: limits, ICEServers: w.iceServers(), RelayOnly: set.RelayOnly,
 		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
-		RecoveryTimeout: set.RecoveryTimeout, Log: log,
+		RecoveryTimeout: set.RecoveryTimeout, Log: log, LogWebRTC: set.LogWebRTC,
 		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(limits),
 	}, w.client, peerEvents{events})
 	if err != nil {

@@ -1,7 +1,6 @@
 package signal
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
@@ -31,13 +30,13 @@ type Config struct {
 	HTTPClient *http.Client
 }
 
-// Check reports the first field that cannot work, by name. It reads the files that are named.
+// Check returns the first field that cannot work, a *FieldError, or nil. It reads the files that are named.
 func (c Config) Check() error {
 	if err := CheckURL(c.URL, "ws", "wss", "http", "https"); err != nil {
-		return fmt.Errorf("URL: %w", err)
+		return &FieldError{"URL", err}
 	}
 	if err := CheckURL(c.TokenURL, "http", "https"); err != nil {
-		return fmt.Errorf("TokenURL: %w", err)
+		return &FieldError{"TokenURL", err}
 	}
 	_, err := c.httpClient()
 	return err
