@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -57,7 +59,7 @@ func newAPI(cfg Config) (*api, error) {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = &a.loggers
 	Tune(&se)
-	se.SetIncludeLoopbackCandidate(cfg.Loopback)
+	se.SetIncludeLoopbackCandidate(!cfg.NoLoopback)
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
@@ -79,7 +81,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.ipFilter != nil {
 		se.SetIPFilter(cfg.ipFilter)
 	}
-	if cfg.UDPPort > 0 || cfg.UDPMux {
+	if cfg.UDPPort != 0 {
 		m, err := newMux(cfg, &a.loggers)
 		if err != nil {
 			a.close()
@@ -147,19 +149,19 @@ func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 		ice.UDPMuxFromPortWithReadBufferSize(SocketBuffer),
 		ice.UDPMuxFromPortWithWriteBufferSize(SocketBuffer),
 	}
-	if cfg.Loopback {
+	if !cfg.NoLoopback {
 		opts = append(opts, ice.UDPMuxFromPortWithLoopback())
 	}
 	if cfg.ipFilter != nil {
 		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
 	}
-	m, err := ice.NewMultiUDPMuxFromPort(cfg.UDPPort, opts...)
+	m, err := ice.NewMultiUDPMuxFromPort(max(cfg.UDPPort, 0), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("listen on UDP port %d: %w", cfg.UDPPort, err)
 	}
 	if len(m.GetListenAddresses()) == 0 {
 		_ = m.Close()
-		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, cfg.Loopback)
+		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, !cfg.NoLoopback)
 	}
 	return &mux{m}, nil
 }

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -24,24 +26,13 @@ const (
 
 // Config configures a Node. The zero value works for peers on the same network.
 type Config struct {
+	Settings
 	// Instance distinguishes this process from earlier ones with the same peer id. Default: random.
 	Instance string
 	// Limits bounds messages in both directions.
 	Limits wire.Limits
 	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
 	ICEServers []signal.ICEServer
-	// RelayOnly uses TURN servers only, so that peers do not learn our addresses.
-	RelayOnly bool
-	// UDPPort, if not 0, is the one UDP port for all peers. UDPMux does the same on a free port: fewer
-	// sockets, with larger buffers.
-	UDPPort int
-	UDPMux  bool
-	// Loopback offers loopback addresses too, for peers on this host when it has no other network.
-	Loopback bool
-	// MDNS resolves the .local names that browsers send in place of addresses.
-	MDNS bool
-	// RecoveryTimeout is how long a link may be interrupted before its peer counts as gone. Default 60 s.
-	RecoveryTimeout time.Duration
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
 	ConnectTimeout time.Duration
 	// QueueHigh and QueueLow are how many bytes queued for one peer make it count as congested, and no
@@ -50,9 +41,6 @@ type Config struct {
 	QueueHigh, QueueLow, QueueHard int
 	// Log receives what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
-	// LogWebRTC logs what pion, the WebRTC implementation, logs itself, at levels debug and trace. It is for
-	// debugging, and long; passwords are redacted.
-	LogWebRTC bool
 
 	timing timing
 	// net, ipFilter and lookup replace the network, or parts of it, in tests.

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -56,7 +58,7 @@ func TestUDPPort(t *testing.T) {
 	if candidates == 0 || len(wrong) > 0 {
 		t.Errorf("%d candidates, wrong: %q", candidates, wrong)
 	}
-	cfg := rtc.Config{UDPPort: port}
+	cfg := rtc.Config{Settings: rtc.Settings{UDPPort: port}}
 	cfg.OnlyLoopback()
 	if n, err := rtc.New(cfg, nil, nil); err == nil {
 		n.Close(context.Background())

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -42,7 +44,7 @@ func TestConnect(t *testing.T) {
 }
 
 func TestMuxedPort(t *testing.T) {
-	mux := func(c *rtc.Config) { c.UDPMux = true }
+	mux := func(c *rtc.Config) { c.UDPPort = rtc.AnyUDPPort }
 	h := newHub(t)
 	var as []*agent
 	for _, id := range []string{"a", "b", "c", "d"} {

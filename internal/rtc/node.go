@@ -1,3 +1,7 @@
+//go:build !js
+
+// A browser brings its own WebRTC: of the API that this package uses, pion offers next to nothing there.
+
 // Package rtc keeps the peer links to other sidecars: it connects over WebRTC, with offers, answers and
 // candidates that a signaling server relays, repairs the links, and carries lines over them.
 //

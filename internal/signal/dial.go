@@ -8,4 +8,6 @@ import (
 	"github.com/coder/websocket"
 )
 
-func dialOptions(hc *http.Client) *websocket.DialOptions { return &websocket.DialOptions{HTTPClient: hc} }
+func dialOptions(hc *http.Client) *websocket.DialOptions {
+	return &websocket.DialOptions{HTTPClient: hc}
+}
