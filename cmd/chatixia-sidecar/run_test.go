@@ -1,5 +1,3 @@
-//go:build !js
-
 //go:build linux || darwin
 
 package main
