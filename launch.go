@@ -115,8 +115,8 @@ func (l *launcher) inProcess() *launched {
 		link: agent,
 		path: "in this process",
 		stop: func(stopping context.Context) {
-			grace, done2 := context.WithTimeout(stopping, endGrace)
-			defer done2()
+			grace, over := context.WithTimeout(stopping, endGrace)
+			defer over()
 			select {
 			case <-done:
 			case <-grace.Done():

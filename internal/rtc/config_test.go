@@ -26,7 +26,7 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
-// With a UDP port, all candidates have it, and nobody else can.
+// With a UDP port, all candidates have it, and no other node can.
 func TestUDPPort(t *testing.T) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -64,7 +64,7 @@ func TestUDPPort(t *testing.T) {
 	}
 }
 
-// RelayOnly tells no address of this host.
+// RelayOnly reveals no address of this host.
 func TestRelayOnly(t *testing.T) {
 	h := newHub(t)
 	a := start(t, h, "a", func(c *rtc.Config) { c.RelayOnly = true; c.ConnectTimeout = time.Second })
