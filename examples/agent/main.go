@@ -28,7 +28,10 @@ func main() {
 		return // with -fork, the sidecar is a copy of this program
 	}
 	fork := flag.Bool("fork", false, "run the sidecar as a process of its own")
-	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: agent [-fork] NAME\ncommands:", commands) }
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: agent [-fork] NAME\ncommands:", commands)
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	if flag.NArg() != 1 {
 		flag.Usage()
