@@ -7,14 +7,20 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this module, the rest are
 # modules of others with all that is in them. The first row that matches a package counts.
 table='
-.                  ./internal/cores ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+.                  ./internal/cores ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
 ./internal/rtc     ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
-./internal/signal  github.com/coder/websocket github.com/rs/zerolog
+./internal/link    ./internal/sock ./internal/wire
+./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
-./internal/nowait
+./internal/signal  github.com/coder/websocket github.com/rs/zerolog
 ./internal/wire
+./internal/nowait
+./internal/cores
+./internal/version
+./internal/testutil
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/*            . ./internal/cores ./signaling github.com/joho/godotenv github.com/rs/zerolog
+./cmd/*            . ./internal/cores ./internal/version ./signaling github.com/joho/godotenv github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
 '
