@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks which package may import what, the standard library aside. What the table does not list is
+# Checks which package imports what, the standard library aside. Whatever the table does not list is
 # refused, so that a new arrow or a new dependency is a change of this file. Tests may import anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# First the package, then what it may import: . and ./x are packages of this module, the rest are
-# modules of others with all that is in them. The first row that matches a package counts.
+# First the package, then what it may import: . and ./x are packages of this module, the rest are other
+# modules with all of their packages. The first row that matches a package counts.
 table='
 .                  ./internal/cores ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
 ./internal/sidecar ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
