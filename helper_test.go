@@ -11,7 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
+	ossignal "os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -65,7 +66,7 @@ func helperForgot() {
 
 // helperStubborn is a sidecar that neither the end of its link nor SIGTERM ends.
 func helperStubborn() {
-	signal.Ignore(syscall.SIGTERM)
+	ossignal.Ignore(syscall.SIGTERM)
 	listener, err := net.Listen("unix", os.Getenv("IPC_SOCKET"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -108,8 +109,8 @@ func helperAgent() {
 // testSettings are those of a sidecar whose signaling server is down.
 func testSettings() sidecar.Settings {
 	return sidecar.Settings{
-		SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k",
-		MaxMessage: 1 << 20, MaxDepth: 64,
+		Signaling: signal.Settings{URL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k"},
+		Limits:    wire.Limits{MaxMessage: 1 << 20, MaxDepth: 64},
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build !js
+
 //go:build linux || darwin
 
 package main
