@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles everything, tests included, for the systems that are supported, and links the commands.
+# Compiles everything, tests included, for all supported systems, and links the commands.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the other scripts need besides Go: the modules, the C compiler of go test -race, the
-# programs that docs/by-hand.md shows, and those that internal/interop tests with.
+# Installs what the other scripts need besides Go: the modules, the C compiler for go test -race, the
+# programs that docs/by-hand.md uses, and those that internal/interop tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
