@@ -276,11 +276,20 @@ func (c *Config) validate() error {
 func (c *Config) settings() (sidecar.Settings, error) {
 	n := c.Network
 	s := sidecar.Settings{
-		SignalingURL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
-		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers), RelayOnly: n.RelayOnly,
-		UDPPort: max(n.UDPPort, 0), UDPMux: n.UDPPort == AnyUDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
-		RecoveryTimeout: n.RecoveryTimeout, MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth,
+		Signaling: signal.Settings{
+			URL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
+			CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile,
+		},
+		Network: sidecar.Network{
+			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
+			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
+		},
+		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth},
+		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
+	}
+	if err := (*signal.FieldError)(nil); errors.As(s.Check(), &err) {
+		return s, &ConfigError{Field: "Network." + err.Field, Err: err.Err}
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil

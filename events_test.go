@@ -58,28 +58,6 @@ func TestWaitWithoutSignaling(t *testing.T) {
 	})
 }
 
-// An agent that another instance replaces ends, and says so.
-func TestReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m, f := newFakeAgent(t, Config{}, true)
-		f.connect("bob")
-		synctest.Wait()
-		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
-		f.request()
-		f.say(`{"type":"signaling","payload":{"state":"replaced"}}`)
-		if got := <-done; !errors.Is(got.err, ErrReplaced) {
-			t.Errorf("the request ended with %v", got.err)
-		}
-		testutil.Take(t, "the end of the mesh", m.Done())
-		if err := m.Err(); !errors.Is(err, ErrReplaced) {
-			t.Errorf("the mesh ended with %v", err)
-		}
-		if s := m.Signaling(); s.State != SignalingReplaced || !errors.Is(s.Err, ErrReplaced) {
-			t.Errorf("signaling is %+v", s)
-		}
-	})
-}
-
 // An error of the sidecar is for the caller that waits for it, if one does, else
 // for OnError, with the public error of its code.
 func TestErrorEvents(t *testing.T) {
@@ -241,30 +219,6 @@ func TestCallbacks(t *testing.T) {
 			t.Errorf("%d of %d are told, %d losses are logged", n, maxNotices+4, log.Count("notice dropped"))
 		}
 	})
-}
-
-// Errors say what failed, on what and why, and name the package once.
-func TestErrorTexts(t *testing.T) {
-	gone := &PeerError{Op: "broadcast", Peer: "bob", Err: ErrPeerGone}
-	for want, err := range map[string]error{
-		`mesh: Config.Mode = "9": no such mode`:                                          &ConfigError{Field: "Mode", Value: "9", Err: errors.New("no such mode")},
-		`mesh: Config.APIKey: it has a newline`:                                          &ConfigError{Field: "APIKey", Err: errors.New("mesh: it has a newline")},
-		`mesh: send to "bob": the peer is gone`:                                          &PeerError{Op: "send", Peer: "bob", Err: ErrPeerGone},
-		`mesh: wait for "bob": context canceled`:                                         &PeerError{Op: "wait", Peer: "bob", Err: context.Canceled},
-		`mesh: handle "x" from "bob" (id "1"): no`:                                       &PeerError{Op: "handle", Type: "x", Peer: "bob", RequestID: "1", Err: errors.New("no")},
-		`mesh: broadcast did not reach "bob", "eve": the peer is gone`:                   &BroadcastError{Failed: []*PeerError{{Peer: "bob", Err: ErrPeerGone}, {Peer: "eve", Err: ErrInvalid}}},
-		`mesh: broadcast did not reach "bob": broadcast to "bob": the peer is gone`:      &BroadcastError{Failed: []*PeerError{{Peer: "bob", Err: gone}}},
-		`mesh: the peer responded with an error: no paper`:                               &RemoteError{Text: "mesh: no paper"},
-		"mesh: start of the sidecar (mode Binary, /x): no\nits stderr ended with:\nboom": &StartError{Mode: Binary, Path: "/x", Stderr: "boom", Err: errors.New("no")},
-	} {
-		if got := err.Error(); got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
-	}
-	all := &BroadcastError{Failed: []*PeerError{gone, {Peer: "eve", Err: ErrTooLarge}}}
-	if !errors.Is(all, ErrPeerGone) || !errors.Is(all, ErrTooLarge) || errors.Is(all, ErrBusy) {
-		t.Errorf("%v is not what its parts are", all)
-	}
 }
 
 func TestDecode(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
-// newSignaling serves a signaling server for the examples, which in development
-// mode takes the API key as peer id.
+// newSignaling starts a signaling server for an example. In development mode the
+// API key of an agent is its peer id.
 func newSignaling() (url string, stop func()) {
 	server, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -27,7 +27,7 @@ func newSignaling() (url string, stop func()) {
 	}
 }
 
-// One agent asks another for a piece of work.
+// Alice sends a request to bob, whose handler returns the response.
 func Example() {
 	url, stop := newSignaling()
 	defer stop()
@@ -72,7 +72,7 @@ func Example() {
 	// Output: shout_response from bob: HELLO
 }
 
-// What goes wrong has a name.
+// errors.Is reports why a request failed.
 func ExampleMesh_Request_errors() {
 	url, stop := newSignaling()
 	defer stop()
@@ -96,7 +96,7 @@ func ExampleMesh_Request_errors() {
 	// true
 }
 
-// Peers come and go; OnPeer tells, in order with what they send.
+// OnPeer reports peers that come and go, in order with what they send.
 func ExampleConfig_onPeer() {
 	url, stop := newSignaling()
 	defer stop()
@@ -146,4 +146,118 @@ func ExampleConfig_onPeer() {
 	// bob is here
 	// bob says good day
 	// bob left
+}
+
+// A handler can be added while the mesh runs. The handler of "" takes every type
+// that has no handler of its own.
+func ExampleMesh_Handle() {
+	url, stop := newSignaling()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	bob, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "bob"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bob.Close()
+	add := func(_ context.Context, msg *mesh.Message) (any, error) {
+		var numbers []int
+		if err := msg.Decode(&numbers); err != nil {
+			return nil, err
+		}
+		sum := 0
+		for _, n := range numbers {
+			sum += n
+		}
+		return sum, nil
+	}
+	if err := bob.Handle("add_request", add); err != nil {
+		log.Fatal(err)
+	}
+	other := func(_ context.Context, msg *mesh.Message) (any, error) {
+		return nil, fmt.Errorf("bob can only add, not %s", strings.TrimSuffix(msg.Type, "_request"))
+	}
+	if err := bob.Handle("", other); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(errors.Is(bob.Handle("add_request", other), mesh.ErrDuplicateHandler))
+
+	alice, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer alice.Close()
+	if err := alice.WaitPeer(ctx, "bob"); err != nil {
+		log.Fatal(err)
+	}
+	for _, typ := range []string{"add_request", "divide_request"} {
+		reply, err := alice.Request(ctx, "bob", mesh.Message{Type: typ, Payload: []int{1, 2, 3}})
+		var remote *mesh.RemoteError
+		switch {
+		case errors.As(err, &remote):
+			fmt.Println(remote.Text)
+		case err != nil:
+			log.Fatal(err)
+		default:
+			fmt.Printf("%s: %s\n", reply.Type, reply.Payload)
+		}
+	}
+	// Output:
+	// true
+	// add_response: 6
+	// bob can only add, not divide
+}
+
+// A slow handler makes Send block, under its context, once the bounded queues on
+// the way to it are full. What Send has accepted is handled all the same.
+func ExampleMesh_Send_backpressure() {
+	url, stop := newSignaling()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	handled := make(chan struct{})
+	bob, err := mesh.New(ctx, mesh.Config{
+		SignalingURL: url, APIKey: "bob",
+		Handlers: map[string]mesh.Handler{
+			"work": func(ctx context.Context, _ *mesh.Message) (any, error) {
+				select {
+				case handled <- struct{}{}: // blocks until this example receives
+				case <-ctx.Done():
+				}
+				return nil, nil
+			},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bob.Close()
+	alice, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer alice.Close()
+	if err := alice.WaitPeer(ctx, "bob"); err != nil {
+		log.Fatal(err)
+	}
+
+	accepted := 0
+	work := mesh.Message{Type: "work", Payload: strings.Repeat("x", 256<<10)}
+	for err == nil {
+		short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		if err = alice.Send(short, "bob", work); err == nil {
+			accepted++
+		}
+		cancel()
+	}
+	fmt.Println("Send blocked until its context ended:", errors.Is(err, context.DeadlineExceeded))
+	for range accepted {
+		<-handled
+	}
+	fmt.Println("everything accepted was handled")
+	// Output:
+	// Send blocked until its context ended: true
+	// everything accepted was handled
 }

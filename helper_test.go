@@ -11,7 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
+	ossignal "os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -64,7 +64,7 @@ func helperForgot() {
 // helperStubborn is a base sidecar that hangs up when it is to connect to a peer,
 // and that neither the end of its link nor SIGTERM ends.
 func helperStubborn() {
-	signal.Ignore(syscall.SIGTERM)
+	ossignal.Ignore(syscall.SIGTERM)
 	listener, err := net.Listen("unix", os.Getenv("IPC_SOCKET"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

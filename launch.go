@@ -115,8 +115,8 @@ func (l *launcher) inProcess() *launched {
 		link: agent,
 		path: "in this process",
 		stop: func(stopping context.Context) {
-			grace, done2 := context.WithTimeout(stopping, endGrace)
-			defer done2()
+			grace, over := context.WithTimeout(stopping, endGrace)
+			defer over()
 			select {
 			case <-done:
 			case <-grace.Done():
@@ -148,7 +148,7 @@ func (l *launcher) attach(ctx context.Context) (*launched, error) {
 		return nil, l.failed(path, "", err)
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits()), path: path,
+		link: link.New(conn, nil, l.set.Limits), path: path,
 		stop: func(context.Context) {}, diagnose: func() error { return nil },
 	}, nil
 }
@@ -184,7 +184,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		return nil, l.failed(path, p.Stderr(), l.explain(err, p))
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits()), token: set.Token, pid: p.PID(), path: path, stop: stop,
+		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, stop: stop,
 		diagnose: func() error { return l.diagnose(p, path) },
 	}, nil
 }

@@ -1,8 +1,18 @@
 package mesh
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 func TestRestarts(t *testing.T) {
@@ -53,5 +63,84 @@ func TestRestartsJitter(t *testing.T) {
 	}
 	if len(seen) < 2 {
 		t.Error("20 agents that lost their sidecars together would all come back together")
+	}
+}
+
+// A sidecar that is slow to start is no crash, however often: a host that was slow for a while gets its sidecar.
+func TestSlowRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 3 * maxShortLives
+		var starts int
+		var links []*link.Link
+		reported := make(chan error, 2*slow)
+		m, err := newMesh(t.Context(), Config{
+			Mode: SelfExec, SignalingURL: "ws://127.0.0.1:1/ws", OnError: func(err error) { reported <- err },
+		}, func(ctx context.Context, cfg *Config, _ sidecar.Settings) (*launched, error) {
+			if starts++; starts > 1 && starts <= 1+slow {
+				<-ctx.Done()
+				return nil, &StartError{Mode: cfg.Mode, Path: "slow", Err: fmt.Errorf("it did not listen in time: %w", context.Cause(ctx))}
+			}
+			agent, side := link.Pipe()
+			links = append(links, side)
+			var serving sync.WaitGroup
+			serving.Go(side.Run)
+			serving.Go(func() {
+				side.Serve(func(line []byte, err error) bool {
+					if bytes.Contains(line, []byte("list_peers")) {
+						_ = side.WriteNow(nil, func(b []byte) []byte { return wire.AppendPeerList(b, nil) })
+					}
+					return err == nil
+				})
+			})
+			return &launched{
+				link: agent, path: "fake", diagnose: func() error { return nil },
+				stop: func(context.Context) { side.Close(); serving.Wait() },
+			}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		links[0].Close() // one crash
+		for len(links) < 2 {
+			select {
+			case err := <-reported:
+				if !errors.Is(err, ErrSidecarLost) && !errors.Is(err, errNotReady) {
+					t.Errorf("reported %v", err)
+				}
+			case <-m.Done():
+				t.Fatalf("the mesh ended: %v", m.Err())
+			case <-time.After(time.Minute):
+			}
+			synctest.Wait()
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// New follows its context: the start has as long as that lasts, and 5 s without a deadline.
+func TestStartFollowsContext(t *testing.T) {
+	for name, tc := range map[string]struct {
+		limit, want time.Duration
+	}{"a minute": {time.Minute, time.Minute}, "no deadline": {0, startTimeout}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				if tc.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, tc.limit)
+					defer cancel()
+				}
+				began := time.Now()
+				_, err := newMesh(ctx, Config{SignalingURL: "ws://127.0.0.1:1/ws"}, func(ctx context.Context, _ *Config, _ sidecar.Settings) (*launched, error) {
+					<-ctx.Done()
+					return nil, context.Cause(ctx)
+				})
+				if took := time.Since(began); took != tc.want || err == nil {
+					t.Errorf("New returned after %v: %v", took, err)
+				}
+			})
+		})
 	}
 }

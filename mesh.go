@@ -102,7 +102,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.Limits(), launch: launch, log: cfg.Logger, noise: sampled(cfg.Logger),
+		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
 		audience:  make(chan struct{}, 1),

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
@@ -45,21 +44,5 @@ func TestServeSidecarFails(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
-	}
-}
-
-// What ends a sidecar command has the errors of this package.
-func TestPublicErrors(t *testing.T) {
-	odd := errors.New("odd")
-	for _, tt := range []struct{ err, want error }{
-		{nil, nil},
-		{&signal.RefusedError{Detail: "401"}, ErrRefused},
-		{signal.ErrMisconfigured, ErrMisconfigured},
-		{signal.ErrReplaced, ErrReplaced},
-		{odd, odd},
-	} {
-		if got := public(tt.err); !errors.Is(got, tt.want) || (got == nil) != (tt.err == nil) {
-			t.Errorf("%v is %v, want %v", tt.err, got, tt.want)
-		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -139,7 +140,9 @@ func TestSidecarWithoutReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := sidecar.Settings{SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", Socket: socketPath(t), Token: "t"}
+	set := sidecar.Settings{
+		Signaling: signal.Settings{URL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token"}, Socket: socketPath(t), Token: "t",
+	}
 	env, err := set.Environ()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every benchmark a few times, so that none can rot. The numbers are not meant to be compared: for
-# that, run one benchmark alone and for longer. Arguments are packages.
+# Runs every benchmark a few times, to check that it still works. The numbers are not meant to be compared:
+# for that, run one benchmark alone and for longer. Arguments are packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

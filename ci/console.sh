@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Does what the blocks marked `console` in Markdown files show, as printed, and checks what comes back.
-# Arguments are the files, by default all that have such blocks. What a block means stands in
-# ci/tools/console/main.go. The examples use TCP port 8080.
+# Runs the blocks marked `console` in Markdown files exactly as printed, and checks the output. Arguments are
+# the files, by default all that have such blocks. ci/tools/console/main.go explains what a block means. The
+# examples use TCP port 8080.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

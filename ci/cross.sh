@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles everything, tests included, for the systems that are supported, and links the commands.
+# Compiles everything, tests included, for all supported systems, and links the commands.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,3 +15,7 @@ for target in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do
 	# -buildvcs=false: these binaries are thrown away, and a checkout without .git can be built too.
 	go build -buildvcs=false -o "$out/$GOOS-$GOARCH/" ./cmd/...
 done
+
+# In a browser the library compiles, and New says what to use there instead.
+echo "--- js/wasm"
+GOOS=js GOARCH=wasm go build ./...

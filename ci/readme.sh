@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the commands that the README shows (go run ./..., go test ./...) as a newcomer would, and checks
-# that they leave nothing behind: no process, no socket, no file in the temporary directories. Then does
-# what the other documents show in their console blocks.
+# that they leave nothing behind: no process, no socket, no file in the temporary directories. Then runs
+# the console blocks of the other documents.
 # For Linux and macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."

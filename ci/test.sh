@@ -10,7 +10,7 @@ test=(go test -race -shuffle=on -timeout 20m "$@")
 for arg in "$@"; do
 	case $arg in . | ./*) exec "${test[@]}" ;; esac
 done
-# What starts browsers and many programs takes the machine for itself, and comes last.
+# Packages that start browsers and many programs need the machine for themselves, and come last.
 crowds='/internal/interop$|/examples/browser$'
 packages=$(go list ./...)
 # shellcheck disable=SC2046 # a list of packages, none of which has spaces

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -160,11 +161,17 @@ func (c *connection) run(h *hub) {
 	_ = c.ws.CloseNow()
 	wg.Wait() // before end: the other goroutines may know better why reading failed
 	c.end(websocket.StatusNormalClosure, "", nil)
-	level := zerolog.InfoLevel
+	event := c.log.Info()
 	if c.code == signal.CloseReplaced {
-		level = zerolog.WarnLevel // two instances may share a key
+		event = c.log.Warn() // two instances may share a key
 	}
-	c.log.WithLevel(level).Err(err).Str("reason", c.reason).Msg("peer disconnected")
+	if !errors.Is(err, io.EOF) && c.reason == "" { // a client that hangs up is no fault
+		event = event.Err(err)
+	}
+	if c.reason != "" {
+		event = event.Str("reason", c.reason)
+	}
+	event.Msg("peer disconnected")
 }
 
 // read handles messages until the connection is closed. It reads on after end, because the closing

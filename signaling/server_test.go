@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"reflect"
 	"slices"
@@ -473,37 +472,4 @@ func TestHealthAndMethods(t *testing.T) {
 			t.Errorf("%s %s: %d, want 405", r[0], r[1], status)
 		}
 	}
-}
-
-func ExampleServer() {
-	sig, err := signaling.New(signaling.Config{Dev: true})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/mesh/", http.StripPrefix("/mesh", sig))
-	hs := httptest.NewServer(mux) // or (&http.Server{Addr: ":8080", Handler: mux}).ListenAndServe()
-	defer hs.Close()
-	defer func() { _ = sig.Close() }()
-
-	req, err := http.NewRequestWithContext(context.Background(), "POST", hs.URL+"/mesh/api/token", nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	req.Header.Set("X-API-Key", "alice")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct {
-		PeerID string `json:"peer_id"`
-		Role   string `json:"role"`
-	}
-	err = json.NewDecoder(resp.Body).Decode(&answer)
-	fmt.Println(resp.Status, answer.PeerID, answer.Role, err)
-	// Output: 200 OK alice agent <nil>
 }

@@ -1,3 +1,7 @@
+//go:build !js
+
+// There are no Unix sockets in a browser.
+
 // Command chatixia-sidecar is the WebRTC side of one agent: mesh.ServeSidecar with settings from flags,
 // environment variables and a .env file. A mesh in mode Binary starts it. For mode Attach, and for agents in
 // other languages, a user or a supervisor starts it.

@@ -1,3 +1,5 @@
+//go:build !js
+
 package main
 
 import (
@@ -37,10 +39,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 			return err
 		}
 	}
-	err = mesh.ServeSidecar(ctx, mesh.Config{
-		Network: mesh.Network{ExtraICEServers: set.stunServers(), UDPPort: set.udpPort, MDNS: set.mdns},
-		Logger:  log,
-	})
+	set.network.ExtraICEServers = set.stunServers()
+	err = mesh.ServeSidecar(ctx, mesh.Config{Network: set.network, Logger: log})
 	if err != nil {
 		return withAdvice(err)
 	}
@@ -64,6 +64,7 @@ func withAdvice(err error) error {
 	for name, source := range map[string]string{
 		"SignalingURL": "-signaling-url or SIGNALING_URL", "TokenURL": "-token-url or TOKEN_URL",
 		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "Network.UDPPort": "-udp-port",
+		"Network.CAFile": "-ca-file", "Network.CertFile": "-cert-file", "Network.KeyFile": "-key-file",
 	} {
 		if field.Field == name {
 			return fmt.Errorf("%w (set by %s)", err, source)

@@ -1,3 +1,5 @@
+//go:build !js
+
 package main
 
 import (
@@ -6,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/chatixia-ai/mesh"
@@ -24,8 +27,7 @@ const publicSTUN = "stun:stun.l.google.com:19302"
 // settings are the values of the flags.
 type settings struct {
 	environ   map[string]string // environment variables that flags set
-	udpPort   int
-	mdns      bool
+	network   mesh.Network
 	noSTUN    bool
 	logFormat string
 	logLevel  string
@@ -76,8 +78,11 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	s.file(fs, "turn-secret-file", "TURN_SECRET", "read the TURN secret from this `file` instead of TURN_SECRET")
 	s.file(fs, "turn-password-file", "TURN_PASSWORD", "read the TURN password from this `file` instead of TURN_PASSWORD")
 	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "connect to peers only through the TURN server")
-	fs.IntVar(&s.udpPort, "udp-port", 0, "use one UDP `port` for all peers (default: one for each connection)")
-	fs.BoolVar(&s.mdns, "mdns", false, "resolve the .local names that browsers use to hide their addresses")
+	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
+	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server")
+	fs.StringVar(&s.network.CertFile, "cert-file", "", "present the certificate in this PEM `file` to the signaling server")
+	fs.StringVar(&s.network.KeyFile, "key-file", "", "the private key of -cert-file, a PEM `file`")
+	fs.BoolVar(&s.network.MDNS, "mdns", false, "resolve the .local names that browsers use to hide their addresses")
 	fs.BoolVar(&s.noSTUN, "no-stun", false, "do not use the public STUN server")
 	fs.StringVar(&s.logFormat, "log-format", "text", "`format` of the log: text or json")
 	level := rustLevel(os.Getenv("RUST_LOG"))
@@ -85,6 +90,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 		level = "info"
 	}
 	fs.StringVar(&s.logLevel, "log-level", level, "lowest `level` to log: trace, debug, info, warn, error or disabled (default info)")
+	fs.BoolVar(&s.network.LogWebRTC, "log-webrtc", false, "log ICE, DTLS and SCTP as well, at level debug and below; passwords are redacted")
 	showVersion := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -104,6 +110,20 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 		s.environ["ICE_TRANSPORT_POLICY"] = "relay"
 	}
 	return s, nil
+}
+
+// udpPort reads the value of -udp-port.
+func (s *settings) udpPort(value string) error {
+	if value == "any" {
+		s.network.UDPPort = mesh.AnyUDPPort
+		return nil
+	}
+	port, err := strconv.ParseUint(value, 10, 16)
+	if err != nil || port == 0 {
+		return errors.New("want a port from 1 to 65535, or any")
+	}
+	s.network.UDPPort = int(port)
+	return nil
 }
 
 // variable defines a flag that sets an environment variable.

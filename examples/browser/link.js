@@ -260,8 +260,9 @@ export class Link {
   // drain responds at once, because lines are handled one by one. A peer that goes on asking without reading the
   // responses gets no more of them.
   #drain(n) {
-    if (this.#waiting < MAX_QUEUE) this.#control("drained", n);
-    else this.#events.rejected(new MeshError("queue_full", `no response to drain ${n}: ${this.#waiting} bytes are waiting to be sent already`));
+    if (this.#waiting < MAX_QUEUE) return this.#control("drained", n);
+    const error = new MeshError("queue_full", `no response to drain ${n}: ${this.#waiting} bytes are waiting to be sent`);
+    this.#events.rejected(error);
   }
 }
 

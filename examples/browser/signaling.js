@@ -132,7 +132,8 @@ export class Signaling {
   #replaced() {
     if (this.#closed) return;
     this.#closed = true;
-    this.#events.state("replaced", new MeshError("replaced", "replaced by another window or process with this key; reload to take over"));
+    const what = "replaced by another window or process with this key; reload to take over";
+    this.#events.state("replaced", new MeshError("replaced", what));
   }
 
   #again(error) {

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 // An agent of the mesh in JavaScript, on Node's own modules alone (18.3 or later).
 //
-// An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest:
-// docs/protocol.md tells all about it, under "Link". Link, Peer and Agent are for any program, Sidecar
-// starts one, and Console makes this program a toy: a line in is a command, a line out an event.
+// An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest. The section "Link" of
+// docs/protocol.md describes these lines. Link, Peer and Agent are for any program, Sidecar starts one, and Console
+// makes this program a toy: each line of input is a command, each line of output an event.
 
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -16,22 +16,22 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 
 const MAX_MESSAGE = 16 << 20 // bytes; told to the sidecar in hello
-const MAX_LINE = MAX_MESSAGE + (64 << 10) // a line has the message and its envelope
-const MAX_WAITING = 1000 // messages that wait for one peer, and lists of peers that we wait for
-const MAX_WORKING = 1024 // requests of one peer that are worked on at once
-const MAX_CALLS = 10_000 // requests of ours that wait for their responses
+const MAX_LINE = MAX_MESSAGE + (64 << 10) // a line holds a message and its envelope
+const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
+const MAX_WORKING = 1024 // requests of one peer that are handled at once
+const MAX_CALLS = 10_000 // our pending requests
 const FEATURES = ['error', 'flow', 'cancel', 'drain']
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const REQUEST = /_(request|query|prompt)$/
 
-// What a peer holds back. One that is only busy still gets replies, because its own work may wait
-// for them; one to which our sidecar's queue is full gets nothing.
+// How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
+// our sidecar's queue is full gets nothing.
 const [GO, STOP_NEW, STOP_ALL] = [0, 1, 2]
 
-// What went wrong, in words for people.
+// A failure, described for people.
 class MeshError extends Error {}
 
-// Another sidecar with our key was started later, and ours has ended. To start ours again would replace that one.
+// A sidecar with the same key was started later, and ours has ended. Starting ours again would replace that one.
 class Replaced extends MeshError {}
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -56,14 +56,14 @@ function check(message) {
   }
 }
 
-// Cuts bytes into lines at 0x0A alone. node:readline cuts at a CR and at U+2028, too, which JSON has
-// inside of strings. A byte order mark at the beginning is skipped.
+// Cuts bytes into lines at 0x0A alone. node:readline also cuts at a CR and at U+2028, which may be inside of JSON
+// strings. Skips a byte order mark at the beginning.
 class Lines {
   partial = []
   size = 0
   began = false
 
-  // feed returns the lines that end in chunk. null stands for one that was too long, and is not kept.
+  // feed returns the lines that end in chunk. null stands for a line that was too long and was dropped.
   feed(chunk) {
     const lines = []
     for (let end; (end = chunk.indexOf(0x0a)) >= 0; chunk = chunk.subarray(end + 1)) {
@@ -88,7 +88,7 @@ class Lines {
 
 // The connection to the sidecar.
 class Link {
-  stuck = false // it did not close its end
+  stuck = false // the sidecar did not close its end in time
 
   constructor(agent, path) {
     this.agent = agent
@@ -102,7 +102,7 @@ class Link {
     })
   }
 
-  // room tells whether the sidecar keeps up with what we write.
+  // room reports whether the sidecar keeps up with our writes.
   get room() {
     return !this.socket.writableNeedDrain
   }
@@ -111,7 +111,7 @@ class Link {
     if (this.socket.writable) this.socket.write(line + '\n')
   }
 
-  // close says that we are done, and leaves when the sidecar has done the same.
+  // close closes our end, waits for the sidecar to close its own, and disconnects.
   async close(patience) {
     if (this.socket.closed) return
     this.socket.end()
@@ -132,12 +132,12 @@ class Peer {
   }
 }
 
-// Peers, messages, requests and responses. onEvent hears what happens: see FORMATS.
+// Peers, messages, requests and responses. onEvent is called for each event: see FORMATS.
 class Agent {
   handlers = new Map() // by the type of the request: async (peer, message, signal) => payload of the response
   peers = new Map()
-  calls = new Map() // requests of ours that wait for their responses, by request_id
-  lists = [] // who waits for peer_list, in the order asked
+  calls = new Map() // our pending requests, by request_id
+  lists = [] // pending list_peers, in the order sent
   lost = new MeshError('the sidecar is gone') // what the end of the link means; may become Replaced
   link = null
 
@@ -155,19 +155,19 @@ class Agent {
       throw new MeshError(`cannot connect to ${path}: ${error.code}; does a sidecar run there?`)
     }
     if (!this.features) this.tell('hello', { protocol: 1, features: FEATURES, max_message: MAX_MESSAGE })
-    // A sidecar that answers this before the hello knows the base protocol only: it takes no clock
-    // to find that out. This one is for a sidecar that does not answer at all.
-    if (!await within(5, this.listPeers())) throw new MeshError(`the sidecar at ${path} does not answer`)
+    // A sidecar that answers this without a ready knows the base protocol only, so no timeout is needed to find
+    // that out. The one here is for a sidecar that does not answer at all.
+    if (!await within(10, this.listPeers())) throw new MeshError(`the sidecar at ${path} does not answer`)
   }
 
-  // close lets go out what waits, as far as possible within 5 s, and ends the link.
+  // close sends what is queued, for at most 5 s, and ends the link.
   async close() {
     const deadline = Date.now() + 5000
     const waiting = () => [...this.peers.values()].some((peer) => peer.fresh.length + peer.replies.length > 0)
     while (waiting() && Date.now() < deadline) await within(0.05, this.link.closed)
     let patience = 5
     if (this.knows('drain')) {
-      // A peer may keep the sidecar from being drained. If it does not even answer this, it is stuck.
+      // A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
       if (this.lists.length === 0) this.listPeers().catch(() => {})
       this.tell('drain', {})
       await within(Math.max(deadline - Date.now(), 1000) / 1000, Promise.race([this.drained, this.link.closed]))
@@ -177,8 +177,8 @@ class Agent {
     await this.link.close(patience)
   }
 
-  // For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
-  // that is busy later. A MeshError tells what is known to be wrong at once, the event `error` of the rest.
+  // For the application. Nothing here blocks: messages go out in the order of the calls, and to a busy peer later. What
+  // is wrong at once is thrown as a MeshError; later failures are events of kind `error`.
 
   send(peer, message) {
     this.post(peer, message)
@@ -190,7 +190,7 @@ class Agent {
       .map((peer) => peer.name)
     if (late.length === 0) this.tell('broadcast', { message })
     else if (this.knows('flow')) this.tell('broadcast', { message, except: late })
-    else late = [...this.peers.keys()] // the base protocol has no except
+    else late = [...this.peers.keys()] // the base protocol has no `except`
     for (const name of late) {
       try {
         this.send(name, message)
@@ -215,7 +215,7 @@ class Agent {
     this.giveUp(id, 'cancelled')
   }
 
-  // connect asks for a link to a peer now: it connects, or an error follows.
+  // connect asks for a link to a peer now. The event `connected` or `error` follows.
   connect(peer) {
     this.tell('connect', { target_peer_id: peer })
   }
@@ -248,7 +248,7 @@ class Agent {
     return out
   }
 
-  // pump writes what may go out.
+  // pump writes all that may go out.
   pump() {
     for (const peer of this.peers.values()) {
       for (const [queue, stop] of [[peer.replies, STOP_ALL], [peer.fresh, STOP_NEW]]) {
@@ -282,9 +282,9 @@ class Agent {
     try {
       if (text === null) throw new MeshError(`it has over ${MAX_LINE} bytes`)
       const { type, payload } = decode(text)
-      // A type that we do not know is an extension that we can do without.
+      // An unknown type belongs to an extension that we do not use.
       this.on[type]?.(payload ?? {})
-    } catch (error) { // whatever is wrong with one line, the next may be fine
+    } catch (error) { // one bad line does not spoil the next
       this.event('error', `a line from the sidecar was skipped: ${describe(error)}`)
     }
   }
@@ -297,15 +297,15 @@ class Agent {
     },
 
     peer_list: ({ peers }) => {
-      this.features ??= [] // no ready came before it
-      for (const name of peers) this.meet(name) // who was there before us has not been announced
+      this.features ??= [] // no ready came before this
+      for (const name of peers) this.meet(name) // peers that were here before us are not announced
       this.lists.shift()?.resolve(peers)
     },
 
     signaling: ({ state, peer_id: name, error }) => {
       if (state === 'connected') this.event('joined', name)
       else if (state === 'replaced') { // the end of the link follows
-        this.lost = new Replaced(`replaced: ${error || 'another sidecar with this key was started later'}`)
+        this.lost = new Replaced(`replaced: ${error || 'a sidecar with the same key was started later'}`)
       } else if (error) this.event('error', `signaling ${state}: ${error}`)
     },
 
@@ -322,7 +322,7 @@ class Agent {
 
     pause: ({ peer_id: name, all }) => {
       if (this.peers.has(name)) this.peers.get(name).stop = all ? STOP_ALL : STOP_NEW
-      this.pump() // it may be less than before: replies go again
+      this.pump() // if the pause is less than before, replies go again
     },
 
     resume: ({ peer_id: name }) => {
@@ -348,7 +348,7 @@ class Agent {
       check(message)
       const { type, request_id: id } = message
       const asks = type === 'ping' || REQUEST.test(type)
-      // A response counts only from the peer that was asked: others could guess its request_id.
+      // A response counts only from the peer that was asked, because others could guess the request_id.
       if (this.calls.get(id)?.peer === name && !asks && !type.endsWith('_stream_chunk')) {
         this.settle(id, message)
         return
@@ -366,7 +366,7 @@ class Agent {
     return this.peers.get(name)
   }
 
-  // part ends all that we have with a peer.
+  // part ends all work with a peer.
   part(peer, why) {
     for (const [id, call] of this.calls) {
       if (call.peer === peer.name) this.settle(id, why)
@@ -387,7 +387,7 @@ class Agent {
     const work = new AbortController()
     peer.working.set(id, work)
     const respond = (payload) => {
-      if (work.signal.aborted) return // nobody waits for it any more
+      if (work.signal.aborted) return // the peer gave up or is gone
       const response = type === 'ping' ? 'pong' : type.replace(REQUEST, '_response')
       this.post(peer.name, { type: response, request_id: id, payload }, true)
     }
@@ -396,7 +396,7 @@ class Agent {
         const handler = this.handlers.get(type)
         if (busy || !handler) throw new MeshError(busy ? 'busy' : `no handler for ${type}`)
         respond(await handler(peer.name, message, work.signal))
-      } catch (error) { // the request fails, and nothing else
+      } catch (error) { // only this request fails
         respond({ error: describe(error) })
       }
     } catch (error) {
@@ -417,7 +417,7 @@ const describe = (error) => error instanceof MeshError ? error.message : String(
 
 const newId = () => randomBytes(6).toString('hex')
 
-// within returns what the promise brings, or undefined if that takes longer.
+// within returns the value of the promise, or undefined if that takes longer.
 async function within(seconds, promise) {
   const timer = new AbortController()
   try {
@@ -427,18 +427,18 @@ async function within(seconds, promise) {
   }
 }
 
-// A sidecar that is started for this agent, and ends with it.
+// A sidecar that is started for this agent and ends with it.
 class Sidecar {
   process = null
-  log = '' // the end of it
+  log = '' // its last 8,192 characters
   directory = ''
 
   // start returns the path of its socket, once that is there.
   async start(binary, name, verbose) {
-    this.directory = mkdtempSync(join(tmpdir(), 'mesh-')) // private: who reaches the socket is the agent
+    this.directory = mkdtempSync(join(tmpdir(), 'mesh-')) // private: whatever connects to the socket is the agent
     const path = join(this.directory, 'socket')
     const env = { ...process.env, IPC_SOCKET: path, ...(name ? { API_KEY: name } : {}) }
-    // In a session of its own, or Ctrl-C would end it before it is drained.
+    // In a session of its own, because Ctrl-C would end it before it is drained.
     const child = spawn(binary, [], { env, stdio: ['ignore', 'ignore', verbose ? 'inherit' : 'pipe'], detached: true })
     try {
       await once(child, 'spawn')
@@ -449,11 +449,11 @@ class Sidecar {
     this.process = child
     this.ended = once(child, 'close').then(() => true)
     child.stderr?.setEncoding('utf8').on('data', (text) => { this.log = (this.log + text).slice(-8192) })
-    for (let i = 0; i < 50; i++) {
+    for (let i = 0; i < 300; i++) {
       if (existsSync(path)) return path
       if (await within(0.1, this.ended)) throw new MeshError(`the sidecar ${this.status()}`)
     }
-    throw new MeshError('the sidecar made no socket within 5 s')
+    throw new MeshError('the sidecar made no socket within 30 s')
   }
 
   status() {
@@ -465,7 +465,7 @@ class Sidecar {
     if (this.directory) rmSync(this.directory, { recursive: true, force: true })
   }
 
-  // stop sees it end, for which the end of the link should be enough. It tells whether it had to be killed.
+  // stop waits for its end, which the end of the link brings about. It returns whether it had to be killed.
   async stop(patience) {
     this.removeSocket()
     if (!this.process || await within(patience, this.ended)) return false
@@ -479,14 +479,14 @@ class Sidecar {
   signal(name) {
     if (!this.process) return
     try {
-      process.kill(-this.process.pid, name) // all of it: a wrapper may have started the sidecar
+      process.kill(-this.process.pid, name) // the whole group: a wrapper may have started the sidecar
     } catch {} // it has ended
   }
 }
 
-// From here on it is only a toy.
+// The rest is only a toy.
 
-// printable escapes all but ASCII: nothing that a peer says may forge a line or steer the terminal.
+// printable escapes all but ASCII: nothing that a peer sends may forge a line or control the terminal.
 function printable(text) {
   return text.replace(/[^\x20-\x7e]/g, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'))
 }
@@ -535,7 +535,7 @@ class Console {
       ['quit', [[], () => this.quit()]],
     ])
     this.hurried = new Promise((resolve) => {
-      // hurry quits, and from now on we wait for no reader of our output.
+      // hurry quits, and no longer waits for the reader of our output.
       this.hurry = () => {
         this.hasty = true
         agent.link?.socket.resume()
@@ -543,17 +543,17 @@ class Console {
         resolve()
       }
     })
-    process.stdout.on('error', this.hurry) // nobody reads it any more
+    process.stdout.on('error', this.hurry) // its reader is gone
     process.stdout.on('drain', () => agent.link?.socket.resume())
   }
 
   say(text) {
-    // If nobody reads this, we do not read the link: our peers get to wait.
+    // While our output is not read, the link is not read, so our peers wait.
     if (this.hasty && process.stdout.writableNeedDrain) return
     if (!process.stdout.write(text + '\n') && !this.hasty) this.agent.link?.socket.pause()
   }
 
-  // flush waits for the reader of our output, but not for long.
+  // flush waits for the reader of our output, for at most 5 s.
   async flush() {
     await within(5, Promise.race([new Promise((resolve) => process.stdout.write('', resolve)), this.hurried]))
   }
@@ -584,7 +584,7 @@ class Console {
   peers() {
     this.agent.listPeers().then(
       (peers) => this.say(['peers:', ...peers.map(named)].join(' ')),
-      () => {}) // it will be said that the sidecar is gone
+      () => {}) // run reports that the sidecar is gone
   }
 
   request(peer, message) {
@@ -599,7 +599,7 @@ class Console {
     }
   }
 
-  // run takes commands until there is a reason to end.
+  // run takes commands until the link or the input ends, or a command or signal ends us.
   async run() {
     const { link } = this.agent
     this.read().catch(() => {}).then(() => this.quit())
@@ -628,7 +628,7 @@ async function* withLast(stream, last) {
   yield last
 }
 
-// split cuts text at white space, that many times at the most.
+// split cuts text at white space, at most that many times.
 function split(text, times) {
   const words = []
   let rest = text.trim()
@@ -659,7 +659,7 @@ async function run(options, name) {
   try {
     const binary = options.sidecar || process.env.SIDECAR_BINARY || 'chatixia-sidecar'
     await toy.agent.open(options.socket ?? await sidecar.start(binary, name, options.verbose))
-    sidecar.removeSocket() // it has served, and nothing is left even if we are killed
+    sidecar.removeSocket() // no longer needed; now nothing is left even if we are killed
     await toy.run()
   } catch (error) {
     failed = true
@@ -667,7 +667,7 @@ async function run(options, name) {
   } finally {
     const { link } = toy.agent
     await link?.close(0)
-    if (await sidecar.stop(link && !link.stuck ? 5 : 0)) {
+    if (await sidecar.stop(link && !link.stuck ? 15 : 0)) {
       failed = true
       toy.event('error', 'the sidecar did not end and was killed')
     }
@@ -715,4 +715,4 @@ async function main() {
   return run(options, names[0])
 }
 
-process.exit(await main()) // what nobody reads, or a terminal, would keep us here
+process.exit(await main()) // unread output, or a terminal, would keep the process alive

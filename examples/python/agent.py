@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """An agent of the mesh in Python, on the standard library alone (3.9 or later).
 
-An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest:
-docs/protocol.md tells all about it, under "Link". Link, Peer and Agent are for any program, Sidecar
-starts one, and Console makes this program a toy: a line in is a command, a line out an event.
+An agent talks to its sidecar in JSON lines over a Unix socket, and the sidecar does the rest. The section "Link" of
+docs/protocol.md describes these lines. Link, Peer and Agent are for any program, Sidecar starts one, and Console
+makes this program a toy: each line of input is a command, each line of output an event.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ import threading
 from typing import Any, Awaitable, Callable, NamedTuple, Optional
 
 MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
-MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line has the message and its envelope
-MAX_WAITING = 1000  # messages that wait for one peer, and lists of peers that we wait for
-MAX_WORKING = 1024  # requests of one peer that are worked on at once
-MAX_CALLS = 10_000  # requests of ours that wait for their responses
+MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line holds a message and its envelope
+MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
+MAX_WORKING = 1024  # requests of one peer that are handled at once
+MAX_CALLS = 10_000  # our pending requests
 FEATURES = ["error", "flow", "cancel", "drain"]
 REQUESTS = ("_request", "_query", "_prompt")
 
-# What a peer holds back. One that is only busy still gets replies, because its own work may wait
-# for them; one to which our sidecar's queue is full gets nothing.
+# How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
+# our sidecar's queue is full gets nothing.
 GO, STOP_NEW, STOP_ALL = range(3)
 
-# From a peer's name and its message to the payload of the response.
+# Takes a peer's name and its message, and returns the payload of the response.
 Handler = Callable[[str, dict], Awaitable[Any]]
 
 
 class MeshError(Exception):
-    """What went wrong, in words for people."""
+    """A failure, described for people."""
 
 
 class Replaced(MeshError):
-    """Another sidecar with our key was started later, and ours has ended. To start ours again would replace that one."""
+    """A sidecar with the same key was started later, and ours has ended. Starting ours again would replace that one."""
 
 
 def encode(value: Any) -> bytes:
@@ -53,8 +53,7 @@ def encode(value: Any) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise MeshError(f"cannot be said in JSON: {error}") from None
-    # Half a surrogate pair has no encoding in UTF-8, but it has an escape in JSON, and that is what
-    # backslashreplace makes of it.
+    # Half a surrogate pair has no encoding in UTF-8. backslashreplace turns it into its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -81,7 +80,7 @@ class Lines:
         self.partial, self.skipping, self.began = bytearray(), False, False
 
     def feed(self, chunk: bytes) -> list[Optional[bytes]]:
-        """Return the lines that end in chunk. None stands for one that was too long, and is not kept."""
+        """Return the lines that end in chunk. None stands for a line that was too long and was dropped."""
         lines: list[Optional[bytes]] = []
         for i, part in enumerate(chunk.split(b"\n")):
             if i > 0:
@@ -101,8 +100,8 @@ class Link(asyncio.Protocol):
     def __init__(self, agent: Agent) -> None:
         self.agent, self.lines = agent, Lines()
         self.room, self.closed = asyncio.Event(), asyncio.Event()
-        self.room.set()  # as long as the sidecar keeps up with what we write
-        self.stuck = False  # it did not close its end
+        self.room.set()  # while the sidecar keeps up with our writes
+        self.stuck = False  # the sidecar did not close its end in time
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -120,7 +119,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self.closed.set()
-        self.room.set()  # nobody shall wait for it
+        self.room.set()  # wakes who waits for it
         self.agent.end(self.agent.lost)
 
     def write(self, line: bytes) -> None:
@@ -128,7 +127,7 @@ class Link(asyncio.Protocol):
             self.transport.write(line + b"\n")
 
     async def close(self, patience: float) -> None:
-        """Say that we are done, and leave when the sidecar has done the same."""
+        """Close our end, wait for the sidecar to close its own, and disconnect."""
         if not self.closed.is_set():
             self.transport.write_eof()
             self.stuck = not await wait(self.closed, patience)
@@ -136,7 +135,7 @@ class Link(asyncio.Protocol):
 
 
 class Outgoing:
-    """A message on its way to the link."""
+    """A message queued for the link."""
 
     def __init__(self, line: bytes) -> None:
         self.line, self.sent = line, False
@@ -153,7 +152,7 @@ class Peer:
 
 
 class Call(NamedTuple):
-    """A request of ours that waits for its response."""
+    """A pending request of ours."""
 
     peer: str
     out: Outgoing
@@ -162,14 +161,14 @@ class Call(NamedTuple):
 
 
 class Agent:
-    """Peers, messages, requests and responses. `on_event` hears what happens: see FORMATS."""
+    """Peers, messages, requests and responses. `on_event` is called for each event: see FORMATS."""
 
     def __init__(self, on_event: Callable[..., None], base: bool = False) -> None:
         self.event = on_event
         self.handlers: dict[str, Handler] = {}  # by the type of the request
         self.peers: dict[str, Peer] = {}
         self.calls: dict[str, Call] = {}  # by request_id
-        self.lists: collections.deque[asyncio.Future] = collections.deque()  # in the order asked
+        self.lists: collections.deque[asyncio.Future] = collections.deque()  # pending list_peers, in the order sent
         self.features: Optional[list[str]] = [] if base else None  # None: not known yet
         self.drained = asyncio.Event()
         self.lost = MeshError("the sidecar is gone")  # what the end of the link means; may become Replaced
@@ -182,22 +181,22 @@ class Agent:
             raise MeshError(f"cannot connect to {path}: {error.strerror}; does a sidecar run there?") from None
         if self.features is None:
             self.tell("hello", {"protocol": 1, "features": FEATURES, "max_message": MAX_MESSAGE})
-        # A sidecar that answers this before the hello knows the base protocol only: it takes no clock
-        # to find that out. This one is for a sidecar that does not answer at all.
+        # A sidecar that answers this without a ready knows the base protocol only, so no timeout is needed to find
+        # that out. The one here is for a sidecar that does not answer at all.
         try:
-            await asyncio.wait_for(self.list_peers(), 5)
+            await asyncio.wait_for(self.list_peers(), 10)
         except asyncio.TimeoutError:
             raise MeshError(f"the sidecar at {path} does not answer") from None
 
     async def close(self) -> None:
-        """Let go out what waits, as far as possible within 5 s, and end the link."""
+        """Send what is queued, for at most 5 s, and end the link."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 5
         while any(peer.new or peer.replies for peer in self.peers.values()) and loop.time() < deadline:
             await wait(self.link.closed, 0.05)
         patience = 5
         if self.knows("drain"):
-            # A peer may keep the sidecar from being drained. If it does not even answer this, it is stuck.
+            # A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
             if not self.lists:
                 self.list_peers().add_done_callback(lambda answer: answer.exception())
             self.tell("drain", {})
@@ -206,8 +205,8 @@ class Agent:
         self.end(MeshError("the agent quits"))
         await self.link.close(patience)
 
-    # For the application. Nothing here waits: messages go out in the order of the calls, and to a peer
-    # that is busy later. A MeshError tells what is known to be wrong at once, the event `error` of the rest.
+    # For the application. Nothing here blocks: messages go out in the order of the calls, and to a busy peer later. What
+    # is wrong at once is raised as a MeshError; later failures are events of kind `error`.
 
     def send(self, peer: str, message: dict) -> None:
         self.post(peer, message)
@@ -218,7 +217,7 @@ class Agent:
         if not late or self.knows("flow"):
             self.tell("broadcast", {"message": message, **({"except": late} if late else {})})
         else:
-            late = list(self.peers)  # the base protocol has no except
+            late = list(self.peers)  # the base protocol has no `except`
         for name in late:
             try:
                 self.send(name, message)
@@ -242,7 +241,7 @@ class Agent:
         self.give_up(request_id, "cancelled")
 
     def connect(self, peer: str) -> None:
-        """Ask for a link to a peer now: it connects, or an error follows."""
+        """Ask for a link to a peer now. The event `connected` or `error` follows."""
         self.tell("connect", {"target_peer_id": peer})
 
     def list_peers(self) -> asyncio.Future:
@@ -274,7 +273,7 @@ class Agent:
         return out
 
     def pump(self) -> None:
-        """Write what may go out."""
+        """Write all that may go out."""
         for peer in self.peers.values():
             for queue, stop in ((peer.replies, STOP_ALL), (peer.new, STOP_NEW)):
                 while queue and peer.stop < stop and self.link.room.is_set():
@@ -307,11 +306,11 @@ class Agent:
             if text is None:
                 raise MeshError(f"it has over {MAX_LINE} bytes")
             event = decode(text)
-            # A type that we do not know is an extension that we can do without.
+            # An unknown type belongs to an extension that we do not use.
             handle = getattr(self, f"on_{event.get('type')}", None)
             if handle:
                 handle(event.get("payload") or {})
-        except Exception as error:  # whatever is wrong with one line, the next may be fine
+        except Exception as error:  # one bad line does not spoil the next
             self.event("error", f"a line from the sidecar was skipped: {describe(error)}")
 
     def on_ready(self, payload: dict) -> None:
@@ -320,9 +319,9 @@ class Agent:
 
     def on_peer_list(self, payload: dict) -> None:
         if self.features is None:
-            self.features = []  # no ready came before it
+            self.features = []  # no ready came before this
         for name in payload["peers"]:
-            self.meet(name)  # who was there before us has not been announced
+            self.meet(name)  # peers that were here before us are not announced
         if self.lists:
             answer = self.lists.popleft()
             if not answer.done():
@@ -332,7 +331,7 @@ class Agent:
         if payload["state"] == "connected":
             self.event("joined", payload["peer_id"])
         elif payload["state"] == "replaced":  # the end of the link follows
-            self.lost = Replaced(f"replaced: {payload.get('error') or 'another sidecar with this key was started later'}")
+            self.lost = Replaced(f"replaced: {payload.get('error') or 'a sidecar with the same key was started later'}")
         elif payload.get("error"):
             self.event("error", f"signaling {payload['state']}: {payload['error']}")
 
@@ -353,7 +352,7 @@ class Agent:
             self.part(peer, MeshError(f"peer_lost: {peer.name} is gone"))
 
     def part(self, peer: Peer, why: MeshError) -> None:
-        """End all that we have with a peer."""
+        """End all work with a peer."""
         for request_id in [i for i, call in self.calls.items() if call.peer == peer.name]:
             self.settle(request_id, why)
         for task in peer.working.values():
@@ -363,7 +362,7 @@ class Agent:
         del self.peers[peer.name]
 
     def end(self, why: MeshError) -> None:
-        """End all."""
+        """End all work."""
         for peer in list(self.peers.values()):
             self.part(peer, why)
         while self.lists:
@@ -374,7 +373,7 @@ class Agent:
     def on_pause(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
             self.peers[payload["peer_id"]].stop = STOP_ALL if payload.get("all") else STOP_NEW
-            self.pump()  # it may be less than before: replies go again
+            self.pump()  # if the pause is less than before, replies go again
 
     def on_resume(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
@@ -403,7 +402,7 @@ class Agent:
         check(message)
         kind, request_id = message["type"], message.get("request_id")
         call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
-        # A response counts only from the peer that was asked: others could guess its request_id.
+        # A response counts only from the peer that was asked, because others could guess the request_id.
         if call and call.peer == peer.name and not asks and not kind.endswith("_stream_chunk"):
             self.settle(request_id, message)
             return
@@ -424,7 +423,7 @@ class Agent:
                     raise MeshError("busy" if busy else f"no handler for {kind}")
                 payload = await handler(peer.name, message)
                 self.post(peer.name, {**response, "payload": payload}, reply=True)
-            except Exception as error:  # the request fails, and nothing else
+            except Exception as error:  # only this request fails
                 self.post(peer.name, {**response, "payload": {"error": describe(error)}}, reply=True)
         except MeshError as error:
             self.event("error", f"no answer to {peer.name}: {error}")
@@ -450,19 +449,19 @@ async def wait(event: asyncio.Event, timeout: float) -> bool:
 
 
 class Sidecar:
-    """A sidecar that is started for this agent, and ends with it."""
+    """A sidecar that is started for this agent and ends with it."""
 
     def __init__(self) -> None:
         self.process: Any = None
-        self.log, self.directory = b"", ""  # the end of the log, and where the socket is
+        self.log, self.directory = b"", ""  # the end of its log, and the directory of its socket
 
     async def start(self, binary: str, name: Optional[str], verbose: bool) -> str:
         """Return the path of its socket, once that is there."""
-        self.directory = tempfile.mkdtemp(prefix="mesh-")  # private: who reaches the socket is the agent
+        self.directory = tempfile.mkdtemp(prefix="mesh-")  # private: whatever connects to the socket is the agent
         path = os.path.join(self.directory, "socket")
         environment = {**os.environ, "IPC_SOCKET": path, **({"API_KEY": name} if name else {})}
         try:
-            # In a session of its own, or Ctrl-C would end it before it is drained.
+            # In a session of its own, because Ctrl-C would end it before it is drained.
             self.process = await asyncio.create_subprocess_exec(
                 binary, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 stderr=None if verbose else asyncio.subprocess.PIPE, start_new_session=True)
@@ -470,12 +469,12 @@ class Sidecar:
             raise MeshError(f"cannot start {binary}: {error.strerror}; build a sidecar with "
                             "`go build ./cmd/chatixia-sidecar`, name it with --sidecar or SIDECAR_BINARY") from None
         self.ended, self.logged = asyncio.Event(), asyncio.create_task(self.watch())
-        for _ in range(50):
+        for _ in range(300):
             if os.path.exists(path):
                 return path
             if await wait(self.ended, 0.1):
                 raise MeshError(f"the sidecar {self.status()}")
-        raise MeshError("the sidecar made no socket within 5 s")
+        raise MeshError("the sidecar made no socket within 30 s")
 
     async def watch(self) -> None:
         while self.process.stderr and (chunk := await self.process.stderr.read(4096)):
@@ -491,7 +490,7 @@ class Sidecar:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     async def stop(self, patience: float) -> bool:
-        """See it end, for which the end of the link should be enough. Tell whether it had to be killed."""
+        """Wait for its end, which the end of the link brings about. Return whether it had to be killed."""
         self.remove_socket()
         if not self.process or await wait(self.ended, patience):
             return False
@@ -505,13 +504,13 @@ class Sidecar:
     def signal(self, number: int) -> None:
         if self.process:
             with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, number)  # all of it: a wrapper may have started the sidecar
+                os.killpg(self.process.pid, number)  # the whole group: a wrapper may have started the sidecar
 
 
-# From here on it is only a toy.
+# The rest is only a toy.
 
 def printable(text: str) -> str:
-    """Escape all but ASCII: nothing that a peer says may forge a line or steer the terminal."""
+    """Escape all but ASCII: nothing that a peer sends may forge a line or control the terminal."""
     def escape(match: re.Match) -> str:
         return re.sub("....", r"\\u\g<0>", match[0].encode("utf-16-be", "surrogatepass").hex())
     return re.sub(r"[^\x20-\x7e]+", escape, text)
@@ -557,25 +556,25 @@ class Console:
 
     def say(self, text: str) -> None:
         try:
-            # If nobody reads this, we stop here, and do not read the link: our peers get to wait.
+            # While our output is not read, this blocks and the link is not read, so our peers wait.
             self.printing = True
             print(text, flush=True)
             self.printing = False
-        except OSError:  # nobody will ever, or we wait no longer
+        except OSError:  # our output is closed, or we wait for its reader no longer
             self.printing = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             self.quit.set()
 
     def hurry(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Quit, and from now on wait for no reader of our output. This is for a signal handler."""
+        """Quit, and no longer wait for the reader of our output. This is for a signal handler."""
         self.hasty = True
         loop.call_soon_threadsafe(self.quit.set)
         signal.signal(signal.SIGALRM, self.unblock)
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.1)  # again and again: print may come to wait later
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.1)  # repeatedly, because print may block later
 
     def unblock(self, *_: Any) -> None:
         if self.printing and not select.select([], [1], [], 0)[1]:
-            raise BrokenPipeError  # in the midst of print
+            raise BrokenPipeError  # out of print
 
     def event(self, kind: str, *details: Any) -> None:
         write = printable if kind == "error" else named
@@ -601,7 +600,7 @@ class Console:
 
     def peers(self) -> None:
         def done(answer: asyncio.Future) -> None:
-            if not answer.exception():  # it will be said that the sidecar is gone
+            if not answer.exception():  # run reports that the sidecar is gone
                 self.say(" ".join(["peers:", *map(named, answer.result())]))
         self.agent.list_peers().add_done_callback(done)
 
@@ -623,7 +622,7 @@ class Console:
             failed(error)
 
     async def run(self) -> None:
-        """Take commands until there is a reason to end."""
+        """Take commands until the link or the input ends, or a command or signal ends us."""
         ends = [asyncio.ensure_future(event.wait()) for event in (self.quit, self.agent.link.closed)]
         reading = asyncio.ensure_future(self.read())
         await asyncio.wait([reading, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -632,7 +631,7 @@ class Console:
         if self.agent.link.closed.is_set():
             raise self.agent.lost
         await self.agent.close()
-        await asyncio.sleep(0)  # who failed at the end is still to be printed
+        await asyncio.sleep(0)  # requests that fail now are printed first
 
     async def read(self) -> None:
         loop, chunks, taken, lines = asyncio.get_running_loop(), asyncio.Queue(), threading.Semaphore(), Lines()
@@ -640,13 +639,13 @@ class Console:
         def read_stdin() -> None:
             chunk = b"?"
             while chunk:
-                taken.acquire()  # one at a time: a pipe may bring more than we have memory for
+                taken.acquire()  # one at a time: a pipe may deliver more than our memory holds
                 try:
                     chunk = os.read(0, 65536) if sys.stdin else b""
                     loop.call_soon_threadsafe(chunks.put_nowait, chunk)
                 except (OSError, RuntimeError):  # no stdin, or the loop has ended before us
                     chunk = b""
-        # asyncio could wait for a terminal or a pipe, but for no file; sys.stdin would be locked at exit.
+        # asyncio can wait for a terminal or a pipe, but not for a file; sys.stdin would be locked at exit.
         threading.Thread(target=read_stdin, daemon=True).start()
         chunk = b"?"
         while chunk:
@@ -670,11 +669,11 @@ async def run(options: argparse.Namespace) -> int:
             os._exit(1)
         console.hurry(loop)
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, on_signal)  # the loop's own handlers would wait while we print
+        signal.signal(sig, on_signal)  # the loop's own handlers do not run while print blocks
     try:
         path = options.socket or await sidecar.start(options.sidecar, options.name, options.verbose)
         await console.agent.open(path)
-        sidecar.remove_socket()  # it has served, and nothing is left even if we are killed
+        sidecar.remove_socket()  # no longer needed; now nothing is left even if we are killed
         await console.run()
     except MeshError as error:
         failed = True
@@ -683,7 +682,7 @@ async def run(options: argparse.Namespace) -> int:
         link = console.agent.link
         if link:
             await link.close(0)
-        if await sidecar.stop(5 if link and not link.stuck else 0):
+        if await sidecar.stop(15 if link and not link.stuck else 0):
             failed = True
             console.event("error", "the sidecar did not end and was killed")
         signal.setitimer(signal.ITIMER_REAL, 0)

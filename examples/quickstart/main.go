@@ -1,21 +1,24 @@
-// Quickstart starts a signaling server and three agents on this machine, and
-// lets them find each other, share work and take leave.
+// Quickstart starts a signaling server and three agents on this machine, which
+// find each other, share work, survive a crash and leave.
 //
 //	go run ./examples/quickstart [file]
 //
-// One agent keeps its sidecar in this process; the other two fork this very
-// program as theirs. Nothing is left behind when it ends.
+// Alice keeps her sidecar in this process; bob and carol fork this program as
+// theirs. Nothing is left behind when it ends.
 package main
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,9 +30,13 @@ func main() {
 	if mesh.SidecarMain() {
 		return // this process was a forked sidecar, and its work is done
 	}
-	file := "README.md"
-	if len(os.Args) > 1 {
-		file = os.Args[1]
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: quickstart [file]\nThree agents meet, and two of them count the words of the file, by default LICENSE.")
+	}
+	flag.Parse()
+	file := "LICENSE"
+	if flag.NArg() > 0 {
+		file = flag.Arg(0)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -41,42 +48,31 @@ func main() {
 
 func run(ctx context.Context, out io.Writer, file string) error {
 	if _, err := os.Stat(file); err != nil {
-		return fmt.Errorf("the file whose words bob is to count: %w (give another one as argument)", err)
+		return fmt.Errorf("no file to count words in: %w; run it in the root of the repository, or name a file", err)
 	}
 	url, stop, err := startSignaling()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	fmt.Fprintf(out, "signaling  %s\n\n", url)
 
-	s := &show{out: out, url: url}
-	defer s.close()
-	for _, a := range []struct {
-		name string
-		mode mesh.Mode
-	}{{"alice", mesh.InProcess}, {"bob", mesh.SelfExec}, {"carol", mesh.SelfExec}} {
-		if err := s.join(ctx, a.name, a.mode); err != nil {
-			return err
-		}
+	s := &show{
+		out: out, url: url, file: file,
+		heard: make(chan string, 2), stopped: make(chan string, 1), lost: make(chan string, 1),
 	}
-	for _, step := range []func(context.Context) error{
-		s.meet,
-		func(ctx context.Context) error { return s.delegate(ctx, file) },
-		s.broadcast,
-		s.connect,
-		s.unknownPeer,
-		s.giveUp,
-	} {
+	defer s.close()
+	s.say("", "signaling server at %s", url)
+	for _, step := range []func(context.Context) error{s.join, s.meet, s.delegate, s.broadcast, s.fail, s.crash} {
+		fmt.Fprintln(out)
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
+	fmt.Fprintln(out)
 	return s.close()
 }
 
-// startSignaling serves on loopback. Development mode takes any API key as the
-// name of the peer that presents it.
+// startSignaling serves on loopback. In development mode the API key of a peer is its id.
 func startSignaling() (url string, stop func(), err error) {
 	server, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -90,56 +86,70 @@ func startSignaling() (url string, stop func(), err error) {
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(listener) }()
 	return "ws://" + listener.Addr().String() + "/ws", func() {
-		server.Close()
 		web.Close()
+		server.Close()
 		<-served
 	}, nil
 }
 
-// show is the cast: three agents, and where what they do is printed.
+// A show has three agents: alice, bob and carol.
 type show struct {
-	out    io.Writer
-	url    string
-	agents []*agent
-	heard  chan string // "who heard what" of a broadcast
-	ended  chan string // handlers whose asker gave up
+	out       io.Writer
+	url, file string
+	agents    []*mesh.Mesh
+	heard     chan string // the agent that received a broadcast
+	stopped   chan string // the agent that stopped working on a request
+	lost      chan string // the agent that lost its sidecar
 }
 
-type agent struct {
-	name string
-	mode mesh.Mode
-	*mesh.Mesh
+func (s *show) say(who, format string, args ...any) {
+	fmt.Fprintln(s.out, strings.TrimSpace(fmt.Sprintf("%-6s", who)+" "+fmt.Sprintf(format, args...)))
 }
 
-func (s *show) join(ctx context.Context, name string, mode mesh.Mode) error {
-	if s.heard == nil {
-		s.heard, s.ended = make(chan string, 8), make(chan string, 8)
+func (s *show) join(ctx context.Context) error {
+	forked := mesh.SelfExec
+	if runtime.GOOS == "windows" {
+		forked = mesh.InProcess
 	}
-	m, err := mesh.New(ctx, mesh.Config{
+	for _, a := range []struct {
+		name string
+		mode mesh.Mode
+	}{{"alice", mesh.InProcess}, {"bob", forked}, {"carol", forked}} {
+		m, err := mesh.New(ctx, s.config(a.name, a.mode))
+		if err != nil {
+			return err
+		}
+		s.agents = append(s.agents, m)
+		where := "runs in this process"
+		if pid := m.SidecarPID(); pid != 0 {
+			where = fmt.Sprintf("is a fork of this program, pid %d", pid)
+		}
+		s.say(m.ID(), "joined; the sidecar %s", where)
+	}
+	return nil
+}
+
+func (s *show) config(name string, mode mesh.Mode) mesh.Config {
+	return mesh.Config{
 		Mode: mode, SignalingURL: s.url, APIKey: name, WaitSignaling: true,
 		Handlers: map[string]mesh.Handler{
 			"task_request": countWords,
 			"nap_request": func(ctx context.Context, _ *mesh.Message) (any, error) {
 				<-ctx.Done()
-				s.ended <- name
+				s.stopped <- name
 				return nil, ctx.Err()
 			},
-			"agent_status": func(_ context.Context, msg *mesh.Message) (any, error) {
-				s.heard <- fmt.Sprintf("%-10s heard %s's status: %s", name, msg.From, msg.Raw)
+			"agent_status": func(context.Context, *mesh.Message) (any, error) {
+				s.heard <- name
 				return nil, nil
 			},
 		},
-	})
-	if err != nil {
-		return err
+		OnPeer: func(e mesh.PeerEvent) {
+			if errors.Is(e.Err, mesh.ErrSidecarLost) && e.Peer.ID == "alice" {
+				s.lost <- name
+			}
+		},
 	}
-	s.agents = append(s.agents, &agent{name, mode, m})
-	where := fmt.Sprintf("in this process, pid %d", os.Getpid())
-	if pid := m.SidecarPID(); pid != 0 {
-		where = fmt.Sprintf("a fork of this program, pid %d", pid)
-	}
-	fmt.Fprintf(s.out, "%-10s joined as %q; sidecar %s (%v)\n", name, m.ID(), where, mode)
-	return nil
 }
 
 // countWords is a real piece of work: it reads a file and counts.
@@ -156,31 +166,27 @@ func countWords(_ context.Context, msg *mesh.Message) (any, error) {
 }
 
 func (s *show) meet(ctx context.Context) error {
-	fmt.Fprintln(s.out)
 	for _, a := range s.agents {
+		var others []string
 		for _, b := range s.agents {
 			if a == b {
 				continue
 			}
-			if err := a.WaitPeer(ctx, b.name); err != nil {
+			if err := a.WaitPeer(ctx, b.ID()); err != nil {
 				return err
 			}
+			others = append(others, b.ID())
 		}
-		var linked []string
-		for _, p := range a.Peers() {
-			linked = append(linked, p.ID)
-		}
-		fmt.Fprintf(s.out, "%-10s is linked to %s\n", a.name, strings.Join(linked, " and "))
+		s.say(a.ID(), "is linked to %s", strings.Join(others, " and "))
 	}
 	return nil
 }
 
-func (s *show) delegate(ctx context.Context, file string) error {
+func (s *show) delegate(ctx context.Context) error {
 	alice := s.agents[0]
-	fmt.Fprintln(s.out)
-	for _, to := range s.agents[1:] {
+	for _, peer := range []string{"bob", "carol"} {
 		began := time.Now()
-		reply, err := alice.Request(ctx, to.name, mesh.Message{Type: "task_request", Payload: map[string]string{"path": file}})
+		reply, err := alice.Request(ctx, peer, mesh.Message{Type: "task_request", Payload: map[string]string{"path": s.file}})
 		if err != nil {
 			return err
 		}
@@ -188,74 +194,99 @@ func (s *show) delegate(ctx context.Context, file string) error {
 		if err := reply.Decode(&result); err != nil {
 			return err
 		}
-		fmt.Fprintf(s.out, "alice      asked %s to count: %s has %d words in %d lines; %s after %s\n",
-			to.name, file, result.Words, result.Lines, reply.Type, time.Since(began).Round(10*time.Microsecond))
+		s.say("alice", "asked %s to count: %d words in %d lines of %s, after %v",
+			peer, result.Words, result.Lines, s.file, time.Since(began).Round(10*time.Microsecond))
 	}
 	return nil
 }
 
 func (s *show) broadcast(ctx context.Context) error {
-	fmt.Fprintln(s.out)
 	carol := s.agents[2]
 	if err := carol.Broadcast(ctx, mesh.Message{Type: "agent_status", Payload: map[string]string{"status": "idle"}}); err != nil {
 		return err
 	}
-	for range carol.Peers() {
-		select {
-		case line := <-s.heard:
-			fmt.Fprintf(s.out, "%s\n", line)
-		case <-ctx.Done():
-			return ctx.Err()
+	s.say("carol", "told everyone that she is idle")
+	var heard []string
+	for range 2 {
+		name, err := next(ctx, s.heard)
+		if err != nil {
+			return err
 		}
+		heard = append(heard, name)
 	}
+	slices.Sort(heard)
+	s.say("", "received by %s", strings.Join(heard, " and "))
 	return nil
 }
 
-func (s *show) connect(ctx context.Context) error {
-	fmt.Fprintln(s.out)
-	if err := s.agents[1].Connect(ctx, "carol"); err != nil {
-		return err
-	}
-	fmt.Fprintln(s.out, "bob        made sure of the link to carol")
-	return nil
-}
-
-func (s *show) unknownPeer(ctx context.Context) error {
-	_, err := s.agents[0].Request(ctx, "dave", mesh.Message{Type: "task_request"})
+// fail asks for what cannot be had.
+func (s *show) fail(ctx context.Context) error {
+	alice := s.agents[0]
+	_, err := alice.Request(ctx, "dave", mesh.Message{Type: "task_request"})
 	if !errors.Is(err, mesh.ErrNotConnected) {
-		return fmt.Errorf("asking a peer that is not there: got %v", err)
+		return fmt.Errorf("a request to a peer that is not there: got %v", err)
 	}
-	fmt.Fprintf(s.out, "alice      asked dave, who is not there: %v\n", err)
-	return nil
-}
+	s.say("alice", "asked dave, who is not there: %v", err)
 
-func (s *show) giveUp(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
-	_, err := s.agents[0].Request(short, "bob", mesh.Message{Type: "nap_request"})
+	_, err = alice.Request(short, "bob", mesh.Message{Type: "nap_request"})
 	if !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("a request given up: got %v", err)
+		return fmt.Errorf("a request that takes too long: got %v", err)
 	}
-	fmt.Fprintf(s.out, "alice      gave up on a slow one: %v\n", err)
+	s.say("alice", "gave up on bob: %v", err)
+	name, err := next(ctx, s.stopped)
+	if err != nil {
+		return err
+	}
+	s.say(name, "stopped working on it")
+	return nil
+}
+
+// crash kills bob's sidecar, which costs bob nothing but the moment until he has another one.
+func (s *show) crash(ctx context.Context) error {
+	bob := s.agents[1]
+	pid := bob.SidecarPID()
+	if pid == 0 {
+		return nil // it runs in this process
+	}
+	sidecar, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := sidecar.Kill(); err != nil {
+		return err
+	}
+	if _, err := next(ctx, s.lost); err != nil {
+		return err
+	}
+	s.say("bob", "lost the sidecar: pid %d was killed", pid)
+	if err := bob.WaitPeer(ctx, "alice"); err != nil {
+		return err
+	}
+	s.say("bob", "is linked to alice again after %v; the new sidecar is pid %d",
+		time.Since(began).Round(time.Millisecond), bob.SidecarPID())
+	return nil
+}
+
+// next returns what comes next from a channel.
+func next(ctx context.Context, names <-chan string) (string, error) {
 	select {
-	case name := <-s.ended:
-		fmt.Fprintf(s.out, "%-10s stopped working on it\n", name)
-		return nil
+	case name := <-names:
+		return name, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 }
 
-// close says goodbye; nothing of the agents is left when it returns.
+// close ends the agents. When it returns, nothing of them is left.
 func (s *show) close() error {
-	if len(s.agents) == 0 {
-		return nil
-	}
-	fmt.Fprintln(s.out)
 	var errs []error
 	for _, a := range s.agents {
+		name := a.ID()
 		errs = append(errs, a.Close())
-		fmt.Fprintf(s.out, "%-10s left\n", a.name)
+		s.say(name, "left")
 	}
 	s.agents = nil
 	return errors.Join(errs...)

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -20,14 +22,14 @@ import (
 const (
 	// maxMessageSize is what our SDP says that we read as one data channel message.
 	maxMessageSize = 256 << 10
-	// receiveWindow is the SCTP receive buffer: what a peer may send before it is read. A window that
-	// was closed reopens slowly, so that it should be more than a moment's hiccup of the reader's.
+	// receiveWindow is the SCTP receive buffer: what a peer may send before it is read. A closed window
+	// reopens slowly, so it should outlast a short stall of the reader.
 	receiveWindow = 4 << 20
-	// sctpMaxRTO bounds how long a sender waits before it probes a window that had closed, or resends
-	// after an outage. pion's default is a minute.
+	// sctpMaxRTO bounds the time until a sender probes a closed window, or resends after an outage. pion's
+	// default is a minute.
 	sctpMaxRTO = time.Second
-	// maxChecks is how often ICE checks a pair of addresses, five times a second, before it gives the pair
-	// up. It must outlast the delays of signaling, and the time to the next restart.
+	// maxChecks is how many times ICE checks a pair of addresses, five times a second, before it gives the
+	// pair up. The checks must outlast the delays of signaling, and the time to the next restart.
 	maxChecks = 50
 	// SocketBuffer is what a UDP socket asks of the system, which may grant less. With usual
 	// defaults (208 KiB) bursts from several peers overflow it, and each lost packet costs a second.
@@ -40,24 +42,24 @@ type api struct {
 	se      webrtc.SettingEngine
 	net     transport.Net
 	loggers pionLoggers
-	cert    func() (webrtc.Certificate, error) // waits until it is made
+	cert    func() (webrtc.Certificate, error) // blocks until it is made
 	making  sync.WaitGroup
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
-	mux     *mux               // nil without
-	hurry   context.CancelFunc // ends lookups of names
+	mux     *mux               // nil if each connection has ports of its own
+	hurry   context.CancelFunc // ends name lookups
 }
 
 func newAPI(cfg Config) (*api, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &api{cert: sync.OnceValues(makeCertificate), relay: cfg.RelayOnly, hurry: cancel}
-	// It takes as long as the exchange of a token and is not needed before it.
-	a.making.Go(func() { _, _ = a.cert() }) // connection tells what went wrong
+	// A key takes as long to make as a token takes to exchange, and is not needed earlier.
+	a.making.Go(func() { _, _ = a.cert() }) // connection reports the error
 	a.loggers = pionLoggers{log: outside(cfg.Log), all: cfg.LogWebRTC}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = &a.loggers
 	Tune(&se)
-	se.SetIncludeLoopbackCandidate(cfg.Loopback)
+	se.SetIncludeLoopbackCandidate(!cfg.NoLoopback)
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
@@ -79,7 +81,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.ipFilter != nil {
 		se.SetIPFilter(cfg.ipFilter)
 	}
-	if cfg.UDPPort > 0 || cfg.UDPMux {
+	if cfg.UDPPort != 0 {
 		m, err := newMux(cfg, &a.loggers)
 		if err != nil {
 			a.close()
@@ -108,8 +110,8 @@ func newWebRTC(se webrtc.SettingEngine) *webrtc.API {
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
-// makeCertificate makes the one for all connections: making a key for each costs more than the rest of the
-// setup.
+// makeCertificate makes the certificate of all connections: a key for each would cost more than the rest of
+// the setup.
 func makeCertificate() (webrtc.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -122,8 +124,8 @@ func makeCertificate() (webrtc.Certificate, error) {
 	return *cert, nil
 }
 
-// Tune makes the settings that every connection has. It is exported for benchmarks, whose bare pion must
-// not be slower than ours because of settings.
+// Tune applies the settings that every connection has. It is exported for benchmarks, so that they compare
+// with a pion of the same settings.
 func Tune(se *webrtc.SettingEngine) {
 	se.DetachDataChannels()
 	se.SetSCTPMaxMessageSize(maxMessageSize)
@@ -133,13 +135,13 @@ func Tune(se *webrtc.SettingEngine) {
 	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	se.DisableActiveTCP(true)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	// A DTLS server makes sure of its client's address by a round trip of its own, which RFC 9147, 5.1, lets
-	// it leave out where ICE has done so. Browsers do.
+	// A DTLS server verifies its client's address in a round trip of its own, which RFC 9147, 5.1, lets it
+	// skip where ICE has verified it. Browsers skip it.
 	se.SetDTLSInsecureSkipHelloVerify(true)
 }
 
-// newMux listens on one port of each address, rather than on a wildcard address: a socket of the latter
-// kind answers from whichever address the system likes, which ICE takes for another peer's.
+// newMux listens on one port of each address, rather than on the wildcard address: a socket of that kind
+// sends from an address that the system chooses, which ICE takes for another peer's.
 func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 	opts := []ice.UDPMuxFromPortOption{
 		ice.UDPMuxFromPortWithNet(cfg.net),
@@ -147,24 +149,24 @@ func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 		ice.UDPMuxFromPortWithReadBufferSize(SocketBuffer),
 		ice.UDPMuxFromPortWithWriteBufferSize(SocketBuffer),
 	}
-	if cfg.Loopback {
+	if !cfg.NoLoopback {
 		opts = append(opts, ice.UDPMuxFromPortWithLoopback())
 	}
 	if cfg.ipFilter != nil {
 		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
 	}
-	m, err := ice.NewMultiUDPMuxFromPort(cfg.UDPPort, opts...)
+	m, err := ice.NewMultiUDPMuxFromPort(max(cfg.UDPPort, 0), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("listen on UDP port %d: %w", cfg.UDPPort, err)
 	}
 	if len(m.GetListenAddresses()) == 0 {
 		_ = m.Close()
-		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, cfg.Loopback)
+		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, !cfg.NoLoopback)
 	}
 	return &mux{m}, nil
 }
 
-// server checks an ICE server's URLs: one that pion refuses would fail every connection.
+// server converts an ICE server and checks its URLs: one that pion refuses would fail every connection.
 func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
 	if s.Credential != "" {
@@ -193,7 +195,7 @@ func (a *api) connection(f *failures) (*webrtc.PeerConnection, error) {
 	return newWebRTC(se).NewPeerConnection(c)
 }
 
-// configuration is what may change in a connection's life.
+// configuration returns what may change during a connection's life.
 func (a *api) configuration() webrtc.Configuration {
 	c := webrtc.Configuration{ICEServers: a.servers}
 	if a.relay {

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -432,7 +434,7 @@ func TestBasePeerOffersAgain(t *testing.T) {
 	}
 }
 
-// A superseded connection that has ended at the base peer's end, too, delays nothing any more.
+// A superseded connection that has ended at the base peer's end, too, no longer delays anything.
 func TestBasePeerParkedLinkEnds(t *testing.T) {
 	h := newHub(t)
 	a, b := start(t, h, "a", func(c *rtc.Config) { c.BaseWait(time.Hour) }).join(), startBase(t, h, "b")

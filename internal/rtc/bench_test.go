@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -61,7 +63,7 @@ func (r relay) Send(m signal.Message) error {
 
 func benchPair(b *testing.B, echo bool) (p *rtc.Peer, near, far *counter) {
 	b.Helper()
-	cfg := rtc.Config{UDPMux: true, Log: zerolog.New(os.Stderr).Level(zerolog.Disabled)}
+	cfg := rtc.Config{Settings: rtc.Settings{UDPPort: rtc.AnyUDPPort}, Log: zerolog.New(os.Stderr).Level(zerolog.Disabled)}
 	cfg.OnlyLoopback()
 	near, far = newCounter(false), newCounter(echo)
 	var x, y *rtc.Node

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -28,7 +30,8 @@ func (s *session) localCandidate(c webrtc.ICECandidateInit) {
 	}
 }
 
-// gathered follows the last candidate. Without sockets there are none, and the peer need not be waited for.
+// gathered handles the end of gathering. If it failed for want of sockets, there is no point in waiting for the
+// peer.
 func (s *session) gathered() {
 	if why := s.failures.suffix(socketFailure); !s.up && len(s.local) == 0 && why != "" {
 		s.n.lost(s, local("this host has no candidates%s", why))

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -24,7 +26,7 @@ type dataChannel interface {
 	OnBufferedAmountLow(f func())
 }
 
-// useChannel waits for a data channel to open. It runs in pion's goroutines too.
+// useChannel passes a data channel to the loop once it is open. It is called from pion's goroutines too.
 func (s *session) useChannel(dc *webrtc.DataChannel) {
 	dc.OnOpen(func() {
 		raw, err := dc.Detach() // allowed only here
@@ -58,7 +60,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
 	switch {
-	case s.remote.stream: // hello tells
+	case s.remote.stream: // its hello says so
 	case s.offerer:
 		dc.OnOpen(func() { notify(s.peer.opened) })
 	default:
@@ -67,7 +69,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	s.n.start(s.peer)
 }
 
-// peerUp follows PeerConnected.
+// peerUp handles that PeerConnected was called.
 func (s *session) peerUp() {
 	s.up = true
 	stopTimer(s.deadline)
@@ -76,7 +78,7 @@ func (s *session) peerUp() {
 	s.n.dialled(s)
 	switch s.ice {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
-		s.iceChanged(s.ice) // it did not count before
+		s.iceChanged(s.ice) // it was ignored until now
 	}
 }
 
@@ -87,8 +89,8 @@ type channelReader struct {
 	rest []byte // of buf, not yet read
 }
 
-// Read implements io.Reader. It reads straight into b if the message fits; the slices of a peer that
-// keeps to the protocol do as soon as a wire.Reader offers as much.
+// Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
+// keeps to the protocol do once a wire.Reader offers that much.
 func (r *channelReader) Read(b []byte) (int, error) {
 	for len(r.rest) == 0 {
 		n, err := r.dc.Read(b)

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -22,37 +24,23 @@ const (
 	defaultQueueLow        = 256 << 10
 )
 
-// Config is what a Node needs to know. The zero value works, for peers that are on the same network.
+// Config configures a Node. The zero value works for peers on the same network.
 type Config struct {
-	// Instance tells this process apart from others that had the same peer id before. Default: random.
+	Settings
+	// Instance distinguishes this process from earlier ones with the same peer id. Default: random.
 	Instance string
 	// Limits bounds messages in both directions.
 	Limits wire.Limits
 	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
 	ICEServers []signal.ICEServer
-	// RelayOnly uses TURN servers only, so that peers do not learn addresses.
-	RelayOnly bool
-	// UDPPort, if not 0, is the one UDP port for all peers. UDPMux does the same on a free port: fewer
-	// sockets, with larger buffers.
-	UDPPort int
-	UDPMux  bool
-	// Loopback offers loopback addresses too, for peers on this host when it has no other network.
-	Loopback bool
-	// MDNS resolves the .local names that browsers send in place of addresses.
-	MDNS bool
-	// RecoveryTimeout is how long a link may be cut before its peer counts as gone. Default 60 s.
-	RecoveryTimeout time.Duration
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
 	ConnectTimeout time.Duration
-	// QueueHigh and QueueLow are the bytes waiting for one peer at which it counts as congested and no
-	// longer does. From QueueHard on, Send fails. Defaults 1 MiB, 256 KiB, QueueHigh + 2 messages of
-	// the largest size.
+	// QueueHigh and QueueLow are how many bytes queued for one peer make it count as congested, and no
+	// longer so. Beyond QueueHard, Send fails. Defaults: 1 MiB, 256 KiB, QueueHigh + 2 messages of the
+	// largest size.
 	QueueHigh, QueueLow, QueueHard int
-	// Log gets what happens to peers. Message contents are never logged.
+	// Log receives what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
-	// LogWebRTC logs what pion, the WebRTC implementation, logs itself, at levels debug and trace. It is for
-	// debugging, and long; passwords are redacted.
-	LogWebRTC bool
 
 	timing timing
 	// net, ipFilter and lookup replace the network, or parts of it, in tests.
@@ -61,12 +49,12 @@ type Config struct {
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// timing are the waits that tests shorten.
+// timing has the delays that tests shorten.
 type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts, doubled each time
 	restartMin, restartMax time.Duration // between ICE restarts, likewise
-	dialPace               time.Duration // how long one of maxDials counts
-	glareHold              time.Duration // how long a base peer's offer waits for the answer to ours
+	dialPace               time.Duration // how long a dial counts towards maxDials
+	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
 	// iceDisconnected, iceFailed and iceKeepalive are pion's own timeouts; 0 means its defaults, 5 s,
@@ -81,8 +69,8 @@ var defaultTiming = timing{
 	restartMax: 10 * time.Second,
 	dialPace:   time.Second,
 	glareHold:  5 * time.Second,
-	// A base peer forgets us when its connection to us fails, 30 s after it was cut, even if that was
-	// not the current one.
+	// A base peer forgets us when any of its connections to us fails, 30 s after it was cut, even one that
+	// is not the current one.
 	baseWait: 31 * time.Second,
 	// One that closes its connection forgets us right after it has told us.
 	baseClosed: 2 * time.Second,
@@ -119,7 +107,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// randomID returns a new name for a session or instance. It is no secret.
+// randomID returns a new id for a session or instance. It is no secret.
 func randomID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, since Go 1.24

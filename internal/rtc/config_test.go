@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -27,7 +29,7 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
-// With a UDP port, all candidates have it, and nobody else can.
+// With a UDP port, all candidates have it, and no other node can.
 func TestUDPPort(t *testing.T) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -57,7 +59,7 @@ func TestUDPPort(t *testing.T) {
 	if candidates == 0 || len(wrong) > 0 {
 		t.Errorf("%d candidates, wrong: %q", candidates, wrong)
 	}
-	cfg := rtc.Config{UDPPort: port}
+	cfg := rtc.Config{Settings: rtc.Settings{UDPPort: port}}
 	cfg.OnlyLoopback()
 	if n, err := rtc.New(cfg, nil, nil); err == nil {
 		n.Close(context.Background())
@@ -65,7 +67,7 @@ func TestUDPPort(t *testing.T) {
 	}
 }
 
-// RelayOnly tells no address of this host.
+// RelayOnly reveals no address of this host.
 func TestRelayOnly(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -53,7 +55,7 @@ func connectError(id string, code wire.Code, err error) *wire.Error {
 	return &wire.Error{Code: code, Text: fmt.Sprintf("peer %q: %v", id, err)}
 }
 
-// missing says what the link to a peer is waiting for, or why the last attempt failed.
+// missing returns what the link to a peer lacks, or why the last attempt failed.
 func (n *Node) missing(sl *slot) string {
 	switch {
 	case sl.cur != nil:

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -44,7 +46,7 @@ func TestConnect(t *testing.T) {
 }
 
 func TestMuxedPort(t *testing.T) {
-	mux := func(c *rtc.Config) { c.UDPMux = true }
+	mux := func(c *rtc.Config) { c.UDPPort = rtc.AnyUDPPort }
 	h := newHub(t)
 	var as []*agent
 	for _, id := range []string{"a", "b", "c", "d"} {
@@ -215,8 +217,8 @@ func TestGlare(t *testing.T) {
 // A new process under the same id replaces the old one's link: gone first, then there.
 func TestRestartedPeer(t *testing.T) {
 	h, a, b := pair(t)
-	b.Disconnected()              // it has crashed: it says nothing any more, or it would fight its successor,
-	b2 := start(t, h, "b").join() // and it is not closed: nobody has noticed
+	b.Disconnected()              // it has crashed: it is silent, or it would fight its successor,
+	b2 := start(t, h, "b").join() // and it is not closed: its peer has not noticed
 	testutil.Eventually(t, "the new link", func() bool { return b2.peer("a") != nil && a.history() == "[+b -b +b]" })
 	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrRestarted) {
 		t.Errorf("reason %v", reasons[0])
@@ -237,7 +239,7 @@ func TestGoodbye(t *testing.T) {
 	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrPeerClosed) {
 		t.Errorf("reason %v", reasons[0])
 	}
-	// The next offer goes to nobody, which ends the attempts.
+	// The next offer finds no such peer, which ends the attempts.
 	testutil.Eventually(t, "an offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
 	b2 := start(t, h, "b").join()
 	linked(t, a, b2)
@@ -299,7 +301,7 @@ func TestConnectWhenGone(t *testing.T) {
 	}
 }
 
-// Against a server that tells nothing about unknown targets, the attempt times out, and goes on.
+// With a server that does not report unknown targets, the attempt times out, and goes on.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)

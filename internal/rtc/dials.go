@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -5,31 +7,31 @@ import (
 	"time"
 )
 
-// maxDials bounds the links that are being dialled at a time. Were it all at once, the links of a large
-// mesh that starts on one machine would take so long that ICE repeats its checks meanwhile, which takes even
-// longer. A dial that has come to nothing after timing.dialPace counts no more: peers that do not answer must
-// not hold up those that would.
+// maxDials bounds the links that are dialled at a time. If a large mesh that starts on one machine dialled
+// all at once, the links would take so long that ICE repeats its checks meanwhile, which takes even longer. A
+// dial without a result after timing.dialPace no longer counts: peers that do not answer must not hold up
+// those that would.
 const maxDials = 6
 
 // dials paces the dialling. Only the node's loop uses it.
 type dials struct {
-	recent []*session  // those that count
-	queue  []*slot     // who waits
-	wakeUp *time.Timer // nil if nobody waits
+	recent []*session  // the dials that count
+	queue  []*slot     // those that have not had their turn
+	wakeUp *time.Timer // set while the queue is not empty
 }
 
-// full tells whether another dial would be one too many.
+// full reports whether another dial would exceed maxDials.
 func (d *dials) full(pace time.Duration) bool {
 	d.recent = slices.DeleteFunc(d.recent, func(s *session) bool { return time.Since(s.began) >= pace })
 	return len(d.recent) >= maxDials
 }
 
-// add has a slot wait for its turn. Those whose links were asked for come first.
+// add queues a slot. Those whose links were asked for come first.
 func (d *dials) add(sl *slot) {
 	if sl.queued && !sl.connecting {
 		return
 	}
-	if sl.queued { // it may have waited with the others
+	if sl.queued { // it may be among those not asked for
 		d.queue = slices.DeleteFunc(d.queue, func(other *slot) bool { return other == sl })
 	}
 	sl.queued = true
@@ -42,7 +44,7 @@ func (d *dials) add(sl *slot) {
 	d.queue = slices.Insert(d.queue, at, sl)
 }
 
-// take returns whose turn it is.
+// take removes and returns the slot whose turn it is.
 func (d *dials) take() *slot {
 	sl := d.queue[0]
 	d.queue = slices.Delete(d.queue, 0, 1)
@@ -50,7 +52,7 @@ func (d *dials) take() *slot {
 	return sl
 }
 
-// dial makes an offer to a peer that is wanted, in its turn.
+// dial makes an offer to a peer that is wanted, when it is its turn.
 func (n *Node) dial(sl *slot) {
 	if n.dialable(sl) {
 		n.dials.add(sl)
@@ -58,7 +60,7 @@ func (n *Node) dial(sl *slot) {
 	}
 }
 
-// dialable tells whether a peer is to be dialled. If it is too early for that, dial follows later.
+// dialable reports whether a peer is to be dialled now. If it is too early, dialable schedules the dial.
 func (n *Node) dialable(sl *slot) bool {
 	if sl.cur != nil || !sl.wanted || !n.online || n.ending {
 		return false
@@ -70,8 +72,8 @@ func (n *Node) dialable(sl *slot) bool {
 	return true
 }
 
-// dialQueued dials those whose turn it is, and sees to it that the others are looked at again, whatever
-// happens to those before them.
+// dialQueued dials as many as may be, and schedules another look at the others, whatever happens to the dials
+// before them.
 func (n *Node) dialQueued() {
 	d := &n.dials
 	for len(d.queue) > 0 && n.online && !d.full(n.cfg.timing.dialPace) && n.attempts() < maxAttempts {
@@ -105,7 +107,7 @@ func (n *Node) dialNow(sl *slot) {
 	}
 }
 
-// dialled follows the end of a session's dial, good or bad.
+// dialled handles the end of a session's dial, whether it succeeded or not.
 func (n *Node) dialled(s *session) {
 	n.dials.recent = slices.DeleteFunc(n.dials.recent, func(other *session) bool { return other == s })
 	if len(n.dials.queue) > 0 {
@@ -118,10 +120,10 @@ func (n *Node) redial(sl *slot, d time.Duration) {
 	sl.retry = n.after(sl, d, func() { n.dial(sl) })
 }
 
-// retry dials again after a while, longer each time.
+// retry schedules another dial, later each time.
 func (n *Node) retry(sl *slot) {
 	if sl.silence >= maxSilence {
-		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer, waiting for its own offer")
+		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer; waiting for an offer of its own")
 		sl.wanted = false
 	}
 	if sl.wanted {

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -72,7 +74,7 @@ func TestDialsInTurn(t *testing.T) {
 	}
 }
 
-// Peers that do not answer keep nobody from being dialled.
+// Peers that do not answer do not keep others from being dialled.
 func TestDialsUnanswered(t *testing.T) {
 	_, peers, offers := dialAll(t, 10*time.Millisecond)
 	dialled := make(map[string]bool)

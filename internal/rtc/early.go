@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import "github.com/chatixia-ai/mesh/internal/signal"

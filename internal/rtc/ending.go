@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -10,14 +12,14 @@ import (
 
 // The methods of Node in this file run in the loop.
 
-// localError is a failure that has nothing to do with the peer, such as a want of sockets.
+// localError is a failure that does not depend on the peer, such as a lack of sockets.
 type localError struct{ error }
 
 func (e localError) Unwrap() error { return e.error }
 
 func local(format string, args ...any) error { return localError{fmt.Errorf(format, args...)} }
 
-// lost ends a session that failed, and tries again if that makes sense.
+// lost ends a session that failed, and schedules another attempt if that makes sense.
 func (n *Node) lost(s *session, reason error) {
 	sl := s.sl
 	if sl.cur != s {
@@ -42,7 +44,7 @@ func (n *Node) lost(s *session, reason error) {
 	n.drop(sl, reason)
 	switch {
 	case errors.Is(reason, ErrViolation):
-		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("link closed, not trying again")
+		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer broke the protocol; link closed")
 		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
 		sl.wanted = false
 	case here:
@@ -57,15 +59,15 @@ func (n *Node) lost(s *session, reason error) {
 	n.retry(sl)
 }
 
-// failedHere reports an attempt that failed on this side. A Connect need not be kept until its timeout: its
-// caller can do more about the reason than the next attempt can.
+// failedHere reports an attempt that failed on this side. A Connect fails at once rather than at its timeout: the
+// caller can do something about the reason, which the next attempt cannot.
 func (n *Node) failedHere(sl *slot, err error) {
 	n.outside.Warn().Err(err).Str("peer", sl.id).Msg("cannot make a link")
 	n.connectFailed(sl, wire.CodeInternal, err)
 }
 
-// missed is why an attempt came to nothing. pion may say why the transport failed after it has failed, but has
-// done so when the connection is closed.
+// missed is why an attempt failed. pion may log why the transport failed only after it has failed, but before
+// the connection is closed.
 type missed struct {
 	what     string
 	failures *failures
@@ -85,8 +87,8 @@ func (s *session) whyMissed(reason error) string {
 	return reason.Error()
 }
 
-// baseWait is how long to offer nothing after the end of a session, so that a peer which forgets us by
-// our id, whichever connection ends, does not forget the next link.
+// baseWait returns how long to offer nothing after the end of a session: a base peer forgets us by our id, and
+// must not do so when the next link is up.
 func (s *session) baseWait(reason error) time.Duration {
 	t := s.n.cfg.timing
 	switch {
@@ -121,7 +123,7 @@ func (s *session) abandon(reason error) {
 }
 
 // closeSession closes the connection in a goroutine, since that takes up to half a second when the
-// network does not take the goodbye.
+// network is gone.
 func (n *Node) closeSession(s *session) {
 	n.closing++
 	n.wg.Go(func() {
@@ -137,7 +139,7 @@ func (n *Node) closeSession(s *session) {
 	})
 }
 
-// transportGone follows the end of the SCTP association or of the PeerConnection, neither of which
+// transportGone handles the end of the SCTP association or of the PeerConnection, neither of which
 // comes back.
 func (s *session) transportGone() {
 	if s.peer != nil {
@@ -147,6 +149,7 @@ func (s *session) transportGone() {
 	s.n.lost(s, ErrPeerClosed)
 }
 
+// transportFailed handles the failure of ICE or DTLS before the link is up; iceChanged handles later ones.
 func (s *session) transportFailed() {
 	if !s.up {
 		s.n.lost(s, fmt.Errorf("%w: ICE or DTLS failed", ErrUnreachable))

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -10,7 +12,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// resendDelay is the wait after signaling was connected but took no message.
+// resendDelay is the delay after signaling refused a message although it was connected.
 const resendDelay = 500 * time.Millisecond
 
 // offer makes the data channel and the first offer.
@@ -23,7 +25,7 @@ func (s *session) offer() error {
 	return s.sendOffer(nil)
 }
 
-// sendOffer makes an offer and sends it, as soon as signaling takes it.
+// sendOffer makes an offer and sends it as soon as signaling takes it.
 func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	d, err := s.pc.CreateOffer(opts)
 	if err != nil {
@@ -75,13 +77,13 @@ func (s *session) setRemote(d description) {
 	s.remoteSeen = 0
 }
 
-// waiting tells whether an offer of ours is not answered.
-func (s *session) waiting() bool {
+// unanswered reports whether an offer of ours has no answer yet.
+func (s *session) unanswered() bool {
 	return s.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer
 }
 
-// describe sends a new description of ours and applies it: in this order, since to apply it is the start
-// of all that costs, which goes on while the description is on its way.
+// describe sends a new description of ours and then applies it, which starts all the costly work: that goes
+// on while the description is on its way.
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
 	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
 	s.descType, s.desc = sdp.Type.String(), d
@@ -93,14 +95,14 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 	return nil
 }
 
-// sendAgain sends our last description and its candidates. The peer knows a repetition by its session.
+// sendAgain sends our last description and its candidates. The peer recognizes a repetition by its session.
 func (s *session) sendAgain() {
 	s.descSent = false
 	s.send()
 }
 
-// send sends what is new: description first, since candidates mean nothing before it. What signaling
-// does not take stays for later.
+// send sends what is new, the description first, since candidates mean nothing without it. What signaling
+// does not take is sent later.
 func (s *session) send() {
 	stopTimer(s.resend)
 	if !s.n.online {

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -46,7 +48,6 @@ func (c *Config) Lookup(f func(ctx context.Context, network, host string) ([]net
 
 // OnlyLoopback keeps other networks of the test machine out.
 func (c *Config) OnlyLoopback() {
-	c.Loopback = true
 	c.ipFilter = func(ip net.IP) bool { return ip.IsLoopback() }
 }
 

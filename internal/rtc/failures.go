@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -9,8 +11,8 @@ import (
 	"github.com/pion/transport/v5"
 )
 
-// failures are what went wrong in one session's connection that pion tells only its log: it goes on without
-// the candidates or the server that failed. They name the reason if the attempt comes to nothing.
+// failures are the errors of one session that pion reports only in its log: it goes on without the candidates
+// or the server that failed. If the attempt fails, they are the reason.
 type failures struct {
 	mu   sync.Mutex
 	last [failureKinds]string // the first transport failure
@@ -47,8 +49,8 @@ func (f *failures) suffix(kinds ...failureKind) string {
 	return s.String()
 }
 
-// noteLog notes a warning of pion's that says why something failed. The texts are pion's own; those that a
-// later version words differently are lost here, and still in its log.
+// noteLog notes a warning of pion's that says why something failed. It knows them by their texts; one that a
+// later version words differently is only in pion's log.
 func (f *failures) noteLog(scope, msg string) {
 	switch {
 	case f == nil:
@@ -66,7 +68,7 @@ func (f *failures) noteLog(scope, msg string) {
 	}
 }
 
-// gatherNet is the network of one session. It notes what fails.
+// gatherNet is the network of one session. It notes failures.
 type gatherNet struct {
 	transport.Net
 	failures *failures

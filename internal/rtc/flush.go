@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -8,8 +10,8 @@ import (
 )
 
 // Flush blocks until the peers that are connected now have what was sent to them before, or ctx ends. A peer
-// has it when it has acknowledged all of it, or has said `drained`: that takes one round trip, whereas SCTP
-// may hold an acknowledgement back for 200 ms.
+// has it when it has acknowledged everything, or has responded to a drain: that takes one round trip, whereas
+// SCTP may hold an acknowledgement back for 200 ms.
 func (n *Node) Flush(ctx context.Context) error {
 	var late []string
 	for _, f := range n.flushPeers() {

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -107,7 +109,7 @@ type ends struct {
 	nearEvs, farEvs events
 }
 
-// connect makes ends whose link has come up. Everything that it wrote is acknowledged.
+// connectEnds makes ends whose link has come up. Everything that it wrote is acknowledged.
 func connectEnds(t *testing.T, remote description) *ends {
 	t.Helper()
 	e := &ends{}
@@ -246,7 +248,7 @@ func TestFlushIsBounded(t *testing.T) {
 	}
 }
 
-// The end of a link ends the flushes of its peer: what was lost, PeerDisconnected tells.
+// The end of a link ends the flushes of its peer: PeerDisconnected stands for what was lost.
 func TestFlushEndsWithLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := connectEnds(t, withDrain)

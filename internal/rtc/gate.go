@@ -1,19 +1,21 @@
+//go:build !js
+
 package rtc
 
 import "sync"
 
-// gate is where a reader waits while reading is stopped.
+// gate holds a reader while reading is stopped.
 type gate struct {
 	mu     sync.Mutex
 	change sync.Cond
 	off    bool // stopped by SetReading
-	gone   bool // the far end has closed: what it sent can be read, but not waited for
+	gone   bool // the far end has closed: what it sent can still be read, but is not waited for
 	closed bool
 }
 
 func (g *gate) init() { g.change.L = &g.mu }
 
-// wait returns true when the reader may go on and false when it should end.
+// wait blocks while reading is stopped. It reports whether the reader is to go on, rather than end.
 func (g *gate) wait() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -8,18 +10,18 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// Receive takes a message that signaling relayed, or an error of the server's.
+// Receive handles a message that signaling relayed, or an error of the server.
 func (n *Node) Receive(m signal.Message) {
 	work, err := n.decode(m)
 	switch {
 	case err != nil:
 		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
 	case work != nil && !n.box.postUpTo(maxMail, work):
-		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped, too many wait")
+		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
 	}
 }
 
-// decode decodes a message and returns what the loop is to do about it.
+// decode returns what the loop is to do about a message, nil if nothing.
 func (n *Node) decode(m signal.Message) (func(), error) {
 	if len(m.PeerID) > maxIDLength {
 		return nil, fmt.Errorf("peer_id of %d bytes, the limit is %d", len(m.PeerID), maxIDLength)
@@ -107,7 +109,7 @@ func (n *Node) offered(id string, o description) {
 	}
 }
 
-// acceptHeld answers a base peer's offer that was held, in place of our own.
+// acceptHeld answers a base peer's offer that was held, and gives up our own.
 func (n *Node) acceptHeld(sl *slot) {
 	o := sl.held
 	sl.held = nil
@@ -117,10 +119,10 @@ func (n *Node) acceptHeld(sl *slot) {
 	}
 }
 
-// accept makes a new link of an offer, in place of the present one.
+// accept answers an offer with a new session, in place of the present one.
 func (n *Node) accept(sl *slot, o description) {
 	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
-		n.outside.Warn().Str("peer", sl.id).Msg("offer dropped, too many at a time")
+		n.outside.Warn().Str("peer", sl.id).Msg("too many links at a time; offer dropped")
 		return
 	}
 	n.supersede(sl, o)
@@ -137,7 +139,7 @@ func (n *Node) accept(sl *slot, o description) {
 	}
 }
 
-// supersede ends the present link, if any, because of a new offer.
+// supersede ends the present session, if any, because of a new offer.
 func (n *Node) supersede(sl *slot, o description) {
 	old := sl.cur
 	if old == nil {
@@ -161,8 +163,8 @@ func (n *Node) supersede(sl *slot, o description) {
 	}
 }
 
-// unpark closes a superseded connection that has ended at the far end: that one makes nobody forget us
-// any more.
+// unpark closes a superseded connection that has ended at the far end, which thus cannot forget us because of
+// it later.
 func (n *Node) unpark(s *session) {
 	if i := slices.Index(s.sl.parked, s); i >= 0 {
 		s.sl.parked = slices.Delete(s.sl.parked, i, i+1)
@@ -177,7 +179,7 @@ func (n *Node) answered(id string, a description) {
 		return
 	}
 	s := sl.cur
-	v := judgeAnswer(&s.negotiation, s.waiting(), a)
+	v := judgeAnswer(&s.negotiation, s.unanswered(), a)
 	s.log.Debug().Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
 	switch v {
 	case apply:
@@ -197,11 +199,11 @@ func (n *Node) answered(id string, a description) {
 	}
 }
 
-// candidate handles a candidate: it is for the present link, or for a description still to come, or
-// stale, which cannot be told from the former.
+// candidate handles a candidate: it belongs to the present session, or to a description still to come, or is
+// stale. The last two cannot be told apart.
 func (n *Node) candidate(id string, c signal.ICECandidate) {
 	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
-		return // who sends nothing but candidates must not keep others out
+		return // a peer that sends only candidates must not keep others out
 	}
 	if n.ending {
 		return

@@ -1,9 +1,11 @@
+//go:build !js
+
 package rtc
 
 import "sync"
 
 // mailbox queues work for the node's loop. Posting never blocks, because pion's callbacks must not.
-// What it holds is bounded by what posts: a few events for each connection and timer, and messages from
+// Its length is bounded by its sources: a few events for each connection and timer, and messages from
 // signaling, which are refused when it is long.
 type mailbox struct {
 	wake chan struct{}
@@ -28,7 +30,7 @@ func (m *mailbox) post(f func()) {
 	notify(m.wake)
 }
 
-// postUpTo is post unless n or more pieces of work wait.
+// postUpTo is like post but returns false if n or more functions are queued.
 func (m *mailbox) postUpTo(n int, f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -40,7 +42,7 @@ func (m *mailbox) postUpTo(n int, f func()) bool {
 	return true
 }
 
-// take returns what is queued. It waits until there is something.
+// take removes and returns what is queued. It blocks until there is something.
 func (m *mailbox) take() []func() {
 	<-m.wake
 	m.mu.Lock()

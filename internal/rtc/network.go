@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -17,7 +19,7 @@ import (
 )
 
 const (
-	// lookupTimeout bounds the search for the addresses of a STUN or TURN server.
+	// lookupTimeout bounds the lookup of a STUN or TURN server's addresses.
 	lookupTimeout = 5 * time.Second
 	// interfacesAge is how old a list of the host's addresses may be. pion asks three times for each
 	// connection, which took a tenth of the CPU time of joining a mesh. An ICE restart comes seconds after
@@ -25,8 +27,9 @@ const (
 	interfacesAge = time.Second
 )
 
-// Network is the system's network. It differs from pion's in four ways. It is exported for benchmarks, as
-// [Tune] is.
+// Network is the system's network. Unlike pion's, its lookups can be cancelled, it notices new addresses, its
+// sockets have large buffers, and on Linux their packets take fewer system calls. It is exported for benchmarks,
+// as [Tune] is.
 type Network struct {
 	*stdnet.Net
 	ctx    context.Context // ends lookups
@@ -37,7 +40,7 @@ type Network struct {
 	asked  time.Time // for latest
 }
 
-// NewNetwork makes one whose lookups end with ctx.
+// NewNetwork returns a Network whose lookups end with ctx.
 func NewNetwork(ctx context.Context) (*Network, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
@@ -46,8 +49,8 @@ func NewNetwork(ctx context.Context) (*Network, error) {
 	return &Network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
-// ResolveUDPAddr ends with the node. A connection does not close before its lookups have ended, and pion's
-// own go on for as long as a name server does not answer.
+// ResolveUDPAddr returns when the network's context ends. A connection does not close before its lookups have
+// ended, and pion's own last until the name server answers.
 func (n *Network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
 	addr, err := n.resolve(netw, address)
 	if err != nil {
@@ -86,8 +89,8 @@ func (n *Network) resolve(netw, address string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(port)), nil
 }
 
-// Interfaces tells the addresses of the moment. pion's own Net remembers those that there were when the
-// connection was made, so that an ICE restart could not move it to a new one.
+// Interfaces returns the present addresses. pion's own Net keeps those of the time when it was made, so that
+// an ICE restart could not move a connection to a new one.
 func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -14,7 +16,7 @@ import (
 
 // A write to an address that an ICE restart has closed must look like a lost packet.
 func TestMuxWriteAfterClose(t *testing.T) {
-	cfg := Config{UDPMux: true, Log: zerolog.Nop()}
+	cfg := Config{Settings: Settings{UDPPort: AnyUDPPort}, Log: zerolog.Nop()}
 	cfg.OnlyLoopback()
 	a, err := newAPI(cfg.withDefaults())
 	if err != nil {
@@ -77,7 +79,7 @@ func TestInterfacesAreFresh(t *testing.T) {
 }
 
 func TestMuxNeedsAnAddress(t *testing.T) {
-	cfg := Config{UDPMux: true, ipFilter: func(net.IP) bool { return false }}
+	cfg := Config{Settings: Settings{UDPPort: AnyUDPPort}, ipFilter: func(net.IP) bool { return false }}
 	if a, err := newAPI(cfg.withDefaults()); err == nil {
 		a.close()
 		t.Error("no error")

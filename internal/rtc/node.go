@@ -1,11 +1,16 @@
-// Package rtc keeps the links to other sidecars: it connects to them over WebRTC, with offers, answers
-// and candidates that a signaling server relays, repairs the links, and carries lines over them.
+//go:build !js
+
+// A browser brings its own WebRTC: of the API that this package uses, pion offers next to nothing there.
+
+// Package rtc keeps the peer links to other sidecars: it connects over WebRTC, with offers, answers and
+// candidates that a signaling server relays, repairs the links, and carries lines over them.
 //
 // It is the only package that knows pion.
 //
-// All decisions are made in one goroutine, the node's loop, which works through a mailbox that
-// everything else posts to: signaling, timers, pion's callbacks. Each link has a reader and a writer of
-// its own, so that messages never pass the loop.
+// All decisions are made in one goroutine, the node's loop, which works through a mailbox that signaling,
+// timers and pion's callbacks post to. Each link has a reader and a writer of its own, so that messages never
+// pass the loop. A negotiation decides what an offer or answer means, a session carries it out on one
+// PeerConnection, a slot is what is known of one peer id, and a Peer is a link that carries messages.
 package rtc
 
 import (
@@ -25,19 +30,19 @@ import (
 const (
 	// maxSlots bounds the peers that are known at a time.
 	maxSlots = 4096
-	// maxAttempts bounds the links that are being made at a time, whoever began. Dials beyond it wait,
-	// offers are dropped.
+	// maxAttempts bounds the links that are being made at a time, by either side. Dials beyond it are
+	// queued, offers are dropped.
 	maxAttempts = 256
-	// maxClosing bounds the connections that are being closed before offers are refused, since each
-	// offer may end one.
+	// maxClosing bounds the connections that are being closed: beyond it offers are dropped, since each
+	// may end one.
 	maxClosing = 256
-	// maxParked bounds the superseded links to one base peer. Ending one more makes it forget us.
+	// maxParked bounds the superseded sessions with one base peer. Ending one makes it forget us.
 	maxParked = 16
-	// maxMail bounds the messages from signaling that wait for the loop.
+	// maxMail bounds the queued messages from signaling.
 	maxMail = 8192
 	// maxIDLength bounds the ids that come from outside.
 	maxIDLength = 256
-	// maxSilence is how many offers in a row a peer may leave unanswered before it has to come by itself.
+	// maxSilence is how many offers in a row a peer may leave unanswered before we wait for its own.
 	maxSilence = 6
 )
 
@@ -48,12 +53,12 @@ type Signaler interface {
 
 // Node holds the links of one sidecar. Its methods may be called from any goroutine.
 //
-// It is the greater part of a signal.Handler: Registered, Receive, Disconnected and ICEServers are to be
-// called in the order of what happened.
+// It has most of the methods of a signal.Handler: Registered, Receive, Disconnected and ICEServers are to be
+// called in the order of the events.
 type Node struct {
 	cfg Config
 	log zerolog.Logger
-	// outside is for what others can cause at will: it logs no more than a few lines of each level a minute.
+	// outside is for what others can cause at will: it logs a few lines of each level a minute.
 	outside zerolog.Logger
 	sig     Signaler
 	ev      Events
@@ -78,7 +83,7 @@ type Node struct {
 	dials   dials
 }
 
-// New makes a node, which connects to nobody before Registered is called. The error names the setting
+// New makes a node, which connects to no peer before Registered is called. The error names the setting
 // that is wrong.
 func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	cfg = cfg.withDefaults()
@@ -116,8 +121,8 @@ func (n *Node) loop() {
 	n.box.close()
 }
 
-// Connect asks for a link to a peer. If there is none within Config.ConnectTimeout, or signaling does
-// not know the peer, Events.ConnectFailed tells so. Nothing happens if there is a link.
+// Connect asks for a link to a peer. If none is up within Config.ConnectTimeout, or the attempt fails for a
+// reason that waiting does not mend, Events.ConnectFailed is called. If there is a link, nothing happens.
 func (n *Node) Connect(id string) {
 	n.box.post(func() { n.connect(id) })
 }
@@ -128,7 +133,7 @@ func (n *Node) Registered(self string, peers []string) {
 	n.box.post(func() { n.registered(self, peers) })
 }
 
-// Disconnected is called when signaling has lost its connection. Links are not touched.
+// Disconnected is called when signaling has lost its connection. Links are not affected.
 func (n *Node) Disconnected() {
 	n.box.post(func() { n.online = false })
 }
@@ -140,7 +145,7 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 		for _, s := range servers {
 			server, err := n.api.server(s)
 			if err != nil {
-				n.log.Warn().Err(err).Msg("ICE server left out")
+				n.log.Warn().Err(err).Msg("ICE server not usable; leaving it out")
 				continue
 			}
 			usable = append(usable, server)
@@ -149,8 +154,9 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 	})
 }
 
-// Close flushes while ctx lasts, ends all links, which their peers notice at once, and returns when all
-// goroutines have ended. Its error tells what could not be sent. Further calls wait for the first.
+// Close flushes until ctx ends, ends all links, which their peers notice at once, and returns when all
+// goroutines have ended. Its error names the peers for which something was not sent. Further calls return with
+// the first.
 func (n *Node) Close(ctx context.Context) error {
 	n.closeOnce.Do(func() {
 		defer close(n.closed)

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -111,7 +113,7 @@ func send(t *testing.T, p *rtc.Peer, msg string) {
 	}
 }
 
-// A name server that does not answer keeps nobody from connecting or closing.
+// A name server that does not answer keeps no node from connecting or closing.
 func TestSilentNameServer(t *testing.T) {
 	h := newHub(t)
 	asked := make(chan string, 100)

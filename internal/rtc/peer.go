@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -11,7 +13,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// The reasons that Events.PeerDisconnected gives, for errors.Is.
+// The reasons that Events.PeerDisconnected gives; they are wrapped, so use errors.Is.
 var (
 	ErrPeerClosed  = errors.New("the peer closed the link")
 	ErrReplaced    = errors.New("the peer made a new link")
@@ -25,25 +27,30 @@ var (
 // different peers may overlap. A call must not block, since it holds up its peer, and must call neither
 // Flush nor Close.
 type Events interface {
-	// PeerConnected: both ends can send and receive.
+	// PeerConnected is called when both ends can send and receive.
 	PeerConnected(p *Peer)
-	// PeerDisconnected comes once after PeerConnected, and no call about p after it. What was sent and
-	// not acknowledged is lost.
+	// PeerDisconnected is called once after PeerConnected, and is the last call about p. What was sent
+	// and not acknowledged is lost.
 	PeerDisconnected(p *Peer, reason error)
-	// PeerLine is a message, or a cancel, pause or resume. l is valid until the call returns.
+	// PeerLine passes a message, cancel, pause or resume. l is valid until the call returns.
 	PeerLine(p *Peer, l *wire.PeerLine)
-	// PeerRejected: a line of p's was not valid and was dropped. The link goes on.
+	// PeerRejected is called when a line from p is not valid and was dropped. The link goes on.
 	PeerRejected(p *Peer, err error)
-	// PeerCongested: the queue to p grew over Config.QueueHigh, or fell to Config.QueueLow.
+	// PeerCongested is called when the queue to p grew over Config.QueueHigh, or fell to Config.QueueLow.
 	PeerCongested(p *Peer, congested bool)
-	// ConnectFailed: a call to Connect did not lead to a link. The node may still be trying.
+	// ConnectFailed is called when a Connect did not lead to a link. err says why, and the node may still
+	// be trying.
 	ConnectFailed(id string, err *wire.Error)
 }
 
-// cancelRoom is what cancels may fill beyond QueueHard: they relieve a congested peer.
+// cancelRoom is how far cancels may exceed QueueHard: they relieve a congested peer.
 const cancelRoom = 64 << 10
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
+//
+// Locks are acquired in this order: evMu, out.mu, reading.mu, the mailbox's. evMu is the only one under which
+// Events are called; those may call Send, which acquires out.mu and, if evMu is free, settles congestion.
+// flushes.mu is held alone.
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
@@ -69,7 +76,7 @@ type Peer struct {
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
 	evMu  sync.Mutex
 	state atomic.Int32 // written under evMu
-	// toldCongested is what PeerCongested said last; written under evMu.
+	// toldCongested is what the last PeerCongested said; written under evMu.
 	toldCongested atomic.Bool
 }
 
@@ -80,8 +87,8 @@ const (
 	stateEnded
 )
 
-// newPeer makes a Peer of an open data channel. maxSend is what the other end reads as one data channel
-// message.
+// newPeer makes a Peer of an open data channel, to a peer of this description. maxSend is the longest data
+// channel message that it reads.
 func newPeer(id string, remote description, dc dataChannel, maxSend int, cfg *Config, ev Events) *Peer {
 	p := &Peer{
 		id: id, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc,
@@ -104,7 +111,7 @@ func newPeer(id string, remote description, dc dataChannel, maxSend int, cfg *Co
 // ID returns the peer's id.
 func (p *Peer) ID() string { return p.id }
 
-// Extended tells whether the link has control lines (stream framing).
+// Extended reports whether the link has control lines (stream framing).
 func (p *Peer) Extended() bool { return p.stream }
 
 // Send queues one message, which must be a valid JSON object. It copies msg. The error is a
@@ -133,8 +140,8 @@ func (p *Peer) Send(msg []byte) error {
 	return nil
 }
 
-// settleCongestion calls PeerCongested until what it said is true. Where another callback is under way,
-// which may be the caller's own, it leaves that to whoever makes it: they all settle afterwards.
+// settleCongestion calls PeerCongested until what it said last is true. If another callback is under way,
+// which may be the caller's own, it leaves that to the goroutine that makes it: all settle afterwards.
 func (p *Peer) settleCongestion() {
 	for p.live() && p.toldCongested.Load() != p.out.congested.Load() && p.evMu.TryLock() {
 		if now := p.out.congested.Load(); p.live() && now != p.toldCongested.Load() {
@@ -145,8 +152,8 @@ func (p *Peer) settleCongestion() {
 	}
 }
 
-// Cancel tells the peer that the request is given up. It stays behind the messages sent before, or it
-// might overtake its own request.
+// Cancel tells the peer that the request is given up. It stays behind the messages sent before, since it must
+// not overtake its own request. One that finds the queue full is dropped: it only saves work.
 func (p *Peer) Cancel(requestID string) {
 	if !p.stream {
 		return
@@ -154,10 +161,10 @@ func (p *Peer) Cancel(requestID string) {
 	p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom)
 }
 
-// Pause asks the peer for no more messages but replies, until Resume. Both overtake queued messages.
+// Pause asks the peer to send nothing but replies until Resume. Both overtake queued messages.
 func (p *Peer) Pause() { p.setPause(pauseOn) }
 
-// Resume ends a Pause. Without one it does nothing.
+// Resume ends a Pause, if there is one.
 func (p *Peer) Resume() { p.setPause(pauseOff) }
 
 func (p *Peer) setPause(s pauseState) {
@@ -166,11 +173,11 @@ func (p *Peer) setPause(s pauseState) {
 	}
 }
 
-// SetReading stops or continues reading from the data channel. Once stopped, a call of PeerLine that is
-// under way ends, and no other begins; the peer's messages fill its own queue in the end.
+// SetReading stops or continues reading from the data channel. When it is stopped, a call of PeerLine that is
+// under way ends, and no other begins; the peer's messages eventually fill its own queue.
 func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 
-// Queued returns the bytes that wait for the data channel.
+// Queued returns how many bytes are queued for the data channel.
 func (p *Peer) Queued() int { return p.out.size() }
 
 // announce reports the link as up, once.
@@ -198,7 +205,7 @@ func (p *Peer) emit(call func()) {
 
 func (p *Peer) live() bool { return p.state.Load() == stateLive }
 
-// end makes the link unusable and reports that, once. Whoever calls it first gives the reason.
+// end makes the link unusable and reports that, once. The first call gives the reason.
 func (p *Peer) end(reason error) {
 	p.evMu.Lock()
 	defer p.evMu.Unlock()
@@ -215,7 +222,7 @@ func (p *Peer) end(reason error) {
 	}
 }
 
-// notify wakes whoever waits on c, without waiting.
+// notify wakes the receiver of c, without blocking.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -8,7 +10,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// read is the reader goroutine, and the one that reports the link's end.
+// read is the reader goroutine, which also reports the link's end.
 func (p *Peer) read() {
 	var err error
 	if p.stream {
@@ -16,7 +18,7 @@ func (p *Peer) read() {
 	} else {
 		err = p.readTexts()
 	}
-	p.down(err) // first: a Connect of whoever hears of the end must not find a link that is up
+	p.down(err) // first: a Connect in PeerDisconnected must not find a link that is up
 	p.end(err)
 }
 
@@ -45,7 +47,7 @@ func (p *Peer) readStream() error {
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
 }
 
-// greet takes the first line of a stream.
+// greet handles the first line of a stream.
 func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: its first line is not hello: %w", ErrViolation, err)
@@ -59,7 +61,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	return nil
 }
 
-// readTexts reads base framing: each data channel message is a mesh message.
+// readTexts reads base framing: each data channel message is one mesh message.
 func (p *Peer) readTexts() error {
 	r := channelReader{dc: p.dc}
 	var line wire.PeerLine
@@ -68,7 +70,7 @@ func (p *Peer) readTexts() error {
 		if err != nil {
 			return p.endReason(err)
 		}
-		p.announce() // the acknowledgement of the channel came before, if we wait for one
+		p.announce() // a message implies the acknowledgement of the channel
 		line = wire.PeerLine{Kind: wire.PeerMessage}
 		p.deliver(&line, wire.ParseMessage(b, p.cfg.Limits, &line.Message))
 	}

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -8,10 +10,10 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-var errNotRestartable = errors.New("it knows no ICE restarts")
+var errNotRestartable = errors.New("it does not support ICE restarts")
 
-// iceChanged follows the state of ICE. Losing the path is no reason to lose the link: SCTP keeps what is
-// not acknowledged, and goes on after an ICE restart as if nothing had been.
+// iceChanged handles a change of ICE's state. A link survives the loss of its path: SCTP keeps what is not
+// acknowledged, and goes on after an ICE restart as if nothing had happened.
 func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 	s.log.Debug().Stringer("ice", state).Msg("ICE state")
 	s.ice = state
@@ -35,10 +37,10 @@ func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 	}
 }
 
-// iceDead tells whether ICE has given its candidates up, so that only a restart can help.
+// iceDead reports whether ICE has given its candidates up, so that only a restart can help.
 func (s *session) iceDead() bool { return s.ice == webrtc.ICEConnectionStateFailed }
 
-// interrupted begins to repair the link, or to wait for the other end to do so.
+// interrupted begins to repair the link, or leaves that to the other end, within a deadline.
 func (s *session) interrupted() {
 	if s.recovering {
 		return
@@ -65,8 +67,7 @@ func (s *session) restored() {
 	s.deadline = nil
 }
 
-// planRestart schedules the next ICE restart. Only the first offerer does them, so that they cannot
-// cross.
+// planRestart schedules the next ICE restart. Only the first offerer restarts, so that restarts never cross.
 func (s *session) planRestart() {
 	if !s.offerer {
 		return
@@ -82,7 +83,7 @@ func (s *session) restartICE() {
 		return // registered comes back to it
 	}
 	s.planRestart()
-	if s.waiting() {
+	if s.unanswered() {
 		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
 		s.sendAgain()
 		return

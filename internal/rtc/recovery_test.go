@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -96,7 +98,11 @@ func TestRecovery(t *testing.T) {
 		for _, restarts := range []int{0, 5} { // in vain, while the path is cut
 			t.Run(fmt.Sprintf("mux %t restarts %d", muxed, restarts), func(t *testing.T) {
 				t.Parallel()
-				h, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.UDPMux = muxed })
+				h, a, b, ca, cb := cables(t, func(c *rtc.Config) {
+					if muxed {
+						c.UDPPort = rtc.AnyUDPPort
+					}
+				})
 				stopA, stopB := stream(t, a.peer("b")), stream(t, b.peer("a"))
 				defer stopA()
 				defer stopB()

@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -11,10 +13,10 @@ import (
 
 var errNotRegistered = errors.New("it is not registered with signaling")
 
-// registered begins or resumes what needs signaling. Peers that have a link are left alone.
+// registered begins or resumes what needs signaling. Peers with a link are left alone.
 func (n *Node) registered(self string, peers []string) {
 	if n.self != "" && n.self != self {
-		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling knows this agent under another id now")
+		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling has given this agent another id")
 	}
 	n.self, n.online = self, true
 	if sl := n.slots[self]; sl != nil { // asked for before we knew who we are
@@ -57,7 +59,7 @@ func (n *Node) want(peers []string) map[string]bool {
 	return listed
 }
 
-// resume goes on with a session after signaling was lost, with all that it had not delivered.
+// resume continues a session after signaling was lost: it sends all that was not delivered.
 func (n *Node) resume(s *session) {
 	switch {
 	case s.recovering && s.offerer:
@@ -69,7 +71,7 @@ func (n *Node) resume(s *session) {
 		s.send() // candidates, of an ICE restart
 	case s.sl.kind == kindExtended:
 		s.sendAgain()
-	case s.waiting():
+	case s.unanswered():
 		// The offer or its answer may be lost. Should the peer be a base peer that has it, a second
 		// one would do harm until it has given up the first.
 		n.lost(s, errors.New("signaling was interrupted"))

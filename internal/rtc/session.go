@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -89,7 +91,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	return s, nil
 }
 
-// missing says what a link that is not up is waiting for.
+// missing returns what a link that is not up lacks.
 func (s *session) missing() string {
 	state := s.pc.ICEConnectionState()
 	connected := state == webrtc.ICEConnectionStateConnected || state == webrtc.ICEConnectionStateCompleted
@@ -121,7 +123,7 @@ func (s *session) unsentReason() string {
 	return ""
 }
 
-// withoutPath says why ICE may have found no path.
+// withoutPath returns why ICE may have found no path.
 func (s *session) withoutPath() string {
 	why := "ICE is " + s.pc.ICEConnectionState().String()
 	if len(s.local) == 0 {

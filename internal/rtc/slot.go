@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -16,20 +18,20 @@ const (
 	kindExtended
 )
 
-// slot is what the node knows of one peer id. Only the node's loop uses it.
+// slot is what the node knows about one peer id. Only the node's loop uses it.
 type slot struct {
 	id     string
-	cur    *session   // the link, or the attempt at one
-	parked []*session // superseded links to a base peer, which must not end before cur does
+	cur    *session   // of the link, or of the attempt at one
+	parked []*session // superseded, with a base peer; they must not end before cur does
 
 	wanted     bool        // try until there is a link
 	queued     bool        // for dialling
-	connecting bool        // Connect was called and not answered
-	connect    *time.Timer // when to answer it
+	connecting bool        // Connect was called and has no result yet
+	connect    *time.Timer // its timeout
 
 	kind      kind
 	failures  int       // attempts since the last link
-	silence   int       // attempts since the peer was last heard of
+	silence   int       // attempts since the peer was last heard from
 	missed    missed    // why the last one came to nothing
 	notBefore time.Time // no offer before
 	retry     *time.Timer
@@ -41,7 +43,7 @@ type slot struct {
 	sweep *time.Timer
 }
 
-// heard takes note of a sign of life.
+// heard notes a sign of life.
 func (sl *slot) heard(d description) {
 	sl.silence = 0
 	sl.kind = kindExtended
@@ -50,7 +52,7 @@ func (sl *slot) heard(d description) {
 	}
 }
 
-// linked takes note that there is a link.
+// linked notes that the link is up.
 func (sl *slot) linked() {
 	sl.wanted, sl.connecting = false, false
 	sl.failures, sl.silence, sl.missed = 0, 0, missed{}
@@ -58,7 +60,7 @@ func (sl *slot) linked() {
 	stopTimer(sl.retry)
 }
 
-// idle tells whether there is nothing to remember about the peer.
+// idle reports whether there is nothing to remember about the peer.
 func (sl *slot) idle(now time.Time) bool {
 	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && len(sl.early) == 0 &&
 		!sl.notBefore.After(now)
@@ -94,7 +96,7 @@ func (n *Node) slot(id string) (*slot, *wire.Error) {
 	return sl, nil
 }
 
-// tidy forgets a slot that has nothing to remember, or comes back to it when that may be so.
+// tidy forgets a slot that has nothing to remember, or looks again when that may be so.
 func (n *Node) tidy(sl *slot) {
 	now := time.Now()
 	if sl.idle(now) {
@@ -105,7 +107,7 @@ func (n *Node) tidy(sl *slot) {
 	if sl.cur != nil || sl.wanted || sl.connecting || sl.held != nil || sl.sweep != nil {
 		return
 	}
-	// Early candidates whose offer never came, or the end of a base peer's wait.
+	// What is left are early candidates whose offer may never come, or a time before which not to offer.
 	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore))
 	sl.sweep = n.after(sl, wait, func() {
 		sl.sweep = nil

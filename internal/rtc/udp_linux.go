@@ -41,7 +41,7 @@ type zone struct {
 }
 
 // directly returns c itself if it is not bound to one address: mDNS, whose socket is bound to all of them,
-// reads control messages by a package that knows only a *net.UDPConn.
+// reads control messages with a package that knows only a *net.UDPConn.
 func directly(c transport.UDPConn) transport.UDPConn {
 	u, ok := c.(*net.UDPConn)
 	if !ok {
@@ -85,7 +85,8 @@ func (d *directUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return d.in.n, d.in.addr, nil
 }
 
-// of returns the name of the interface with this index. To ask the system for it takes longer than a packet.
+// of returns the name of the interface with this index. It remembers the last one: to ask the system takes
+// longer than a packet.
 func (z *zone) of(index uint32) string {
 	if z.index == index {
 		return z.name

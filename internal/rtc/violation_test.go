@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc_test
 
 import (
@@ -68,7 +70,7 @@ func TestStreamInAnySlices(t *testing.T) {
 	})
 }
 
-// Who does not begin with hello is no peer, and is not tried again.
+// A peer whose first line is not hello is refused, and not tried again.
 func TestFirstLineIsNotHello(t *testing.T) {
 	for _, first := range []string{`{"type":"x"}`, `["pause"]`, `["hello"]`, `["hello",{"protocol":1,"max_message":-1}]`, `junk`, `7`} {
 		t.Run(first, func(t *testing.T) {
@@ -85,7 +87,7 @@ func TestFirstLineIsNotHello(t *testing.T) {
 	}
 }
 
-// A peer that says nothing is no peer either, and the log tells what is missing.
+// A peer that says nothing is not connected either, and the log has what is missing.
 func TestNoHello(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -102,7 +104,7 @@ func TestNoHello(t *testing.T) {
 }
 
 // A new session of the same process is a link that was rebuilt. If it had been up, what was on its way is
-// lost, and that must be told; if not, nobody needs to know.
+// lost, and that must be reported; if not, there is nothing to report.
 func TestRebuiltLink(t *testing.T) {
 	for _, up := range []bool{true, false} {
 		t.Run(fmt.Sprintf("up %t", up), func(t *testing.T) {

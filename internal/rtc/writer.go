@@ -1,3 +1,5 @@
+//go:build !js
+
 package rtc
 
 import (
@@ -84,7 +86,9 @@ func (p *Peer) writeDirect(line []byte) bool {
 
 // waitForLines blocks until there may be something to write, and meanwhile sees to flushes.
 func (p *Peer) waitForLines() bool {
-	if latest := p.flushes.latest(); latest > 0 {
+	if latest := p.flushes.latest(); latest == 0 {
+		p.lowMark(bufferedLow)
+	} else {
 		p.lowMark(0) // before the check, or the last acknowledgement could come between the two
 		if p.flushed() {
 			p.flushes.settle(latest)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // alone returns the settings of a sidecar whose signaling server is down.
 func alone(token string) Settings {
-	return Settings{SignalingURL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k", Token: token}
+	return Settings{Signaling: signal.Settings{URL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k"}, Token: token}
 }
 
 // newSignaling returns settings of sidecars that meet, for any API key.
@@ -39,7 +40,7 @@ func newSignaling(t *testing.T) func(key string) Settings {
 		web.Close()
 	})
 	return func(key string) Settings {
-		return Settings{SignalingURL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", TokenURL: web.URL + "/api/token", APIKey: key}
+		return Settings{Signaling: signal.Settings{URL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", TokenURL: web.URL + "/api/token", APIKey: key}}
 	}
 }
 
@@ -62,7 +63,7 @@ func newAgent(t *testing.T, set Settings) *agent {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		a.done <- Serve(ctx, link.New(far, nil, set.Limits()), set, zerolog.New(a.log))
+		a.done <- Serve(ctx, link.New(far, nil, set.Limits), set, zerolog.New(a.log))
 	}()
 	t.Cleanup(func() { near.Close(); cancel(); <-ended })
 	return a

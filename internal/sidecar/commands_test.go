@@ -142,7 +142,7 @@ func TestBroadcast(t *testing.T) {
 	settings := newSignaling(t)
 	alice := newAgent(t, settings("alice")).greeted()
 	small := settings("bob")
-	small.MaxMessage = 1000
+	small.Limits.MaxMessage = 1000
 	bob := newAgent(t, small).greeted()
 	bob.expect("peer_connected")
 	carol := newAgent(t, settings("carol")).greeted()
@@ -168,7 +168,7 @@ func TestBroadcast(t *testing.T) {
 func TestReplaced(t *testing.T) {
 	settings := newSignaling(t)
 	earlier, later := settings("alice"), settings("alice")
-	earlier.Started, later.Started = time.Unix(1000, 0), time.Unix(2000, 0)
+	earlier.Signaling.Started, later.Signaling.Started = time.Unix(1000, 0), time.Unix(2000, 0)
 	first := newAgent(t, earlier).greeted()
 	for first.next().Payload["state"] != "connected" {
 	}

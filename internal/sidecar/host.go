@@ -176,7 +176,7 @@ func (h *Host) serve(ctx context.Context, c *caller) {
 	h.current = c
 	ctx, c.cancel = context.WithCancelCause(ctx)
 	c.ended = make(chan error, 1)
-	l := link.New(c.conn, c.read, h.Settings.Limits())
+	l := link.New(c.conn, c.read, h.Settings.Limits)
 	s, err := newSidecar(l, h.Settings, h.Log)
 	if err != nil {
 		l.Close()

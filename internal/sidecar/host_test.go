@@ -373,7 +373,7 @@ func TestHostCannotServe(t *testing.T) {
 	}
 	defer taken.Close()
 	set := alone("")
-	set.UDPPort, set.UDPMux = taken.LocalAddr().(*net.UDPAddr).Port, true
+	set.Network.UDPPort = taken.LocalAddr().(*net.UDPAddr).Port
 	h := host(t, set)
 	h.dial().say(hello)
 	if err := h.ended(); !errors.Is(err, syscall.EADDRINUSE) {

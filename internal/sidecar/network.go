@@ -3,9 +3,13 @@ package sidecar
 import (
 	"context"
 
+	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
+
+// Network are the settings of the network.
+type Network = rtc.Settings
 
 // A network links a sidecar to the sidecars of other agents. webRTC is the one there is.
 type network interface {

@@ -21,7 +21,7 @@ func TestFlood(t *testing.T) {
 	meet := newSignaling(t)
 	settings := func(key string) Settings {
 		set := meet(key)
-		set.MaxMessage = 1 << 20 // so that not much may wait
+		set.Limits.MaxMessage = 1 << 20 // so that not much may wait
 		return set
 	}
 	alice := newAgent(t, settings("alice")).greeted()
@@ -74,8 +74,7 @@ func TestFlood(t *testing.T) {
 	}
 	// What bob's sidecar takes although he is halted, and what his link holds, was accepted, too.
 	const transport = 16 << 20
-	set := settings("")
-	if most := outboundHigh + crossing(set.Limits()) + haltedAllowance + transport; accepted*size > most {
+	if most := outboundHigh + crossing(settings("").Limits) + haltedAllowance + transport; accepted*size > most {
 		t.Errorf("%d MiB were accepted for a peer that does not read", accepted*size>>20)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -21,21 +20,12 @@ const Variable = "MESH_SIDECAR"
 // Settings are what a sidecar is told: plain data with every default filled in, so that it means the same
 // in the process of the agent and, as JSON in one environment variable, in a forked one.
 type Settings struct {
-	SignalingURL    string             `json:"signaling_url"`
-	TokenURL        string             `json:"token_url"`
-	APIKey          string             `json:"api_key"`
-	Started         time.Time          `json:"started"` // of two instances with one key, the one started later stays
+	Signaling       signal.Settings    `json:"signaling"`
+	Network         Network            `json:"network"`
+	Limits          wire.Limits        `json:"limits"`
 	ICEServers      []signal.ICEServer `json:"ice_servers,omitempty"`
 	ExtraICEServers []signal.ICEServer `json:"extra_ice_servers,omitempty"`
 	TURNSecret      string             `json:"turn_secret,omitempty"` // makes credentials for those of ICEServers that have none
-	RelayOnly       bool               `json:"relay_only,omitempty"`
-	UDPPort         int                `json:"udp_port,omitempty"`
-	UDPMux          bool               `json:"udp_mux,omitempty"`
-	NoLoopback      bool               `json:"no_loopback,omitempty"`
-	MDNS            bool               `json:"mdns,omitempty"`
-	RecoveryTimeout time.Duration      `json:"recovery_timeout,omitempty"`
-	MaxMessage      int                `json:"max_message"`
-	MaxDepth        int                `json:"max_depth"`
 
 	// The rest is for a process of its own.
 
@@ -66,17 +56,12 @@ func (s *Settings) Environ() (string, error) {
 	return Variable + "=" + string(raw), nil
 }
 
-// Limits returns the limits of messages.
-func (s *Settings) Limits() wire.Limits {
-	return wire.Limits{MaxMessage: s.MaxMessage, MaxDepth: s.MaxDepth}
+func (s *Settings) signaling(log zerolog.Logger) signal.Config {
+	return signal.Config{Settings: s.Signaling, FetchICE: len(s.ICEServers) == 0, Log: log}
 }
 
-func (s *Settings) signaling(log zerolog.Logger) signal.Config {
-	return signal.Config{
-		URL: s.SignalingURL, TokenURL: s.TokenURL, APIKey: s.APIKey,
-		FetchICE: len(s.ICEServers) == 0, Started: s.Started, Log: log,
-	}
-}
+// Check returns what cannot work, a *signal.FieldError, or nil. It reads the files that are named.
+func (s *Settings) Check() error { return s.signaling(zerolog.Nop()).Check() }
 
 // CheckCredentials returns nil once the signaling server has accepted the API key, or an error that wraps
 // signal.ErrRefused. Until the server can be asked, it tries again.
@@ -101,11 +86,11 @@ func (s *Settings) BaseEnviron(env []string) []string {
 			env = append(env, name+"="+value)
 		}
 	}
-	add("SIGNALING_URL", s.SignalingURL)
-	add("TOKEN_URL", s.TokenURL)
-	add("API_KEY", s.APIKey)
+	add("SIGNALING_URL", s.Signaling.URL)
+	add("TOKEN_URL", s.Signaling.TokenURL)
+	add("API_KEY", s.Signaling.APIKey)
 	add("IPC_SOCKET", s.Socket)
-	if s.RelayOnly {
+	if s.Network.RelayOnly {
 		add("ICE_TRANSPORT_POLICY", "relay")
 	}
 	if url, server := s.turnServer(); url != "" {

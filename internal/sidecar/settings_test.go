@@ -14,7 +14,7 @@ import (
 // chatixia-mesh's own sidecar reads the settings from variables of its own, and only those.
 func TestBaseEnviron(t *testing.T) {
 	inherited := []string{"HOME=/h", "TURN_URL=turn:old", "TURN_SECRET=old", "ICE_TRANSPORT_POLICY=relay", "API_KEY=old", "=odd"}
-	plain := Settings{SignalingURL: "ws://s/ws", TokenURL: "http://s/api/token", APIKey: "k", Socket: "/s"}
+	plain := Settings{Signaling: signal.Settings{URL: "ws://s/ws", TokenURL: "http://s/api/token", APIKey: "k"}, Socket: "/s"}
 	base := []string{"HOME=/h", "=odd", "SIGNALING_URL=ws://s/ws", "TOKEN_URL=http://s/api/token", "API_KEY=k", "IPC_SOCKET=/s"}
 	for _, tc := range []struct {
 		name   string
@@ -22,7 +22,7 @@ func TestBaseEnviron(t *testing.T) {
 		more   []string
 	}{
 		{"plain", func(*Settings) {}, nil},
-		{"relay", func(s *Settings) { s.RelayOnly = true }, []string{"ICE_TRANSPORT_POLICY=relay"}},
+		{"relay", func(s *Settings) { s.Network.RelayOnly = true }, []string{"ICE_TRANSPORT_POLICY=relay"}},
 		{"stun only", func(s *Settings) { s.ICEServers = []signal.ICEServer{{URLs: []string{"stun:a"}}} }, nil},
 		{"turn", func(s *Settings) {
 			s.ICEServers = []signal.ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"turn:b"}, Username: "u", Credential: "p"}}
@@ -46,7 +46,7 @@ func TestBaseEnviron(t *testing.T) {
 }
 
 func TestSettingsEnviron(t *testing.T) {
-	want := Settings{SignalingURL: "ws://s/ws", APIKey: `k"\`, ICEServers: []signal.ICEServer{{URLs: []string{"stun:a"}}}, Token: "t"}
+	want := Settings{Signaling: signal.Settings{URL: "ws://s/ws", APIKey: `k"\`}, ICEServers: []signal.ICEServer{{URLs: []string{"stun:a"}}}, Token: "t"}
 	env, err := want.Environ()
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
-		set: set, limits: set.Limits(), log: log, noise: sampled(log),
+		set: set, limits: set.Limits, log: log, noise: sampled(log),
 		link:  l,
 		spoke: make(chan struct{}), greeted: make(chan struct{}),
 		peers:  make(map[string]*peer),

@@ -1,3 +1,5 @@
+//go:build !js
+
 package sidecar
 
 import (
@@ -27,12 +29,9 @@ type webRTC struct {
 
 func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC, error) {
 	w := &webRTC{set: set, log: log, events: events, client: signal.New(set.signaling(log))}
-	limits := set.Limits()
 	node, err := rtc.New(rtc.Config{
-		Limits: limits, ICEServers: w.iceServers(), RelayOnly: set.RelayOnly,
-		UDPPort: set.UDPPort, UDPMux: set.UDPMux, Loopback: !set.NoLoopback, MDNS: set.MDNS,
-		RecoveryTimeout: set.RecoveryTimeout, Log: log,
-		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(limits),
+		Settings: set.Network, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
+		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
 	}, w.client, peerEvents{events})
 	if err != nil {
 		return nil, err

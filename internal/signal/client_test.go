@@ -41,7 +41,7 @@ func serve(t *testing.T, peers ...string) (cfg func(peer string) signal.Config, 
 		hs.Close()
 	})
 	return func(peer string) signal.Config {
-		return signal.Config{URL: hs.URL + "/mesh/ws", TokenURL: hs.URL + "/mesh/api/token", APIKey: "key-" + peer}
+		return signal.Config{Settings: signal.Settings{URL: hs.URL + "/mesh/ws", TokenURL: hs.URL + "/mesh/api/token", APIKey: "key-" + peer}}
 	}, server
 }
 
@@ -420,7 +420,7 @@ func TestNobodyThere(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	c := signal.New(signal.Config{URL: "ws://u:pw@" + addr + "/ws", TokenURL: "http://u:pw@" + addr + "/api/token?x=pw", APIKey: apiKey})
+	c := signal.New(signal.Config{Settings: signal.Settings{URL: "ws://u:pw@" + addr + "/ws", TokenURL: "http://u:pw@" + addr + "/api/token?x=pw", APIKey: apiKey}})
 	r := newRecorder()
 	start(t, c, r)
 	text := r.waitFailure(t).Err.Error()
@@ -430,7 +430,7 @@ func TestNobodyThere(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	good := signal.Config{URL: "ws://h/ws", TokenURL: "http://h/api/token"}
+	good := signal.Config{Settings: signal.Settings{URL: "ws://h/ws", TokenURL: "http://h/api/token"}}
 	for _, c := range []struct {
 		name   string
 		change func(*signal.Config)
@@ -441,7 +441,7 @@ func TestCheck(t *testing.T) {
 		{"no certificate in the CA file", func(c *signal.Config) { c.CAFile = "client_test.go" }, "CAFile: client_test.go holds no PEM certificate"},
 		{"certificate without key", func(c *signal.Config) { c.CertFile = "client_test.go" }, "KeyFile: empty"},
 		{"key without certificate", func(c *signal.Config) { c.KeyFile = "client_test.go" }, "CertFile: empty"},
-		{"no certificate in the file", func(c *signal.Config) { c.CertFile, c.KeyFile = "client_test.go", "client_test.go" }, "CertFile client_test.go with KeyFile client_test.go: "},
+		{"no certificate in the file", func(c *signal.Config) { c.CertFile, c.KeyFile = "client_test.go", "client_test.go" }, "CertFile: client_test.go with KeyFile client_test.go: "},
 		{"https", func(c *signal.Config) { c.URL, c.TokenURL = "https://h", "https://h" }, ""},
 		{"no URL", func(c *signal.Config) { c.URL = "" }, "URL: "},
 		{"no scheme", func(c *signal.Config) { c.URL = "localhost:8080/ws" }, "URL: "},
@@ -502,7 +502,7 @@ func TestEmptyKeyKeepsItsID(t *testing.T) {
 		current.Load().ServeHTTP(w, r)
 	}))
 	defer hs.Close()
-	c := signal.New(signal.Config{URL: hs.URL + "/ws", TokenURL: hs.URL + "/api/token"})
+	c := signal.New(signal.Config{Settings: signal.Settings{URL: hs.URL + "/ws", TokenURL: hs.URL + "/api/token"}})
 	signal.HurryUp(c)
 	r := newRecorder()
 	defer start(t, c, r)()
@@ -936,7 +936,7 @@ func TestCheckCredentials(t *testing.T) {
 		_, _ = io.WriteString(w, `{"token":"t","peer_id":"p","role":"agent"}`)
 	}))
 	defer server.Close()
-	c := signal.New(signal.Config{URL: "ws://127.0.0.1:1/ws", TokenURL: server.URL + "/api/token", APIKey: "k"})
+	c := signal.New(signal.Config{Settings: signal.Settings{URL: "ws://127.0.0.1:1/ws", TokenURL: server.URL + "/api/token", APIKey: "k"}})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := c.CheckCredentials(ctx); err != nil {

@@ -1,43 +1,49 @@
 package signal
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/rs/zerolog"
 )
 
-// Config says where the server is and who connects to it.
-type Config struct {
-	URL      string // the WebSocket: ws, wss, http or https
-	TokenURL string // the token exchange: http or https
+// Settings say where the server is and who connects to it: plain data, the same in every process.
+type Settings struct {
+	URL      string `json:"url"`       // the WebSocket: ws, wss, http or https
+	TokenURL string `json:"token_url"` // the token exchange: http or https
 	// APIKey is sent in the header X-API-Key of the token exchange and nowhere else: not in a log, an error
 	// or a redirected request. An empty key asks a server in development mode for a random id.
-	APIKey string
-	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its
-	// last element replaced by config.
-	FetchICE bool
+	APIKey string `json:"api_key"`
 	// Started is when this instance was started. Of two instances with the same API key, the server keeps
 	// the one started later. The zero time is not sent.
-	Started time.Time
+	Started time.Time `json:"started"`
 	// CAFile names a PEM file with certificates of authorities that are trusted besides the system's.
 	// CertFile and KeyFile name the PEM files of a client certificate and its key. The files are read again
 	// for every request, so that a renewed certificate is used at the next connection.
-	CAFile, CertFile, KeyFile string
-	Log                       zerolog.Logger // silent by default
+	CAFile   string `json:"ca_file,omitempty"`
+	CertFile string `json:"cert_file,omitempty"`
+	KeyFile  string `json:"key_file,omitempty"`
+}
+
+// Config configures a Client.
+type Config struct {
+	Settings
+	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its
+	// last element replaced by config.
+	FetchICE bool
+	Log      zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, including the WebSocket handshake. Nil means one of
 	// our own. Its redirect policy is not used: following a redirect would carry the key elsewhere.
 	HTTPClient *http.Client
 }
 
-// Check reports the first field that cannot work, by name. It reads the files that are named.
+// Check returns the first field that cannot work, a *FieldError, or nil. It reads the files that are named.
 func (c Config) Check() error {
 	if err := CheckURL(c.URL, "ws", "wss", "http", "https"); err != nil {
-		return fmt.Errorf("URL: %w", err)
+		return &FieldError{"URL", err}
 	}
 	if err := CheckURL(c.TokenURL, "http", "https"); err != nil {
-		return fmt.Errorf("TokenURL: %w", err)
+		return &FieldError{"TokenURL", err}
 	}
 	_, err := c.httpClient()
 	return err

@@ -41,6 +41,15 @@ func (e *MisconfiguredError) Is(target error) bool { return target == ErrMisconf
 
 func (e *MisconfiguredError) Unwrap() error { return e.Err }
 
+// FieldError is a field of Config that cannot work.
+type FieldError struct {
+	Field string
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
 // permanent reports whether only a change of the configuration can mend err.
 func permanent(err error) bool {
 	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced)

@@ -209,9 +209,9 @@ func (f *fake) client() *signal.Client {
 }
 
 func (f *fake) clientConfig() signal.Config {
-	return signal.Config{
+	return signal.Config{Settings: signal.Settings{
 		URL:      "ws" + strings.TrimPrefix(f.URL, "http") + "/ws",
 		TokenURL: f.URL + "/api/token",
 		APIKey:   apiKey,
-	}
+	}}
 }

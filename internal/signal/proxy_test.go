@@ -223,7 +223,7 @@ func TestProxyFailures(t *testing.T) {
 func TestProxyFromEnvironment(t *testing.T) {
 	const child = "MESH_SIGNAL_TEST_CHILD"
 	if os.Getenv(child) != "" {
-		c, r := signal.New(signal.Config{URL: "ws://mesh.test/ws", TokenURL: "http://mesh.test/api/token", APIKey: apiKey}), newRecorder()
+		c, r := signal.New(signal.Config{Settings: signal.Settings{URL: "ws://mesh.test/ws", TokenURL: "http://mesh.test/api/token", APIKey: apiKey}}), newRecorder()
 		start(t, c, r)
 		e := r.wait(t, "end", func(e event) bool { return e.kind == "registered" || e.status.Err != nil })
 		fmt.Println("child:", e.kind, e.status.Err)

@@ -83,7 +83,7 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (*websocket.Conn
 	q := u.Query()
 	q.Set("token", t.Token)
 	u.RawQuery = q.Encode()
-	conn, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPClient: hc})
+	conn, resp, err := websocket.Dial(ctx, u.String(), dialOptions(hc))
 	switch {
 	case err == nil:
 		conn.SetReadLimit(readLimit)

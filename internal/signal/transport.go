@@ -45,34 +45,34 @@ func (c Config) addCertificates(conf *tls.Config) error {
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)
 		if err != nil {
-			return fmt.Errorf("CAFile: %w", err)
+			return &FieldError{"CAFile", err}
 		}
 		if conf.RootCAs, err = rootPool(conf.RootCAs); err != nil {
 			return err
 		}
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("CAFile: %s holds no PEM certificate", c.CAFile)
+			return &FieldError{"CAFile", fmt.Errorf("%s holds no PEM certificate", c.CAFile)}
 		}
 	}
 	switch {
 	case c.CertFile == "" && c.KeyFile == "":
 		return nil
 	case c.KeyFile == "":
-		return errors.New("KeyFile: empty, but CertFile is set; name the file of the certificate's private key")
+		return &FieldError{"KeyFile", errors.New("empty, but CertFile is set; name the file of the certificate's private key")}
 	case c.CertFile == "":
-		return errors.New("CertFile: empty, but KeyFile is set; name the file of the key's certificate")
+		return &FieldError{"CertFile", errors.New("empty, but KeyFile is set; name the file of the key's certificate")}
 	}
 	cert, err := os.ReadFile(c.CertFile)
 	if err != nil {
-		return fmt.Errorf("CertFile: %w", err)
+		return &FieldError{"CertFile", err}
 	}
 	key, err := os.ReadFile(c.KeyFile)
 	if err != nil {
-		return fmt.Errorf("KeyFile: %w", err)
+		return &FieldError{"KeyFile", err}
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return fmt.Errorf("CertFile %s with KeyFile %s: %w", c.CertFile, c.KeyFile, err)
+		return &FieldError{"CertFile", fmt.Errorf("%s with KeyFile %s: %w", c.CertFile, c.KeyFile, err)}
 	}
 	conf.Certificates = []tls.Certificate{pair}
 	return nil
@@ -85,7 +85,7 @@ func rootPool(pool *x509.CertPool) (*x509.CertPool, error) {
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fmt.Errorf("CAFile: cannot be added to the system's certificate authorities: %w", err)
+		return nil, &FieldError{"CAFile", fmt.Errorf("cannot be added to the system's certificate authorities: %w", err)}
 	}
 	return pool, nil
 }

@@ -191,7 +191,7 @@ func TestTLSFailures(t *testing.T) {
 		{"TLS to another protocol", ssh, true, nil, "does not speak TLS there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := signal.Config{URL: "ws://" + c.host + "/ws", TokenURL: "http://" + c.host + "/api/token", APIKey: apiKey}
+			cfg := signal.Config{Settings: signal.Settings{URL: "ws://" + c.host + "/ws", TokenURL: "http://" + c.host + "/api/token", APIKey: apiKey}}
 			if c.secure {
 				cfg.URL, cfg.TokenURL = "wss://"+c.host+"/ws", "https://"+c.host+"/api/token"
 			}

@@ -14,7 +14,7 @@ import (
 // then on: when the parent dies its end of stderr goes first, and a log line must not end the child before
 // it has put things in order.
 func Signals(parent context.Context) (ctx context.Context, stop context.CancelFunc) {
-	signal.Ignore(syscall.SIGPIPE)
+	ignoreBrokenPipes()
 	return signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT)
 }
 

@@ -7,6 +7,8 @@ import (
 	"syscall"
 )
 
+func ignoreBrokenPipes() {}
+
 func ownGroup() *syscall.SysProcAttr { return nil }
 
 func signaled(*os.ProcessState, syscall.Signal) bool { return false }

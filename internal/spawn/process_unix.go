@@ -4,8 +4,11 @@ package spawn
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
 )
+
+func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }
 
 // ownGroup keeps a terminal's Ctrl-C, which goes to the whole foreground group,
 // from ending the sidecar before the agent had a chance to send what is queued.

@@ -60,8 +60,8 @@ func ParsePeerLine(line []byte, lim Limits, p *PeerLine) error {
 	return firstError(s.err, bad)
 }
 
-// control reads the array at the cursor. As in message, what is only wrong about its contents is
-// returned.
+// control reads the array at the cursor. As in message, an error about its contents only is returned; one
+// about its syntax is kept in s.
 func (s *scanner) control(p *PeerLine) (bad *Error) {
 	s.open()
 	if !s.element(']') {
@@ -89,6 +89,7 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 	return bad
 }
 
+// hasArgument reports whether the second element is required.
 func (k PeerKind) hasArgument() bool {
 	switch k {
 	case PeerHello, PeerCancel, PeerDrain, PeerDrained:
@@ -160,7 +161,7 @@ func AppendPeerMessage(dst, msg []byte) []byte {
 	return append(appendOneLine(dst, msg), '\n')
 }
 
-// AppendPeerHello appends the first line of each direction.
+// AppendPeerHello appends the hello, which is the first line in each direction.
 func AppendPeerHello(dst []byte, maxMessage int) []byte {
 	dst = append(dst, `["hello",{"protocol":`...)
 	dst = strconv.AppendInt(dst, ProtocolVersion, 10)
@@ -169,12 +170,12 @@ func AppendPeerHello(dst []byte, maxMessage int) []byte {
 	return append(dst, "}]\n"...)
 }
 
-// AppendPeerCancel appends the control line that says that the asker gave up.
+// AppendPeerCancel appends the control line by which a requester gives its request up.
 func AppendPeerCancel(dst []byte, requestID string) []byte {
 	return append(AppendString(append(dst, `["cancel",`...), requestID), "]\n"...)
 }
 
-// AppendPeerPause appends the control line that asks to stop sending new messages.
+// AppendPeerPause appends the control line that asks the peer to send no new messages.
 func AppendPeerPause(dst []byte) []byte { return append(dst, "[\"pause\"]\n"...) }
 
 // AppendPeerResume appends the control line that ends a pause.

@@ -263,6 +263,10 @@ func (p *Page) Resize(ctx context.Context, width, height int, dark bool) error {
 
 // Screenshot returns the visible part of the page as PNG.
 func (p *Page) Screenshot(ctx context.Context) ([]byte, error) {
+	// Chromium draws nothing of a tab in the background, and would make us wait for that.
+	if err := p.call(ctx, "Page.bringToFront", nil, nil); err != nil {
+		return nil, err
+	}
 	var shot struct{ Data string }
 	if err := p.call(ctx, "Page.captureScreenshot", object{"format": "png"}, &shot); err != nil {
 		return nil, err
