@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,8 +11,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// A handler finds its mesh before New has returned, may close it, and Close does
-// not wait for the handler that called it, but for those of the mesh it closes.
+// A handler finds its mesh before New has returned, and may close it.
 func TestCloseFromHandler(t *testing.T) {
 	handled := make(chan error, 1)
 	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
@@ -37,34 +35,31 @@ func TestCloseFromHandler(t *testing.T) {
 	}
 }
 
-// Closing another mesh from a handler waits for that one's handlers.
-func TestCloseOther(t *testing.T) {
-	var ended atomic.Bool
-	running := make(chan struct{})
-	other, g := newFakeAgent(t, Config{Handlers: map[string]Handler{
-		"work": func(ctx context.Context, _ *Message) (any, error) {
+// Close does not wait for a handler that still runs; Done does.
+func TestCloseBesideHandler(t *testing.T) {
+	running, release := make(chan struct{}), make(chan struct{})
+	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"work": func(context.Context, *Message) (any, error) {
 			close(running)
-			<-ctx.Done()
-			ended.Store(true)
-			return nil, nil
-		},
-	}}, true)
-	g.connect("bob")
-	g.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"work"}}}`)
-	testutil.Take(t, "the other mesh's handler", running)
-	handled := make(chan bool, 1)
-	_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
-		"end": func(context.Context, *Message) (any, error) {
-			err := other.Close()
-			handled <- err == nil && ended.Load()
+			<-release
 			return nil, nil
 		},
 	}}, true)
 	f.connect("bob")
-	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"end"}}}`)
-	if !testutil.Take(t, "the end of Close", handled) {
-		t.Error("Close returned before the other mesh's handler had")
+	f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"work"}}}`)
+	testutil.Take(t, "the handler", running)
+	closed := make(chan error, 1)
+	go func() { closed <- m.Close() }()
+	if err := testutil.Take(t, "the end of Close", closed); err != nil {
+		t.Error(err)
 	}
+	select {
+	case <-m.Done():
+		t.Error("Done is closed while a handler runs")
+	default:
+	}
+	close(release)
+	testutil.Take(t, "the end of the handler", m.Done())
 }
 
 // Close from ten goroutines, at any moment, is one Close.
