@@ -192,7 +192,7 @@ func TestRefusedKey(t *testing.T) {
 // the caller asked to wait for it.
 func TestSignalingDown(t *testing.T) {
 	cfg := Config{SignalingURL: "ws://127.0.0.1:1/ws", APIKey: "hush"}
-	m, err := New(t.Context(), cfg)
+	m, err := New(bounded(t), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,9 @@ func helperAgent() {
 			os.Exit(1)
 		}
 	}
-	m, err := New(context.Background(), alone(SelfExec))
+	ctx, cancel := context.WithTimeout(context.Background(), helperLife)
+	defer cancel()
+	m, err := New(ctx, alone(SelfExec))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -117,7 +119,7 @@ func alone(mode Mode) Config {
 // start starts a mesh that the test closes at its end, if not before.
 func start(t *testing.T, cfg Config) *Mesh {
 	t.Helper()
-	m, err := New(t.Context(), cfg)
+	m, err := New(bounded(t), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -194,10 +195,18 @@ func TestAttachShortContext(t *testing.T) {
 	if len(modesHere()) == 1 {
 		t.Skip("this system has no sidecars to attach to")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := New(ctx, Config{Mode: Attach, Socket: "/tmp/no-such-dir/s", APIKey: "alice"})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no sidecar listens there") || !strings.Contains(err.Error(), "IPC_SOCKET=") {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := New(ctx, Config{Mode: Attach, Socket: "/tmp/no-such-dir/s", APIKey: "alice"})
+		var start *StartError
+		if !errors.As(err, &start) || start.Path != "/tmp/no-such-dir/s" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		for _, text := range []string{"no sidecar listens there", "IPC_SOCKET=/tmp/no-such-dir/s"} {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%v does not say %q", err, text)
+			}
+		}
+	})
 }

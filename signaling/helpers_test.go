@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	patience = 10 * time.Second // for something that should happen at once
+	patience = testutil.Patience
 	secret   = "a secret of more than thirty-two bytes"
 )
 
@@ -40,6 +40,17 @@ type site struct {
 
 func serve(t *testing.T, change func(*signaling.Config)) *site {
 	t.Helper()
+	return serveOn(t, nil, change)
+}
+
+// serveInMemory is serve without a network, so that it works in a synctest bubble. Nothing is buffered on the way.
+func serveInMemory(t *testing.T, change func(*signaling.Config)) *site {
+	t.Helper()
+	return serveOn(t, &memoryListener{conns: make(chan net.Conn), dialed: make(chan net.Conn, 100), closed: make(chan struct{})}, change)
+}
+
+func serveOn(t *testing.T, memory *memoryListener, change func(*signaling.Config)) *site {
+	t.Helper()
 	log := &testutil.LogBuffer{}
 	cfg := signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(log)}
 	if change != nil {
@@ -57,7 +68,14 @@ func serve(t *testing.T, change func(*signaling.Config)) *site {
 		}
 		return ctx
 	}
+	if memory != nil {
+		_ = s.Listener.Close()
+		s.Listener = memory
+	}
 	s.Start()
+	if memory != nil {
+		s.Client().Transport.(*http.Transport).DialContext = memory.dial
+	}
 	t.Cleanup(func() {
 		if err := sig.Close(); err != nil {
 			t.Error(err)
@@ -215,3 +233,45 @@ func (p *peer) closed() (websocket.StatusCode, string) {
 		}
 	}
 }
+
+// A memoryListener accepts what dial makes.
+type memoryListener struct {
+	conns  chan net.Conn
+	dialed chan net.Conn // the other ends
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *memoryListener) Addr() net.Addr { return memoryAddr{} }
+
+func (l *memoryListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case l.conns <- far:
+		l.dialed <- near
+		return near, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return "memory:80" }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -249,134 +250,150 @@ func TestOversizedMessageEndsTheConnection(t *testing.T) {
 
 // TestFlood: a flood from one peer costs its target neither the connection nor the messages of others.
 func TestFlood(t *testing.T) {
-	s := serve(t, nil)
-	victim, _ := s.join(t, "key-one")
-	victim.SetReadLimit(1 << 20)
-	flooder := s.dial(t, "key-two")
-	friend := s.dial(t, "key-three")
-	big := []byte(`{"type":"ice_candidate","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 250_000) + `"}`)
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stop()
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			_ = flooder.Write(ctx, websocket.MessageText, big)
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, nil)
+		victim, _ := s.join(t, "key-one")
+		victim.SetReadLimit(1 << 20)
+		flooder := s.dial(t, "key-two")
+		friend := s.dial(t, "key-three")
+		big := []byte(`{"type":"ice_candidate","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 250_000) + `"}`)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer stop()
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_ = flooder.Write(ctx, websocket.MessageText, big)
+			}
+		})
+		for range 3 { // the victim reads nothing yet
+			e := flooder.nextError()
+			if e.Code != signal.CodeBusy || e.TargetID != "agent-001" || e.Message == "" {
+				t.Fatalf("the flooder was told %+v, want %s", e, signal.CodeBusy)
+			}
+		}
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_, _, _ = flooder.Read(ctx)
+			}
+		})
+		offer := `{"type":"offer","peer_id":"agent-003","target_id":"agent-001"}`
+		friend.send(offer)
+		friend.register() // fails on an error that says the offer was not relayed
+		for text := ""; text != offer; text = victim.next() {
+		}
+		victim.send(`{"type":"register","peer_id":"agent-001"}`)
+		for text := ""; !strings.Contains(text, signal.PeerList); text = victim.next() {
+		}
+		log := s.log.String()
+		if n := strings.Count(log, `"code":"busy"`); n < 1 || n > 20 {
+			t.Errorf("%d lines about a busy target in the log, want some", n)
+		}
+		if strings.Contains(log, "peer disconnected") {
+			t.Errorf("somebody was cut:\n%s", log)
 		}
 	})
-	for range 3 { // the victim reads nothing yet
-		e := flooder.nextError()
-		if e.Code != signal.CodeBusy || e.TargetID != "agent-001" || e.Message == "" {
-			t.Fatalf("the flooder was told %+v, want %s", e, signal.CodeBusy)
-		}
-	}
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			_, _, _ = flooder.Read(ctx)
-		}
-	})
-	offer := `{"type":"offer","peer_id":"agent-003","target_id":"agent-001"}`
-	friend.send(offer)
-	friend.register() // fails on an error that says the offer was not relayed
-	for text := ""; text != offer; text = victim.next() {
-	}
-	victim.send(`{"type":"register","peer_id":"agent-001"}`)
-	for text := ""; !strings.Contains(text, signal.PeerList); text = victim.next() {
-	}
-	log := s.log.String()
-	if n := strings.Count(log, `"code":"busy"`); n < 1 || n > 20 {
-		t.Errorf("%d lines about a busy target in the log, want some", n)
-	}
-	if strings.Contains(log, "peer disconnected") {
-		t.Errorf("somebody was cut:\n%s", log)
-	}
 }
 
 // TestFlooderIsSlowed: after each refusal nothing is read for 10 ms.
 func TestFlooderIsSlowed(t *testing.T) {
-	s := serve(t, func(c *signaling.Config) { c.MaxQueue = 100_000 })
-	_ = s.dial(t, "key-one") // reads nothing
-	flooder := s.dial(t, "key-two")
-	const head = `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"`
-	for range 40 { // more than the socket buffers and the queue hold
-		flooder.send(head + strings.Repeat("x", 100_000) + `"}`)
-	}
-	handled := func() {
-		flooder.send(`{"type":"register","peer_id":"agent-002"}`)
-		for text := ""; !strings.Contains(text, signal.PeerList); text = flooder.next() {
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, func(c *signaling.Config) { c.MaxQueue = 100_000 })
+		_ = s.dial(t, "key-one") // reads nothing
+		flooder := s.dial(t, "key-two")
+		const head = `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"`
+		for range 40 { // more than the socket buffers and the queue hold
+			flooder.send(head + strings.Repeat("x", 100_000) + `"}`)
 		}
-	}
-	handled()
-	start := time.Now()
-	for range 30 {
-		flooder.send(head + `"}`)
-	}
-	handled()
-	if d := time.Since(start); d < 300*time.Millisecond {
-		t.Fatalf("30 messages were refused within %v", d)
-	}
+		handled := func() {
+			flooder.send(`{"type":"register","peer_id":"agent-002"}`)
+			for text := ""; !strings.Contains(text, signal.PeerList); text = flooder.next() {
+			}
+		}
+		handled()
+		start := time.Now()
+		for range 30 {
+			flooder.send(head + `"}`)
+		}
+		handled()
+		if d := time.Since(start); d < 300*time.Millisecond {
+			t.Fatalf("30 messages were refused within %v", d)
+		}
+	})
 }
 
 // TestClientThatTakesNothingIsCut: the queue is not full, but nothing is read for too long.
 func TestClientThatTakesNothingIsCut(t *testing.T) {
-	s := serve(t, func(c *signaling.Config) {
-		c.IdleTimeout = 50 * time.Millisecond
-		c.MaxQueue = 64 << 20
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, func(c *signaling.Config) {
+			c.IdleTimeout = 50 * time.Millisecond
+			c.MaxQueue = 64 << 20
+		})
+		_ = s.dial(t, "key-one")
+		two, _ := s.join(t, "key-two")
+		big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 200_000) + `"}`
+		for range 10 { // more than the socket buffers hold
+			two.send(big)
+		}
+		s.log.Wait(t, "too slow: did not take a message in time")
 	})
-	_ = s.dial(t, "key-one")
-	two, _ := s.join(t, "key-two")
-	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 200_000) + `"}`
-	for range 10 { // more than the socket buffers hold
-		two.send(big)
-	}
-	s.log.Wait(t, "too slow: did not take a message in time")
 }
 
 // TestSlowClientIsNotCut: a client may need longer than the timeout for a message, if it takes some of it.
 func TestSlowClientIsNotCut(t *testing.T) {
-	s := serve(t, func(c *signaling.Config) {
-		c.IdleTimeout = 700 * time.Millisecond
-		c.MaxMessage = 4 << 20
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, func(c *signaling.Config) {
+			c.IdleTimeout = 700 * time.Millisecond
+			c.MaxMessage = 4 << 20
+		})
+		one := s.dial(t, "key-one")
+		one.SetReadLimit(4 << 20)
+		two, _ := s.join(t, "key-two")
+		big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 3<<20) + `"}`
+		two.send(big)
+		_, r, err := one.Reader(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, piece := 0, make([]byte, 32<<10)
+		for err == nil {
+			var n int
+			n, err = io.ReadFull(r, piece)
+			got += n
+			<-time.After(20 * time.Millisecond) // the pace of a slow link
+		}
+		if got != len(big) {
+			t.Fatalf("got %d bytes of %d: %v; log: %s", got, len(big), err, s.log.String())
+		}
 	})
-	one := s.dial(t, "key-one")
-	one.SetReadLimit(4 << 20)
-	two, _ := s.join(t, "key-two")
-	big := `{"type":"offer","peer_id":"agent-002","target_id":"agent-001","payload":"` + strings.Repeat("x", 3<<20) + `"}`
-	two.send(big)
-	_, r, err := one.Reader(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, piece := 0, make([]byte, 32<<10)
-	for err == nil {
-		var n int
-		n, err = io.ReadFull(r, piece)
-		got += n
-		<-time.After(20 * time.Millisecond) // the pace of a slow link
-	}
-	if got != len(big) {
-		t.Fatalf("got %d bytes of %d: %v; log: %s", got, len(big), err, s.log.String())
-	}
 }
 
 func TestDeadClientIsNoticed(t *testing.T) {
-	s := serve(t, func(c *signaling.Config) {
-		c.PingInterval = 10 * time.Millisecond
-		c.IdleTimeout = 50 * time.Millisecond
-	})
-	_ = s.dial(t, "key-one") // nothing reads, so nothing answers
-	alive, _ := s.join(t, "key-two")
-	go func() {
-		for {
-			if _, _, err := alive.Read(t.Context()); err != nil {
-				return
-			}
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, func(c *signaling.Config) {
+			c.PingInterval = 10 * time.Millisecond
+			c.IdleTimeout = 50 * time.Millisecond
+		})
+		_ = s.dial(t, "key-one") // what it gets is read, but nothing answers
+		memory := s.Listener.(*memoryListener)
+		deaf := <-memory.dialed
+		for len(memory.dialed) > 0 { // the first may have been for the token only
+			deaf = <-memory.dialed
 		}
-	}()
-	s.log.Wait(t, "no pong in time")
-	if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
-		t.Fatal("the client that answers was cut too")
-	}
+		go func() { _, _ = io.Copy(io.Discard, deaf) }()
+		alive, _ := s.join(t, "key-two")
+		go func() {
+			for {
+				if _, _, err := alive.Read(t.Context()); err != nil {
+					return
+				}
+			}
+		}()
+		s.log.Wait(t, "no pong in time")
+		if strings.Contains(s.log.String(), `"peer_id":"agent-002","error"`) {
+			t.Fatal("the client that answers was cut too")
+		}
+	})
 }
 
 func TestMaxConnections(t *testing.T) {
@@ -399,29 +416,31 @@ func TestMaxConnections(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	s := serve(t, nil)
-	one, _ := s.join(t, "key-one")
-	_ = s.dial(t, "key-two") // does not respond
-	token := s.token(t, "key-three")
-	closed := make(chan error, 1)
-	go func() { closed <- s.sig.Close() }()
-	if code, reason := one.closed(); code != websocket.StatusGoingAway || !strings.Contains(reason, "shutting down") {
-		t.Fatalf("closed with %d %q", code, reason)
-	}
-	select {
-	case err := <-closed:
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		s := serveInMemory(t, nil)
+		one, _ := s.join(t, "key-one")
+		_ = s.dial(t, "key-two") // does not respond
+		token := s.token(t, "key-three")
+		closed := make(chan error, 1)
+		go func() { closed <- s.sig.Close() }()
+		if code, reason := one.closed(); code != websocket.StatusGoingAway || !strings.Contains(reason, "shutting down") {
+			t.Fatalf("closed with %d %q", code, reason)
 		}
-	case <-time.After(4 * time.Second): // the library's own patience is 5 s, twice
-		t.Fatal("Close hangs on a client that does not respond")
-	}
-	if _, status, err := s.dialToken(t, token, nil); err == nil || status != http.StatusServiceUnavailable {
-		t.Fatalf("a connection after Close: %d, %v, want 503", status, err)
-	}
-	if err := s.sig.Close(); err != nil {
-		t.Fatalf("second Close: %v", err)
-	}
+		select {
+		case err := <-closed:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(4 * time.Second): // the library's own patience is 5 s, twice
+			t.Fatal("Close hangs on a client that does not respond")
+		}
+		if _, status, err := s.dialToken(t, token, nil); err == nil || status != http.StatusServiceUnavailable {
+			t.Fatalf("a connection after Close: %d, %v, want 503", status, err)
+		}
+		if err := s.sig.Close(); err != nil {
+			t.Fatalf("second Close: %v", err)
+		}
+	})
 }
 
 // TestHalfARequest: a client that stops half-way through the upgrade request, which net/http still owns, does

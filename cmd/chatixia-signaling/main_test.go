@@ -20,9 +20,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-const patience = 10 * time.Second
+const patience = testutil.Patience
 
 // asCommand makes the test binary the command itself.
 const asCommand = "CHATIXIA_SIGNALING_TEST_MAIN"

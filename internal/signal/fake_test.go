@@ -17,10 +17,10 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// patience bounds how long a test waits for something that should happen at once.
-const patience = 10 * time.Second
+const patience = testutil.Patience
 
 const apiKey = "ak_secret_0123456789"
 

@@ -16,9 +16,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // shortDir is t.TempDir with a name that leaves room for a socket: macOS puts t.TempDir deep inside
@@ -63,7 +63,7 @@ func staleSocket(t *testing.T, path string) {
 // exchange dials path and passes a byte each way.
 func exchange(t *testing.T, ln net.Listener, path string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience)
 	defer cancel()
 	client, err := sock.Dial(ctx, path)
 	if err != nil {
