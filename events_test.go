@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -156,24 +155,19 @@ func TestBadEvents(t *testing.T) {
 	})
 }
 
-// A sidecar that cannot be started any more ends the mesh, unless it is only slow.
+// A sidecar that cannot be started any more ends the mesh.
 func TestCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reports := make(chan error, 64)
-		m, f := newFakeAgent(t, Config{Mode: SelfExec, OnError: func(err error) { reports <- err }}, true)
-		slow := fmt.Errorf("%w within a day", errNotReady)
-		f.fail(slow)
-		f.hangUp()
-		for range 2 * maxShortLives {
-			testutil.Take(t, "a report", reports)
-		}
-		if err := m.Err(); err != nil {
-			t.Fatalf("the mesh ended with %v", err)
-		}
+		var reports testutil.Record[error]
+		m, f := newFakeAgent(t, Config{Mode: SelfExec, OnError: reports.Add}, true)
 		f.fail(errors.New("out of paper"))
+		f.hangUp()
 		testutil.Take(t, "the end of the mesh", m.Done())
 		if err := m.Err(); !errors.Is(err, ErrCrashLoop) || !strings.Contains(err.Error(), "out of paper") {
 			t.Errorf("the mesh ended with %v", err)
+		}
+		if all := reports.All(); len(all) != maxShortLives || !errors.Is(all[0], ErrSidecarLost) {
+			t.Errorf("reported %v", all)
 		}
 		if err := m.Send(t.Context(), "bob", Message{Type: "n"}); !errors.Is(err, ErrCrashLoop) {
 			t.Errorf("Send: %v", err)

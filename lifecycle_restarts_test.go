@@ -71,7 +71,7 @@ func TestSlowRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 3 * maxShortLives
 		var starts int
-		var links []*link.Link
+		links := make(chan *link.Link, 2)
 		reported := make(chan error, 2*slow)
 		m, err := newMesh(t.Context(), Config{
 			Mode: SelfExec, SignalingURL: "ws://127.0.0.1:1/ws", OnError: func(err error) { reported <- err },
@@ -81,7 +81,7 @@ func TestSlowRestarts(t *testing.T) {
 				return nil, &StartError{Mode: cfg.Mode, Path: "slow", Err: fmt.Errorf("it did not listen in time: %w", context.Cause(ctx))}
 			}
 			agent, side := link.Pipe()
-			links = append(links, side)
+			links <- side
 			var serving sync.WaitGroup
 			serving.Go(side.Run)
 			serving.Go(func() {
@@ -100,8 +100,8 @@ func TestSlowRestarts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		links[0].Close() // one crash
-		for len(links) < 2 {
+		(<-links).Close() // one crash
+		for len(links) == 0 {
 			select {
 			case err := <-reported:
 				if !errors.Is(err, ErrSidecarLost) && !errors.Is(err, errNotReady) {
