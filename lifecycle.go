@@ -71,7 +71,7 @@ func (m *Mesh) run(c *ipc) {
 			m.finish(c, ErrClosed)
 			return
 		}
-		if closed(c.replaced) {
+		if c.wasReplaced() {
 			m.log.Warn().Msg("replaced by an instance with the same API key that was started later; mesh ends")
 			m.finish(c, ErrReplaced)
 			return
@@ -83,15 +83,6 @@ func (m *Mesh) run(c *ipc) {
 			return
 		}
 		c = next
-	}
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 

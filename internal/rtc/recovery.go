@@ -86,7 +86,7 @@ func (s *session) restartICE() {
 	s.planRestart()
 	if s.unanswered() {
 		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
-		s.sendAgain()
+		s.sendDescription()
 		return
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
