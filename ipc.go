@@ -76,6 +76,16 @@ func (c *ipc) has(feature string) bool {
 	}
 }
 
+// wasReplaced reports whether the sidecar said that this agent was replaced.
+func (c *ipc) wasReplaced() bool {
+	select {
+	case <-c.replaced:
+		return true
+	default:
+		return false
+	}
+}
+
 // endError is why the link ended; valid after ended.
 func (c *ipc) endError() error {
 	if c.refused != nil {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/backoff"
 )
 
 const (
@@ -70,7 +71,7 @@ func (m *Mesh) run(c *ipc) {
 			m.finish(c, ErrClosed)
 			return
 		}
-		if closed(c.replaced) {
+		if c.wasReplaced() {
 			m.log.Warn().Msg("replaced by an instance with the same API key that was started later; mesh ends")
 			m.finish(c, ErrReplaced)
 			return
@@ -82,15 +83,6 @@ func (m *Mesh) run(c *ipc) {
 			return
 		}
 		c = next
-	}
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -231,14 +223,7 @@ func (r *restarts) next(uptime time.Duration) (delay time.Duration, giveUp bool)
 	return r.delay(), false
 }
 
-// delay returns how long to wait before the next start. It doubles with each short
-// life from 50 ms to 5 s; its second half is random, so that agents that lost
-// their sidecars together do not return together.
+// delay returns how long to wait before the next start.
 func (r *restarts) delay() time.Duration {
-	full := restartFirst
-	for i := 1; i < r.short && full < restartMost; i++ {
-		full *= 2
-	}
-	full = min(full, restartMost)
-	return full/2 + rand.N(full/2+1)
+	return backoff.Delay(restartFirst, restartMost, max(r.short-1, 0))
 }

@@ -36,7 +36,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -47,8 +46,8 @@ import (
 // A Mesh is an agent's place on the mesh. Its methods are safe for concurrent
 // use; Close ends it.
 //
-// Order of locks: mu before inbox.mu, calls.mu and the link's; notices.mu and
-// workers.mu are taken last. No callback runs with any of them held.
+// Order of locks: mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu. No
+// handler or callback runs with any of them held.
 type Mesh struct {
 	cfg      Config
 	settings sidecar.Settings
@@ -102,7 +101,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: sampled(cfg.Logger),
+		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: sidecar.Sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
 		audience:  make(chan struct{}, 1),
@@ -132,12 +131,6 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		}
 	}
 	return m, nil
-}
-
-// sampled returns a logger for records that others can cause without end: a
-// hundred a second. What they count is in the records that remain.
-func sampled(log zerolog.Logger) zerolog.Logger {
-	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
 
 // Handle registers the handler for a message type, or with type "" the one for

@@ -61,7 +61,8 @@ Without TURN_URL the signaling server decides which STUN and TURN servers are us
 ` + publicSTUN + ` is used as well, unless -no-stun or -relay-only is set.
 
 Exit status: 0 when the agent has disconnected or on SIGINT and SIGTERM, 1 on errors (also when the server
-refuses the API key), 2 for invalid flags.
+refuses the API key or cannot be used as configured, and when a sidecar with the same key was started later), 2
+for invalid flags.
 `
 
 // parseSettings reads flags, and RUST_LOG from the environment.

@@ -26,7 +26,7 @@ func (s *session) localCandidate(c webrtc.ICECandidateInit) {
 		Session: s.session, Instance: s.n.cfg.Instance,
 	})
 	if s.descSent {
-		s.send()
+		s.sendPending()
 	}
 }
 

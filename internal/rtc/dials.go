@@ -5,6 +5,8 @@ package rtc
 import (
 	"slices"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/backoff"
 )
 
 // maxDials bounds the links that are dialled at a time. If a large mesh that starts on one machine dialled
@@ -128,7 +130,7 @@ func (n *Node) retry(sl *slot) {
 	}
 	if sl.wanted {
 		t := n.cfg.timing
-		n.redial(sl, backoff(t.backoffMin, t.backoffMax, sl.failures))
+		n.redial(sl, backoff.Delay(t.backoffMin, t.backoffMax, sl.failures))
 		sl.failures++
 	}
 	n.tidy(sl)

@@ -88,41 +88,42 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
 	s.descType, s.desc = sdp.Type.String(), d
 	s.local = nil
-	s.sendAgain()
+	s.sendDescription()
 	if err := s.pc.SetLocalDescription(sdp); err != nil {
 		return local("apply our own %s: %w", sdp.Type, err)
 	}
 	return nil
 }
 
-// sendAgain sends our last description and its candidates. The peer recognizes a repetition by its session.
-func (s *session) sendAgain() {
+// sendDescription sends our last description and its candidates, again if need be: the peer recognizes a
+// repetition by its session.
+func (s *session) sendDescription() {
 	s.descSent = false
-	s.send()
+	s.sendPending()
 }
 
-// send sends what is new, the description first, since candidates mean nothing without it. What signaling
+// sendPending sends what signaling has not taken yet, the description first, since candidates mean nothing without it. What signaling
 // does not take is sent later.
-func (s *session) send() {
+func (s *session) sendPending() {
 	stopTimer(s.resend)
 	if !s.n.online {
 		return // registered sends it
 	}
-	if s.sendErr = s.trySend(); s.sendErr != nil {
-		s.resend = s.after(resendDelay, s.send)
+	if s.sendErr = s.trySendPending(); s.sendErr != nil {
+		s.resend = s.after(resendDelay, s.sendPending)
 	}
 }
 
-func (s *session) trySend() error {
+func (s *session) trySendPending() error {
 	if !s.descSent {
-		if err := s.sendMessage(s.descType, s.desc); err != nil {
+		if err := s.relay(s.descType, s.desc); err != nil {
 			return err
 		}
 		s.descSent = true
 		s.localSent = 0
 	}
 	for s.localSent < len(s.local) {
-		if err := s.sendMessage(signal.Candidate, s.local[s.localSent]); err != nil {
+		if err := s.relay(signal.Candidate, s.local[s.localSent]); err != nil {
 			return err
 		}
 		s.localSent++
@@ -130,7 +131,8 @@ func (s *session) trySend() error {
 	return nil
 }
 
-func (s *session) sendMessage(typ string, payload any) error {
+// relay has signaling relay one message to the peer.
+func (s *session) relay(typ string, payload any) error {
 	b, err := json.Marshal(payload)
 	if err != nil {
 		return err // cannot be: both payloads are strings and numbers

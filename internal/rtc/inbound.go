@@ -90,10 +90,10 @@ func (n *Node) offered(id string, o description) {
 	switch v {
 	case repeat:
 		if sl.cur.descType == signal.Answer {
-			sl.cur.sendAgain()
+			sl.cur.sendDescription()
 		}
 	case insist:
-		sl.cur.sendAgain()
+		sl.cur.sendDescription()
 	case hold:
 		sl.held = &o
 		stopTimer(sl.holding)

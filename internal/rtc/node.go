@@ -16,7 +16,6 @@ package rtc
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -197,13 +196,4 @@ func (n *Node) stop() {
 		sl.stop()
 	}
 	clear(n.slots)
-}
-
-// backoff returns a random time around minimum doubled n times, at most maximum.
-func backoff(minimum, maximum time.Duration, n int) time.Duration {
-	d := maximum
-	if n < 32 && minimum<<n < maximum && minimum<<n > 0 {
-		d = minimum << n
-	}
-	return d/2 + rand.N(d/2+1)
 }

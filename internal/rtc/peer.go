@@ -50,7 +50,7 @@ const cancelRoom = 64 << 10
 //
 // Locks are acquired in this order: evMu, out.mu, reading.mu, the mailbox's. evMu is the only one under which
 // Events are called; those may call Send, which acquires out.mu and, if evMu is free, settles congestion.
-// flushes.mu is held alone.
+// No other lock is taken under flushes.mu, nor under Node.peersMu but out.mu and flushes.mu.
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing

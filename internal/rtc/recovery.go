@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/backoff"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -74,7 +75,7 @@ func (s *session) planRestart() {
 	}
 	stopTimer(s.restart)
 	t := s.n.cfg.timing
-	s.restart = s.after(backoff(t.restartMin, t.restartMax, s.restarts), s.restartICE)
+	s.restart = s.after(backoff.Delay(t.restartMin, t.restartMax, s.restarts), s.restartICE)
 	s.restarts++
 }
 
@@ -85,7 +86,7 @@ func (s *session) restartICE() {
 	s.planRestart()
 	if s.unanswered() {
 		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
-		s.sendAgain()
+		s.sendDescription()
 		return
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")

@@ -66,11 +66,11 @@ func (n *Node) resume(s *session) {
 		s.restarts = 0
 		s.restartICE()
 	case !s.descSent:
-		s.send()
+		s.sendPending()
 	case s.up:
-		s.send() // candidates, of an ICE restart
+		s.sendPending() // candidates, of an ICE restart
 	case s.sl.kind == kindExtended:
-		s.sendAgain()
+		s.sendDescription()
 	case s.unanswered():
 		// The offer or its answer may be lost. Should the peer be a base peer that has it, a second
 		// one would do harm until it has given up the first.

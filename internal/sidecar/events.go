@@ -87,8 +87,12 @@ func (s *Sidecar) connectFailed(id string, err *wire.Error) {
 
 func (s *Sidecar) signalingChanged(st signal.Status) {
 	s.mu.Lock()
+	known := st.Err == nil && s.status.Err == nil && st.State == s.status.State // as at the start
 	s.status = st
 	s.mu.Unlock()
+	if known {
+		return
+	}
 	s.log.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).AnErr("reason", st.Err).Msg("signaling")
 	s.tellStatus()
 }

@@ -70,7 +70,7 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
-		set: set, limits: set.Limits, log: log, noise: sampled(log),
+		set: set, limits: set.Limits, log: log, noise: Sampled(log),
 		link:  l,
 		spoke: make(chan struct{}), greeted: make(chan struct{}),
 		peers:  make(map[string]*peer),
@@ -81,9 +81,9 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 	return s, err
 }
 
-// sampled returns a logger for records that others can cause without end: a hundred a second. What they
+// Sampled returns a logger for records that others can cause without end: a hundred a second. What they
 // count is in the records that remain.
-func sampled(log zerolog.Logger) zerolog.Logger {
+func Sampled(log zerolog.Logger) zerolog.Logger {
 	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
 

@@ -8,10 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/backoff"
 	"github.com/coder/websocket"
 )
 
@@ -83,11 +83,18 @@ var defaultTiming = timing{
 	write:     10 * time.Second,
 	heartbeat: 30 * time.Second,
 	refresh:   time.Minute,
-	retry:     func(n int) time.Duration { return backoff(n, rand.Float64()) },
-	slow:      func() time.Duration { return slowBackoff(rand.Float64()) },
+	retry:     func(n int) time.Duration { return backoff.Delay(retryFirst, retryMost, n) },
+	slow:      func() time.Duration { return backoff.Delay(retryMost, retryMost, 0) },
 }
 
 const (
+	// retryFirst and retryMost bound the delays between connections. The first is short, and random, for the
+	// peers that a restarted server has lost all at once.
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 30 * time.Second
+	// stableAfter is how long a connection must have been registered for its end to count as the first
+	// failure again: a server that accepts and hangs up must not be dialed in a tight loop.
+	stableAfter = 5 * time.Second
 	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
 	// every byte escaped.
 	readLimit = 4 << 20

@@ -21,7 +21,7 @@ type Hello struct {
 // Signaling is the payload of a signaling event.
 type Signaling struct {
 	State  string `json:"state"`             // connecting, connected, refused or replaced
-	PeerID string `json:"peer_id,omitempty"` // known once the first token was issued
+	PeerID string `json:"peer_id,omitempty"` // of a state connected
 	Error  string `json:"error,omitempty"`
 	Code   string `json:"code,omitempty"` // SignalingMisconfigured, or empty
 }
