@@ -58,9 +58,9 @@ func ResponseType(typ string) string {
 type Stop int
 
 const (
-	StopNothing Stop = iota
-	StopNewWork      // the peer is busy: sends and requests block, replies pass
-	StopAll          // the queue to the peer is full: replies block, too
+	StopNothing Stop = iota // everything passes
+	StopNewWork             // the peer is busy: sends and requests block, replies pass
+	StopAll                 // the queue to the peer is full: replies block, too
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
