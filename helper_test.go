@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -173,13 +174,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// socketPath returns a path for a socket, for which that of t.TempDir can be too long.
+// socketPath returns a path for a socket.
 func socketPath(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return filepath.Join(dir, "s")
+	return filepath.Join(testutil.ShortDir(t), "s")
 }

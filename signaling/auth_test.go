@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -338,5 +340,22 @@ func checkICE(t *testing.T, s *site, path string) {
 	mac.Write([]byte(turn.Username))
 	if want := base64.StdEncoding.EncodeToString(mac.Sum(nil)); turn.Credential != want || turn.URLs[0] != "turn:t:3478" {
 		t.Errorf("%+v, want the password %s", turn, want)
+	}
+}
+
+// TestShortSecret: a secret that can be guessed is accepted, with a warning.
+func TestShortSecret(t *testing.T) {
+	for secret, want := range map[string]int{strings.Repeat("x", 31): 1, strings.Repeat("x", 32): 0} {
+		var log testutil.LogBuffer
+		s, err := signaling.New(signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(&log)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := log.Count("secret shorter than 32 bytes"); got != want {
+			t.Errorf("%d bytes: %d warnings, want %d", len(secret), got, want)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

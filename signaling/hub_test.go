@@ -44,3 +44,38 @@ func TestWhoIsCut(t *testing.T) {
 		t.Fatalf("cut: %v, want only who registers a thousand times", cut)
 	}
 }
+
+// TestReplacedIsSilent: what a connection says after it was replaced reaches nobody.
+func TestReplacedIsSilent(t *testing.T) {
+	h := newHub(zerolog.Nop())
+	var replaced []string
+	connect := func(id string) *member {
+		m := &member{id: id, out: signal.NewQueue(1 << 20)}
+		m.end = func(code websocket.StatusCode, _ string, _ []byte) {
+			if code == signal.CloseReplaced {
+				replaced = append(replaced, id)
+			}
+		}
+		h.join(m)
+		return m
+	}
+	register := func(m *member) { h.handle(m, []byte(`{"type":"register","peer_id":"`+m.id+`"}`)) }
+	other, first, second := connect("b"), connect("a"), connect("a")
+	for _, m := range []*member{other, first, second} {
+		register(m)
+	}
+	if len(replaced) != 1 {
+		t.Fatalf("replaced: %q", replaced)
+	}
+	for ok := true; ok; { // the list of peers that register asked for
+		_, ok = other.out.Pop()
+	}
+	h.handle(first, []byte(`{"type":"offer","peer_id":"a","target_id":"b","payload":"late"}`))
+	if b, ok := other.out.Pop(); ok {
+		t.Errorf("b got %s", b)
+	}
+	h.handle(second, []byte(`{"type":"offer","peer_id":"a","target_id":"b"}`))
+	if _, ok := other.out.Pop(); !ok {
+		t.Error("b got nothing of the one that stays")
+	}
+}

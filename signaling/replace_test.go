@@ -224,3 +224,14 @@ func TestICEServerJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestNewcomerLeaves: a second connection that leaves before it has registered changes nothing for the first.
+func TestNewcomerLeaves(t *testing.T) {
+	s := serve(t, nil)
+	other, _ := s.join(t, "key-two")
+	first, _ := s.join(t, "key-one")
+	_ = s.dial(t, "key-one").CloseNow()
+	s.log.Wait(t, "peer disconnected")
+	first.receives(other)
+	other.receives(first)
+}

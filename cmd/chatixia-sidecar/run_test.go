@@ -19,7 +19,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -37,17 +36,6 @@ func TestMain(m *testing.M) {
 // timeout bounds what a test waits for.
 const timeout = testutil.Patience
 
-// shortDir is t.TempDir with a path that is short enough for a socket.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := sock.TempDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // command returns the command, to run in an empty directory and without the variables that it reads.
 func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *testutil.LogBuffer) {
 	t.Helper()
@@ -56,7 +44,7 @@ func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *testutil.LogB
 		t.Fatal(err)
 	}
 	cmd, stderr = exec.Command(exe, args...), new(testutil.LogBuffer)
-	cmd.Dir = shortDir(t)
+	cmd.Dir = testutil.ShortDir(t)
 	cmd.Env = []string{mainEnv + "=1", "SIGNALING_URL=ws://127.0.0.1:1/ws", "GORACE=atexit_sleep_ms=0"}
 	cmd.Stderr = stderr
 	cmd.WaitDelay = timeout
@@ -198,7 +186,7 @@ func TestRunEndsWithContext(t *testing.T) {
 		t.Setenv(name, "") // run changes them
 	}
 	t.Setenv("TURN_URL", "")
-	t.Chdir(shortDir(t))
+	t.Chdir(testutil.ShortDir(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	log := new(testutil.LogBuffer)

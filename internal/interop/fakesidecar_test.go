@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // scripts are the example agents in other languages, by the kind of party.
@@ -31,7 +32,7 @@ type fakeSidecar struct {
 func fakeSidecarFor(t *testing.T, name string) (*fakeSidecar, *scriptParty) {
 	t.Helper()
 	kindNamed(name).check(t)
-	socket := filepath.Join(shortDir(t), "s")
+	socket := filepath.Join(testutil.ShortDir(t), "s")
 	l, err := sock.Listen(socket)
 	if err != nil {
 		t.Fatal(err)

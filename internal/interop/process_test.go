@@ -43,7 +43,7 @@ func baseSidecarCommand(t *testing.T) *exec.Cmd {
 // startProcess starts a sidecar as chatixia's agents do, with the socket's path in its environment.
 func startProcess(t *testing.T, cmd *exec.Cmd, environ []string) *process {
 	t.Helper()
-	p := &process{Cmd: cmd, socket: filepath.Join(shortDir(t), "s"), stderr: new(testutil.LogBuffer), done: make(chan struct{})}
+	p := &process{Cmd: cmd, socket: filepath.Join(testutil.ShortDir(t), "s"), stderr: new(testutil.LogBuffer), done: make(chan struct{})}
 	cmd.Env = append(append(cmd.Env, environ...), "IPC_SOCKET="+p.socket)
 	cmd.Stderr = p.stderr
 	if err := cmd.Start(); err != nil {

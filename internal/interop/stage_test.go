@@ -141,14 +141,3 @@ func theSidecar(t *testing.T) string {
 	}
 	return path
 }
-
-// shortDir returns a new directory. The path of t.TempDir can be too long for a socket.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "i")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}

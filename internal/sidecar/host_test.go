@@ -60,7 +60,7 @@ func hostWith(t *testing.T, served Host) *hosted {
 
 func listen(t *testing.T) net.Listener {
 	t.Helper()
-	listener, err := sock.Listen(filepath.Join(shortDir(t), "s"))
+	listener, err := sock.Listen(filepath.Join(testutil.ShortDir(t), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestHostSilentAgent(t *testing.T) {
 
 // A silent caller is the agent if it is the sidecar's parent. Base agents may say nothing.
 func TestHostSilentParent(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testutil.ShortDir(t), "s")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHostSilentParent$")
 	cmd.Env = append(os.Environ(), "MESH_TEST_HOST="+path)
 	if os.Getenv("MESH_TEST_HOST") != "" {
@@ -273,17 +273,6 @@ func TestHostSilentParent(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
-}
-
-// shortDir returns a directory for a socket: the path of t.TempDir can be too long.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 func TestHostWantsToken(t *testing.T) {
