@@ -22,8 +22,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// A fakeSidecar is the far end of the link, under the test's control, so that
-// what an agent does at which moment can be said exactly. With synctest its
+// A fakeSidecar is the far end of the link, under the test's control, so that a
+// test can say exactly what the agent does at which moment. With synctest its
 // clock is the test's, too.
 type fakeSidecar struct {
 	t       *testing.T
@@ -36,8 +36,8 @@ type fakeSidecar struct {
 	failure            error // of the next starts
 }
 
-// newFakeAgent returns a mesh whose sidecar is the test. extended says whether
-// the sidecar answers hello.
+// newFakeAgent returns a mesh whose sidecar is the test. An extended sidecar
+// responds to hello.
 func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar) {
 	t.Helper()
 	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16)}
@@ -102,7 +102,7 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 	}
 }
 
-// obstruct has the sidecar not answer drain, and not end before it is made to.
+// obstruct keeps the sidecar from responding to drain, and from ending by itself.
 func (f *fakeSidecar) obstruct(undrained, lingers bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,7 +124,7 @@ func (f *fakeSidecar) say(line string) {
 	_, _ = io.WriteString(f.conn, line+"\n")
 }
 
-// fail has every start from now on fail.
+// fail makes every start from now on fail.
 func (f *fakeSidecar) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -187,8 +187,7 @@ func ask(ctx context.Context, m *Mesh, peer string, msg Message) <-chan outcome 
 	return c
 }
 
-// TestRequestEnds has a pending request end in every way it can, and checks that
-// it ends at that moment and for that reason.
+// A pending request ends in each of these ways, at that moment and for that reason.
 func TestRequestEnds(t *testing.T) {
 	request := Message{Type: "x_request"}
 	for _, tt := range []struct {
@@ -256,7 +255,7 @@ func TestRequestEnds(t *testing.T) {
 	}
 }
 
-// A caller that gives up tells the peer, so that nobody works for nothing.
+// A caller that gives up tells the peer, which can stop its work.
 func TestCancelIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, f := newFakeAgent(t, Config{}, true)
@@ -275,7 +274,7 @@ func TestCancelIsSent(t *testing.T) {
 	})
 }
 
-// A late reply reaches nobody, and is not answered: two agents that answer each
+// A late reply is reported and gets no response: two agents that respond to each
 // other's errors would never stop.
 func TestLateReply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -297,7 +296,7 @@ func TestLateReply(t *testing.T) {
 		}
 		synctest.Wait()
 		if len(f.lines) != 0 {
-			t.Errorf("the agent answered: %s", <-f.lines)
+			t.Errorf("the agent responded: %s", <-f.lines)
 		}
 	})
 }
@@ -326,7 +325,7 @@ func TestDuplicateRequestID(t *testing.T) {
 	})
 }
 
-// A handler that asks back the very peer that it works for must not wait for
+// A handler may send a request to the peer that it works for without blocking
 // itself, whether it handles a request or a message.
 func TestHandlerRequests(t *testing.T) {
 	for _, kind := range []string{`"type":"a_request","request_id":"1"`, `"type":"a"`} {
@@ -352,7 +351,7 @@ func TestHandlerRequests(t *testing.T) {
 	}
 }
 
-// A base-only sidecar is recognised by its answer, and hears base types only.
+// A base-only sidecar is recognised by its response, and is sent base types only.
 func TestBaseOnlySidecar(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, f := newFakeAgent(t, Config{}, false)
@@ -370,8 +369,8 @@ func TestBaseOnlySidecar(t *testing.T) {
 	})
 }
 
-// A paused peer makes new work wait, not replies and not other peers; with
-// "all", replies wait, too.
+// A paused peer holds up new work, not replies and not other peers; with "all" it
+// holds up replies, too.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -522,9 +521,9 @@ func TestLimitOfReplies(t *testing.T) {
 	})
 }
 
-// A peer that has its answer may ask again at once, under the same id and if one
-// request is the limit: here before the handler's goroutine goes on, since in
-// memory it is that one which hands the reply over.
+// A peer that has its response may send the next request at once, under the same id
+// and with a limit of one request: here before the handler's goroutine continues,
+// since in memory that goroutine hands the reply over.
 func TestRequestAtOnce(t *testing.T) {
 	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
 	const rounds = 3
@@ -577,8 +576,8 @@ func TestRequestAtOnce(t *testing.T) {
 	}
 }
 
-// A reply that waited while its link ended does not answer what the peer asks on
-// the next one.
+// A reply that was held back while its link ended is not sent on the next one, where
+// it could pass for the response to another request.
 func TestReplyOfLastLink(t *testing.T) {
 	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
 	synctest.Test(t, func(t *testing.T) {
@@ -604,7 +603,7 @@ func TestReplyOfLastLink(t *testing.T) {
 }
 
 // A request under the id of one that is still being handled is dropped. The id
-// is free once the peer waits no more.
+// is free once the peer no longer waits for the response.
 func TestRequestIDAgain(t *testing.T) {
 	const request = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"same"}}}`
 	for _, c := range []struct {

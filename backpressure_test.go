@@ -11,9 +11,9 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// Many callers at once may not overrun what a queue can hold: whatever was
-// accepted arrives. The message limit is small here, so that the queues are, and
-// what is sent is several times what fits into them.
+// Many callers at once cannot overflow a queue: what was accepted arrives. The
+// message limit is small here, so the queues are, and the callers send several times
+// what fits into them.
 func TestManyCallers(t *testing.T) {
 	const callers, size = 12, 1 << 20
 	payload := json.RawMessage(`"` + strings.Repeat("x", size-200) + `"`)

@@ -31,15 +31,15 @@ func testCancel(t *testing.T, p *pair) {
 	testutil.Take(t, "the end of the handler's context", ended)
 	works(t, p.alice, p.bob)
 	if len(ended) != 0 || len(second) != 0 {
-		t.Error("the request beside it ended, too")
+		t.Error("the other request ended, too")
 	}
 	cancelOther()
 	testutil.Take(t, "the other request", second)
 	testutil.Take(t, "the end of the other handler's context", ended)
 }
 
-// A thousand requests each way at once are more than may wait: each side pauses
-// the other. Then every reply has to find its way past the requests.
+// A thousand requests each way at once are more than the queues hold: each side pauses
+// the other. Then every reply has to pass the requests.
 func testConcurrent(t *testing.T, p *pair) {
 	const n = 1000
 	ctx := bounded(t)
@@ -47,7 +47,7 @@ func testConcurrent(t *testing.T, p *pair) {
 	if !p.full {
 		pad, enough = pad[:2<<10], inboxHigh/8
 	}
-	// Nobody answers before both sides have got so much that they say pause.
+	// No request is answered before both sides have received so much that they say pause.
 	var arrived [2]atomic.Int64
 	paused := make(chan struct{}, 2)
 	answer := make(chan struct{})
@@ -81,8 +81,8 @@ func testConcurrent(t *testing.T, p *pair) {
 			})
 		}
 	}
-	testutil.Take(t, "one side to have its fill", paused)
-	testutil.Take(t, "the other side to have its fill", paused)
+	testutil.Take(t, "one side to receive enough", paused)
+	testutil.Take(t, "the other side to receive enough", paused)
 	close(answer)
 	asking.Wait()
 	if errs := failed.All(); len(errs) > 0 {
@@ -90,8 +90,8 @@ func testConcurrent(t *testing.T, p *pair) {
 	}
 }
 
-// testSlowHandler has Bob's handler stop at Alice's first message while she
-// sends more than may wait for it.
+// Bob's handler blocks at Alice's first message while she sends more than may wait
+// for it.
 func testSlowHandler(t *testing.T, p *pair) {
 	const n = 48 // times 256 KiB are half as much again as makes an agent pause a peer
 	ctx := bounded(t)
@@ -123,7 +123,7 @@ func testSlowHandler(t *testing.T, p *pair) {
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := p.alice.Send(gone, "bob", Message{Type: "slow_note"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("a Send that is to wait, and cannot: %v", err)
+		t.Errorf("Send to a paused peer with a context that has ended: %v", err)
 	}
 
 	for i := range 200 {
@@ -139,7 +139,7 @@ func testSlowHandler(t *testing.T, p *pair) {
 	works(t, p.bob, p.alice) // its reply passes the pause
 	flowing.Wait(t, "carol's messages", func(m []*Message) bool { return len(m) == 400 })
 	if n := slow.Len(); n != 0 {
-		t.Errorf("%d messages were handled behind one that still is", n)
+		t.Errorf("%d messages overtook the one that is being handled", n)
 	}
 
 	free()
@@ -161,7 +161,7 @@ func (m *Mesh) stopped(peer string) wire.Stop {
 	return m.peers[peer].stop
 }
 
-// testSidecarLost takes Alice's sidecar away while both wait for each other.
+// Alice loses her sidecar while both have requests to each other pending.
 func testSidecarLost(t *testing.T, p *pair) {
 	atAlice, alicesStart, alicesEnd := blocker()
 	atBob, bobsStart, bobsEnd := blocker()

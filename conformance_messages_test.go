@@ -130,7 +130,7 @@ func testRequest(t *testing.T, p *pair) {
 		}
 		works(t, asker, asked)
 
-		// A handler that asks the one it works for, under the same request id.
+		// A handler sends a request to the agent that it works for, under the same request id.
 		asker.on(t, "inner_request", echo)
 		asked.on(t, "outer_request", func(ctx context.Context, msg *Message) (any, error) {
 			reply, err := asked.Request(ctx, msg.From, Message{Type: "inner_request", RequestID: msg.RequestID, Payload: msg.Payload})
@@ -141,7 +141,7 @@ func testRequest(t *testing.T, p *pair) {
 		})
 		reply, err := asker.Request(ctx, asked.id, Message{Type: "outer_request", RequestID: "same", Payload: "deep"})
 		if err != nil || string(reply.Payload.(json.RawMessage)) != `"deep"` || reply.RequestID != "same" {
-			t.Errorf("a handler that asks back: got %+v, %v", reply, err)
+			t.Errorf("a request from within a handler: got %+v, %v", reply, err)
 		}
 	}
 }
@@ -173,7 +173,7 @@ func testHandlerError(t *testing.T, p *pair) {
 	works(t, p.alice, p.bob)
 }
 
-// What is known not to be there fails for that reason, not by a timeout.
+// What goes to a peer that is known not to be there fails at once, for that reason.
 func testUnknownPeer(t *testing.T, p *pair) {
 	ctx := bounded(t)
 	for _, a := range []*agent{p.alice, p.bob} {
@@ -222,7 +222,7 @@ func testLarge(t *testing.T, p *pair) {
 	works(t, p.alice, p.bob)
 }
 
-// awkward is a payload in which everything occurs that anybody might get wrong.
+// awkward returns a payload with everything in it that is easy to get wrong.
 func awkward() json.RawMessage {
 	var controls strings.Builder
 	for c := range 0x20 {

@@ -42,8 +42,8 @@ func modesHere() []Mode {
 }
 
 // buildSidecar builds the sidecar command for Binary and Attach: it is what users
-// run, and a test binary that acted as it would prove less. Never with -race,
-// which would take most of the suite's time once more: the same code runs with it
+// run, so a test binary in its role would prove less. It never builds with -race:
+// that would take as long as the rest of the suite, and the same code runs with -race
 // in the other two modes.
 func buildSidecar(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "chatixia-sidecar")
@@ -95,12 +95,12 @@ func newStage(t *testing.T, sidecar string) *stage {
 	return &stage{url: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", dir: dir, sidecar: sidecar}
 }
 
-// An agent is a mesh under test and what it told.
+// An agent is a mesh under test, with its events, reports and log.
 type agent struct {
 	*Mesh
 	id      string
 	events  testutil.Record[PeerEvent]
-	reports testutil.Record[error] // failures that no caller waited for
+	reports testutil.Record[error] // for OnError
 	log     testutil.LogBuffer
 	sever   func(t *testing.T) // takes its sidecar away, by force
 	own     *ownSidecar        // of mode Attach
@@ -197,16 +197,16 @@ func (a *agent) logs() string {
 	return a.log.String()
 }
 
-// eventsOf returns what the agent was told of one peer, from the event with
-// number from on.
+// eventsOf returns the agent's events of one peer, beginning with the event of
+// number from.
 func (a *agent) eventsOf(peer string, from int) []PeerEvent {
 	return slices.DeleteFunc(a.events.All()[from:], func(e PeerEvent) bool { return e.Peer.ID != peer })
 }
 
-// waitEvents waits until the agent was told n times of a peer, and returns that.
+// waitEvents blocks until the agent has had n events of a peer, and returns them.
 func (a *agent) waitEvents(t *testing.T, peer string, from, n int) []PeerEvent {
 	t.Helper()
-	a.events.Wait(t, fmt.Sprintf("%s to hear of %s %d times", a.id, peer, n), func([]PeerEvent) bool {
+	a.events.Wait(t, fmt.Sprintf("%s has %d events of %s", a.id, n, peer), func([]PeerEvent) bool {
 		return len(a.eventsOf(peer, from)) >= n
 	})
 	return a.eventsOf(peer, from)

@@ -12,15 +12,15 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// A scenario is something that must come out the same wherever the sidecars of
-// two agents run. Its agents are shared with the scenarios before it, so it
-// gives its messages types of their own.
+// A scenario is a test that must pass wherever the sidecars of two agents run. It
+// shares its agents with the scenarios before it, so its messages have types of
+// their own.
 type scenario struct {
 	name string
 	run  func(t *testing.T, p *pair)
-	// reports: agents may report failures for which no caller waits.
+	// reports: agents may call OnError.
 	reports bool
-	// ends: it leaves no agents behind that the next scenario could use.
+	// ends: the next scenario cannot use the agents.
 	ends bool
 }
 
@@ -84,7 +84,7 @@ func (p *pair) play(t *testing.T, sc scenario) {
 			}
 		}
 	})
-	// What failed may have left anything behind: the next scenario starts afresh.
+	// A scenario that failed may have left anything behind: the next one gets new agents.
 	if sc.ends || !passed {
 		p.alice.end(t)
 		p.bob.end(t)
@@ -101,7 +101,7 @@ func (p *pair) begin(t *testing.T) {
 	}
 }
 
-// extra starts one more agent for one scenario and waits until all are linked.
+// extra starts one more agent for one scenario and blocks until all are linked.
 func (p *pair) extra(t *testing.T, id string) *agent {
 	t.Helper()
 	t.Cleanup(func() { // runs after the agent's own end
@@ -114,7 +114,7 @@ func (p *pair) extra(t *testing.T, id string) *agent {
 	return x
 }
 
-// meet waits until all agents are linked.
+// meet blocks until all agents are linked.
 func (p *pair) meet(t *testing.T, others ...*agent) {
 	t.Helper()
 	ctx := bounded(t)
@@ -141,7 +141,7 @@ func (a *agent) on(t *testing.T, typ string, h Handler) {
 	}
 }
 
-// echo answers with the payload of the request.
+// echo responds with the payload of the request.
 func echo(_ context.Context, msg *Message) (any, error) { return msg.Payload, nil }
 
 // collect returns a handler that keeps the messages it gets.
@@ -152,8 +152,8 @@ func collect(r *testutil.Record[*Message]) Handler {
 	}
 }
 
-// blocker returns a handler that signals its start and works until nobody waits
-// for its answer any more.
+// blocker returns a handler that signals its start, blocks until its context ends,
+// and signals that.
 func blocker() (h Handler, started, ended chan struct{}) {
 	started, ended = make(chan struct{}, 16), make(chan struct{}, 16)
 	return func(ctx context.Context, _ *Message) (any, error) {

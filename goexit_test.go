@@ -8,8 +8,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// A handler that ends its goroutine, as a t.Fatal in a test's handler does,
-// costs its asker an error and nobody else anything.
+// A handler that ends its goroutine, as t.Fatal in the handler of a test does, fails
+// its request, and holds up no other work.
 func TestHandlerGoexit(t *testing.T) {
 	quit := func(context.Context, *Message) (any, error) {
 		runtime.Goexit()
@@ -35,6 +35,6 @@ func TestHandlerGoexit(t *testing.T) {
 	payload, _ := sent["payload"].(map[string]any)
 	message, _ := payload["message"].(map[string]any)
 	if message["request_id"] != "r1" {
-		t.Errorf("the answer is %v", sent)
+		t.Errorf("the response is %v", sent)
 	}
 }

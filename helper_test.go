@@ -31,7 +31,7 @@ var helpers = map[string]func(){
 	"agent":    helperAgent,
 }
 
-// helperLife bounds the life of a helper that nobody ends.
+// helperLife bounds the life of a helper.
 const helperLife = time.Minute
 
 // helperCrash is a sidecar that ends at once.

@@ -76,7 +76,7 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-// checkPrivate checks that nobody else can reach the socket.
+// checkPrivate checks that no other user can reach the socket.
 func checkPrivate(t *testing.T, path string) {
 	t.Helper()
 	for _, f := range []struct {

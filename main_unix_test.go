@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// leftChild names a child process that nobody has waited for.
+// leftChild returns a description of a child process that was not waited for, "" if
+// there is none.
 func leftChild() string {
 	pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
 	switch {

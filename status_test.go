@@ -49,7 +49,7 @@ func TestReplaced(t *testing.T) {
 				t.Errorf("OnSignaling was told %+v", all)
 			}
 			if got := testutil.Take(t, "the pending request", waiting); got.err == nil {
-				t.Error("a pending request was answered")
+				t.Error("a pending request has a response")
 			}
 			if err := first.Send(bounded(t), "bob", Message{Type: "x"}); !errors.Is(err, ErrReplaced) {
 				t.Errorf("Send: %v", err)

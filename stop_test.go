@@ -133,8 +133,8 @@ func TestOrphan(t *testing.T) {
 	}
 }
 
-// When an agent dies nobody reads its sidecar's stderr any more. What the
-// sidecar logs then must not end it before its time.
+// When an agent dies, its end of the sidecar's stderr is closed. What the sidecar
+// logs then must not end it before it has cleaned up.
 func TestSidecarWithoutReader(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -193,7 +193,7 @@ func TestSidecarWithoutReader(t *testing.T) {
 		}
 	}
 	if err != nil {
-		t.Errorf("no answer to list_peers: %v", err)
+		t.Errorf("no response to list_peers: %v", err)
 	}
 	_ = conn.Close()
 	if err := cmd.Wait(); err != nil {
@@ -217,7 +217,7 @@ func TestExecutableReplaced(t *testing.T) {
 	t.Setenv("MESH_TEST_REMOVE_SELF", "1")
 	agent, hangUp, pid, _ := startAgent(t, exe)
 	if exists(exe) {
-		t.Error("the executable is there still")
+		t.Error("the executable is still there")
 	}
 	if err := hangUp.Close(); err != nil {
 		t.Fatal(err)
@@ -226,6 +226,6 @@ func TestExecutableReplaced(t *testing.T) {
 		t.Error(err)
 	}
 	if running(pid) {
-		t.Error("the sidecar runs still")
+		t.Error("the sidecar is still running")
 	}
 }

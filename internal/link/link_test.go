@@ -75,8 +75,8 @@ func nextLine(l *Link) (next string, err error) {
 	return next, err
 }
 
-// awaitEnd passes over lines until the link ends, and returns why if that was
-// not the counterpart's will.
+// awaitEnd skips lines until the link ends. It returns why, or nil if the counterpart
+// closed it.
 func awaitEnd(l *Link) (err error) {
 	l.Serve(func(_ []byte, lineErr error) bool {
 		err = lineErr
@@ -149,7 +149,7 @@ func TestLinkBothWays(t *testing.T) {
 	}
 }
 
-// Lines that wait for the writer go out in one write.
+// Lines that wait for the writer are written together.
 func TestLinkCoalesces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -185,7 +185,7 @@ func TestLinkCoalesces(t *testing.T) {
 	})
 }
 
-// write waits under its context when the queue is full; writeNow does not wait.
+// Write blocks under its context while the queue is full; WriteNow does not.
 func TestLinkBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -203,7 +203,7 @@ func TestLinkBounds(t *testing.T) {
 		go func() { blocked <- l.Write(ctx, line("y")) }()
 		synctest.Wait()
 		if len(blocked) != 0 {
-			t.Fatal("write did not wait")
+			t.Fatal("Write did not block")
 		}
 		cancel()
 		if err := <-blocked; !errors.Is(err, context.Canceled) {
@@ -254,7 +254,7 @@ type tally struct{ charged, released atomic.Int64 }
 func (a *tally) Charge(n int)  { a.charged.Add(int64(n)) }
 func (a *tally) Release(n int) { a.released.Add(int64(n)) }
 
-// What is charged is released: when it is written, and when the link ends.
+// What is charged is released when it is written, or when the link ends.
 func TestLinkAccounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -287,7 +287,7 @@ func TestLinkAccounts(t *testing.T) {
 	})
 }
 
-// In memory, too, but for the first line, which waits for nobody.
+// The same in memory, except for the first line, which does not wait.
 func TestPipeAccounts(t *testing.T) {
 	for _, read := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -344,7 +344,7 @@ func TestPipeFarClose(t *testing.T) {
 		go func() { freed <- near.Write(t.Context(), line("y")) }()
 		synctest.Wait()
 		if len(freed) != 0 {
-			t.Error("something did not block")
+			t.Error("Flush or Write did not block")
 		}
 		far.Close()
 		synctest.Wait()
@@ -386,8 +386,8 @@ func TestPipeEnd(t *testing.T) {
 	})
 }
 
-// What the counterpart wrote before it left is read, though the link has found
-// out by a write that failed.
+// What the counterpart wrote before it left is read, even if the link has noticed
+// that by a write that failed.
 func TestLinkLastWords(t *testing.T) {
 	l, far := linkKinds["socket"](t)
 	started(t, l)
@@ -423,13 +423,13 @@ func TestLinkLastWords(t *testing.T) {
 	}
 }
 
-// deafConn takes nothing, and never says that it has ended.
+// A deafConn accepts no writes, and never reports that it has ended.
 type deafConn struct{ net.Conn }
 
 func (deafConn) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
-// A connection that takes no more, but does not end, is read for a while; the
-// reason for its end is what was wrong with writing.
+// A connection that accepts no more writes, but does not end, is read for a while. The
+// link then ends with the error of the write.
 func TestLinkDeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, far := net.Pipe()
@@ -444,13 +444,13 @@ func TestLinkDeaf(t *testing.T) {
 	})
 }
 
-// A closed link says so, whoever closed it and however often.
+// Operations on a link that either end has closed, once or twice, return ErrClosed.
 func TestLinkClose(t *testing.T) {
 	a, b := net.Pipe()
 	l := startLink(t, a)
 	b.Close()
 	if _, err := nextLine(l); !errors.Is(err, io.EOF) {
-		t.Errorf("ReadLine: %v", err)
+		t.Errorf("nextLine: %v", err)
 	}
 	l.Close()
 	l.Close()
@@ -462,8 +462,8 @@ func TestLinkClose(t *testing.T) {
 	}
 }
 
-// A lone line needs no writer: whoever adds it writes it. What the connection
-// does not take at once is the writer's, and stays in order.
+// A lone line needs no writer: the goroutine that adds it writes it. What the
+// connection does not take at once is left to the writer, and stays in order.
 func TestLinkDirect(t *testing.T) {
 	for name, ends := range linkKinds {
 		t.Run(name, func(t *testing.T) {

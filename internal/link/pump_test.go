@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Lines of many writers are taken one at a time, in each writer's order, and
-// none is forgotten, whoever takes them; the end comes last.
+// Lines of many writers are taken one at a time, in each writer's order, and all of
+// them, whichever goroutine takes them; the end comes last.
 func TestPump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := Pipe()
@@ -105,7 +105,7 @@ func TestPumpLooksAgain(t *testing.T) {
 	writing.Wait()
 }
 
-// servePump has the lines of an in-memory link taken until the test ends.
+// servePump takes the lines of an in-memory link until the test ends.
 func servePump(t *testing.T, take func(line string)) (near *Link) {
 	t.Helper()
 	near, far := Pipe()
@@ -127,7 +127,7 @@ func servePump(t *testing.T, take func(line string)) (near *Link) {
 	return near
 }
 
-// The goroutine that writes a line takes it, unless it is a lot.
+// The goroutine that writes a line takes it, and the lines behind it unless it was long.
 func TestPumpWho(t *testing.T) {
 	for name, tc := range map[string]struct {
 		line string

@@ -36,11 +36,11 @@ func badCommands(t *testing.T) map[string]string {
 	}
 	bad["over the limit"] = `{"type":"send","payload":{"target_peer":"` + strings.Repeat("x", wire.DefaultMaxMessage+wire.EnvelopeSize) + `"}}`
 	bad["not UTF-8"] = "{\"type\":\"send\",\"payload\":{\"target_peer\":\"\xff\",\"message\":{\"type\":\"x\"}}}"
-	bad["nobody there"] = `{"type":"send","payload":{"target_peer":"p","message":{"type":"x"}}}`
+	bad["no such peer"] = `{"type":"send","payload":{"target_peer":"p","message":{"type":"x"}}}`
 	return bad
 }
 
-// Every bad line is answered with one error, and the link goes on.
+// Each bad line gets one error, and the link stays open.
 func TestBadCommandsExtended(t *testing.T) {
 	a := newAgent(t, alone(""))
 	a.say(hello)
@@ -59,7 +59,7 @@ func TestBadCommandsExtended(t *testing.T) {
 	}
 }
 
-// A base agent hears nothing of its mistakes; the log does.
+// A base agent is sent no errors; they are in the log.
 func TestBadCommandsBase(t *testing.T) {
 	a := newAgent(t, alone(""))
 	bad := badCommands(t)
@@ -75,7 +75,7 @@ func TestBadCommandsBase(t *testing.T) {
 	}
 }
 
-// What can be read of a bad line says which request it was.
+// The error for a bad line names the request, as far as the line could be read.
 func TestErrorNamesTheRequest(t *testing.T) {
 	a := newAgent(t, alone(""))
 	a.say(hello)
@@ -95,7 +95,7 @@ func TestErrorNamesTheRequest(t *testing.T) {
 	}
 }
 
-// drain is answered, also with nothing to drain; EOF ends the sidecar.
+// drain has a response even with nothing to drain; EOF ends the sidecar.
 func TestDrainAndEnd(t *testing.T) {
 	a := newAgent(t, alone(""))
 	a.say(hello)
@@ -110,7 +110,7 @@ func TestDrainAndEnd(t *testing.T) {
 	}
 }
 
-// Without the token there is no service, whatever the first line is.
+// An agent without the token is refused, whatever its first line is.
 func TestToken(t *testing.T) {
 	for name, line := range map[string]string{
 		"no hello":    `{"type":"list_peers"}`,

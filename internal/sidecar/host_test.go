@@ -141,7 +141,7 @@ func TestHostServesOneAgent(t *testing.T) {
 	}
 }
 
-// Programs connect that are no agents. The sidecar waits on, and the agent that comes after them is served.
+// Programs that are not agents connect, too. The sidecar keeps waiting, and serves the agent that comes after them.
 func TestHostPassesOver(t *testing.T) {
 	for name, visit := range map[string]func(t *testing.T, h *hosted){
 		"listen": func(t *testing.T, h *hosted) {
@@ -182,8 +182,8 @@ func say(text string) func(*testing.T, *hosted) {
 	}
 }
 
-// A visitor that is still there does not keep the agent out: one that has talked nonsense is hung up on, one that is
-// silent is waited for.
+// A visitor that stays does not keep the agent out: the host hangs up on one that has sent nonsense, and waits for the
+// end of one that is silent.
 func TestHostVisitorStays(t *testing.T) {
 	t.Run("talks", func(t *testing.T) {
 		h := host(t, alone(""))
@@ -285,8 +285,7 @@ func TestHostWantsToken(t *testing.T) {
 	h.serves(withToken("secret"))
 }
 
-// A host that no agent comes to ends, either after a while or because the process is gone that would have been the
-// agent's.
+// A host to which no agent connects ends, either after a while or when the agent's process is gone.
 func TestHostWithoutAgent(t *testing.T) {
 	t.Run("no caller", func(t *testing.T) {
 		if err := hostWith(t, Host{Settings: alone(""), Patience: time.Millisecond}).ended(); !errors.Is(err, ErrNoAgent) {
@@ -338,7 +337,7 @@ func (l *oddListener) Accept() (net.Conn, error) {
 	}
 }
 
-// What cannot be accepted, for lack of descriptors or because nobody knows whose it is, does not end the host.
+// A connection that cannot be accepted, for lack of descriptors or because its user is unknown, does not end the host.
 func TestHostAcceptFails(t *testing.T) {
 	near, far := net.Pipe()
 	odd := &oddListener{Listener: listen(t), conns: make(chan net.Conn, 2)}
@@ -370,7 +369,7 @@ func TestHostCannotServe(t *testing.T) {
 	}
 }
 
-// The end of its context ends the host, whether or not there is an agent, and is no error.
+// The end of its context ends the host, with or without an agent, and is no error.
 func TestHostIsStopped(t *testing.T) {
 	for _, served := range []bool{false, true} {
 		t.Run(fmt.Sprintf("served %t", served), func(t *testing.T) {

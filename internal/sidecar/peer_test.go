@@ -14,8 +14,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// A peer that reads nothing holds up nobody else: what is more than may wait for it is refused at once, however much
-// that is, and what the agent says to others is carried out in between.
+// A peer that reads nothing does not hold up commands to others: messages that exceed its queue are refused at once,
+// however many, and a request to another peer is carried out in between.
 func TestFlood(t *testing.T) {
 	const size, enough = 256 << 10, 200
 	meet := newSignaling(t)
@@ -53,7 +53,7 @@ func TestFlood(t *testing.T) {
 		why := ""
 		for e := alice.hear(); e.Type != "message"; e = alice.hear() {
 			switch e.Type {
-			case "pause", "resume": // she does not care
+			case "pause", "resume": // ignored
 			case "error":
 				if e.Payload["request_id"] != id {
 					t.Errorf("message %d: an error for another one: %v", i, e)
@@ -72,14 +72,14 @@ func TestFlood(t *testing.T) {
 			t.Errorf("message %d failed with %q", i, why)
 		}
 	}
-	// What bob's sidecar takes although he is halted, and what his link holds, was accepted, too.
+	// The bound of alice's queue to bob, and what his sidecar takes while he is halted.
 	const transport = 16 << 20
 	if most := outboundHigh + crossing(settings("").Limits) + haltedAllowance + transport; accepted*size > most {
 		t.Errorf("%d MiB were accepted for a peer that does not read", accepted*size>>20)
 	}
 }
 
-// An agent that does not read for so long that an event is lost would be wrong about its peers for good: its link ends.
+// An agent that misses an event because it does not read would be wrong about its peers for good, so its link ends.
 func TestAgentDoesNotRead(t *testing.T) {
 	var log testutil.LogBuffer
 	near, _ := link.Pipe()

@@ -9,8 +9,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// An agent gets what its hello asks for and no more: extensions that it has not
-// named, and messages longer than it reads, stay away.
+// An agent is sent no extensions that its hello does not name, and no messages over
+// its limit.
 func TestTerms(t *testing.T) {
 	settings := newSignaling(t)
 	alice := newAgent(t, settings("alice"))
@@ -40,8 +40,8 @@ func TestTerms(t *testing.T) {
 	alice.expect("peer_disconnected")
 }
 
-// An agent that never says hello gets no line over its limit, to the byte, and
-// no message that its parser fails at.
+// An agent that never says hello is sent no line over the base limit, to the byte, and
+// no message that its parser rejects.
 func TestTermsOfSilence(t *testing.T) {
 	settings := newSignaling(t)
 	alice := newAgent(t, settings("alice"))
@@ -68,7 +68,7 @@ func TestTermsOfSilence(t *testing.T) {
 	}
 }
 
-// peer_list is a line like any other.
+// peer_list keeps to the base limit, too.
 func TestPeerListOfSilence(t *testing.T) {
 	var peers []string
 	for i := range 600 {

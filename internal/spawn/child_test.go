@@ -62,7 +62,7 @@ type child struct {
 	stdout *bufio.Reader
 }
 
-// startChild starts a child whose stderr nobody reads.
+// startChild starts a child whose stderr is a pipe without a reader.
 func startChild(t *testing.T, name string) *child {
 	t.Helper()
 	c := &child{t: t, cmd: exec.Command(os.Args[0])}
@@ -105,7 +105,7 @@ func (c *child) ends() {
 	}
 }
 
-// A child can put things in order when it is signalled, and when nobody reads its stderr any more.
+// A child can clean up after a signal, and after the reader of its stderr is gone.
 func TestSignals(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {

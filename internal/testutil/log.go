@@ -11,7 +11,7 @@ import (
 type LogBuffer struct {
 	mu   sync.Mutex
 	b    bytes.Buffer
-	more chan struct{} // closed by the next Write; nil if nobody waits for that
+	more chan struct{} // closed by the next Write; nil if no Wait is blocked
 }
 
 // Write appends p. It never fails.

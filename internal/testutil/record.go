@@ -11,7 +11,7 @@ import (
 type Record[T any] struct {
 	mu   sync.Mutex
 	all  []T
-	more chan struct{} // closed by the next Add; nil if nobody waits for that
+	more chan struct{} // closed by the next Add; nil if no Wait is blocked
 }
 
 // Add appends v.
