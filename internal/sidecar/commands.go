@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"slices"
 
@@ -13,38 +12,6 @@ import (
 
 // maxEcho is the longest name out of a bad line that an error repeats.
 const maxEcho = 1 << 10
-
-// authorized reports whether a first line is the hello that the sidecar wants.
-func (s *Sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
-	if bad != nil || cmd.Type != wire.TypeHello {
-		return false
-	}
-	hello, err := wire.DecodeHello(cmd.Payload)
-	return err == nil && subtle.ConstantTimeCompare([]byte(hello.Token), []byte(s.set.Token)) == 1
-}
-
-// refuse tells an agent with a wrong first line why its link is closed.
-func (s *Sidecar) refuse(cmd *wire.Line, bad *wire.Error) error {
-	if bad == nil && cmd.Type == wire.TypeHello {
-		s.terms.Store(&terms{features: wire.Features()})
-	}
-	s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
-	return ErrUnauthorized
-}
-
-// handle carries out one command, or reports what is wrong with it.
-func (s *Sidecar) handle(ctx context.Context, cmd *wire.Line, bad *wire.Error) {
-	if bad != nil {
-		s.rejectLine(bad, cmd)
-		return
-	}
-	s.command(ctx, cmd)
-	select {
-	case <-s.greeted:
-	default:
-		close(s.greeted)
-	}
-}
 
 // command carries out one command. It never blocks: a full queue towards one peer must not keep the agent
 // from the others.

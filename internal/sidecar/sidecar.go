@@ -29,9 +29,6 @@ const (
 	goodbyeTimeout = time.Second
 )
 
-// ErrUnauthorized means that the agent did not present the sidecar's token.
-var ErrUnauthorized = errors.New("the agent did not present the sidecar's token")
-
 // A Sidecar serves one agent.
 type Sidecar struct {
 	set     Settings
@@ -43,7 +40,6 @@ type Sidecar struct {
 	work    sync.WaitGroup
 
 	spoke    chan struct{}         // closed when the agent's first line was handled
-	greeted  chan struct{}         // closed when its first valid line was
 	terms    atomic.Pointer[terms] // from the agent's hello; nil for a base agent
 	draining atomic.Bool
 
@@ -56,9 +52,8 @@ type Sidecar struct {
 }
 
 // Serve is the sidecar of the agent at the other end of l. It returns nil when the agent is gone, the
-// cause of ctx when that ends, ErrUnauthorized if the agent turns out not to know the token, and an error
-// that wraps signal.ErrReplaced if another instance of the agent has taken its place. When it returns, l
-// and everything it started has ended.
+// cause of ctx when that ends, and an error that wraps signal.ErrReplaced if another instance of the agent
+// has taken its place. When it returns, l and everything it started has ended.
 func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) error {
 	s, err := newSidecar(l, set, log)
 	if err != nil {
@@ -71,8 +66,8 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
 		set: set, limits: set.Limits, log: log, noise: Sampled(log),
-		link:  l,
-		spoke: make(chan struct{}), greeted: make(chan struct{}),
+		link:   l,
+		spoke:  make(chan struct{}),
 		peers:  make(map[string]*peer),
 		status: signal.Status{State: signal.Connecting},
 	}
@@ -103,7 +98,6 @@ func (s *Sidecar) serve(ctx context.Context) error {
 	if flushErr := s.network.flush(goodbye); flushErr != nil && err == nil {
 		s.log.Warn().Err(flushErr).Msg("agent left before everything was sent")
 	}
-	_ = s.link.Flush(goodbye) // the last word to an agent that is not let in
 	cancel()
 	_ = s.network.close(goodbye) // what it could not send was logged just now
 	s.link.Close()
@@ -115,13 +109,9 @@ func (s *Sidecar) serve(ctx context.Context) error {
 func (s *Sidecar) join(ctx context.Context) {
 	silence := time.NewTimer(joinDelay)
 	defer silence.Stop()
-	quiet := silence.C
-	if s.set.Token != "" {
-		quiet = nil // nothing happens for an agent that is not known yet
-	}
 	select {
 	case <-s.spoke:
-	case <-quiet:
+	case <-silence.C:
 	case <-ctx.Done():
 		return
 	}
@@ -158,11 +148,11 @@ func (s *Sidecar) read(ctx context.Context) error {
 			end = s.agentGone(ctx, err)
 			return false
 		}
-		if first && s.set.Token != "" && !s.authorized(&cmd, bad) {
-			end = s.refuse(&cmd, bad)
-			return false
+		if bad != nil {
+			s.rejectLine(bad, &cmd)
+		} else {
+			s.command(ctx, &cmd)
 		}
-		s.handle(ctx, &cmd, bad)
 		if first {
 			first = false
 			close(s.spoke)
