@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// peekTime is how long a new connection may say nothing before it is served. A program that only looks
-	// whether the socket is listened on hangs up at once.
+	// peekTime is how long a new connection may say nothing before it is served. A program that only checks
+	// whether a process listens hangs up at once.
 	peekTime = 50 * time.Millisecond
 	// silentAgent is how long a connection that says nothing must have stayed to count as the agent's: base
 	// agents may only listen.
 	silentAgent = 10 * time.Second
-	// maxCallers bounds the connections that are looked at, and those that wait, at a time.
+	// maxCallers bounds the connections that may say their first byte, and those that wait, at a time.
 	maxCallers = 8
-	// acceptPause is the wait after a failed accept, such as for lack of file descriptors.
+	// acceptPause is the pause after an accept that failed, such as for lack of file descriptors.
 	acceptPause = 100 * time.Millisecond
 )
 
@@ -37,22 +37,23 @@ type Host struct {
 	Listener net.Listener
 	Settings Settings
 	Log      zerolog.Logger
-	Patience time.Duration   // how long to wait for the agent; 0 means for ever
+	Patience time.Duration   // how long an agent may take to connect; 0 means for ever
 	Orphaned <-chan struct{} // closed when the process that would connect is gone; may be nil
 
 	silence time.Duration // silentAgent, but in tests
 
+	// Of Run alone.
 	current *caller   // the one being served
 	waiting []*caller // while it is not known whether current is the agent
 }
 
 // Run serves the first agent. It returns nil when that is gone or ctx ends, ErrNoAgent, or the error of
-// Serve. It closes the listener.
+// Serve. It closes the listener, and may be called once.
 //
 // Agents are not the only programs that connect: health checks do, too. A caller is the agent once it has
-// sent a valid line; if it says nothing, as base agents may, when it is the sidecar's parent or has stayed
-// for silentAgent. Who has sent only what is no valid line is not. Further callers wait until that is
-// known, and are refused when there is an agent.
+// sent a valid line. A caller that says nothing, as base agents may, is the agent if it is the sidecar's
+// parent, or once it has stayed for silentAgent. One that has sent only invalid lines is not. Further
+// callers wait until that is known, and are refused once there is an agent.
 func (h *Host) Run(ctx context.Context) error {
 	if h.silence == 0 {
 		h.silence = silentAgent
@@ -70,7 +71,11 @@ func (h *Host) Run(ctx context.Context) error {
 			h.current.release()
 		}
 	}()
+	return h.decide(ctx, arrived)
+}
 
+// decide serves one caller after the other until one was the agent, or until none can be any more.
+func (h *Host) decide(ctx context.Context, arrived <-chan *caller) error {
 	var late <-chan time.Time
 	if h.Patience > 0 {
 		timer := time.NewTimer(h.Patience)
@@ -114,7 +119,7 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 }
 
-// endOf is how serving an agent ended: an end that was asked for is no error.
+// endOf returns the error with which serving an agent ended, nil if ctx ended it.
 func endOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -122,7 +127,7 @@ func endOf(ctx context.Context, err error) error {
 	return err
 }
 
-// arrived serves a caller, or has it wait.
+// arrived serves a caller, lets it wait, or refuses it.
 func (h *Host) arrived(ctx context.Context, c *caller) {
 	switch {
 	case h.current == nil:
@@ -188,7 +193,7 @@ func (h *Host) serve(ctx context.Context, c *caller) {
 	go func() { c.ended <- s.serve(ctx) }()
 }
 
-// accept hands over the connections of this user's processes.
+// accept hands over the connections of this user's processes, until the listener is closed.
 func (h *Host) accept(ctx context.Context, arrived chan<- *caller) {
 	var looking sync.WaitGroup
 	defer looking.Wait()
@@ -224,8 +229,8 @@ func (h *Host) accept(ctx context.Context, arrived chan<- *caller) {
 	}
 }
 
-// look hands a connection over once it has said something or stayed for a moment. A sidecar that wants a
-// token has an agent that speaks at once, so who says nothing there is not handed over at all.
+// look hands a connection over once it has said something or stayed for a moment. The agent of a sidecar
+// that wants a token speaks at once, so there a silent connection is not handed over.
 func (h *Host) look(ctx context.Context, conn net.Conn, arrived chan<- *caller) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	wait := peekTime
@@ -256,11 +261,12 @@ type caller struct {
 	spoke, greeted <-chan struct{} // closed by its sidecar: its first line, its first valid line
 	stayed         *time.Timer     // when silence makes it the agent; nil if it never does
 	ended          chan error
-	spoken, agent  bool // what Run knows
+	spoken         bool // spoke was seen
+	agent          bool // it is the agent
 }
 
-// peek waits for the caller's first byte, though not for long, and reports whether the caller is worth
-// serving: it has said something, or may yet.
+// peek blocks until the caller's first byte has arrived or wait is over, and reports whether the caller is
+// worth serving: it has said something, or may yet.
 func (c *caller) peek(wait time.Duration) bool {
 	if c.conn.SetReadDeadline(time.Now().Add(wait)) != nil {
 		return false
@@ -293,8 +299,8 @@ func (c *caller) release() {
 	}
 }
 
-// signs returns what there is to wait for of a caller that is served: its first line, its first valid
-// line, the time at which its silence counts, and its end. For nil there is nothing.
+// signs returns the channels to wait on for a caller that is served: its first line, its first valid line,
+// the time at which its silence counts, and its end. They are nil for a nil caller.
 func (c *caller) signs() (spoke, greeted <-chan struct{}, stayed <-chan time.Time, ended <-chan error) {
 	if c == nil {
 		return nil, nil, nil, nil
