@@ -10,7 +10,7 @@ import (
 
 // What the agent says to its sidecar.
 
-// maxEcho is the longest name out of a bad line that an error repeats.
+// maxEcho is the length in bytes of the longest name in a bad line that an error repeats.
 const maxEcho = 1 << 10
 
 // command carries out one command. It never blocks: a full queue towards one peer must not keep the agent
@@ -96,10 +96,10 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 	s.tellStatus()
 }
 
-// drain answers drained when everything is with the peers, or after a bound.
+// drain responds with drained when the peers have everything, or after drainTimeout.
 func (s *Sidecar) drain(ctx context.Context) {
 	if s.draining.Swap(true) {
-		return // the one under way answers
+		return // the one under way responds
 	}
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
@@ -135,7 +135,7 @@ func (s *Sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
 	s.tellError(e)
 }
 
-// brief is a name out of a bad line, or nothing if it is no sensible name.
+// brief returns a name in a bad line, or "" if it is too long to be one.
 func brief(b []byte) string {
 	if len(b) > maxEcho {
 		return ""

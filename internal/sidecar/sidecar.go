@@ -34,7 +34,7 @@ type Sidecar struct {
 	set     Settings
 	limits  wire.Limits
 	log     zerolog.Logger
-	noise   zerolog.Logger // log, for what an agent or a peer can cause without end
+	noise   zerolog.Logger // log, sampled, for what an agent or a peer can cause without end
 	link    *link.Link
 	network network
 	work    sync.WaitGroup
@@ -46,7 +46,7 @@ type Sidecar struct {
 	mu     sync.RWMutex
 	peers  map[string]*peer // live peers by id
 	status signal.Status
-	over   error // why the sidecar ended by itself
+	over   error // why the sidecar ended by itself, nil if it did not
 
 	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
 }
@@ -76,8 +76,8 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 	return s, err
 }
 
-// Sampled returns a logger for records that others can cause without end: a hundred a second. What they
-// count is in the records that remain.
+// Sampled returns a logger for records that others can cause without end: it keeps a hundred a second. Such
+// records have a count, so that those that remain tell of the others.
 func Sampled(log zerolog.Logger) zerolog.Logger {
 	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
@@ -92,7 +92,7 @@ func (s *Sidecar) serve(ctx context.Context) error {
 
 	err := s.read(ctx)
 
-	// One second for all of it: most often the agent's peers end with it.
+	// One second for all of it: most often the agent's peers end at the same time.
 	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer done()
 	if flushErr := s.network.flush(goodbye); flushErr != nil && err == nil {
@@ -120,7 +120,7 @@ func (s *Sidecar) join(ctx context.Context) {
 	}
 }
 
-// endBecause ends the sidecar although its agent is there. The agent has been told why.
+// endBecause ends the sidecar while its agent is there. The agent has been told why.
 func (s *Sidecar) endBecause(ctx context.Context, why error) {
 	s.log.Error().Err(why).Msg("sidecar ends")
 	s.mu.Lock()
@@ -162,7 +162,7 @@ func (s *Sidecar) read(ctx context.Context) error {
 	return end
 }
 
-// agentGone follows the end of the link. That the agent went is no error, however it did.
+// agentGone returns the error for the end of the link. That the agent went is none, in whatever way.
 func (s *Sidecar) agentGone(ctx context.Context, err error) error {
 	s.mu.RLock()
 	over := s.over
