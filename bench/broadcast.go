@@ -125,15 +125,15 @@ func (f *fanout) round(ctx context.Context) (reading, error) {
 	return reading{f.name + "_us": near, f.name + "_both_us": near + far}, err
 }
 
-// mark waits until the stand-in has read everything and returns its CPU time in
+// mark blocks until the stand-in has read everything, and returns its CPU time in
 // microseconds.
 func (f *fanout) mark(ctx context.Context) (int64, error) {
-	answer, err := f.agent.Request(ctx, peerName(0), mesh.Message{Type: markType})
+	response, err := f.agent.Request(ctx, peerName(0), mesh.Message{Type: markType})
 	if err != nil {
 		return 0, err
 	}
 	var used int64
-	return used, answer.Decode(&used)
+	return used, response.Decode(&used)
 }
 
 func (f *fanout) close() {

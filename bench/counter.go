@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// stall is how long nothing may arrive in a round. SCTP's retransmission
-	// timer, whose minimum is a second, is the only thing here that takes longer.
-	// pion does not tell how often it fired.
+	// stall is how long nothing may arrive in a round that counts. Only SCTP's
+	// retransmission timer, whose minimum is a second, takes longer here. pion
+	// does not report how often it fired.
 	stall = 200 * time.Millisecond
 	// joinStall is the same for the making of a link, where ICE repeats a check
 	// after 200 ms, which is its own affair.
@@ -38,7 +38,7 @@ func (c *counter) add(k int64) {
 // expect sets the goal, k messages from now. Nothing may be on its way.
 func (c *counter) expect(k int64) { c.goal.Store(c.n.Load() + k) }
 
-// wait returns when the goal is reached.
+// wait blocks until the goal is reached, or ctx ends.
 func (c *counter) wait(ctx context.Context) error {
 	select {
 	case <-c.hit:
@@ -48,8 +48,8 @@ func (c *counter) wait(ctx context.Context) error {
 	}
 }
 
-// watch finds out how long the counter stood still at the most, until the
-// function that it returns is called.
+// watch begins to watch the counter. The function that it returns ends that, and
+// returns for how long the counter stood still at most.
 func (c *counter) watch() (longest func() time.Duration) {
 	done, result := make(chan struct{}), make(chan time.Duration)
 	go func() {

@@ -10,7 +10,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// markType is the request that the stand-in answers, with its CPU time in
+// markType is the request to which the stand-in responds with its CPU time in
 // microseconds, when it has read everything before it.
 const markType = "mark_request"
 
@@ -24,7 +24,7 @@ type discardJob struct {
 // peerName is the id of a peer that does not exist.
 func peerName(i int) string { return fmt.Sprintf("peer-%03d", i) }
 
-// work ends with the agent, or with the process that waits at stdin.
+// work ends with the agent, or with the parent process, whose end is that of stdin.
 func (j *discardJob) work(stdin io.Reader, stdout io.Writer) error {
 	listener, err := net.Listen("unix", j.Socket)
 	if err != nil {
@@ -33,7 +33,7 @@ func (j *discardJob) work(stdin io.Reader, stdout io.Writer) error {
 	defer listener.Close()
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)
-		os.Exit(0) // nobody is left to tell
+		os.Exit(0) // the parent is gone
 	}()
 	fmt.Fprintln(stdout, "listening")
 	conn, err := listener.Accept()
@@ -54,15 +54,15 @@ func (j *discardJob) work(stdin io.Reader, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if answer := j.answer(&l); answer != nil {
-			if _, err := conn.Write(answer); err != nil {
+		if response := j.response(&l); response != nil {
+			if _, err := conn.Write(response); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (j *discardJob) answer(l *wire.Line) []byte {
+func (j *discardJob) response(l *wire.Line) []byte {
 	switch l.Type {
 	case wire.TypeHello:
 		return wire.AppendReady(nil, wire.Hello{

@@ -16,8 +16,8 @@ type fleet interface {
 	// broadcast gives a small message from one agent to all others and returns
 	// when they have it.
 	broadcast(ctx context.Context) error
-	// readers is how many goroutines the baseline has of its own, for want of
-	// which it would not be of any use.
+	// readers is how many goroutines read from the links on behalf of the
+	// benchmark: the baseline has none of its own, and is of no use without.
 	readers() int
 	close()
 }
@@ -29,15 +29,15 @@ type fleetJob struct {
 	Idle   time.Duration // how long to look at the fleet doing nothing; 0: not at all
 }
 
-// A fleetResult is what a fleetJob has found. Memory and goroutines are without
-// what the agents need who have no link: memory of both ends of a link together,
-// goroutines of one end, without those that read in the baseline.
+// A fleetResult is the result of a fleetJob. What as many agents without links
+// need is subtracted from memory and goroutines. Memory is that of both ends of a
+// link together, goroutines are those of one end, without readers of the benchmark.
 type fleetResult struct {
 	Links         int     `json:"links"`
 	BuildMS       float64 `json:"build_ms"`
 	BuildCPU      float64 `json:"build_cpu_s"`
 	MemoryPerLink float64 `json:"memory_per_link_kb"`
-	Goroutines    float64 `json:"goroutines_per_link"`
+	Goroutines    float64 `json:"goroutines_per_end"`
 	IdleCPU       float64 `json:"idle_cpu_percent"` // of one core
 	BroadcastUS   float64 `json:"broadcast_us"`
 	BroadcastCPU  float64 `json:"broadcast_cpu_us"`
@@ -78,7 +78,7 @@ func (j *fleetJob) work(stdout io.Writer) error {
 	return json.NewEncoder(stdout).Encode(r)
 }
 
-// weighAlone weighs as many agents that have no links.
+// weighAlone weighs as many agents without links.
 func (j *fleetJob) weighAlone(ctx context.Context) (weight, error) {
 	f := j.open()
 	defer f.close()
@@ -113,7 +113,7 @@ func (r *fleetResult) idle(ctx context.Context, span time.Duration) error {
 		return err
 	}
 	start := time.Now()
-	if err := pause(ctx, span); err != nil {
+	if err := sleep(ctx, span); err != nil {
 		return err
 	}
 	after, err := cpuTime()
@@ -145,12 +145,13 @@ func (r *fleetResult) broadcast(ctx context.Context, f fleet) error {
 	return err
 }
 
-// A weight is what the process holds.
+// A weight is how much memory and how many goroutines the process has.
 type weight struct {
 	bytes, goroutines float64
 }
 
-// weigh waits until what is only there for the making of connections is gone.
+// weigh returns the weight of the process, once the goroutines are gone that only
+// serve the making of connections.
 func weigh(ctx context.Context) weight {
 	const steady, most = 5, 100 // of 50 ms each
 	for last, same, i := 0, 0, 0; same < steady && i < most; i++ {
@@ -158,7 +159,7 @@ func weigh(ctx context.Context) weight {
 		if same++; n != last {
 			last, same = n, 0
 		}
-		if pause(ctx, 50*time.Millisecond) != nil {
+		if sleep(ctx, 50*time.Millisecond) != nil {
 			break
 		}
 	}
@@ -170,7 +171,8 @@ func weigh(ctx context.Context) weight {
 	return weight{float64(m.HeapAlloc + m.StackInuse), float64(runtime.NumGoroutine())}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+// sleep blocks for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -8,11 +8,11 @@ import (
 
 // A pipe carries messages one way.
 type pipe interface {
-	// send gives one message on its way, and waits while the way is full.
+	// send sends one message, and blocks while the pipe is full.
 	send(ctx context.Context) error
-	// flush pushes out what send has kept back.
+	// flush sends what send has kept back.
 	flush() error
-	// arrived counts the messages at the far side.
+	// arrived returns the counter of the messages at the far side.
 	arrived() *counter
 	close()
 }

@@ -10,12 +10,11 @@ import (
 type key struct {
 	name   string
 	ours   string   // number of the mesh
-	base   []string // of the baseline, the largest of which counts; none: ours stands alone
+	base   []string // numbers of the baseline, the largest of which counts; none: ours stands alone
 	minus  bool     // ours minus base, not ours divided by base
 	bound  bound
 	target float64
 	unit   string // of both numbers
-
 }
 
 type bound uint8
@@ -54,7 +53,7 @@ func keys(o options) []key {
 	}
 }
 
-// An outcome is what became of a key. Its numbers are NaN if they were not
+// An outcome is the result for a key. Its numbers are NaN if they were not
 // measured.
 type outcome struct {
 	key
@@ -86,7 +85,7 @@ func (k key) outcome(numbers map[string]float64) outcome {
 	return o
 }
 
-// verdict says whether the target is met, as far as there is one.
+// verdict returns "ok" or "MISSED", "–" without a target, or "not measured".
 func (o outcome) verdict() string {
 	switch {
 	case math.IsNaN(o.value):

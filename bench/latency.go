@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// An echoer sends one message and waits for the answer.
+// An echoer sends a message and gets it back, or a response.
 type echoer interface {
+	// echo blocks until the response has arrived.
 	echo(ctx context.Context) error
 	close()
 }
@@ -51,7 +52,7 @@ func (l *latency) round(ctx context.Context) (reading, error) {
 
 // trips returns the durations of one round in microseconds.
 func (l *latency) trips(ctx context.Context) ([]float64, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, roundTimeout, fmt.Errorf("no answer within %v", roundTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, roundTimeout, fmt.Errorf("no response within %v", roundTimeout))
 	defer cancel()
 	trips := make([]float64, 0, 1<<16)
 	for start := time.Now(); time.Since(start) < l.span; {

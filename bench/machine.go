@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A machine is where and with what was measured.
+// A machine is what the run was measured on and with.
 type machine struct {
 	CPU     string            `json:"cpu"`
 	Cores   int               `json:"cores"`

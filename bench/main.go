@@ -1,5 +1,5 @@
 // Command bench measures the mesh side by side with what it is built on and
-// with what else there is: bare pion, libp2p, NATS, plain sockets.
+// with its alternatives: bare pion, libp2p, NATS, plain sockets.
 //
 // See README.md for what each number means.
 package main

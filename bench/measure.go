@@ -13,7 +13,7 @@ import (
 )
 
 // repeats is how often a stalled round is repeated before it counts as it is: a
-// side that always stalls shall not pass for one that never does.
+// side that always stalls must not look like one that never does.
 const repeats = 5
 
 // results are the readings of all rounds.
@@ -114,7 +114,7 @@ func (s side) name() string {
 
 func (s side) failed(err error) error { return fmt.Errorf("%s: %w", s.name(), err) }
 
-// stalls lists how many rounds stalled, for people.
+// stalls lists how many rounds of each side stalled, for the table.
 func stalls(counts map[string]int) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {

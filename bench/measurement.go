@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// A reading is what one round has found: numbers by name, with the unit at the
+// A reading is the result of one round: numbers by name, with the unit at the
 // end of the name.
 type reading map[string]float64
 
@@ -17,8 +17,8 @@ type measurement interface {
 	close()
 }
 
-// errStalled marks a round in which nothing moved for so long that SCTP must
-// have waited for its retransmission timer. It comes with a reading.
+// errStalled marks a round in which nothing moved for so long that a
+// retransmission timer must have been the reason. It comes with a reading.
 var errStalled = errors.New("stalled")
 
 // A side is a measurement and the numbers that it gives.

@@ -26,7 +26,7 @@ func (f *meshFleet) open(ctx context.Context, n int, linked bool) (err error) {
 	}
 	f.msg = mesh.Message{Type: "bench", Payload: payload}
 	f.count = newCounter()
-	// Whoever has a room alone has no link.
+	// An agent that is alone in a room has no link.
 	if f.rooms, err = openRooms(n); err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (p *meshPipe) flush() error {
 	return nil
 }
 
-// meshEcho asks requests that a handler answers. Request and response have
+// meshEcho sends requests to which a handler responds. Request and response have
 // smallSize bytes each.
 type meshEcho struct {
 	pair *meshPair
@@ -68,11 +68,11 @@ func openMeshEcho(mode mesh.Mode) func(context.Context) (echoer, error) {
 		if err != nil {
 			return nil, err
 		}
-		answer, err := fill(smallSize, wire.MessageFields{Type: "bench_response", RequestID: id})
+		response, err := fill(smallSize, wire.MessageFields{Type: "bench_response", RequestID: id})
 		if err != nil {
 			return nil, err
 		}
-		pair, err := openMeshPair(ctx, mode, map[string]mesh.Handler{typ: reply(answer)})
+		pair, err := openMeshPair(ctx, mode, map[string]mesh.Handler{typ: reply(response)})
 		if err != nil {
 			return nil, err
 		}
@@ -85,22 +85,22 @@ func openMeshEcho(mode mesh.Mode) func(context.Context) (echoer, error) {
 	}
 }
 
-func reply(answer json.RawMessage) mesh.Handler {
+func reply(response json.RawMessage) mesh.Handler {
 	return func(_ context.Context, msg *mesh.Message) (any, error) {
 		if len(msg.Raw) != smallSize {
 			return nil, fmt.Errorf("the request has %d bytes instead of %d", len(msg.Raw), smallSize)
 		}
-		return answer, nil
+		return response, nil
 	}
 }
 
 func (e *meshEcho) echo(ctx context.Context) error {
-	answer, err := e.pair.near.Request(ctx, farID, e.msg)
+	response, err := e.pair.near.Request(ctx, farID, e.msg)
 	if err != nil {
 		return err
 	}
-	if len(answer.Raw) != smallSize {
-		return fmt.Errorf("the response has %d bytes instead of %d: %s", len(answer.Raw), smallSize, answer.Raw)
+	if len(response.Raw) != smallSize {
+		return fmt.Errorf("the response has %d bytes instead of %d: %s", len(response.Raw), smallSize, response.Raw)
 	}
 	return nil
 }

@@ -82,14 +82,14 @@ func (p *natsPipe) send(context.Context) error { return p.near.Publish(natsSubje
 func (p *natsPipe) flush() error               { return p.near.FlushTimeout(roundTimeout) }
 func (p *natsPipe) arrived() *counter          { return p.count }
 
-// natsEcho asks requests.
+// natsEcho sends requests to which the far client responds.
 type natsEcho struct {
 	*natsPair
 	msg []byte
 }
 
 func openNATSEcho(context.Context) (echoer, error) {
-	pair, err := openNATS(func(m *nats.Msg) { _ = m.Respond(m.Data) }) // a lost answer ends the request
+	pair, err := openNATS(func(m *nats.Msg) { _ = m.Respond(m.Data) }) // a lost response ends the request
 	if err != nil {
 		return nil, err
 	}

@@ -17,12 +17,12 @@ type report struct {
 	info     info
 }
 
-// info is for information.
+// info is what the keys are based on, and the circumstances of the run.
 type info struct {
 	Quick    bool               `json:"quick"`
 	Agents   int                `json:"agents"` // of the large mesh
 	Machine  machine            `json:"machine"`
-	Seconds  float64            `json:"seconds"` // that it took
+	Seconds  float64            `json:"seconds"` // of the whole run
 	Rounds   map[string]int     `json:"rounds"`
 	Repeated map[string]int     `json:"rounds_repeated"` // for a stall
 	Kept     map[string]int     `json:"stalled_rounds_kept"`
@@ -71,7 +71,7 @@ func (r *report) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// table writes the report for people.
+// table writes the report as text.
 func (r *report) table(w io.Writer) error {
 	fmt.Fprintln(w, r.info.Machine)
 	if r.info.Quick {
@@ -109,7 +109,7 @@ func (k key) goal() string {
 	return "–"
 }
 
-// short writes a number with three digits that count.
+// short returns a number with three significant digits.
 func short(v float64) string {
 	switch a := math.Abs(v); {
 	case math.IsNaN(v):

@@ -7,7 +7,7 @@ import (
 	"github.com/chatixia-ai/mesh"
 )
 
-// spawn measures how long a forked sidecar takes to answer.
+// spawn measures New with a forked sidecar, until that responds.
 type spawn struct {
 	name  string
 	rooms *rooms

@@ -20,25 +20,26 @@ import (
 // closeGrace is how long a client has for the farewell message and the closing handshake.
 const closeGrace = time.Second
 
-// busyPause is how long the server stops reading from a peer whose message was refused as busy: it slows a
-// flood, and an honest peer's burst of candidates only a little.
+// busyPause is how long the server stops reading from a client whose message got the error busy: it slows a
+// flood, and an honest client's burst of candidates only a little.
 const busyPause = 10 * time.Millisecond
 
-// connection is one WebSocket connection. Its reader runs in the HTTP handler's goroutine and ends last.
+// connection is one WebSocket connection. run, with the reader, runs in the HTTP handler's goroutine and returns
+// when the other goroutines have ended.
 type connection struct {
-	member member
+	client client
 	cfg    *Config
 	log    zerolog.Logger
 	ws     *websocket.Conn
 
 	once     sync.Once
-	ended    chan struct{} // closed by end
+	ended    chan struct{} // closed by end, which sets the rest before
 	code     websocket.StatusCode
 	reason   string
 	farewell []byte
 }
 
-// fragment is the longest message that is sent in one piece.
+// fragment is the length of the longest message that is sent in one piece, in bytes.
 const fragment = 16 << 10
 
 var (
@@ -65,14 +66,14 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &connection{cfg: &s.cfg, log: log, ended: make(chan struct{})}
-	c.member = member{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: c.end}
+	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: c.end}
 	if err := s.admit(c); err != nil {
 		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	defer s.dismiss(c)
-	// The check of the origin protects cookies, and there are none: whoever has the token may connect.
+	// The check of the origin protects cookies, and there are none: the token alone decides.
 	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket handshake failed")
@@ -80,8 +81,8 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	c.ws.SetReadLimit(int64(s.cfg.MaxMessage))
 	log.Info().Str("remote", r.RemoteAddr).Str("role", k.Role).Msg("peer connected")
-	s.hub.join(&c.member)
-	defer s.hub.leave(&c.member)
+	s.hub.join(&c.client)
+	defer s.hub.leave(&c.client)
 	c.run(s.hub)
 }
 
@@ -103,10 +104,10 @@ func canHijack(w http.ResponseWriter) bool {
 	}
 }
 
-// admit counts c, if there is room.
+// admit adds c to the connections, if there is room.
 func (s *Server) admit(c *connection) error {
 	// A peer whose connection is half dead must get in even when the server is full.
-	returning := s.hub.find(c.member.id) != nil
+	returning := s.hub.find(c.client.id) != nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -127,7 +128,7 @@ func (s *Server) dismiss(c *connection) {
 	s.wg.Done()
 }
 
-// end makes the connection end without blocking: the client gets farewell, a message, unless that is nil, and
+// end makes the connection end, and does not block: the client gets farewell, a message, unless that is nil, and
 // then code and reason. Only the first call has an effect.
 func (c *connection) end(code websocket.StatusCode, reason string, farewell []byte) {
 	c.once.Do(func() {
@@ -144,7 +145,7 @@ func (c *connection) run(h *hub) {
 	wg.Go(func() { c.write(ctx) })
 	wg.Go(func() { c.ping(ctx) })
 	wg.Go(func() {
-		// The library allows 5 s twice for its closing handshake; ending the context cuts it short.
+		// Package websocket allows 5 s twice for its closing handshake; ending the context cuts it short.
 		select {
 		case <-c.ended:
 		case <-ctx.Done():
@@ -188,10 +189,10 @@ func (c *connection) read(ctx context.Context, h *hub) error {
 		default:
 		}
 		if typ != websocket.MessageText {
-			h.refuse(&c.member, signal.CodeMalformed, errors.New("not a text message"))
+			h.refuse(&c.client, signal.CodeMalformed, errors.New("not a text message"))
 			continue
 		}
-		if h.handle(&c.member, raw) {
+		if h.handle(&c.client, raw) {
 			select {
 			case <-time.After(busyPause):
 			case <-c.ended:
@@ -212,12 +213,12 @@ func (c *connection) write(ctx context.Context) {
 			return
 		case <-ctx.Done():
 			return
-		case <-c.member.out.Ready():
+		case <-c.client.out.Ready():
 		}
-		for b, ok := c.member.out.Pop(); ok && !c.hasEnded(); b, ok = c.member.out.Pop() {
+		for b, ok := c.client.out.Pop(); ok && !c.hasEnded(); b, ok = c.client.out.Pop() {
 			if err := c.writeOne(ctx, b); err != nil {
-				// The library closes a connection after a failed write, so the reason is for
-				// the log only.
+				// Package websocket closes a connection after a failed write, so the reason is
+				// for the log only.
 				c.end(websocket.StatusPolicyViolation, err.Error(), nil)
 				return
 			}
@@ -226,7 +227,7 @@ func (c *connection) write(ctx context.Context) {
 }
 
 // writeOne sends a long message in fragments: pings and pongs get in between, and a client that is slow to
-// take a message from another peer is not cut as long as it takes some of it.
+// take a message from another peer stays connected as long as it takes some of it.
 func (c *connection) writeOne(ctx context.Context, b []byte) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -265,7 +266,7 @@ func (c *connection) hasEnded() bool {
 	}
 }
 
-// ping notices that a client is gone without a close frame.
+// ping ends the connection of a client that is gone without a close frame.
 func (c *connection) ping(ctx context.Context) {
 	tick := time.NewTicker(c.cfg.PingInterval)
 	defer tick.Stop()

@@ -30,14 +30,14 @@ func FuzzHandle(f *testing.F) {
 	f.Add([]byte(`{"type":"offer","peer_id":"agent-002","PEER_ID":"agent-001","target_id":"agent-002"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := newHub(zerolog.Nop())
-		newMember := func(id string) *member {
-			m := &member{id: id, out: signal.NewQueue(1 << 20), end: func(_ websocket.StatusCode, reason string, _ []byte) {
+		newClient := func(id string) *client {
+			m := &client{id: id, out: signal.NewQueue(1 << 20), end: func(_ websocket.StatusCode, reason string, _ []byte) {
 				t.Fatalf("%s was cut: %s", id, reason)
 			}}
 			h.join(m)
 			return m
 		}
-		one, two := newMember("agent-001"), newMember("agent-002")
+		one, two := newClient("agent-001"), newClient("agent-002")
 		h.handle(one, raw)
 		if b, ok := two.out.Pop(); ok {
 			var m map[string]any
@@ -61,8 +61,8 @@ func FuzzHandle(f *testing.F) {
 func TestReplacedMemberLeaves(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	ended := 0
-	old := &member{id: "a", end: func(websocket.StatusCode, string, []byte) { ended++ }}
-	young := &member{id: "a", end: func(websocket.StatusCode, string, []byte) { t.Error("the newer connection was ended") }}
+	old := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { ended++ }}
+	young := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { t.Error("the newer connection was ended") }}
 	h.join(old)
 	h.claim(old)
 	h.join(young)

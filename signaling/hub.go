@@ -16,7 +16,7 @@ import (
 // serverID is the peer_id of the server's own messages, the one that chatixia-mesh's registry uses.
 const serverID = "registry"
 
-// hub knows who is connected and passes messages between them. It does no I/O: messages go into queues.
+// hub knows the connected clients and passes messages between them. It does no I/O: messages go into queues.
 //
 // A peer id belongs to one connection, its member. Another connection of the same peer is a newcomer until it
 // says something, usually register: then the two are compared, the newer one becomes the member, and the other
@@ -27,12 +27,12 @@ type hub struct {
 
 	mu        sync.Mutex
 	joined    uint64             // number of join calls
-	members   map[string]*member // by peer id
-	newcomers map[string]*member // by peer id; only where there is a member
+	members   map[string]*client // by peer id
+	newcomers map[string]*client // by peer id; only where there is a member
 }
 
-// member is one connected peer, as the hub sees it.
-type member struct {
+// client is one connection of a peer, as the hub sees it.
+type client struct {
 	id  string
 	out *signal.Queue
 	// end ends the connection without blocking; farewell, if not nil, is sent before the close frame.
@@ -49,95 +49,95 @@ func newHub(log zerolog.Logger) *hub {
 	return &hub{
 		log:       log,
 		busy:      log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Second}),
-		members:   map[string]*member{},
-		newcomers: map[string]*member{},
+		members:   map[string]*client{},
+		newcomers: map[string]*client{},
 	}
 }
 
-// join adds m: as the member if its id is free, else as the only newcomer.
-func (h *hub) join(m *member) {
+// join adds c: as the member if its id is free, else as the one newcomer, in place of any other.
+func (h *hub) join(c *client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.joined++
-	m.order, m.started = h.joined, -1
-	if h.members[m.id] == nil {
-		h.members[m.id] = m
+	c.order, c.started = h.joined, -1
+	if h.members[c.id] == nil {
+		h.members[c.id] = c
 		return
 	}
-	if other := h.newcomers[m.id]; other != nil {
+	if other := h.newcomers[c.id]; other != nil {
 		// Not CloseReplaced, which clients take for final: this one may be the newest instance.
 		other.end(websocket.StatusTryAgainLater, "another connection of the same peer came before it registered", nil)
 	}
-	h.newcomers[m.id] = m
+	h.newcomers[c.id] = c
 }
 
-// leave removes m, unless it has been replaced, and makes a newcomer of its id the member.
-func (h *hub) leave(m *member) {
+// leave removes c, unless it has been replaced, and makes a newcomer of its id the member.
+func (h *hub) leave(c *client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	newcomer := h.newcomers[m.id]
+	newcomer := h.newcomers[c.id]
 	switch {
-	case newcomer == m:
-		delete(h.newcomers, m.id)
-	case h.members[m.id] != m:
+	case newcomer == c:
+		delete(h.newcomers, c.id)
+	case h.members[c.id] != c:
 	case newcomer != nil:
-		h.members[m.id] = newcomer
-		delete(h.newcomers, m.id)
+		h.members[c.id] = newcomer
+		delete(h.newcomers, c.id)
 	default:
-		delete(h.members, m.id)
+		delete(h.members, c.id)
 	}
 }
 
-// replacedBy ends the connection in favor of a newer one.
-func (m *member) replacedBy(winner *member) {
+// replacedBy ends the connection in favour of a newer one.
+func (c *client) replacedBy(winner *client) {
 	reason := "replaced by a newer connection of the same peer"
-	if winner.started > m.started && m.started >= 0 {
+	if winner.started > c.started && c.started >= 0 {
 		reason = "replaced by an instance of the same peer that was started later"
 	}
-	m.end(signal.CloseReplaced, reason, nil)
+	c.end(signal.CloseReplaced, reason, nil)
 }
 
-// newerThan reports whether m is the one to keep of two connections of one peer.
-func (m *member) newerThan(other *member) bool {
-	if m.started >= 0 && other.started >= 0 && m.started != other.started {
-		return m.started > other.started
+// newerThan reports whether c is the one to keep of two connections of one peer.
+func (c *client) newerThan(other *client) bool {
+	if c.started >= 0 && other.started >= 0 && c.started != other.started {
+		return c.started > other.started
 	}
-	return m.order > other.order
+	return c.order > other.order
 }
 
-// claimLocked makes m, which has said something, the member of its id if it is the newer connection, and closes
-// the other one. It reports whether m is the member.
-func (h *hub) claimLocked(m *member) bool {
-	m.spoken = true
-	member, newcomer := h.members[m.id], h.newcomers[m.id]
-	if member == m {
+// claimLocked makes c, which has said something, the member of its id if it is the newer connection, and closes
+// the other one. It reports whether c is the member.
+func (h *hub) claimLocked(c *client) bool {
+	c.spoken = true
+	member, newcomer := h.members[c.id], h.newcomers[c.id]
+	if member == c {
 		return true
 	}
-	if newcomer != m {
+	if newcomer != c {
 		return false // replaced already
 	}
 	switch {
 	case !member.spoken:
-		h.members[m.id], h.newcomers[m.id] = m, member
+		h.members[c.id], h.newcomers[c.id] = c, member
 		return true
-	case m.newerThan(member):
-		h.members[m.id] = m
-		delete(h.newcomers, m.id)
-		member.replacedBy(m)
+	case c.newerThan(member):
+		h.members[c.id] = c
+		delete(h.newcomers, c.id)
+		member.replacedBy(c)
 		return true
 	}
-	delete(h.newcomers, m.id)
-	m.replacedBy(member)
+	delete(h.newcomers, c.id)
+	c.replacedBy(member)
 	return false
 }
 
-func (h *hub) claim(m *member) bool {
+func (h *hub) claim(c *client) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.claimLocked(m)
+	return h.claimLocked(c)
 }
 
-func (h *hub) find(id string) *member {
+func (h *hub) find(id string) *client {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.members[id]
@@ -146,28 +146,28 @@ func (h *hub) find(id string) *member {
 // errInUse refuses a register with if_free.
 var errInUse = errors.New("the peer id is in use by another connection")
 
-// register marks m and returns the other registered peers, or nil if m has been replaced. Both happen under one
+// register marks c and returns the other registered peers, or nil if c has been replaced. Both happen under one
 // lock, so that of two peers that register at once exactly one sees the other and offers.
-func (h *hub) register(m *member, p signal.RegisterPayload) ([]string, error) {
+func (h *hub) register(c *client, p signal.RegisterPayload) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p.IfFree && h.members[m.id] != m {
-		if h.newcomers[m.id] == m {
-			delete(h.newcomers, m.id)
+	if p.IfFree && h.members[c.id] != c {
+		if h.newcomers[c.id] == c {
+			delete(h.newcomers, c.id)
 		}
 		return nil, errInUse
 	}
-	m.started = -1
+	c.started = -1
 	if p.Started != nil {
-		m.started = *p.Started
+		c.started = *p.Started
 	}
-	if !h.claimLocked(m) {
+	if !h.claimLocked(c) {
 		return nil, nil
 	}
-	m.registered = true
+	c.registered = true
 	peers := []string{}
 	for id, other := range h.members {
-		if id != m.id && other.registered {
+		if id != c.id && other.registered {
 			peers = append(peers, id)
 		}
 	}
@@ -175,9 +175,9 @@ func (h *hub) register(m *member, p signal.RegisterPayload) ([]string, error) {
 	return peers, nil
 }
 
-// handle does what one message from a peer asks for. busy reports that it was refused because too much is
+// handle does what one message from a client asks for. busy reports that it was not relayed because too much is
 // queued for its target.
-func (h *hub) handle(from *member, raw []byte) (busy bool) {
+func (h *hub) handle(from *client, raw []byte) (busy bool) {
 	m, err := signal.ParseMessage(raw)
 	if err != nil {
 		h.refuse(from, signal.CodeMalformed, err)
@@ -204,7 +204,7 @@ func (h *hub) handle(from *member, raw []byte) (busy bool) {
 	return false
 }
 
-func (h *hub) handleRegister(from *member, payload json.RawMessage) {
+func (h *hub) handleRegister(from *client, payload json.RawMessage) {
 	p, err := signal.ParseRegister(payload)
 	if err != nil {
 		h.refuse(from, signal.CodeInvalidField, err)
@@ -224,8 +224,8 @@ func (h *hub) handleRegister(from *member, payload json.RawMessage) {
 }
 
 // relay passes on the sender's own bytes: ParseMessage has made sure that every reader sees the same sender and
-// target in them. A target is never cut for what others send: what has no room is refused.
-func (h *hub) relay(from *member, m signal.Message, raw []byte) (busy bool) {
+// target in them. What others send never ends a target's connection: what has no room is not relayed.
+func (h *hub) relay(from *client, m signal.Message, raw []byte) (busy bool) {
 	if m.TargetID == "" {
 		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: missing or empty"))
 		return false
@@ -253,13 +253,14 @@ func (h *hub) relay(from *member, m signal.Message, raw []byte) (busy bool) {
 }
 
 // refuse tells the sender why its message is dropped.
-func (h *hub) refuse(from *member, code string, err error) {
+func (h *hub) refuse(from *client, code string, err error) {
 	h.log.Warn().Str("peer_id", from.id).Str("code", code).Err(err).Msg("message dropped")
 	h.tell(from, signal.ErrorPayload{Code: code, Message: err.Error()})
 }
 
-// list responds to a register. It cuts a peer that keeps registering and does not read the responses.
-func (h *hub) list(to *member, peers []string) {
+// list responds to a register. It ends the connection of a client that keeps registering and does not read the
+// responses.
+func (h *hub) list(to *client, peers []string) {
 	if b := h.encode(signal.PeerList, signal.PeersPayload{Peers: peers}); b != nil && !to.out.Push(b) {
 		to.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full", nil)
 	}
@@ -267,7 +268,7 @@ func (h *hub) list(to *member, peers []string) {
 
 // tell sends an error, unless too many are queued. Errors have a share of the queue like a sender's, under the
 // empty id, which no peer has.
-func (h *hub) tell(to *member, e signal.ErrorPayload) {
+func (h *hub) tell(to *client, e signal.ErrorPayload) {
 	if b := h.encode(signal.ErrorType, e); b != nil && !to.out.PushFrom("", b) {
 		h.busy.Debug().Str("peer_id", to.id).Str("code", e.Code).Msg("error not sent: too many are queued")
 	}
@@ -280,7 +281,7 @@ func (h *hub) encode(typ string, payload any) []byte {
 		p, err = json.Marshal(signal.Message{Type: typ, PeerID: serverID, Payload: p})
 	}
 	if err != nil {
-		h.log.Error().Err(err).Str("type", typ).Msg("message not encoded")
+		h.log.Error().Err(err).Str("type", typ).Msg("cannot encode a message")
 		return nil
 	}
 	return p

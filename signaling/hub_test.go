@@ -15,14 +15,14 @@ import (
 func TestWhoIsCut(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	cut := map[string]bool{}
-	newMember := func(id string) *member {
-		m := &member{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
+	newClient := func(id string) *client {
+		m := &client{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
 		h.join(m)
 		return m
 	}
-	victim := newMember("victim")
+	victim := newClient("victim")
 	for i := range 30 {
-		from := newMember(fmt.Sprintf("p%d", i))
+		from := newClient(fmt.Sprintf("p%d", i))
 		offer := fmt.Sprintf(`{"type":"offer","peer_id":%q,"target_id":"victim","payload":%q}`, from.id, strings.Repeat("x", 1000))
 		h.handle(from, []byte(offer))
 		if !h.handle(from, []byte(offer)) {
@@ -49,8 +49,8 @@ func TestWhoIsCut(t *testing.T) {
 func TestReplacedIsSilent(t *testing.T) {
 	h := newHub(zerolog.Nop())
 	var replaced []string
-	connect := func(id string) *member {
-		m := &member{id: id, out: signal.NewQueue(1 << 20)}
+	connect := func(id string) *client {
+		m := &client{id: id, out: signal.NewQueue(1 << 20)}
 		m.end = func(code websocket.StatusCode, _ string, _ []byte) {
 			if code == signal.CloseReplaced {
 				replaced = append(replaced, id)
@@ -59,9 +59,9 @@ func TestReplacedIsSilent(t *testing.T) {
 		h.join(m)
 		return m
 	}
-	register := func(m *member) { h.handle(m, []byte(`{"type":"register","peer_id":"`+m.id+`"}`)) }
+	register := func(m *client) { h.handle(m, []byte(`{"type":"register","peer_id":"`+m.id+`"}`)) }
 	other, first, second := connect("b"), connect("a"), connect("a")
-	for _, m := range []*member{other, first, second} {
+	for _, m := range []*client{other, first, second} {
 		register(m)
 	}
 	if len(replaced) != 1 {

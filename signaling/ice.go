@@ -9,7 +9,7 @@ import (
 
 // ICEServer is a STUN or TURN server that peers are told to use, as in the W3C's RTCIceServer.
 type ICEServer struct {
-	// URLs are stun:, stuns:, turn: or turns: URLs (RFC 7064, RFC 7065). In JSON a single string will do,
+	// URLs are stun:, stuns:, turn: or turns: URLs (RFC 7064, RFC 7065). In JSON a single string is accepted,
 	// too.
 	URLs       []string `json:"urls"`
 	Username   string   `json:"username,omitempty"`   // required with turn: and turns:

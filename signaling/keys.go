@@ -15,8 +15,8 @@ import (
 // maxID is the longest peer id in bytes.
 const maxID = 128
 
-// LoadKeys reads a file of API keys, {"keys": {"<key>": {"peer_id": "...", "role": "agent"}}}. Errors name the
-// file and never a key.
+// LoadKeys reads a file of API keys, {"keys": {"<key>": {"peer_id": "...", "role": "agent"}}}, for Config.Keys. It
+// is an error if there is no key, or if one has no valid peer_id or role. Errors name the file and never a key.
 func LoadKeys(path string) (map[string]Key, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -67,7 +67,7 @@ func checkKey(key string, k Key) error {
 	return nil
 }
 
-// checkID reports why id cannot be a peer id: ids are printed in logs and on terminals.
+// checkID returns why id cannot be a peer id, or nil. Ids are printed in logs and on terminals.
 func checkID(id string) error {
 	if id == "" {
 		return errors.New("empty")

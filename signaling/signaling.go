@@ -36,7 +36,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
-// Defaults of Config.
+// The defaults of Config's fields.
 const (
 	DefaultMaxConnections = 10_000
 	DefaultMaxMessage     = 256 << 10
@@ -58,7 +58,7 @@ type Config struct {
 	// Secret signs the tokens (HMAC-SHA256; RFC 7518 section 3.2 asks for at least 32 bytes, and less is
 	// logged as a warning). Servers with the same Secret accept each other's tokens.
 	Secret string
-	// Keys says which peer an API key belongs to. Several keys may name one peer.
+	// Keys maps each API key to the peer that it belongs to. Several keys may name one peer.
 	Keys map[string]Key
 	// Dev is development mode, without Keys: the key that a client presents is its peer id (1 to 128
 	// printable bytes), and a client with an empty key gets a random id. The server accepts only clients on
@@ -82,12 +82,12 @@ type Config struct {
 	// ends the connection (close code 1009).
 	MaxMessage int
 	// MaxQueue bounds the bytes queued from other peers for one peer, 4 MiB by default; each sender may
-	// fill a sixteenth of it, but always queue one message. What exceeds it is not relayed, and its
+	// fill a sixteenth of it, but may always queue one message. What exceeds it is not relayed, and its
 	// sender gets the error "busy". The server's responses to register are bounded by as much; a peer
-	// that exceeds that is cut (close code 1008).
+	// that exceeds that is disconnected (close code 1008).
 	MaxQueue int
 	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, or does not
-	// take a message, within IdleTimeout, 10 s by default, is cut.
+	// take a message, within IdleTimeout, 10 s by default, is disconnected.
 	PingInterval, IdleTimeout time.Duration
 
 	// Logger receives the log. The zero value logs nothing. Keys, tokens and payloads are never logged.
@@ -97,7 +97,7 @@ type Config struct {
 // Key describes the peer that an API key belongs to.
 type Key struct {
 	PeerID string `json:"peer_id"` // 1 to 128 printable bytes
-	Role   string `json:"role"`    // goes into the token; usually "agent"
+	Role   string `json:"role"`    // goes into the token, not empty; usually "agent"
 }
 
 // Server is a signaling server. Its methods may be called concurrently.
@@ -142,7 +142,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// fill sets the defaults and reports the first field that cannot be used.
+// fill sets the defaults, and returns an error about the first field that cannot be used.
 func (cfg *Config) fill() error {
 	if err := cfg.fillSecrets(); err != nil {
 		return err
@@ -237,7 +237,7 @@ func (cfg *Config) checkICE() error {
 	return nil
 }
 
-// ServeHTTP serves the four paths.
+// ServeHTTP serves the four paths of the package documentation.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Dev {
 		if err := checkLocal(r); err != nil {

@@ -99,7 +99,7 @@ func (s *Server) authenticate(presented string) (Key, error) {
 // forwardedHeaders are what proxies add.
 var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
 
-// checkLocal reports why r is not from a program on this machine. The remote address is not enough: a proxy
+// checkLocal returns why r is not from a program on this machine, or nil. The remote address is not enough: a proxy
 // on this machine may forward requests from anywhere, and a browser on it those of any web page (which names
 // itself in Origin, also after DNS rebinding).
 func checkLocal(r *http.Request) error {

@@ -28,7 +28,7 @@ func main() {
 	cores.Share()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
-	signal.Ignore(syscall.SIGPIPE) // the agent is served even if the reader of the log ends
+	signal.Ignore(syscall.SIGPIPE) // the agent is served even when stderr is closed at the other end
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
 	if errors.Is(err, errVersion) {

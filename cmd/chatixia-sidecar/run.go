@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	return nil
 }
 
-// withAdvice adds to an error the flag or variable of this command that it is about.
+// withAdvice adds to an error the flag and variable of this command that it is about.
 func withAdvice(err error) error {
 	if errors.Is(err, mesh.ErrRefused) {
 		return fmt.Errorf("%w; set API_KEY or -api-key-file to a key that the server accepts", err)

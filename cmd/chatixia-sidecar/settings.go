@@ -26,7 +26,7 @@ const publicSTUN = "stun:stun.l.google.com:19302"
 
 // settings are the values of the flags.
 type settings struct {
-	environ   map[string]string // environment variables that flags set
+	environ   map[string]string // variables that flags set, for the environment of the process
 	network   mesh.Network
 	noSTUN    bool
 	logFormat string
@@ -151,8 +151,8 @@ func (s *settings) file(fs *flag.FlagSet, name, env, usage string) {
 	})
 }
 
-// stunServers returns the public STUN server unless it is useless or disabled. The variables of environ must
-// be in the environment by then.
+// stunServers returns the public STUN server, unless it is disabled or only relayed connections are allowed. Call
+// it when the variables of environ are in the environment.
 func (s *settings) stunServers() []mesh.ICEServer {
 	if s.noSTUN || os.Getenv("ICE_TRANSPORT_POLICY") == "relay" {
 		return nil

@@ -24,7 +24,7 @@ import (
 // stopTimeout bounds how long running requests may take when the server stops.
 const stopTimeout = 5 * time.Second
 
-// run serves until ctx ends, which is not an error. It writes to stderr only.
+// run serves until ctx ends, which is not an error. It writes only to stderr.
 func run(ctx context.Context, args []string, environ func(string) (string, bool), stderr io.Writer) error {
 	env, dotenvErr := withDotEnv(environ, ".env")
 	set, err := parseSettings(args, env, stderr)
@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, environ func(string) (string, bool)
 	return serve(ctx, l, server, log)
 }
 
-// serve serves connections of l until ctx ends, and then lets running requests finish.
+// serve serves connections of l until ctx ends, and then lets running requests finish within stopTimeout.
 func serve(ctx context.Context, l net.Listener, server *signaling.Server, log zerolog.Logger) error {
 	// The timeouts are against clients that hold connections by being slow. net/http lifts them when a
 	// connection becomes a WebSocket.
@@ -129,7 +129,8 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 }
 
 // withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable
-// that is set in the environment overrides the file even if it is empty. A missing file is not an error.
+// that is set in the environment takes precedence even if it is empty. A missing file is no error; a file with an
+// invalid line is one, and is not used.
 func withDotEnv(environ func(string) (string, bool), path string) (func(string) string, error) {
 	var file map[string]string
 	text, err := os.ReadFile(path)
@@ -154,7 +155,7 @@ func withDotEnv(environ func(string) (string, bool), path string) (func(string) 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
 	lvl, err := zerolog.ParseLevel(level)
 	if err != nil || level == "" {
-		return zerolog.Nop(), fmt.Errorf("-log-level: %q is not debug, info, warn or error; %w", level, errUsage)
+		return zerolog.Nop(), fmt.Errorf("-log-level: %q is not trace, debug, info, warn, error or disabled; %w", level, errUsage)
 	}
 	switch format {
 	case "text":

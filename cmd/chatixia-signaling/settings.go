@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// errUsage marks an error in the command line itself.
+// errUsage marks an error in the command line.
 var errUsage = errors.New("try -h")
 
 // errVersion means that only the version was asked for.
@@ -29,22 +29,25 @@ type settings struct {
 
 const usageText = `usage: chatixia-signaling [flags]
 
-The signaling server of a mesh, which introduces peers to each other. It needs API keys, or -dev.
+The signaling server of a mesh, which introduces peers to each other. It needs a file of API keys, or -dev.
 
 Flags:
 `
 
 const environmentText = `
-Environment (a flag overrides its variable; an empty variable counts as unset):
+Environment variables (a flag takes precedence over its variable; an empty variable counts as unset):
   PORT              -port
   API_KEYS_FILE     -keys-file: {"keys": {"<key>": {"peer_id": "agent-001", "role": "agent"}}}
-  SIGNALING_SECRET  signs the tokens, at least 32 random bytes (default: random at every start, which
-                    is fine for a single server: clients fetch new tokens)
+  SIGNALING_SECRET  signs the tokens; at least 32 random bytes (default: random at every start, which
+                    suffices for a single server: clients fetch new tokens)
   TURN_URL          -turn-url
   TURN_SECRET       coturn's static-auth-secret, needed with TURN_URL
 
-A file .env in the working directory may set any of them; the environment overrides it.
-Secrets are read from files (-secret-file, -turn-secret-file), not flags, which the process list shows.
+A file .env in the working directory may set any of them; variables that are already set keep their value.
+Secrets are read from files (-secret-file, -turn-secret-file) or variables: the values of flags are visible
+in the process list.
+
+Exit status: 0 on SIGINT and SIGTERM, 1 on errors, 2 for invalid flags.
 `
 
 // parseSettings reads flags, with defaults from the environment. It returns errVersion for -version.
@@ -57,11 +60,11 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	fs.StringVar(&s.port, "port", or(env("PORT"), "8080"), "listen on this TCP `port`; 0 picks a free one (default 8080)")
 	fs.StringVar(&s.keysFile, "keys-file", env("API_KEYS_FILE"), "read API keys from this JSON `file`")
 	fs.StringVar(&secretFile, "secret-file", "", "read the secret from this `file` instead of SIGNALING_SECRET")
-	fs.StringVar(&s.turnURL, "turn-url", env("TURN_URL"), "tell peers to use the TURN server at a `URL` like turn:turn.example.org:3478")
+	fs.StringVar(&s.turnURL, "turn-url", env("TURN_URL"), "`URL` of the TURN server that peers are told to use, such as turn:turn.example.org:3478")
 	fs.StringVar(&turnSecretFile, "turn-secret-file", "", "read the TURN secret from this `file` instead of TURN_SECRET")
-	fs.BoolVar(&s.dev, "dev", false, "development mode: no API keys file; the key of a client, on this machine only, is its peer id")
-	fs.StringVar(&s.logFormat, "log-format", "text", "log in this `format`: text, json")
-	fs.StringVar(&s.logLevel, "log-level", "info", "log from this `level` on: debug, info, warn, error")
+	fs.BoolVar(&s.dev, "dev", false, "development mode, for clients on this machine only: no API keys file; the key of a client is its peer id")
+	fs.StringVar(&s.logFormat, "log-format", "text", "`format` of the log: text or json")
+	fs.StringVar(&s.logLevel, "log-level", "info", "lowest `level` to log: trace, debug, info, warn, error or disabled")
 	showVersion := fs.Bool("version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -87,7 +90,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	return s, err
 }
 
-// printUsage omits defaults that come from the current environment: they are not documentation.
+// printUsage prints the help, without defaults that come from the environment.
 func printUsage(fs *flag.FlagSet, w io.Writer) {
 	fs.VisitAll(func(f *flag.Flag) {
 		switch f.Name {
@@ -101,7 +104,7 @@ func printUsage(fs *flag.FlagSet, w io.Writer) {
 	_, _ = io.WriteString(w, environmentText)
 }
 
-// secret returns the content of the file, without the line break at its end, or else the variable.
+// secret returns the content of the file at path, without line breaks at its end, or the variable if path is empty.
 func secret(variable string, env func(string) string, flagName, path string) (string, error) {
 	if path == "" {
 		return env(variable), nil

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxMessageSize is what our SDP says that we read as one data channel message.
+	// maxMessageSize is the longest data channel message that we read, in bytes, as our SDP says.
 	maxMessageSize = 256 << 10
 	// receiveWindow is the SCTP receive buffer: what a peer may send before it is read. A closed window
 	// reopens slowly, so it should outlast a short stall of the reader.
@@ -31,8 +31,9 @@ const (
 	// maxChecks is how many times ICE checks a pair of addresses, five times a second, before it gives the
 	// pair up. The checks must outlast the delays of signaling, and the time to the next restart.
 	maxChecks = 50
-	// SocketBuffer is what a UDP socket asks of the system, which may grant less. With usual
-	// defaults (208 KiB) bursts from several peers overflow it, and each lost packet costs a second.
+	// SocketBuffer is how many bytes of buffer, each way, a UDP socket asks of the system, which may grant
+	// less. Bursts from several peers overflow the usual default (208 KiB), and each lost packet costs a
+	// second.
 	SocketBuffer = 4 << 20
 )
 
@@ -43,7 +44,7 @@ type api struct {
 	net     transport.Net
 	loggers pionLoggers
 	cert    func() (webrtc.Certificate, error) // blocks until it is made
-	making  sync.WaitGroup
+	making  sync.WaitGroup                     // the goroutine that makes it
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil if each connection has ports of its own
@@ -66,16 +67,9 @@ func newAPI(cfg Config) (*api, error) {
 	if t := cfg.timing; t.iceDisconnected > 0 {
 		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
 	}
-	if cfg.net == nil {
-		n, err := NewNetwork(ctx)
-		if err != nil {
-			a.close()
-			return nil, fmt.Errorf("list network interfaces: %w", err)
-		}
-		if cfg.lookup != nil {
-			n.lookup = cfg.lookup
-		}
-		cfg.net = n
+	if err := cfg.fillNet(ctx); err != nil {
+		a.close()
+		return nil, err
 	}
 	se.SetNet(cfg.net)
 	if cfg.ipFilter != nil {
@@ -101,6 +95,22 @@ func newAPI(cfg Config) (*api, error) {
 		a.servers = append(a.servers, server)
 	}
 	return a, nil
+}
+
+// fillNet sets net to the system's network, unless a test has set it.
+func (c *Config) fillNet(ctx context.Context) error {
+	if c.net != nil {
+		return nil
+	}
+	n, err := NewNetwork(ctx)
+	if err != nil {
+		return fmt.Errorf("list network interfaces: %w", err)
+	}
+	if c.lookup != nil {
+		n.lookup = c.lookup
+	}
+	c.net = n
+	return nil
 }
 
 // newWebRTC leaves out the media codecs and interceptors that pion would register, which cost memory and
@@ -155,13 +165,17 @@ func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 	if cfg.ipFilter != nil {
 		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
 	}
+	port := "any UDP port"
+	if cfg.UDPPort != AnyUDPPort {
+		port = fmt.Sprintf("UDP port %d", cfg.UDPPort)
+	}
 	m, err := ice.NewMultiUDPMuxFromPort(max(cfg.UDPPort, 0), opts...)
 	if err != nil {
-		return nil, fmt.Errorf("listen on UDP port %d: %w", cfg.UDPPort, err)
+		return nil, fmt.Errorf("listen on %s: %w", port, err)
 	}
 	if len(m.GetListenAddresses()) == 0 {
 		_ = m.Close()
-		return nil, fmt.Errorf("listen on UDP port %d: no network interface is up (loopback: %t)", cfg.UDPPort, !cfg.NoLoopback)
+		return nil, fmt.Errorf("listen on %s: no network interface is up (loopback: %t)", port, !cfg.NoLoopback)
 	}
 	return &mux{m}, nil
 }

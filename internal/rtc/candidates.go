@@ -34,7 +34,7 @@ func (s *session) localCandidate(c webrtc.ICECandidateInit) {
 // peer.
 func (s *session) gathered() {
 	if why := s.failures.suffix(socketFailure); !s.up && len(s.local) == 0 && why != "" {
-		s.n.lost(s, local("this host has no candidates%s", why))
+		s.n.lost(s, localErrorf("this host has no candidates%s", why))
 	}
 }
 

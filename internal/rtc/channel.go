@@ -69,7 +69,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	s.n.start(s.peer)
 }
 
-// peerUp handles that PeerConnected was called.
+// peerUp handles a link that has come up: PeerConnected was called.
 func (s *session) peerUp() {
 	s.up = true
 	stopTimer(s.deadline)

@@ -29,15 +29,15 @@ type Config struct {
 	Settings
 	// Instance distinguishes this process from earlier ones with the same peer id. Default: random.
 	Instance string
-	// Limits bounds messages in both directions.
+	// Limits bounds messages in both directions. Defaults: those of package wire.
 	Limits wire.Limits
 	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
 	ICEServers []signal.ICEServer
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
 	ConnectTimeout time.Duration
-	// QueueHigh and QueueLow are how many bytes queued for one peer make it count as congested, and no
-	// longer so. Beyond QueueHard, Send fails. Defaults: 1 MiB, 256 KiB, QueueHigh + 2 messages of the
-	// largest size.
+	// A peer is congested from when more than QueueHigh bytes are queued for it until no more than QueueLow
+	// are. Beyond QueueHard, Send fails. Defaults: 1 MiB; 256 KiB, but at most half of QueueHigh; QueueHigh
+	// and two messages of the largest size.
 	QueueHigh, QueueLow, QueueHard int
 	// Log receives what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
@@ -49,7 +49,7 @@ type Config struct {
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// timing has the delays that tests shorten.
+// timing holds the delays, which tests shorten.
 type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts, doubled each time
 	restartMin, restartMax time.Duration // between ICE restarts, likewise

@@ -62,7 +62,7 @@ func (n *Node) dial(sl *slot) {
 	}
 }
 
-// dialable reports whether a peer is to be dialled now. If it is too early, dialable schedules the dial.
+// dialable reports whether a peer is to be dialled now. If it is only too early, dialable schedules the dial.
 func (n *Node) dialable(sl *slot) bool {
 	if sl.cur != nil || !sl.wanted || !n.online || n.ending {
 		return false
@@ -125,7 +125,7 @@ func (n *Node) redial(sl *slot, d time.Duration) {
 // retry schedules another dial, later each time.
 func (n *Node) retry(sl *slot) {
 	if sl.silence >= maxSilence {
-		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not answer; waiting for an offer of its own")
+		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not respond; waiting for an offer of its own")
 		sl.wanted = false
 	}
 	if sl.wanted {

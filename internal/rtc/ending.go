@@ -17,7 +17,7 @@ type localError struct{ error }
 
 func (e localError) Unwrap() error { return e.error }
 
-func local(format string, args ...any) error { return localError{fmt.Errorf(format, args...)} }
+func localErrorf(format string, args ...any) error { return localError{fmt.Errorf(format, args...)} }
 
 // lost ends a session that failed, and schedules another attempt if that makes sense.
 func (n *Node) lost(s *session, reason error) {
@@ -87,7 +87,7 @@ func (s *session) whyMissed(reason error) string {
 	return reason.Error()
 }
 
-// baseWait returns how long to offer nothing after the end of a session: a base peer forgets us by our id, and
+// baseWait returns how long to make no offer after the end of a session: a base peer forgets us by our id, and
 // must not do so when the next link is up.
 func (s *session) baseWait(reason error) time.Duration {
 	t := s.n.cfg.timing
@@ -114,7 +114,7 @@ func (n *Node) drop(sl *slot, reason error) {
 	sl.parked = nil
 }
 
-// abandon ends a session but for its connection.
+// abandon ends all of a session but its connection.
 func (s *session) abandon(reason error) {
 	s.stopTimers()
 	if s.peer != nil {
@@ -122,7 +122,7 @@ func (s *session) abandon(reason error) {
 	}
 }
 
-// closeSession closes the connection in a goroutine, since that takes up to half a second when the
+// closeSession closes a session's connection in a goroutine, since that takes up to half a second when the
 // network is gone.
 func (n *Node) closeSession(s *session) {
 	n.closing++

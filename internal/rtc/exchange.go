@@ -19,7 +19,7 @@ const resendDelay = 500 * time.Millisecond
 func (s *session) offer() error {
 	dc, err := s.pc.CreateDataChannel(channelLabel, nil)
 	if err != nil {
-		return local("create the data channel: %w", err)
+		return localErrorf("create the data channel: %w", err)
 	}
 	s.useChannel(dc)
 	return s.sendOffer(nil)
@@ -29,7 +29,7 @@ func (s *session) offer() error {
 func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	d, err := s.pc.CreateOffer(opts)
 	if err != nil {
-		return local("make an offer: %w", err)
+		return localErrorf("make an offer: %w", err)
 	}
 	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
 }
@@ -43,7 +43,7 @@ func (s *session) answer(o description) error {
 	}
 	d, err := s.pc.CreateAnswer(nil)
 	if err != nil {
-		return local("make an answer: %w", err)
+		return localErrorf("make an answer: %w", err)
 	}
 	if err := s.describe(d, signal.Description{Answers: o.session, Caps: o.caps()}); err != nil {
 		return err
@@ -64,10 +64,10 @@ func (s *session) applyAnswer(a description) error {
 	return nil
 }
 
-// notApplied is the error for a description that pion refuses: the peer's fault, unless something failed here.
+// notApplied returns the error for a description that pion refuses: the peer's fault, unless something failed here.
 func (s *session) notApplied(what string, err error) error {
 	if s.failures.suffix(socketFailure) != "" {
-		return local("apply the peer's %s: %w", what, err)
+		return localErrorf("apply the peer's %s: %w", what, err)
 	}
 	return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, what, err)
 }
@@ -90,20 +90,20 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 	s.local = nil
 	s.sendDescription()
 	if err := s.pc.SetLocalDescription(sdp); err != nil {
-		return local("apply our own %s: %w", sdp.Type, err)
+		return localErrorf("apply our own %s: %w", sdp.Type, err)
 	}
 	return nil
 }
 
-// sendDescription sends our last description and its candidates, again if need be: the peer recognizes a
+// sendDescription sends our last description and its candidates, again if need be: the peer recognises a
 // repetition by its session.
 func (s *session) sendDescription() {
 	s.descSent = false
 	s.sendPending()
 }
 
-// sendPending sends what signaling has not taken yet, the description first, since candidates mean nothing without it. What signaling
-// does not take is sent later.
+// sendPending sends what signaling has not taken yet: the description first, since candidates mean nothing
+// without it. What signaling does not take now is sent later.
 func (s *session) sendPending() {
 	stopTimer(s.resend)
 	if !s.n.online {
@@ -135,7 +135,7 @@ func (s *session) trySendPending() error {
 func (s *session) relay(typ string, payload any) error {
 	b, err := json.Marshal(payload)
 	if err != nil {
-		return err // cannot be: both payloads are strings and numbers
+		return err // cannot happen: payloads consist of strings and numbers
 	}
 	return s.n.sig.Send(signal.Message{Type: typ, PeerID: s.n.self, TargetID: s.sl.id, Payload: b})
 }

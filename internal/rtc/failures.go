@@ -15,7 +15,7 @@ import (
 // or the server that failed. If the attempt fails, they are the reason.
 type failures struct {
 	mu   sync.Mutex
-	last [failureKinds]string // the first transport failure
+	last [failureKinds]string // the latest of each kind, but the first transport failure
 }
 
 type failureKind uint8
@@ -36,7 +36,7 @@ func (f *failures) note(kind failureKind, what string) {
 	f.last[kind] = what
 }
 
-// suffix returns the last failure of each kind, as the end of a sentence.
+// suffix returns what last has of these kinds, as the end of a sentence.
 func (f *failures) suffix(kinds ...failureKind) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -9,9 +9,9 @@ import (
 	"sync"
 )
 
-// Flush blocks until the peers that are connected now have what was sent to them before, or ctx ends. A peer
-// has it when it has acknowledged everything, or has responded to a drain: that takes one round trip, whereas
-// SCTP may hold an acknowledgement back for 200 ms.
+// Flush blocks until the peers that are connected now have what was sent to them before, or ctx ends; then its
+// error names the peers that do not. A peer has it when it has acknowledged everything, or has responded to a
+// drain: that takes one round trip, whereas SCTP may hold an acknowledgement back for 200 ms.
 func (n *Node) Flush(ctx context.Context) error {
 	var late []string
 	for _, f := range n.flushPeers() {
@@ -55,7 +55,7 @@ func (p *Peer) flush() *flush {
 // flush is one call of Flush as far as it is about one peer.
 type flush struct {
 	peer   *Peer
-	number int           // of its drain
+	number int           // that of its drain
 	done   chan struct{} // closed when the peer has everything
 }
 

@@ -9,13 +9,13 @@ type gate struct {
 	mu     sync.Mutex
 	change sync.Cond
 	off    bool // stopped by SetReading
-	gone   bool // the far end has closed: what it sent can still be read, but is not waited for
+	gone   bool // the far end has closed: a reader that is not stopped reads the rest, a stopped one ends
 	closed bool
 }
 
 func (g *gate) init() { g.change.L = &g.mu }
 
-// wait blocks while reading is stopped. It reports whether the reader is to go on, rather than end.
+// wait blocks while reading is stopped. It reports whether the reader is to go on; otherwise it is to end.
 func (g *gate) wait() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -53,7 +53,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if err := json.Unmarshal(m.Payload, &e); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
-		return func() { n.refused(e) }, nil
+		return func() { n.serverError(e) }, nil
 	}
 	return nil, nil
 }
@@ -67,7 +67,7 @@ func checkIDs(ids ...string) error {
 	return nil
 }
 
-// The methods of Node in this file run in the loop.
+// The methods of Node below run in the loop.
 
 // offered handles an offer.
 func (n *Node) offered(id string, o description) {
@@ -163,8 +163,8 @@ func (n *Node) supersede(sl *slot, o description) {
 	}
 }
 
-// unpark closes a superseded connection that has ended at the far end, which thus cannot forget us because of
-// it later.
+// unpark closes a superseded connection that the far end has ended as well: closing it can no longer make the
+// peer forget us.
 func (n *Node) unpark(s *session) {
 	if i := slices.Index(s.sl.parked, s); i >= 0 {
 		s.sl.parked = slices.Delete(s.sl.parked, i, i+1)
@@ -199,8 +199,8 @@ func (n *Node) answered(id string, a description) {
 	}
 }
 
-// candidate handles a candidate: it belongs to the present session, or to a description still to come, or is
-// stale. The last two cannot be told apart.
+// candidate handles a candidate, which belongs to the present session, or to a description still to come, or is
+// stale. The last two cannot be distinguished.
 func (n *Node) candidate(id string, c signal.ICECandidate) {
 	if n.slots[id] == nil && len(n.slots) >= maxSlots/2 {
 		return // a peer that sends only candidates must not keep others out

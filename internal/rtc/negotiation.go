@@ -20,7 +20,7 @@ type description struct {
 	sdp      string
 	session  string // empty from base peers
 	instance string
-	answers  string // answer: the offer's session
+	answers  string // in an answer: the offer's session
 	stream   bool
 	restart  bool
 	drain    bool
@@ -122,7 +122,7 @@ func judgeOffer(self, peer string, neg *negotiation, o description) verdict {
 	return apply
 }
 
-// judgeAnswer decides about an answer. pending is whether an offer of ours has not been answered.
+// judgeAnswer decides about an answer. pending says that an offer of ours has no answer yet.
 func judgeAnswer(neg *negotiation, pending bool, a description) verdict {
 	switch {
 	case neg == nil || !neg.offerer || !pending:

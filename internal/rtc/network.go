@@ -40,7 +40,8 @@ type Network struct {
 	asked  time.Time // for latest
 }
 
-// NewNetwork returns a Network whose lookups end with ctx.
+// NewNetwork returns a Network whose lookups end when ctx does. It fails if the host's addresses cannot be
+// listed.
 func NewNetwork(ctx context.Context) (*Network, error) {
 	n, err := stdnet.NewNet()
 	if err != nil {
@@ -49,8 +50,8 @@ func NewNetwork(ctx context.Context) (*Network, error) {
 	return &Network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
-// ResolveUDPAddr returns when the network's context ends. A connection does not close before its lookups have
-// ended, and pion's own last until the name server answers.
+// ResolveUDPAddr blocks for 5 s at most, and no longer than the network's context lasts. A connection does not
+// close before its lookups have ended, and pion's own last until the name server responds.
 func (n *Network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
 	addr, err := n.resolve(netw, address)
 	if err != nil {
@@ -59,7 +60,7 @@ func (n *Network) ResolveUDPAddr(netw, address string) (*net.UDPAddr, error) {
 	return net.UDPAddrFromAddrPort(addr), nil
 }
 
-// ResolveTCPAddr is for TURN servers behind TCP.
+// ResolveTCPAddr is ResolveUDPAddr for TURN servers that are reached by TCP.
 func (n *Network) ResolveTCPAddr(netw, address string) (*net.TCPAddr, error) {
 	addr, err := n.resolve(netw, address)
 	if err != nil {
@@ -89,8 +90,8 @@ func (n *Network) resolve(netw, address string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(port)), nil
 }
 
-// Interfaces returns the present addresses. pion's own Net keeps those of the time when it was made, so that
-// an ICE restart could not move a connection to a new one.
+// Interfaces returns the host's addresses, as they were a second ago at most. pion's own Net keeps those of the
+// time when it was made, so that an ICE restart could not move a connection to a new one.
 func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,7 +105,7 @@ func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	return n.latest.Interfaces()
 }
 
-// ListenUDP asks for larger socket buffers.
+// ListenUDP opens a socket that asks for buffers of SocketBuffer bytes.
 func (n *Network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)
 	if err != nil {

@@ -52,8 +52,8 @@ type Signaler interface {
 
 // Node holds the links of one sidecar. Its methods may be called from any goroutine.
 //
-// It has most of the methods of a signal.Handler: Registered, Receive, Disconnected and ICEServers are to be
-// called in the order of the events.
+// Registered, Receive, Disconnected and ICEServers are methods of a signal.Handler, to be called in the order
+// of the events. None of them blocks.
 type Node struct {
 	cfg Config
 	log zerolog.Logger
@@ -70,20 +70,20 @@ type Node struct {
 	closeErr  error
 
 	peersMu sync.Mutex
-	peers   map[*Peer]struct{} // with a running reader
+	peers   map[*Peer]struct{} // those whose reader runs
 
 	// Owned by the loop.
 	self    string // our peer id, as signaling knows it
 	online  bool   // signaling is connected and we are registered
 	ending  bool   // Close was called: no new links
-	stopped bool
+	stopped bool   // the loop is to end
 	slots   map[string]*slot
 	closing int // connections being closed
 	dials   dials
 }
 
-// New makes a node, which connects to no peer before Registered is called. The error names the setting
-// that is wrong.
+// New returns a node, which connects to no peer before Registered is called. Close it. An error is about the
+// setting that is wrong, or about this host's network.
 func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	cfg = cfg.withDefaults()
 	a, err := newAPI(cfg)
@@ -120,8 +120,9 @@ func (n *Node) loop() {
 	n.box.close()
 }
 
-// Connect asks for a link to a peer. If none is up within Config.ConnectTimeout, or the attempt fails for a
-// reason that waiting does not mend, Events.ConnectFailed is called. If there is a link, nothing happens.
+// Connect asks for a link to a peer, and does not block. If none is up within Config.ConnectTimeout, or the
+// attempt fails for a reason that time does not mend, Events.ConnectFailed is called. If there is a link,
+// nothing happens.
 func (n *Node) Connect(id string) {
 	n.box.post(func() { n.connect(id) })
 }
@@ -154,8 +155,8 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 }
 
 // Close flushes until ctx ends, ends all links, which their peers notice at once, and returns when all
-// goroutines have ended. Its error names the peers for which something was not sent. Further calls return with
-// the first.
+// goroutines have ended. Its error names the peers that do not have all that was sent to them. A further call
+// returns when the first does, with the same error.
 func (n *Node) Close(ctx context.Context) error {
 	n.closeOnce.Do(func() {
 		defer close(n.closed)
@@ -169,7 +170,7 @@ func (n *Node) Close(ctx context.Context) error {
 	return n.closeErr
 }
 
-// start runs a peer's goroutines.
+// start starts a peer's reader and writer.
 func (n *Node) start(p *Peer) {
 	n.peersMu.Lock()
 	n.peers[p] = struct{}{}
@@ -183,7 +184,7 @@ func (n *Node) start(p *Peer) {
 	})
 }
 
-// stop ends the loop.
+// stop ends all sessions and then the loop.
 func (n *Node) stop() {
 	n.stopped = true
 	stopTimer(n.dials.wakeUp)

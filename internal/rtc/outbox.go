@@ -138,7 +138,7 @@ func (o *outbox) setDrained(number int) {
 	notify(o.wake)
 }
 
-// take exchanges the writer's used-up buffer for the queued lines.
+// take exchanges the writer's used-up buffer for the queued lines, with the drain behind them.
 func (o *outbox) take(used []byte) []byte {
 	if cap(used) > keepBusy {
 		used = nil

@@ -29,17 +29,18 @@ var (
 type Events interface {
 	// PeerConnected is called when both ends can send and receive.
 	PeerConnected(p *Peer)
-	// PeerDisconnected is called once after PeerConnected, and is the last call about p. What was sent
+	// PeerDisconnected is called once for each PeerConnected, and is the last call about p. What was sent
 	// and not acknowledged is lost.
 	PeerDisconnected(p *Peer, reason error)
 	// PeerLine passes a message, cancel, pause or resume. l is valid until the call returns.
 	PeerLine(p *Peer, l *wire.PeerLine)
 	// PeerRejected is called when a line from p is not valid and was dropped. The link goes on.
 	PeerRejected(p *Peer, err error)
-	// PeerCongested is called when the queue to p grew over Config.QueueHigh, or fell to Config.QueueLow.
+	// PeerCongested is called when the queue to p has grown over Config.QueueHigh, or then fallen to
+	// Config.QueueLow.
 	PeerCongested(p *Peer, congested bool)
-	// ConnectFailed is called when a Connect did not lead to a link. err says why, and the node may still
-	// be trying.
+	// ConnectFailed is called when a Connect has not led to a link. err says why; the node may still be
+	// trying.
 	ConnectFailed(id string, err *wire.Error)
 }
 
@@ -48,19 +49,19 @@ const cancelRoom = 64 << 10
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
-// Locks are acquired in this order: evMu, out.mu, reading.mu, the mailbox's. evMu is the only one under which
-// Events are called; those may call Send, which acquires out.mu and, if evMu is free, settles congestion.
-// No other lock is taken under flushes.mu, nor under Node.peersMu but out.mu and flushes.mu.
+// Order of locks: evMu before out.mu, reading.mu and that of the node's mailbox; Node.peersMu before out.mu and
+// flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may call
+// Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
-	drains bool // the peer answers drain
+	drains bool // the peer knows drain and drained
 	cfg    *Config
 	ev     Events
 	log    zerolog.Logger
 	dc     dataChannel
-	up     func()      // called once after PeerConnected
-	down   func(error) // called once the reader has ended
+	up     func()      // called after PeerConnected, once
+	down   func(error) // called when the reader has ended, once
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
@@ -173,8 +174,8 @@ func (p *Peer) setPause(s pauseState) {
 	}
 }
 
-// SetReading stops or continues reading from the data channel. When it is stopped, a call of PeerLine that is
-// under way ends, and no other begins; the peer's messages eventually fill its own queue.
+// SetReading stops or continues reading from the data channel. After a stop, a call of PeerLine that is under
+// way is the last one; the peer's messages eventually fill its own queue.
 func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 
 // Queued returns how many bytes are queued for the data channel.

@@ -52,7 +52,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: its first line is not hello: %w", ErrViolation, err)
 	}
-	if l.Kind != wire.PeerHello || l.MaxMessage < 0 {
+	if l.Kind != wire.PeerHello {
 		return fmt.Errorf("%w: its first line is not hello but %s", ErrViolation, l.Kind)
 	}
 	if l.MaxMessage > 0 {

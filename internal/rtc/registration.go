@@ -72,14 +72,14 @@ func (n *Node) resume(s *session) {
 	case s.sl.kind == kindExtended:
 		s.sendDescription()
 	case s.unanswered():
-		// The offer or its answer may be lost. Should the peer be a base peer that has it, a second
-		// one would do harm until it has given up the first.
+		// The offer or its answer may be lost. If the peer is a base peer and has the offer, a second
+		// one would do harm until the peer has given up the first.
 		n.lost(s, errors.New("signaling was interrupted"))
 	}
 }
 
-// refused handles an error of the signaling server.
-func (n *Node) refused(e signal.ErrorPayload) {
+// serverError handles an error message of the signaling server.
+func (n *Node) serverError(e signal.ErrorPayload) {
 	sl := n.slots[e.TargetID]
 	if e.Code != signal.CodePeerUnavailable || sl == nil {
 		n.outside.Info().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling reports an error")

@@ -47,13 +47,13 @@ type session struct {
 	resend   *time.Timer
 }
 
-// newSession makes the slot's next session and its PeerConnection. Its callbacks count only while it is
-// the slot's current one.
+// newSession makes the slot's next session and its PeerConnection. What pion reports of it counts only while
+// it is the slot's current one.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	f := &failures{}
 	pc, err := n.api.connection(f)
 	if err != nil {
-		return nil, local("make a PeerConnection: %w", err)
+		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
 		n: n, sl: sl, pc: pc, failures: f, began: time.Now(),
@@ -108,15 +108,16 @@ func (s *session) missing() string {
 		return "the peer has not acknowledged the data channel"
 	}
 	if n := s.peer.dc.BufferedAmount(); n > 0 {
-		return fmt.Sprintf("the peer has not said hello, and not acknowledged %d bytes of ours", n)
+		return fmt.Sprintf("the peer has not said hello, and has not acknowledged %d bytes of ours", n)
 	}
-	return "the peer has not said hello, but acknowledged ours"
+	return "the peer has not said hello, but has acknowledged ours"
 }
 
+// unsentReason returns why signaling has not taken the last description, as the end of a sentence.
 func (s *session) unsentReason() string {
 	switch {
 	case !s.n.online:
-		return ", which is not connected"
+		return ": it is not connected"
 	case s.sendErr != nil:
 		return ": " + s.sendErr.Error()
 	}
@@ -144,6 +145,7 @@ func (s *session) post(f func()) {
 	})
 }
 
+// after runs f in the loop after d if the session is current then.
 func (s *session) after(d time.Duration, f func()) *time.Timer {
 	return time.AfterFunc(d, func() { s.post(f) })
 }

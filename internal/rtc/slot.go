@@ -27,7 +27,7 @@ type slot struct {
 	wanted     bool        // try until there is a link
 	queued     bool        // for dialling
 	connecting bool        // Connect was called and has no result yet
-	connect    *time.Timer // its timeout
+	connect    *time.Timer // the timeout of Connect
 
 	kind      kind
 	failures  int       // attempts since the last link
@@ -43,7 +43,7 @@ type slot struct {
 	sweep *time.Timer
 }
 
-// heard notes a sign of life.
+// heard notes a sign of life, and what it says about the peer's software.
 func (sl *slot) heard(d description) {
 	sl.silence = 0
 	sl.kind = kindExtended

@@ -14,8 +14,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/nowait"
 )
 
-// directUDP is a socket whose packets pass by the system calls of package nowait. pion takes a socket with these
-// two methods for one that needs no allocation (ice.AddrPortReaderWriter).
+// directUDP is a socket whose packets pass through the system calls of package nowait. pion prefers a socket with
+// these two methods, since it needs no allocation (ice.AddrPortReaderWriter).
 type directUDP struct {
 	*net.UDPConn
 	raw     syscall.RawConn
@@ -23,7 +23,7 @@ type directUDP struct {
 	zone    zone // of the last packet that had one; used with in.mu held
 }
 
-// packet is the one that is being read, or written.
+// packet is one packet that is being read or written, and its lock makes it one at a time.
 type packet struct {
 	mu   sync.Mutex
 	b    []byte
@@ -40,8 +40,8 @@ type zone struct {
 	name  string
 }
 
-// directly returns c itself if it is not bound to one address: mDNS, whose socket is bound to all of them,
-// reads control messages with a package that knows only a *net.UDPConn.
+// directly returns c as a directUDP, or c itself if it is not bound to one address: mDNS, whose socket is bound
+// to all of them, reads control messages with a package that knows only a *net.UDPConn.
 func directly(c transport.UDPConn) transport.UDPConn {
 	u, ok := c.(*net.UDPConn)
 	if !ok {
@@ -85,7 +85,7 @@ func (d *directUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return d.in.n, d.in.addr, nil
 }
 
-// of returns the name of the interface with this index. It remembers the last one: to ask the system takes
+// of returns the name of the interface with this index. It remembers the last one: asking the system takes
 // longer than a packet.
 func (z *zone) of(index uint32) string {
 	if z.index == index {

@@ -12,7 +12,7 @@ const (
 	// bufferedHigh is how much the data channel may hold that the peer has not acknowledged. The rest
 	// stays in our queue, where it is counted, bounded, and can be overtaken.
 	bufferedHigh = 512 << 10
-	// bufferedLow is when the writer goes on. The difference is what one wake-up is spread over.
+	// bufferedLow is when the writer goes on, so that one wake-up is good for many slices.
 	bufferedLow = 256 << 10
 )
 
@@ -58,7 +58,8 @@ func (p *Peer) write() {
 	}
 }
 
-// nextSlice returns what to send next of lines, its newline included.
+// nextSlice returns what to send next: in stream framing a slice of lines, in base framing one whole message
+// with its newline.
 func (p *Peer) nextSlice(lines []byte) []byte {
 	if !p.stream {
 		return lines[:bytes.IndexByte(lines, '\n')+1]
@@ -84,7 +85,8 @@ func (p *Peer) writeDirect(line []byte) bool {
 	return p.writeSlice(line) == nil // if it failed, the writer finds that out, too
 }
 
-// waitForLines blocks until there may be something to write, and meanwhile sees to flushes.
+// waitForLines blocks until there may be something to write, and meanwhile sees to flushes. It returns false
+// when the link has ended.
 func (p *Peer) waitForLines() bool {
 	if latest := p.flushes.latest(); latest == 0 {
 		p.lowMark(bufferedLow)
@@ -107,7 +109,7 @@ func (p *Peer) waitForLines() bool {
 	}
 }
 
-// waitForRoom blocks until the data channel may take one more slice.
+// waitForRoom blocks until the data channel may take one more slice. It returns false when the link has ended.
 func (p *Peer) waitForRoom() bool {
 	p.lowMark(bufferedLow)
 	for p.dc.BufferedAmount() > bufferedHigh {

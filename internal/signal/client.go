@@ -1,6 +1,9 @@
 // Package signal is the client of the signaling server: it exchanges the API key for a token, keeps a
-// WebSocket open, registers, and passes offers, answers and candidates both ways. It knows nothing of
-// WebRTC: when the server is lost it calls Handler.Disconnected, which decides what that means for peers.
+// WebSocket open, registers, and passes offers, answers and candidates both ways. It also has what client and
+// server share: the messages, their queue, ICE servers and TURN credentials.
+//
+// It knows nothing of WebRTC: when the server is lost it calls Handler.Disconnected, which decides what that
+// means for peers.
 package signal
 
 import (
@@ -55,23 +58,24 @@ type Handler interface {
 	// Status reports every change of state. The first is Connecting.
 	Status(Status)
 	// ICEServers passes on the servers that come with the token or from /api/config: before Registered,
-	// unless that takes seconds, and again before TURN credentials expire. It is called only with
+	// unless they take longer than 2 s, and again before TURN credentials expire. It is called only with
 	// Config.FetchICE. Servers with unusable URLs are left out.
 	ICEServers([]ICEServer)
 }
 
-// timing holds the periods, which tests shorten.
+// timing holds the durations, which tests shorten.
 type timing struct {
 	request   time.Duration // limit of one HTTP request or handshake
-	patience  time.Duration // from the WebSocket's opening until registering without ICE servers
+	patience  time.Duration // limit from the WebSocket's opening to ICE servers; then it registers without
 	register  time.Duration // limit from register to peer_list
 	ping      time.Duration // between pings
 	pong      time.Duration // limit from ping to pong
 	write     time.Duration // limit for one message
 	heartbeat time.Duration // between heartbeats
 	refresh   time.Duration // minimum between two requests for /api/config
-	retry     func(failures int) time.Duration
-	slow      func() time.Duration
+
+	retry func(failures int) time.Duration // before the next try
+	slow  func() time.Duration             // the same, after a permanent failure
 }
 
 var defaultTiming = timing{
@@ -88,12 +92,12 @@ var defaultTiming = timing{
 }
 
 const (
-	// retryFirst and retryMost bound the delays between connections. The first is short, and random, for the
-	// peers that a restarted server has lost all at once.
+	// retryFirst and retryMost bound the delays between tries. The first is short, and random so that the
+	// peers that a restarted server has lost do not come back all at once.
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
 	// stableAfter is how long a connection must have been registered for its end to count as the first
-	// failure again: a server that accepts and hangs up must not be dialed in a tight loop.
+	// failure again: a server that accepts and hangs up must not be dialled in a tight loop.
 	stableAfter = 5 * time.Second
 	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
 	// every byte escaped.
@@ -104,13 +108,14 @@ const (
 	holdLimit = 1024
 )
 
-// Client is a signaling client. Send may be called concurrently at any time.
+// Client is a signaling client. Send and CheckCredentials may be called concurrently, at any time.
 type Client struct {
 	cfg    Config
 	timing timing
 
-	key  string // used by Run only; see connect
-	last Status // used by Run only
+	// Used by Run only.
+	key  string // see connect
+	last Status
 
 	mu   sync.Mutex
 	self string
@@ -125,7 +130,8 @@ func New(cfg Config) *Client {
 // Run connects, and connects again whenever the connection ends, until ctx ends or another instance with the
 // same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with none of
 // its goroutines left. An error of Config.Check is returned at once. The delay between two tries grows from
-// under a second to 30 s, with jitter; every try fetches a new token. Run may be called once.
+// half a second to 30 s, and is shortened by up to half at random; every try fetches a new token. Run may be
+// called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
@@ -145,14 +151,14 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if up >= stableAfter {
 			failures = 0
 		}
-		if err := c.pause(ctx, h, err, failures); err != nil {
+		if err := c.awaitRetry(ctx, h, err, failures); err != nil {
 			return err
 		}
 	}
 }
 
-// pause reports the failure cause and waits for the time of the next try.
-func (c *Client) pause(ctx context.Context, h Handler, cause error, failures int) error {
+// awaitRetry reports the failure cause and blocks until it is time for the next try.
+func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failures int) error {
 	s := Status{State: Connecting, Err: cause, Permanent: permanent(cause)}
 	if errors.Is(cause, ErrRefused) {
 		s.State = Refused
@@ -171,15 +177,15 @@ func (c *Client) pause(ctx context.Context, h Handler, cause error, failures int
 	}
 }
 
-// CheckCredentials exchanges the API key for a token until the server decides: it returns nil if the server
-// accepts the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the
-// exchange cannot work, and ctx.Err() if ctx ends first. It may be called while Run runs.
+// CheckCredentials tries to exchange the API key for a token until the server decides: it returns nil if the
+// server accepts the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the
+// exchange cannot work, and ctx.Err() if ctx ends first.
 func (c *Client) CheckCredentials(ctx context.Context) error {
 	if err := c.cfg.Check(); err != nil {
 		return err
 	}
 	for failures := 0; ; failures++ {
-		_, err := c.exchange(ctx)
+		_, err := c.exchange(ctx, c.cfg.APIKey)
 		if err == nil || permanent(err) {
 			return err
 		}
@@ -203,7 +209,7 @@ func (c *Client) status(h Handler, s Status) {
 
 // connect makes one connection and serves it to its end. up is how long it was registered.
 func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err error) {
-	tok, err := c.exchange(ctx)
+	tok, err := c.exchange(ctx, c.key)
 	if err != nil {
 		return 0, err
 	}
@@ -239,7 +245,7 @@ func (c *Client) Send(m Message) error {
 	return nil
 }
 
-// setOut makes Send use q; without q it fails.
+// setOut makes Send use q, with self as the sender. Without q, Send fails.
 func (c *Client) setOut(self string, q *Queue) {
 	c.mu.Lock()
 	c.self, c.out = self, q

@@ -7,7 +7,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Settings say where the server is and who connects to it: plain data, the same in every process.
+// Settings say where the server is and who connects to it: plain data, which can be passed to another process.
 type Settings struct {
 	URL      string `json:"url"`       // the WebSocket: ws, wss, http or https
 	TokenURL string `json:"token_url"` // the token exchange: http or https
@@ -28,8 +28,8 @@ type Settings struct {
 // Config configures a Client.
 type Config struct {
 	Settings
-	// FetchICE asks for the server's ICE servers, unless they come with the token, at TokenURL with its
-	// last element replaced by config.
+	// FetchICE reports the server's ICE servers to Handler.ICEServers. If they do not come with the token,
+	// they are asked for at TokenURL with its last path element, token, replaced by config.
 	FetchICE bool
 	Log      zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, including the WebSocket handshake. Nil means one of
@@ -37,7 +37,8 @@ type Config struct {
 	HTTPClient *http.Client
 }
 
-// Check returns the first field that cannot work, a *FieldError, or nil. It reads the files that are named.
+// Check returns an error about the first field that cannot work, usually a *FieldError, or nil. It reads the
+// files that are named.
 func (c Config) Check() error {
 	if err := CheckURL(c.URL, "ws", "wss", "http", "https"); err != nil {
 		return &FieldError{"URL", err}

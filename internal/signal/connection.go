@@ -14,8 +14,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// connection is one WebSocket connection. run and what it calls call the handler; the other goroutines only
-// move bytes, and report to run by channels.
+// connection is one WebSocket connection. Only run and what it calls in its own goroutine call the handler; the
+// other goroutines only move bytes, and report to it by channels.
 type connection struct {
 	client  *Client
 	ws      *websocket.Conn
@@ -39,7 +39,7 @@ func (cn *connection) run(parent context.Context) (up time.Duration, err error) 
 	var wg sync.WaitGroup
 	ice := make(chan []ICEServer, 1)
 	if cn.client.cfg.FetchICE {
-		wg.Go(func() { cn.fetchICE(ctx, ice) })
+		wg.Go(func() { cn.refreshICE(ctx, ice) })
 	} else {
 		ice <- nil
 	}
@@ -222,10 +222,10 @@ func (cn *connection) ping(ctx context.Context) error {
 	}
 }
 
-// fetchICE sends the ICE servers that came with the token, or asks for them, and does so again before
+// refreshICE sends the ICE servers that came with the token, or asks for them, and asks again before
 // credentials expire. After a failure it tries again, without dropping the connection; if the first try fails
 // it sends nil.
-func (cn *connection) fetchICE(ctx context.Context, ice chan<- []ICEServer) {
+func (cn *connection) refreshICE(ctx context.Context, ice chan<- []ICEServer) {
 	for first := true; ; first = false {
 		servers, wait, err := cn.iceServers(ctx, first)
 		if err != nil && ctx.Err() == nil {
@@ -311,7 +311,7 @@ func (cn *connection) register(peers []string) {
 	}
 }
 
-// decodePeers reads a peer_list's payload, without self, empty ids and duplicates.
+// decodePeers returns the ids in a peer_list's payload, sorted, without self, empty ids and duplicates.
 func decodePeers(payload json.RawMessage, self string) ([]string, error) {
 	var p PeersPayload
 	if err := json.Unmarshal(payload, &p); err != nil {
@@ -321,7 +321,7 @@ func decodePeers(payload json.RawMessage, self string) ([]string, error) {
 	return slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self }), nil
 }
 
-// shorten bounds the text of others in a log.
+// shorten bounds a text from outside in the log.
 func shorten(s string) string {
 	if len(s) > 64 {
 		return s[:64] + "..."

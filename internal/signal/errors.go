@@ -3,17 +3,17 @@ package signal
 import "errors"
 
 var (
-	// ErrRefused means that the server does not accept the API key, or the token that it has issued. A
-	// *RefusedError has the details.
+	// ErrRefused means that the server does not accept the API key, or the token that it has issued itself.
+	// A *RefusedError has the details.
 	ErrRefused = errors.New("the signaling server refused the credentials")
 	// ErrMisconfigured means that the configured URLs, certificates or proxy cannot work: trying again
-	// does not help.
+	// does not help. A *MisconfiguredError has the details.
 	ErrMisconfigured = errors.New("the signaling server cannot be used as configured")
-	// ErrReplaced means that another instance has the peer id now.
+	// ErrReplaced means that another instance has taken the peer id over.
 	ErrReplaced = errors.New("another instance with the same API key has registered with the signaling server")
 	// ErrOffline means that there is no connection to send on.
 	ErrOffline = errors.New("not connected to the signaling server")
-	// ErrBacklog means that too many messages are queued already.
+	// ErrBacklog means that too many bytes are queued for the server already.
 	ErrBacklog = errors.New("too many signaling messages are queued")
 )
 
@@ -43,7 +43,7 @@ func (e *MisconfiguredError) Unwrap() error { return e.Err }
 
 // FieldError is a field of Config that cannot work.
 type FieldError struct {
-	Field string
+	Field string // its name in Config or Settings
 	Err   error
 }
 

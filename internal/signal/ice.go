@@ -50,21 +50,21 @@ func configURL(tokenURL string) (*url.URL, error) {
 		return nil, errors.New("TokenURL: not a URL")
 	}
 	if path.Base(u.Path) != "token" {
-		return nil, fmt.Errorf("TokenURL: %s does not end in /token, so the URL of config is unknown", public(u))
+		return nil, fmt.Errorf("TokenURL: %s does not end in /token, so the URL for the ICE servers is unknown", public(u))
 	}
 	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), "token") + "config"
 	u.RawPath, u.RawQuery, u.Fragment = "", "", ""
 	return u, nil
 }
 
-// fetchICE asks for the server's ICE servers. refresh is after what time to ask again, 0 for never.
+// fetchICE asks for the server's ICE servers. refresh is the time after which to ask again, 0 for never.
 func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, refresh time.Duration, err error) {
 	u, err := configURL(c.cfg.TokenURL)
 	if err != nil {
 		return nil, 0, err
 	}
-	// chatixia-mesh's registry serves anyone; the token lets a stricter server know who asks. Credentials
-	// in the URL, which a proxy in front of the server asks for, need the same header.
+	// chatixia-mesh's registry serves anyone; the token tells a stricter server who asks. Credentials in the
+	// URL, for a proxy in front of the server, need the same header.
 	key := "Authorization"
 	if u.User != nil {
 		key = ""
@@ -92,7 +92,7 @@ func (c *Client) readICE(name string, body []byte) (servers []ICEServer, refresh
 	return servers, refresh, nil
 }
 
-// iceList is a response with ICE servers that have not been looked into.
+// iceList is a response with ICE servers that have not been parsed.
 type iceList struct {
 	ICEServers []json.RawMessage `json:"iceServers"`
 }
@@ -120,7 +120,7 @@ func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error
 	return servers, dropped, nil
 }
 
-// Check reports why WebRTC would refuse the server or never reach it, by RFC 7064 (stun:host[:port]) and RFC
+// Check returns why WebRTC would refuse the server or never reach it, or nil, by RFC 7064 (stun:host[:port]) and RFC
 // 7065 (turn:host[:port][?transport=udp or tcp]).
 func (s ICEServer) Check() error {
 	if len(s.URLs) == 0 {
@@ -165,8 +165,8 @@ func checkICEURL(u string) error {
 	return nil
 }
 
-// refreshIn returns after what time to ask for new credentials: three quarters of what is left of those that
-// expire first, 0 if none expire. Ephemeral user names are "<unix expiry>:<anything>" (the TURN REST API draft,
+// refreshIn returns the time after which to ask for new credentials: three quarters of what is left of those
+// that expire first, 0 if none expire. Ephemeral user names are "<unix expiry>:<anything>" (the TURN REST API draft,
 // draft-uberti-behave-turn-rest).
 func refreshIn(servers []ICEServer, now time.Time) time.Duration {
 	var first time.Duration

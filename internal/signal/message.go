@@ -36,7 +36,8 @@ type Message struct {
 	PeerID string `json:"peer_id"`
 	// TargetID is the peer that an offer, answer or candidate is for.
 	TargetID string `json:"target_id,omitempty"`
-	// Payload is raw JSON: PeersPayload, Description, ICECandidate or ErrorPayload by Type.
+	// Payload is raw JSON: by Type a RegisterPayload, PeersPayload, Description, ICECandidate or
+	// ErrorPayload.
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
@@ -65,14 +66,15 @@ type ICECandidate struct {
 
 // RegisterPayload is the payload of a register message. Both fields are extensions.
 type RegisterPayload struct {
-	// Started is when the sender's instance was started, in milliseconds since 1970. Of two connections of
-	// one peer the one that was started later stays; if that is not known, the newer connection.
+	// Started is when the sender's instance was started, in milliseconds since 1970; nil if unknown. Of two
+	// connections of one peer the one that was started later stays; if that is not known, the newer
+	// connection.
 	Started *int64 `json:"started,omitempty"`
 	// IfFree asks for an error with CodeInUse rather than to replace another connection.
 	IfFree bool `json:"if_free,omitempty"`
 }
 
-// PeersPayload is the payload of a peer_list.
+// PeersPayload is the payload of a peer_list: the other registered peers.
 type PeersPayload struct {
 	Peers []string `json:"peers"`
 }
@@ -84,7 +86,7 @@ type ErrorPayload struct {
 	Message  string `json:"message,omitempty"`
 }
 
-// WebSocket close codes of the protocol's own (RFC 6455 section 7.4.2, private range).
+// The WebSocket close codes of this protocol, in the range for private use (RFC 6455 section 7.4.2).
 const (
 	CloseReplaced = 4001 // another connection of the same peer has registered and is newer
 	CloseInUse    = 4002 // the peer id is in use, and register asked for a free one only

@@ -78,7 +78,7 @@ func openTunnel(ctx context.Context, conn net.Conn, t *http.Transport, proxy *ur
 		}
 		conn = tls.Client(conn, conf)
 	}
-	err := connect(ctx, conn, t, proxy, addr)
+	err := requestTunnel(ctx, conn, t, proxy, addr)
 	if !stop() {
 		err = ctx.Err() // why the deadline was set
 	}
@@ -89,8 +89,8 @@ func openTunnel(ctx context.Context, conn net.Conn, t *http.Transport, proxy *ur
 	return conn, nil
 }
 
-// connect sends CONNECT and reads the response.
-func connect(ctx context.Context, conn net.Conn, t *http.Transport, proxy *url.URL, addr string) error {
+// requestTunnel sends CONNECT and reads the response.
+func requestTunnel(ctx context.Context, conn net.Conn, t *http.Transport, proxy *url.URL, addr string) error {
 	header := t.ProxyConnectHeader.Clone()
 	if header == nil {
 		header = http.Header{}

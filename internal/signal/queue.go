@@ -9,13 +9,14 @@ const senderShare = 16
 // and one consumer. Its methods do not block. What its owner pushes and what is pushed for senders are
 // bounded separately, and each sender by a share, so that no sender can crowd out the others.
 type Queue struct {
+	max   int
+	ready chan struct{}
+
 	mu      sync.Mutex
 	items   []item
 	own     int            // bytes of Push
 	relayed int            // bytes of PushFrom
 	senders map[string]int // bytes of PushFrom by sender; without zeros
-	max     int
-	ready   chan struct{}
 }
 
 type item struct {
@@ -24,7 +25,7 @@ type item struct {
 	sender string
 }
 
-// NewQueue returns a queue of at most max bytes of Push, and as many of PushFrom.
+// NewQueue returns a queue that holds at most max bytes of Push, and as many of PushFrom.
 func NewQueue(max int) *Queue {
 	return &Queue{max: max, senders: map[string]int{}, ready: make(chan struct{}, 1)}
 }
@@ -38,11 +39,11 @@ func (q *Queue) Push(b []byte) bool {
 		return false
 	}
 	q.own += len(b)
-	q.add(item{b: b, own: true})
+	q.addLocked(item{b: b, own: true})
 	return true
 }
 
-// PushFrom is Push for a sender, within that sender's share.
+// PushFrom is Push for a sender, within that sender's share: a sixteenth of the bound.
 func (q *Queue) PushFrom(sender string, b []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -51,13 +52,13 @@ func (q *Queue) PushFrom(sender string, b []byte) bool {
 	}
 	q.relayed += len(b)
 	q.senders[sender] += len(b)
-	q.add(item{b: b, sender: sender})
+	q.addLocked(item{b: b, sender: sender})
 	return true
 }
 
 func fits(used, more, limit int) bool { return used == 0 || used+more <= limit }
 
-func (q *Queue) add(i item) {
+func (q *Queue) addLocked(i item) {
 	q.items = append(q.items, i)
 	select {
 	case q.ready <- struct{}{}:
@@ -78,11 +79,11 @@ func (q *Queue) Pop() ([]byte, bool) {
 	if len(q.items) == 0 {
 		q.items = nil // lets go of what a burst has grown
 	}
-	q.release(i)
+	q.releaseLocked(i)
 	return i.b, true
 }
 
-func (q *Queue) release(i item) {
+func (q *Queue) releaseLocked(i item) {
 	if i.own {
 		q.own -= len(i.b)
 		return
@@ -93,5 +94,6 @@ func (q *Queue) release(i item) {
 	}
 }
 
-// Ready returns a channel that holds a value after a Push. Pop until the queue is empty before receiving again.
+// Ready returns a channel that holds a value after a Push or PushFrom. Pop until the queue is empty before
+// receiving again.
 func (q *Queue) Ready() <-chan struct{} { return q.ready }

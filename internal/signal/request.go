@@ -18,7 +18,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// maxResponse bounds the length of the responses that are read.
+// maxResponse bounds the body of a response, in bytes.
 const maxResponse = 1 << 20
 
 // endpoint is one of the server's URLs, with what errors about it have to say.
@@ -104,12 +104,12 @@ func misconfigured(cause error, format string, args ...any) error {
 	return &MisconfiguredError{Detail: fmt.Sprintf(format, args...), Err: cause}
 }
 
-// unexpected is a response that the endpoint of a signaling server does not give.
+// unexpected returns the error for a response that the endpoint of a signaling server does not give.
 func (e endpoint) unexpected(err error) error {
 	return misconfigured(err, "%v: unexpected response: %v%s", e, err, e.where())
 }
 
-// statusError says what a status other than the expected one means.
+// statusError returns the error for a status other than the expected one, with what it means.
 func (e endpoint) statusError(resp *http.Response, body []byte, secret string) error {
 	text := fmt.Sprintf("%v: %s", e, statusText(resp))
 	if explanation := serverText(body, secret); explanation != "" {
@@ -126,12 +126,12 @@ func (e endpoint) statusError(resp *http.Response, body []byte, secret string) e
 	return misconfigured(nil, "%s", text)
 }
 
-// statusText is the status as in the status line, without the words of the server's own.
+// statusText returns the status with its standard text, whatever text the server has sent.
 func statusText(resp *http.Response) string {
 	return strings.TrimSpace(fmt.Sprint(resp.StatusCode, " ", http.StatusText(resp.StatusCode)))
 }
 
-// retryable reports whether a status may be another one the next time without anyone's help.
+// retryable reports whether the same request may succeed later.
 func retryable(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -142,7 +142,7 @@ func retryable(status int) bool {
 	return status >= 500
 }
 
-// statusHint is what to do about a status that the server does not explain, after a semicolon.
+// statusHint returns what to do about a status that the server does not explain, after a semicolon.
 func (e endpoint) statusHint(resp *http.Response) string {
 	websocket := e.method == ""
 	switch code := resp.StatusCode; {
@@ -162,7 +162,7 @@ func (e endpoint) statusHint(resp *http.Response) string {
 	return e.where()
 }
 
-// redirect names the target, in the scheme of the endpoint.
+// redirect returns where the redirect leads, in the scheme of the endpoint, after a semicolon.
 func (e endpoint) redirect(resp *http.Response) string {
 	to, err := resp.Location()
 	if err != nil {
@@ -174,7 +174,7 @@ func (e endpoint) redirect(resp *http.Response) string {
 	return fmt.Sprintf("; use %q", public(to))
 }
 
-// where is what the URL would normally look like, after a semicolon.
+// where returns what the URL would normally look like, after a semicolon.
 func (e endpoint) where() string {
 	better := *e.url
 	better.Path, better.RawPath = path.Join("/", better.Path), ""
@@ -184,12 +184,12 @@ func (e endpoint) where() string {
 	if better.Path == e.url.Path {
 		return fmt.Sprintf("; is there a signaling server at %s?", e.url.Host)
 	}
-	return fmt.Sprintf("; a signaling server has its %s normally at \"...%s\", such as %q", e.noun, e.suffix, public(&better))
+	return fmt.Sprintf("; a signaling server normally has its %s at \"...%s\", such as %q", e.noun, e.suffix, public(&better))
 }
 
 func (e endpoint) secure() bool { return e.url.Scheme == "https" || e.url.Scheme == "wss" }
 
-// toggled is the URL with TLS if it is without, and the other way round.
+// toggled returns the URL with TLS if it is without, and the other way round.
 func (e endpoint) toggled() string {
 	u := *e.url
 	if e.secure() {
@@ -200,7 +200,7 @@ func (e endpoint) toggled() string {
 	return public(&u)
 }
 
-// transportError says what it means that there is no response.
+// transportError returns the error for a request that got no response, with what it means.
 func (e endpoint) transportError(err error) error {
 	err = bare(err)
 	var certificate *tls.CertificateVerificationError

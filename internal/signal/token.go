@@ -39,14 +39,14 @@ func parseToken(b []byte) (token, error) {
 	return t, nil
 }
 
-// exchange trades the API key for a token.
-func (c *Client) exchange(ctx context.Context) (token, error) {
+// exchange exchanges the API key for a token.
+func (c *Client) exchange(ctx context.Context, key string) (token, error) {
 	u, err := url.Parse(c.cfg.TokenURL)
 	if err != nil {
 		return token{}, errors.New("TokenURL: not a URL") // Config.Check says more
 	}
 	e := endpoint{method: http.MethodPost, url: u, noun: "token exchange", suffix: "/api/token"}
-	body, err := c.request(ctx, e, "X-API-Key", c.key)
+	body, err := c.request(ctx, e, "X-API-Key", key)
 	if err != nil {
 		return token{}, err
 	}

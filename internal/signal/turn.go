@@ -9,8 +9,8 @@ import (
 )
 
 // TURNCredentials returns the ephemeral credentials that a TURN server with the same secret accepts until
-// expiry, as coturn does with use-auth-secret: the user is "<unix expiry>:mesh", the password the base64 of
-// its HMAC-SHA1.
+// expiry, as coturn does with use-auth-secret: the user is "<unix expiry>:mesh", the password the HMAC-SHA1 of
+// the user in base64.
 func TURNCredentials(secret string, expiry time.Time) (user, password string) {
 	user = strconv.FormatInt(expiry.Unix(), 10) + ":mesh"
 	mac := hmac.New(sha1.New, []byte(secret))

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// CheckURL reports why raw is not an absolute URL with one of schemes and a host. The error never contains user
-// information, query or fragment, which may be secret.
+// CheckURL returns nil if raw is an absolute URL with a host and one of schemes, else an error that says how to
+// mend it. The error never contains user information, query or fragment, which may be secret.
 func CheckURL(raw string, schemes ...string) error {
 	want := "start it with " + strings.Join(schemes, ":// or ") + "://"
 	u, err := url.Parse(raw)
