@@ -179,7 +179,7 @@ func (m *Mesh) finish(c *ipc, err error) {
 	}
 	m.mu.Unlock()
 	m.handlers.end()
-	go func() { // Done tells its end
+	go func() { // it ends when Done is closed
 		m.handlers.wg.Wait()
 		close(m.done)
 	}()
