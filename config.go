@@ -1,7 +1,7 @@
 package mesh
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -74,8 +74,8 @@ type Config struct {
 	// Default: $SIGNALING_URL, else ws://localhost:8080/ws.
 	SignalingURL string
 	// TokenURL is where the API key is exchanged for a token, http: or https:.
-	// Default: $TOKEN_URL if SignalingURL is not set either, else what belongs
-	// to SignalingURL: api/token beside its last path element.
+	// Default: $TOKEN_URL if SignalingURL is not set either, else derived from
+	// the signaling URL: http://host/api/token for ws://host/ws.
 	TokenURL string
 	// APIKey is presented to TokenURL and decides the peer id of this agent: the
 	// signaling server knows which id belongs to which key, and in development
@@ -86,10 +86,11 @@ type Config struct {
 	// WaitSignaling makes New block, under its context, until the signaling
 	// server has accepted this peer, and fail at once if that cannot be expected
 	// (ErrRefused, ErrMisconfigured). Without it New returns once the sidecar
-	// runs, and Signaling tells the rest.
+	// runs; see Signaling and OnSignaling.
 	WaitSignaling bool
 
-	// Binary is the sidecar executable of mode Binary.
+	// Binary is the sidecar executable of mode Binary. Default: $SIDECAR_BINARY,
+	// else chatixia-sidecar on the PATH.
 	Binary string
 	// Socket is the Unix socket of mode Attach. Default: $IPC_SOCKET, else
 	// /tmp/chatixia-sidecar.sock. The other modes make a private one.
@@ -100,25 +101,26 @@ type Config struct {
 	// Limits bound messages and what peers may ask for.
 	Limits Limits
 
-	// Handlers are there from the first message on. A key is the message type
-	// that its handler takes; the handler of "" takes what no other does. See
-	// Mesh.Handle to add one later.
+	// Handlers are registered before the first message can arrive. A key is the
+	// message type that its handler takes; the handler of "" takes what no other
+	// does. See Mesh.Handle to add one later.
 	Handlers map[string]Handler
 	// OnPeer, if set, is told of peers that come and go. Calls about one peer
 	// are in order, and in order with those messages of that peer that want no
 	// response; requests do not wait for them. Calls about different peers may be
-	// concurrent. Close is no reason for a call.
+	// concurrent. Once Close begins there are no further calls.
 	OnPeer func(PeerEvent)
 	// OnSignaling, if set, is told of changes of the connection to the signaling
-	// server, one at a time.
+	// server. Calls of OnSignaling and OnError are in order and one at a time;
+	// what happens while 1024 calls are pending is logged and not told.
 	OnSignaling func(SignalingStatus)
 	// OnError, if set, is told of failures that no caller waits for: a message
 	// that was accepted and could not be delivered, one that no handler takes, a
-	// response that could not be sent, a sidecar that was lost. One at a time.
+	// response that could not be sent, a sidecar that was lost. See OnSignaling.
 	OnError func(error)
 
 	// RequestTimeout bounds a Request or Connect whose context has no deadline.
-	// Default 30 s.
+	// Default 30 s; it must not be negative.
 	RequestTimeout time.Duration
 
 	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
@@ -136,8 +138,8 @@ type Network struct {
 	ICEServers []ICEServer
 	// ExtraICEServers are used besides those, wherever they come from.
 	ExtraICEServers []ICEServer
-	// RelayOnly forbids direct connections: everything passes a TURN server.
-	// Default: whether $ICE_TRANSPORT_POLICY is "relay".
+	// RelayOnly forbids direct connections: everything passes a TURN server. So
+	// does $ICE_TRANSPORT_POLICY if it is "relay".
 	RelayOnly bool
 	// UDPPort is the one UDP port that all peers share, for firewalls that open
 	// one port, or AnyUDPPort for one that the system picks. 0 means a port for
@@ -160,13 +162,13 @@ type Network struct {
 	// the signaling server is shown if it asks for one.
 	CertFile, KeyFile string
 
-	// LogWebRTC adds pion's own log, at level debug and below, for those who
-	// look for a fault in ICE, DTLS or SCTP. Passwords in it are redacted.
+	// LogWebRTC adds pion's own log, at level debug and below, to find faults in
+	// ICE, DTLS or SCTP. Passwords in it are redacted.
 	LogWebRTC bool
 }
 
-// AnyUDPPort as Network.UDPPort is one UDP port for all peers that the system
-// picks.
+// AnyUDPPort, as Network.UDPPort, has the system pick the one UDP port that all
+// peers share.
 const AnyUDPPort = -1
 
 // Limits bound messages and what peers may ask for.
@@ -199,20 +201,20 @@ func (c Config) withDefaults() (Config, error) {
 		return c, &ConfigError{Field: "Mode", Err: fmt.Errorf("invalid mode %v; use InProcess, SelfExec, Binary or Attach", c.Mode)}
 	}
 	c.defaultURLs()
-	c.APIKey = first(c.APIKey, os.Getenv("API_KEY"), defaultAPIKey)
-	c.Socket = first(c.Socket, os.Getenv("IPC_SOCKET"), defaultSocket)
+	c.APIKey = cmp.Or(c.APIKey, os.Getenv("API_KEY"), defaultAPIKey)
+	c.Socket = cmp.Or(c.Socket, os.Getenv("IPC_SOCKET"), defaultSocket)
 	c.Network.RelayOnly = c.Network.RelayOnly || strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay")
-	setDefault(&c.Limits.MaxMessage, wire.DefaultMaxMessage)
-	setDefault(&c.Limits.MaxDepth, wire.DefaultMaxDepth)
-	setDefault(&c.Limits.MaxRequests, defaultMaxRequests)
-	setDefault(&c.RequestTimeout, defaultRequestTimeout)
+	c.Limits.MaxMessage = cmp.Or(c.Limits.MaxMessage, wire.DefaultMaxMessage)
+	c.Limits.MaxDepth = cmp.Or(c.Limits.MaxDepth, wire.DefaultMaxDepth)
+	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
 	return c, c.validate()
 }
 
 func (c *Config) defaultURLs() {
 	if c.SignalingURL == "" {
-		c.SignalingURL = first(os.Getenv("SIGNALING_URL"), defaultSignalingURL)
-		c.TokenURL = first(c.TokenURL, os.Getenv("TOKEN_URL"))
+		c.SignalingURL = cmp.Or(os.Getenv("SIGNALING_URL"), defaultSignalingURL)
+		c.TokenURL = cmp.Or(c.TokenURL, os.Getenv("TOKEN_URL"))
 	}
 	if c.TokenURL == "" {
 		c.TokenURL = tokenURL(c.SignalingURL)
@@ -338,8 +340,8 @@ func checkICEServers(field string, servers []ICEServer) error {
 	return nil
 }
 
-// checkKey keeps what cannot be an HTTP header value out of one, without ever
-// repeating the key.
+// checkKey returns why a key cannot be an HTTP header value, nil if it can. The
+// error does not repeat the key.
 func checkKey(key string) error {
 	for i := range len(key) {
 		if key[i] < 0x20 || key[i] == 0x7f {
@@ -362,32 +364,3 @@ func checkPositive(d time.Duration) error {
 	}
 	return nil
 }
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
-func setDefault[T int | time.Duration](v *T, def T) {
-	if *v == 0 {
-		*v = def
-	}
-}
-
-// A Handler handles messages of one type. For a request its reply, encoded as by
-// encoding/json, becomes the payload of the response, and its error fails the
-// request at the asker. For a message that wants no response the reply is
-// dropped, and the error is reported to Config.OnError. ctx ends when the asker
-// gives up, when its peer is gone and when the mesh closes; the handler must
-// return then.
-//
-// Messages that want no response run one at a time per peer, in order; requests
-// run concurrently. A handler may call any method of Mesh, Close included, which
-// it finds by Message.Mesh: it may run before New has returned.
-type Handler func(ctx context.Context, msg *Message) (reply any, err error)
-
-var errNilHandler = errors.New("the handler is nil")

@@ -10,10 +10,10 @@ import (
 // Request sends a message and blocks until its response arrives, under ctx or for
 // Config.RequestTimeout if that has no deadline. It ends at once when the peer
 // goes (ErrPeerGone), the sidecar is lost (ErrSidecarLost), the message cannot be
-// sent, or the mesh closes (ErrClosed); an error that the peer's handler
-// returned is a *RemoteError. All are wrapped in a *PeerError. When the caller
-// gives up, the context of the peer's handler ends. A request that failed may
-// have been carried out all the same.
+// sent, or the mesh closes (ErrClosed); an error with which the peer responds
+// is a *RemoteError. All are wrapped in a *PeerError. When ctx ends, so does the
+// context of the peer's handler. A request that failed may have been carried out
+// all the same.
 func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -79,9 +79,9 @@ func (r *requestIDs) next() string {
 	return id
 }
 
-// calls are the requests that wait for their response: pure bookkeeping,
-// without goroutines, clocks or I/O. A call ends exactly once, by whatever
-// happens first: its response, its caller, its peer's or its sidecar's end.
+// calls are the requests whose response is pending: pure bookkeeping, without
+// goroutines, clocks or I/O. A call ends exactly once, by what happens first: its
+// response, its caller's giving up, or the end of its peer or of the sidecar.
 type calls struct {
 	mu      sync.Mutex
 	pending map[callKey]*call
@@ -122,12 +122,13 @@ func (c *calls) add(peer, id string) (*call, error) {
 	return p, nil
 }
 
-// reply ends the call that waits for the message, if any.
+// reply ends the call to which m is the response, and reports whether there is
+// one.
 func (c *calls) reply(m *Message) bool {
 	return c.finish(callKey{m.From, m.RequestID}, result{reply: m})
 }
 
-// fail ends one call with an error, if it is still pending.
+// fail ends one call with an error, and reports whether it was still pending.
 func (c *calls) fail(peer, id string, err error) bool {
 	return c.finish(callKey{peer, id}, result{err: err})
 }
@@ -177,7 +178,7 @@ func (c *calls) failIf(match func(callKey) bool, err error) {
 	}
 }
 
-// end fails every call, and each that anyone tries to add afterwards.
+// end fails every call, and has add refuse all later ones.
 func (c *calls) end(err error) {
 	c.mu.Lock()
 	c.ended = err

@@ -15,12 +15,13 @@ import (
 
 var (
 	errNoHandler = errors.New("mesh: no handler for the message")
-	// errUnexpectedResponse: late, of an unknown id, or not from the peer asked.
+	// errUnexpectedResponse means that a response came late, has an unknown id, or
+	// is not from the peer to which the request was sent.
 	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
 )
 
-// handle runs the handler of a message's type. Its panic is an error like any
-// other: a peer's message must not end the program.
+// handle runs the handler of a message's type. A panic is an error like any other:
+// a peer's message must not end the program.
 func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
 	h := m.handler(msg.Type)
 	switch {
@@ -41,7 +42,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	return h(ctx, msg)
 }
 
-// guard runs a callback of the application that has no reply to fail.
+// guard runs a callback of the application, and logs its panic.
 func (m *Mesh) guard(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -51,7 +52,7 @@ func (m *Mesh) guard(f func()) {
 	f()
 }
 
-// report tells Config.OnError, and the log, of a failure that no caller waits for.
+// report reports a failure that no caller waits for to Config.OnError and the log.
 func (m *Mesh) report(err error) {
 	m.noise.Warn().Err(inner{err}).Int64("count", m.reports.Add(1)).Msg("failure reported")
 	if f := m.cfg.OnError; f != nil {
@@ -59,18 +60,19 @@ func (m *Mesh) report(err error) {
 	}
 }
 
-// maxNotices bounds what waits for a callback that is slow.
+// maxNotices bounds the calls that wait for a slow callback; further ones are
+// dropped.
 const maxNotices = 1024
 
-// notices calls the application's callbacks one at a time and in order, from
-// goroutines that live only while there is something to tell.
+// notices calls Config.OnError and Config.OnSignaling, one at a time and in order,
+// in a goroutine that lives only while there is something to tell.
 type notices struct {
 	m *Mesh
 
 	mu      sync.Mutex
 	queue   []func()
 	running bool
-	lost    int
+	lost    int // calls dropped so far
 }
 
 func (n *notices) add(f func()) {
@@ -79,7 +81,8 @@ func (n *notices) add(f func()) {
 	}
 }
 
-// push returns how many were lost if f is.
+// push queues f. It returns 0, or if f had to be dropped the number of all that
+// were.
 func (n *notices) push(f func()) (lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -138,7 +141,7 @@ type workers struct {
 
 	mu   sync.Mutex
 	idle int // waiting for next
-	all  int // that have not ended
+	all  int // have not ended
 }
 
 func newWorkers() *workers {
@@ -163,7 +166,8 @@ func (w *workers) work(f func()) {
 	}
 }
 
-// wait returns what to do next, or nil if the worker is to end.
+// wait blocks until there is something to do and returns it, or nil if the worker
+// is to end.
 func (w *workers) wait() func() {
 	if !w.rest(1) {
 		return nil
@@ -177,13 +181,14 @@ func (w *workers) wait() func() {
 	}
 }
 
+// count counts n more workers.
 func (w *workers) count(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all += n
 }
 
-// rest counts the idle workers, up to the maximum.
+// rest counts n more idle workers, and reports false if they would be too many.
 func (w *workers) rest(n int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -194,11 +199,10 @@ func (w *workers) rest(n int) bool {
 	return true
 }
 
-// end has idle workers end. Nothing may be started any more, but by those that
-// still run.
+// end makes idle workers end. From then on only workers may call run.
 func (w *workers) end() { close(w.stop) }
 
-// busy reports whether code of the application runs.
+// busy reports whether a handler or callback is running.
 func (w *workers) busy() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -15,7 +15,7 @@ var (
 	ErrClosed = errors.New("mesh: closed")
 
 	// ErrNotConnected means that there is no live link to that peer. Peers lists
-	// the live ones, WaitPeer waits for one, Connect asks for a link now.
+	// the live ones, WaitPeer blocks until there is one, Connect asks for one now.
 	ErrNotConnected = errors.New("mesh: no live link to the peer")
 
 	// ErrPeerGone means that the peer left, or its link was lost, before the
@@ -30,8 +30,8 @@ var (
 	// limits of this mesh, of its sidecar or of that peer.
 	ErrTooLarge = errors.New("mesh: message too large")
 
-	// ErrInvalid means that an argument cannot be sent: an empty peer id or type,
-	// or a payload that is not JSON.
+	// ErrInvalid means that an argument cannot be used: an empty peer id or type,
+	// this agent's own id, a payload that is not JSON, or a nil handler.
 	ErrInvalid = errors.New("mesh: invalid argument")
 
 	// ErrDuplicateHandler means that the message type has a handler already.
@@ -41,8 +41,8 @@ var (
 	// same request id.
 	ErrDuplicateRequest = errors.New("mesh: duplicate request id")
 
-	// ErrBusy means that the peer has as many requests of this agent in work as it
-	// allows and refused one more. Try again later.
+	// ErrBusy means that the peer is handling as many requests of this agent as it
+	// allows (Limits.MaxRequests) and refused one more. Try again later.
 	ErrBusy = errors.New("mesh: the peer is busy")
 
 	// ErrCongested means that the message was dropped because the queue to the
@@ -60,8 +60,8 @@ var (
 	// later and has taken this one's place. The mesh has ended.
 	ErrReplaced = errors.New("mesh: replaced by an instance with the same API key that was started later")
 
-	// ErrNoSidecarMain means that this process is a forked copy that was to be a
-	// sidecar, and its main did not call SidecarMain first.
+	// ErrNoSidecarMain means that this process is a forked copy that is to be a
+	// sidecar, and that its main did not call SidecarMain first.
 	ErrNoSidecarMain = errors.New("mesh: this process was started as a sidecar but main did not call mesh.SidecarMain first; add `if mesh.SidecarMain() { return }` as the first statement of main (and of TestMain)")
 
 	// ErrCrashLoop means that the sidecar kept ending right after its start, so
@@ -86,8 +86,8 @@ func (e *ConfigError) Error() string {
 
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// A PeerError is an operation that failed for one peer. Err wraps one of the
-// sentinels above, a context's error, or a *RemoteError.
+// A PeerError is an operation that failed for one peer. Err wraps an error of this
+// package, such as ErrPeerGone or a *RemoteError, or the cause of a context.
 type PeerError struct {
 	// Op is the operation. What a method returns has the method's: "send",
 	// "broadcast", "request", "connect", "wait" (WaitPeer). What Config.OnError
@@ -97,7 +97,7 @@ type PeerError struct {
 	// the link.
 	Op        string
 	Peer      string
-	RequestID string // of the request that it is about, if it is about one
+	RequestID string // of the request concerned, if any
 	Type      string // of the message, with "handle" and "receive"
 	Err       error
 }
@@ -147,10 +147,10 @@ func (e *BroadcastError) Unwrap() []error {
 	return errs
 }
 
-// A RemoteError is what the peer's handler responded instead of a result: the
-// text of its error.
+// A RemoteError is the error with which the peer responded to a request: that of
+// its handler, or ErrBusy.
 type RemoteError struct {
-	Text string
+	Text string // of the error
 	// Reply is the whole response, whose payload may hold more than the text.
 	Reply *Message
 }
@@ -184,13 +184,13 @@ func (e *StartError) Unwrap() error { return e.Err }
 // prefix begins the text of every error of this package, once.
 const prefix = "mesh: "
 
-// plain returns the text of an error that is part of another one's.
+// plain returns the text of an error, without prefix, to be part of another's.
 func plain(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
 
 // because returns an error that is both errors, with the text "err: why".
 func because(err, why error) error { return fmt.Errorf("%w: %w", err, inner{why}) }
 
-// An inner error is part of another error of this package, which names it.
+// An inner error is part of another one, which has the prefix already.
 type inner struct{ err error }
 
 func (e inner) Error() string { return plain(e.err) }
@@ -224,7 +224,8 @@ func codeError(c wire.Code) error {
 // errUnauthorized means that the sidecar does not know the token of this agent.
 var errUnauthorized = errors.New("mesh: the sidecar belongs to another agent")
 
-// sentinel is codeError for an error of the codec.
+// sentinel is codeError for an error of the codec; for any other it returns
+// otherwise.
 func sentinel(err, otherwise error) error {
 	if w := (*wire.Error)(nil); errors.As(err, &w) {
 		return codeError(w.Code)

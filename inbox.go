@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// Between inboxHigh and inboxLow bytes of one peer's messages waiting for
-	// handlers, or being handled, the peer has been asked to pause.
+	// Over inboxHigh bytes of one peer's messages that wait for handlers, or are
+	// being handled, the peer is asked to pause; at inboxLow it may resume.
 	inboxHigh = 8 << 20
 	inboxLow  = 2 << 20
 	// inboxHard is where messages are dropped and reported. The sidecar stops
@@ -25,7 +25,7 @@ var (
 	// errInboxFull means that the handlers are too slow for a peer that cannot
 	// be paused.
 	errInboxFull = errors.New("mesh: message dropped: the handlers are too slow and the peer did not pause")
-	// errDuplicateRun means that the peer asked twice under one id.
+	// errDuplicateRun means that the peer made two requests with one id.
 	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is being handled already")
 )
 
@@ -41,18 +41,18 @@ type inbox struct {
 	queue    []item
 	running  bool                 // a goroutine works through queue
 	bytes    int                  // in queue and in requests
-	requests int                  // being handled, or their responses waiting
-	asked    map[string]*handling // the requests that the peer waits for, by id
+	requests int                  // being handled, or their responses not yet sent
+	asked    map[string]*handling // the requests whose responses the peer waits for, by id
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
-	paused   link.Told[bool] // what the sidecar was told: to pause the peer
+	paused   link.Told[bool] // whether the sidecar was told to pause the peer
 }
 
-// A handling is that of one request, up to its response.
+// A handling is the work on one request, up to its response.
 type handling struct {
 	id     string
 	cancel context.CancelFunc
-	freed  bool
+	freed  bool // by free
 }
 
 type item struct {
@@ -79,7 +79,8 @@ func (b *inbox) connected(e PeerEvent) {
 	})
 }
 
-// disconnected ends the link: handlers of its requests can respond to no one.
+// disconnected ends the link, and the contexts of its handlers: no response of
+// theirs could be sent.
 func (b *inbox) disconnected(e PeerEvent) {
 	b.update(func() {
 		b.leave(e.Err)
@@ -115,7 +116,7 @@ func (b *inbox) message(msg *Message) {
 	}
 }
 
-// cancel ends the context of a request's handler: its asker waits no more.
+// cancel ends the context of a request's handler: the requester gave up.
 func (b *inbox) cancel(id string) {
 	b.mu.Lock()
 	h := b.asked[id]
@@ -144,8 +145,8 @@ func (b *inbox) runLocked(msg *Message) {
 	})
 }
 
-// free gives up a request's place and id. It happens before the response can be
-// seen: the peer may ask again at once, while we are not yet done.
+// free gives up a request's place and id. It happens before the peer can see the
+// response: the peer may use the id again at once, before respond has returned.
 func (b *inbox) free(h *handling) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,6 +160,7 @@ func (b *inbox) free(h *handling) {
 	}
 }
 
+// pushLocked adds to the queue, and sees to it that a goroutine works through it.
 func (b *inbox) pushLocked(it item) {
 	if it.event != nil && b.m.cfg.OnPeer == nil {
 		return
@@ -193,8 +195,8 @@ func (b *inbox) work() {
 	}
 }
 
-// pop takes the next item, with the context of its peer link. When there is none,
-// or the application has closed the mesh, the queue is idle from then on.
+// pop takes the next item, with the context of its peer link. ok is false, and the
+// queue idle from then on, if there is none or the mesh has been closed.
 func (b *inbox) pop() (it item, ctx context.Context, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -216,7 +218,7 @@ func (b *inbox) notify(ctx context.Context, msg *Message) {
 	}
 }
 
-// idle reports whether nothing of the peer's is waiting or being handled.
+// idle reports whether no message of the peer waits or is being handled.
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -237,7 +239,7 @@ func (b *inbox) WantLocked(paused bool) bool {
 	return b.bytes > inboxHigh || paused && b.bytes > inboxLow
 }
 
-// Tell tells the sidecar.
+// Tell asks the sidecar to pause or resume the peer.
 func (b *inbox) Tell(_, pause bool) { b.m.pausePeer(b.peer, pause) }
 
 // respond runs the handler of a request and sends its response.
@@ -253,7 +255,7 @@ func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 	reply, err := b.m.handle(ctx, msg)
 	returned = true
 	if ctx.Err() != nil {
-		return // the asker gave up or is gone
+		return // the requester gave up or is gone
 	}
 	out := responseTo(msg)
 	switch {
@@ -282,7 +284,8 @@ func responseTo(msg *Message) Message {
 	}
 }
 
-// errorPayload is how agents respond to what failed: {"error": "text"}.
+// errorPayload returns what agents respond to a request that failed:
+// {"error": "text"}.
 func errorPayload(text string) any {
 	return struct {
 		Error string `json:"error"`

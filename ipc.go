@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +21,13 @@ type ipc struct {
 	side *launched
 
 	ready    chan struct{} // closed once it is known what the sidecar can do
-	drained  chan struct{} // closed when the sidecar said so
+	drained  chan struct{} // closed when the sidecar said drained
 	replaced chan struct{} // closed when the sidecar said that this agent was replaced
 	ended    chan struct{} // closed when the reader has stopped
 	readErr  error         // valid after ended
 	features []string      // valid after ready
-	// maxMessage is what the sidecar takes, 0 if it did not say; valid after ready.
+	// maxMessage is what the sidecar takes, 0 if it did not say; valid after
+	// ready.
 	maxMessage int
 	refused    error // valid after ended: the sidecar's reason to end
 
@@ -36,9 +38,9 @@ type ipc struct {
 	readyOnce, drainedOnce, replacedOnce sync.Once
 }
 
-// openIPC says hello and blocks until the sidecar has answered. Right behind the
-// hello it asks for the peers: a sidecar that answers only that is a base one. No
-// clock decides it.
+// openIPC says hello and blocks until the sidecar has responded. Right behind the
+// hello it asks for the peers: a sidecar that responds only to that is a base one.
+// No clock decides it.
 func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	c := &ipc{
 		m: m, side: side, link: side.link,
@@ -51,14 +53,14 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: m.limits.MaxMessage, Token: side.token})
 		return wire.AppendListPeers(b)
 	})
-	if err == nil || errors.Is(err, ErrSidecarLost) { // then the reader knows why
+	if err == nil || errors.Is(err, ErrSidecarLost) { // if lost, the reader knows why
 		select {
 		case <-c.ready:
 			return c, nil
 		case <-c.ended:
 			err = c.endError()
 		case <-ctx.Done():
-			err = fmt.Errorf("no answer to hello: %w", context.Cause(ctx))
+			err = fmt.Errorf("no response to hello: %w", context.Cause(ctx))
 		}
 	}
 	c.link.Close()
@@ -86,7 +88,7 @@ func (c *ipc) wasReplaced() bool {
 	}
 }
 
-// endError is why the link ended; valid after ended.
+// endError returns why the link ended; valid after ended.
 func (c *ipc) endError() error {
 	if c.refused != nil {
 		return c.refused
@@ -111,10 +113,16 @@ func (c *ipc) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error
 	return room, lost(err)
 }
 
+// waitRoom blocks until room is closed, or the link or ctx ends. Only the end of
+// ctx is an error: for that of the link the next write has one.
+func (c *ipc) waitRoom(ctx context.Context, room <-chan struct{}) error {
+	return c.link.WaitRoom(ctx, room)
+}
+
 // writeNow adds lines without ever blocking.
 func (c *ipc) writeNow(add func([]byte) []byte) error { return lost(c.link.WriteNow(nil, add)) }
 
-// lost makes the end of the link the public error for it.
+// lost returns the public error for an error of the link.
 func lost(err error) error {
 	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrOverflow) {
 		return ErrSidecarLost
@@ -137,7 +145,7 @@ func (m *Mesh) pausePeer(peer string, pause bool) {
 	})
 }
 
-// sendCancel tells a peer that a request is given up.
+// sendCancel tells a peer that the caller of a request gave up.
 func (m *Mesh) sendCancel(peer, id string) {
 	c := m.ipc()
 	if c == nil || !c.has(wire.FeatureCancel) {
@@ -147,8 +155,8 @@ func (m *Mesh) sendCancel(peer, id string) {
 	_ = c.writeNow(func(b []byte) []byte { return wire.AppendCancelCommand(b, peer, id) })
 }
 
-// tooLarge is the error for a message that the sidecar does not take, nil if it
-// does.
+// tooLarge returns the error for a message that is too large for the sidecar, nil
+// for any other.
 func (c *ipc) tooLarge(raw []byte) error {
 	if c.maxMessage > 0 && len(raw) > c.maxMessage {
 		return fmt.Errorf("%w: %d bytes, and the sidecar takes %d", ErrTooLarge, len(raw), c.maxMessage)
@@ -181,8 +189,9 @@ func (c *ipc) read() {
 	c.link.Serve(c.take)
 }
 
-// take handles one event, or what was wrong with it. It never blocks, and must not
-// write messages, only control lines: the sidecar may be holding locks meanwhile.
+// take handles one event, or what was wrong with it. It never blocks, and must
+// write control lines only, no messages: a sidecar in this process may hold
+// locks then.
 func (c *ipc) take(line []byte, err error) bool {
 	if err == nil {
 		// The copy is what the message keeps: one for all of its parts.
@@ -195,7 +204,7 @@ func (c *ipc) take(line []byte, err error) bool {
 		err = c.event(&c.line)
 	}
 	if err != nil {
-		// It is no reason to end: the next line may be fine.
+		// This does not end the link: the next line may be fine.
 		c.m.report(fmt.Errorf("mesh: line from the sidecar rejected: %w", err))
 	}
 	return true
@@ -279,9 +288,9 @@ func (c *ipc) onReady(payload []byte) error {
 	return nil
 }
 
-// onPeerList takes the first answer to list_peers, which tells of the peers
-// that were there before us, and, if no ready came before it, that the sidecar
-// knows the base protocol only.
+// onPeerList handles the response to list_peers, with the peers that were there
+// before this agent. If no ready came before it, the sidecar knows the base
+// protocol only.
 func (c *ipc) onPeerList(payload []byte) error {
 	peers, err := wire.DecodePeerList(payload)
 	if err != nil {
@@ -318,8 +327,8 @@ func (c *ipc) onSignaling(payload []byte) error {
 	return nil
 }
 
-// onError finds out whom an error is for: a pending request, a Connect, or
-// no caller.
+// onError gives an error to the pending request or Connect that it is about, or
+// reports it if there is none.
 func (c *ipc) onError(payload []byte) error {
 	e, err := wire.DecodeErrorEvent(payload)
 	if err != nil {
@@ -343,7 +352,7 @@ func (c *ipc) onError(payload []byte) error {
 		c.m.report(because(errors.New("mesh: the sidecar rejected a line"), cause))
 		return nil
 	}
-	c.m.report(&PeerError{Op: first(e.Command, "command"), Peer: e.TargetPeer, RequestID: e.RequestID, Err: cause})
+	c.m.report(&PeerError{Op: cmp.Or(e.Command, "command"), Peer: e.TargetPeer, RequestID: e.RequestID, Err: cause})
 	return nil
 }
 

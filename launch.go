@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -48,8 +49,8 @@ type launched struct {
 	pid   int    // 0 where there is no process of ours
 	path  string // the executable or the socket, for messages
 
-	// stop, called after link was closed or to give up, waits for the sidecar
-	// to end by itself until ctx ends or its grace is over, then makes it end,
+	// stop, called after link was closed or to give up, blocks until the sidecar
+	// has ended by itself, or makes it end when ctx ends or its grace is over,
 	// within 5 s in all. When it returns nothing of the sidecar is left. It may
 	// be called any number of times, from any goroutine.
 	stop func(ctx context.Context)
@@ -164,7 +165,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	set.Token = newToken()
 	set.WatchStdin = true
 	if !l.cfg.Logger.Error().Enabled() {
-		set.LogLevel = zerolog.Disabled.String() // nobody will see it
+		set.LogLevel = zerolog.Disabled.String() // the logger would drop it
 	}
 	p, err := l.startProcess(cmd, set)
 	if err != nil {
@@ -178,9 +179,9 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	}
 	conn, err := dialSidecar(ctx, set.Socket, p.Done())
 	if err != nil {
-		missed, cancel := context.WithCancel(context.Background())
-		cancel() // no more grace
-		stop(missed)
+		over, cancel := context.WithCancel(context.Background())
+		cancel() // no grace
+		stop(over)
 		return nil, l.failed(path, p.Stderr(), l.explain(err, p))
 	}
 	return &launched{
@@ -189,6 +190,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	}, nil
 }
 
+// startProcess starts cmd with the settings in its environment.
 func (l *launcher) startProcess(cmd *exec.Cmd, set sidecar.Settings) (*spawn.Process, error) {
 	env, err := set.Environ()
 	if err != nil {
@@ -206,7 +208,7 @@ func (l *launcher) startProcess(cmd *exec.Cmd, set sidecar.Settings) (*spawn.Pro
 var errEnded = errors.New("it ended before it was ready")
 
 // explain adds to the reason of a failed start how the process ended and, for
-// SelfExec, the mistake that is behind most such failures.
+// SelfExec, the most likely mistake.
 func (l *launcher) explain(err error, p *spawn.Process) error {
 	switch {
 	case errors.Is(err, errEnded):
@@ -252,8 +254,9 @@ func (l *launcher) failed(path, stderr string, err error) error {
 	return &StartError{Mode: l.cfg.Mode, Path: path, Stderr: stderr, Err: err}
 }
 
-// dialSidecar connects as soon as the socket is listened on, until ctx ends, whose
-// cause is the error then, or dead is closed (errEnded).
+// dialSidecar connects to a socket as soon as a process listens on it. The error
+// is the cause of ctx if that ends before, and errEnded if dead is closed. It
+// has to poll: there is no portable notice of a process that begins to listen.
 func dialSidecar(ctx context.Context, path string, dead <-chan struct{}) (net.Conn, error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -276,8 +279,9 @@ func dialSidecar(ctx context.Context, path string, dead <-chan struct{}) (net.Co
 	}
 }
 
-// notListening reports whether a socket may yet be listened on: it is not there, is
-// bound only, or has more callers than it can queue.
+// notListening reports whether another attempt to connect may succeed: the
+// socket is not there yet, no process listens on it yet, or its queue of
+// connections is full.
 func notListening(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
 }
@@ -293,16 +297,15 @@ func selfCommand() (cmd *exec.Cmd, path string, err error) {
 	if runtime.GOOS == "linux" {
 		cmd.Path = "/proc/self/exe"
 	}
-	cmd.Args = []string{os.Args[0]} // for programs that are several by their name
+	cmd.Args = []string{os.Args[0]} // for programs that do different things by name
 	return cmd, path, nil
 }
 
-// findBinary finds the sidecar executable. The first place that is set decides:
-// going on after a path that was set and mistyped would run another program than
-// was meant.
+// findBinary finds the sidecar executable. The first place that is set decides: if
+// a mistyped path were passed over, another program than was meant would run.
 func findBinary(configured string) (string, error) {
 	env := os.Getenv("SIDECAR_BINARY")
-	name := first(configured, env, binaryName)
+	name := cmp.Or(configured, env, binaryName)
 	path, err := exec.LookPath(name)
 	if err == nil {
 		path, err = filepath.Abs(path)
@@ -334,13 +337,4 @@ func newToken() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])
-}
-
-// SidecarPID returns the process id of the running sidecar if this mesh started
-// a process, else 0.
-func (m *Mesh) SidecarPID() int {
-	if c := m.ipc(); c != nil {
-		return c.side.pid
-	}
-	return 0
 }

@@ -20,7 +20,7 @@ const (
 	drainTime = 2 * time.Second
 )
 
-// errNotReady means that a sidecar took too long to start. That is no crash.
+// errNotReady means that a sidecar took too long to start, which is no crash.
 var errNotReady = errors.New("not ready")
 
 // start starts a sidecar and says hello to it, within limit if ctx has no
@@ -43,8 +43,8 @@ func (m *Mesh) start(ctx context.Context, limit time.Duration) (*ipc, error) {
 	return c, nil
 }
 
-// startError prefers what the sidecar said itself to what its silence looked
-// like, but not to the end of the caller's context.
+// startError returns the *StartError for err. What the sidecar said itself is the
+// better reason, except when the caller's context has ended.
 func (m *Mesh) startError(ctx context.Context, side *launched, err error) error {
 	if cause := side.diagnose(); cause != nil && ctx.Err() == nil {
 		err = cause
@@ -59,7 +59,7 @@ func (m *Mesh) startError(ctx context.Context, side *launched, err error) error 
 }
 
 // run owns the sidecar: it waits for each one's end and starts the next, until
-// the mesh closes, is replaced, or a crash loop shows that there is no use.
+// the mesh closes, is replaced, or gives up on a crash loop.
 func (m *Mesh) run(c *ipc) {
 	policy := newRestarts(m.cfg.Mode)
 	for {
@@ -123,7 +123,7 @@ func (m *Mesh) lose(c *ipc) error {
 	return cause
 }
 
-// restart starts sidecars until one answers. It returns none, and why the mesh
+// restart starts sidecars until one responds. It returns nil, and why the mesh
 // ends, when the mesh closes or the policy gives up.
 func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ipc, error) {
 	delay, giveUp := policy.next(uptime)
@@ -153,8 +153,8 @@ func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ip
 	return nil, because(ErrCrashLoop, cause)
 }
 
-// finish ends the mesh, for the reason err: nothing waits any more, what is queued
-// is sent, the sidecar ends, and the handlers are told to.
+// finish ends the mesh, for the reason err: pending calls fail, the contexts of
+// handlers end, what is queued is sent, and the sidecar ends.
 func (m *Mesh) finish(c *ipc, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -179,7 +179,7 @@ func (m *Mesh) finish(c *ipc, err error) {
 	}
 	m.mu.Unlock()
 	m.handlers.end()
-	go func() { // Done is for those who wait for it
+	go func() { // Done tells its end
 		m.handlers.wg.Wait()
 		close(m.done)
 	}()
@@ -188,18 +188,18 @@ func (m *Mesh) finish(c *ipc, err error) {
 const (
 	restartFirst = 50 * time.Millisecond
 	restartMost  = 5 * time.Second
-	// longLife is how long a sidecar must have run for its end to say nothing
-	// about the next one.
+	// longLife is how long a sidecar must have run for its end not to count
+	// towards a crash loop.
 	longLife = 10 * time.Second
-	// maxShortLives is how many in a row make a crash loop.
+	// maxShortLives is how many shorter lives in a row make a crash loop.
 	maxShortLives = 6
 )
 
 // restarts decides when to start the next sidecar. It has no clock: the caller
 // measures and waits.
 type restarts struct {
-	// spawned: by this program, so that another try changes nothing. What is
-	// attached to may come back after any time.
+	// spawned says that this program started the sidecar, so that one more attempt
+	// changes nothing. An attached sidecar may come back at any time.
 	spawned bool
 	short   int // lives in a row that were short
 }
@@ -210,7 +210,7 @@ func newRestarts(m Mode) restarts {
 
 // next is called when a sidecar has ended that was connected for uptime, which
 // is 0 for one that did not come up. It returns how long to wait before the next
-// start, or that there should be none.
+// start, or giveUp if there should be none.
 func (r *restarts) next(uptime time.Duration) (delay time.Duration, giveUp bool) {
 	if uptime >= longLife {
 		r.short = 0

@@ -3,7 +3,7 @@
 // they are written in.
 //
 // A program on the mesh is an agent. [New] gives it a [Mesh], on which it sends
-// messages ([Mesh.Send], [Mesh.Broadcast]), asks requests ([Mesh.Request]) and
+// messages ([Mesh.Send], [Mesh.Broadcast]), makes requests ([Mesh.Request]) and
 // responds to them ([Config.Handlers]). Agents are named by peer ids, which the
 // signaling server assigns by API key; package signaling is a server to embed.
 //
@@ -26,8 +26,8 @@
 // makes its senders block, under their contexts, and nothing else. A sidecar that
 // dies is replaced; what waited for it fails at once.
 //
-// The package keeps no global state, handles no signals, never exits, and
-// writes nothing to stdout or stderr.
+// The package keeps no global state and never exits. Outside of [SidecarMain] it
+// handles no signals and writes nothing to stdout or stderr.
 package mesh
 
 import (
@@ -45,17 +45,14 @@ import (
 
 // A Mesh is an agent's place on the mesh. Its methods are safe for concurrent
 // use; Close ends it.
-//
-// Order of locks: mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu. No
-// handler or callback runs with any of them held.
 type Mesh struct {
 	cfg      Config
 	settings sidecar.Settings
 	limits   wire.Limits
 	launch   func(context.Context, *Config, sidecar.Settings) (*launched, error)
 	log      zerolog.Logger
-	noise    zerolog.Logger // log, for what a peer or the sidecar can cause without end
-	reports  atomic.Int64   // failures that were logged there
+	noise    zerolog.Logger // log, sampled, for what a peer or the sidecar can cause without end
+	reports  atomic.Int64   // failures logged there
 
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelCauseFunc
@@ -65,9 +62,11 @@ type Mesh struct {
 	calls    calls
 	ids      requestIDs
 	done     chan struct{}
-	audience chan struct{} // one-slot semaphore: held by the Broadcast that is writing
+	turn     chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
+	// Order of locks: mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
+	// No handler or callback runs with any of them held.
 	mu        sync.Mutex
 	err       error // why done is closed
 	current   *ipc
@@ -78,16 +77,18 @@ type Mesh struct {
 	signaled  chan struct{} // closed when signaling changes
 }
 
-// New starts a sidecar and returns once it answers. ctx bounds the start, which
-// takes 5 s at most if ctx has no deadline, and nothing after it; Close ends the
-// mesh. Signaling goes on in the background unless Config.WaitSignaling is set.
+// New starts a sidecar and returns once it responds, within 5 s if ctx has no
+// deadline. The connection to the signaling server is made in the background;
+// with Config.WaitSignaling New blocks until it is there, for as long as ctx
+// allows. The end of ctx means nothing after New has returned: Close ends the
+// mesh. Handlers see the values of ctx.
 //
 // Errors are a *ConfigError, a *StartError, ErrNoSidecarMain, or with
 // WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced or
 // the cause of ctx.
 func New(ctx context.Context, cfg Config) (*Mesh, error) { return newMesh(ctx, cfg, launch) }
 
-// newMesh is New with a way of its own to start sidecars.
+// newMesh is New, with sidecars that are started by launch.
 func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Config, sidecar.Settings) (*launched, error)) (*Mesh, error) {
 	if err := checkSidecarMain(); err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: sidecar.Sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
-		audience:  make(chan struct{}, 1),
+		turn:      make(chan struct{}, 1),
 		peers:     make(map[string]*peer),
 		waiters:   make(map[string][]*waiter),
 		byType:    make(map[string]Handler),
@@ -133,11 +134,25 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 	return m, nil
 }
 
+// A Handler handles messages of one type. For a request its reply, encoded as by
+// encoding/json, becomes the payload of the response, {} if it is nil, and its
+// error a *RemoteError of the requester's. For a message that wants no response
+// the reply is dropped, and the error is reported to Config.OnError. A panic is
+// logged and counts as an error. ctx ends when the requester gives up, when the
+// link to the peer ends and when the mesh closes; the handler must return then.
+//
+// Messages that want no response are handled one at a time per peer, in order,
+// requests concurrently. A handler may call any method of Mesh, Close included. It
+// gets the Mesh by Message.Mesh, since it may run before New has returned.
+type Handler func(ctx context.Context, msg *Message) (reply any, err error)
+
+var errNilHandler = errors.New("the handler is nil")
+
 // Handle registers the handler for a message type, or with type "" the one for
 // every type that has none of its own. It returns ErrDuplicateHandler if the type
-// has one already, ErrInvalid if h is nil, and ErrClosed after Close. Messages
-// that came before are not kept for it: use Config.Handlers for types that peers
-// may send at once.
+// has one already, ErrInvalid if h is nil, and once the mesh ends the reason, as
+// Err does. Messages that arrived before are not kept for it: use Config.Handlers
+// for types that peers may send at once.
 func (m *Mesh) Handle(typ string, h Handler) error {
 	if h == nil {
 		return fmt.Errorf("%w: Handle(%q): %w", ErrInvalid, typ, errNilHandler)
@@ -162,14 +177,14 @@ func (m *Mesh) handler(typ string) Handler {
 		return h
 	}
 	if typ == wire.TypePing {
-		return nil // has a response of its own
+		return nil // handle responds to it
 	}
 	return m.byType[""]
 }
 
-// Done is closed when the mesh has ended (by Close, because its sidecar kept
-// crashing, or because it was replaced) and nothing of it is left: the last
-// handler has returned, too.
+// Done returns a channel that is closed when the mesh has ended (by Close,
+// because its sidecar kept crashing, or because it was replaced) and nothing of
+// it is left: the last handler or callback has returned, too.
 func (m *Mesh) Done() <-chan struct{} { return m.done }
 
 // Err returns nil until Done is closed, then why the mesh ended: ErrClosed after
@@ -185,15 +200,15 @@ func (m *Mesh) Err() error {
 	return m.err
 }
 
-// Close ends the mesh: what was accepted is sent, peers are told, the sidecar
-// ends. Pending operations fail with ErrClosed, and the contexts of handlers end.
-// Close returns when every goroutine, file and process of the mesh is gone,
-// within 5 seconds or so. It is safe at any time, repeatedly, and from several
-// goroutines.
+// Close ends the mesh: what was accepted is sent, for up to 2 s, peers are told,
+// the sidecar ends. Pending operations fail with ErrClosed, and the contexts of
+// handlers end. Close blocks until every goroutine, file and process of the mesh
+// is gone, for 5 s or so at most. Its error is always nil. It may be called at
+// any time, repeatedly, and from several goroutines.
 //
-// The one thing that Close does not wait for is code of the application: handlers
-// and callbacks that still run. So it may be called from one of them. To wait for
-// them as well, receive from [Mesh.Done] after Close, not from a handler.
+// Close does not block on code of the application, handlers and callbacks that
+// still run, so it may be called from one of them. To block until they have
+// returned, receive from [Mesh.Done] after Close, not in a handler.
 func (m *Mesh) Close() error {
 	m.cancel(ErrClosed)
 	m.work.Wait()
@@ -203,7 +218,7 @@ func (m *Mesh) Close() error {
 	return nil
 }
 
-// closedError is why the mesh takes no more work.
+// closedError returns why the mesh takes no more work.
 func (m *Mesh) closedError() error {
 	if err := context.Cause(m.ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err

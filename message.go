@@ -36,8 +36,8 @@ type Message struct {
 }
 
 // Mesh returns the mesh on which the message was received, for handlers that
-// send or ask something in turn: they may run before New has returned. It is nil
-// for a message that was not received.
+// send something themselves: they may run before New has returned. It is nil for
+// a message that was not received.
 func (m *Message) Mesh() *Mesh { return m.mesh }
 
 // Decode unmarshals the payload of a received message into v, as by
@@ -71,13 +71,13 @@ func payload(v any) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// maxKept is the largest buffer kept for the next message, in bytes. It may be
-// this large because the pool lets go of what is not used.
+// maxKept is the size of the largest buffer kept for the next message, in bytes.
+// It may be this large because the pool drops buffers that are not used.
 const maxKept = 4 << 20
 
 // encode returns the message's bytes, checked against the limits exactly as
-// the sidecar will check them, so that what cannot be sent fails here. They
-// are in buf, if that is no waste.
+// the sidecar will check them, so that what cannot be sent fails here. It uses
+// buf, and leaves in it a buffer that had to grow, up to maxKept bytes.
 func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 	if m.Type == "" {
 		return nil, fmt.Errorf("%w: Message.Type is empty", ErrInvalid)
@@ -102,7 +102,7 @@ func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 	return b, nil
 }
 
-// received makes a Message of a parsed one, whose bytes it keeps.
+// received returns the Message of a parsed one, whose bytes it keeps.
 func (m *Mesh) received(from, typ string, p *wire.Message) *Message {
 	msg := &Message{
 		mesh: m,
@@ -116,11 +116,11 @@ func (m *Mesh) received(from, typ string, p *wire.Message) *Message {
 	return msg
 }
 
-// failure returns the text of a payload {"error": "text"}, by which chatixia
-// agents answer what failed; "" for any other payload.
+// failure returns the text of a payload {"error": "text"}, with which chatixia
+// agents respond to a request that failed; "" for any other payload.
 func (m *Message) failure() string {
 	raw, _ := m.Payload.(json.RawMessage)
-	// Most replies are results, and some are large: look before decoding.
+	// Most responses are results, and some are large: look before decoding.
 	if len(raw) == 0 || raw[0] != '{' || !bytes.Contains(raw, []byte("error")) && !bytes.Contains(raw, []byte(`\u`)) {
 		return ""
 	}

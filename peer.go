@@ -21,7 +21,7 @@ type Peer struct {
 // A PeerEvent says that a peer came or went.
 type PeerEvent struct {
 	Peer      Peer
-	Connected bool
+	Connected bool // false if the peer went
 	// Err is why a peer went: it wraps ErrPeerGone, or ErrSidecarLost when this
 	// agent's own sidecar ended. nil if Connected.
 	Err error
@@ -29,8 +29,8 @@ type PeerEvent struct {
 	mesh *Mesh
 }
 
-// Mesh returns the mesh on which it happened, for callbacks that run before New
-// has returned.
+// Mesh returns the mesh of the event, for callbacks that run before New has
+// returned.
 func (e PeerEvent) Mesh() *Mesh { return e.mesh }
 
 // A peer is what the agent knows of another one; guarded by Mesh.mu.
@@ -55,7 +55,7 @@ func newPeer(m *Mesh, id string) *peer {
 	}
 }
 
-// changeLocked wakes those who wait for the peer.
+// changeLocked wakes the goroutines that wait for the peer.
 func (p *peer) changeLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -127,7 +127,7 @@ func (m *Mesh) forgetPeer(b *inbox) {
 	}
 }
 
-// setStop takes note of what is to be held back for a peer.
+// setStop notes what is to be held back for a peer.
 func (m *Mesh) setStop(id string, s wire.Stop) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -145,7 +145,7 @@ func (m *Mesh) peer(id string) *peer {
 
 // A waiter waits for a peer's link, in Connect or WaitPeer.
 type waiter struct {
-	connect bool       // fails with the sidecar's answer to connect
+	connect bool       // it also ends when the sidecar reports that connect failed
 	done    chan error // buffered 1
 }
 
@@ -160,10 +160,11 @@ func (w *waiter) end(err error) {
 }
 
 // Connect asks for a link to a peer now, and blocks until it is live, under ctx or
-// for Config.RequestTimeout. A peer that the signaling server does not know fails
-// at once with ErrNotConnected. Agents on the mesh connect to each other by
-// themselves; Connect is for making sure, and for not waiting until the next
-// attempt. Errors are a *PeerError.
+// for Config.RequestTimeout if that has no deadline. It fails at once with
+// ErrNotConnected if the signaling server does not know the peer, and with
+// ErrSidecarLost if there is no sidecar. Agents on the mesh connect to each other
+// by themselves; Connect makes sure of it, without waiting for the next attempt.
+// Errors are a *PeerError.
 func (m *Mesh) Connect(ctx context.Context, peer string) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -176,8 +177,9 @@ func (m *Mesh) Connect(ctx context.Context, peer string) error {
 	return nil
 }
 
-// WaitPeer blocks until the link to a peer is live, however long that peer takes
-// to appear, or ctx ends. Errors are a *PeerError.
+// WaitPeer blocks until the link to a peer is live, however long that takes, or
+// until ctx ends: Config.RequestTimeout does not bound it. Errors are a
+// *PeerError.
 func (m *Mesh) WaitPeer(ctx context.Context, peer string) error {
 	if err := m.waitLink(ctx, peer, false); err != nil {
 		return &PeerError{Op: "wait", Peer: peer, Err: err}
@@ -187,6 +189,8 @@ func (m *Mesh) WaitPeer(ctx context.Context, peer string) error {
 
 var errOneself = fmt.Errorf("%w: that is this agent itself", ErrInvalid)
 
+// waitLink blocks until the link to a peer is live, after asking for it if connect
+// is set.
 func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 	w, c, err := m.addWaiter(id, connect)
 	if w == nil {
@@ -208,8 +212,8 @@ func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 	}
 }
 
-// addWaiter returns a waiter for a peer's link, and the link to the sidecar; or
-// none if there is nothing to wait for.
+// addWaiter returns a waiter for a peer's link, and the link to the sidecar. The
+// waiter is nil if the link is live already, or with the error if it cannot be.
 func (m *Mesh) addWaiter(id string, connect bool) (*waiter, *ipc, error) {
 	if id == "" {
 		return nil, nil, fmt.Errorf("%w: the peer id is empty", ErrInvalid)

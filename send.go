@@ -11,10 +11,14 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// Send gives a message to one peer. It returns nil once the message is on its
+// Send sends a message to one peer. It returns nil once the message is on its
 // way to a peer whose link is live: it will arrive, in order and once, unless
 // the peer goes (Config.OnPeer) or the message fails later (Config.OnError).
-// It blocks, under ctx, while that peer is congested. Errors are a *PeerError.
+// It blocks, under ctx, while that peer is congested.
+//
+// Errors are a *PeerError, which wraps ErrNotConnected, ErrPeerGone if the peer
+// went while Send blocked, ErrSidecarLost, ErrTooLarge, ErrInvalid, the reason for
+// which the mesh ended, or the cause of ctx.
 func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 	if err := m.post(ctx, peer, &msg, nil); err != nil {
 		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
@@ -22,9 +26,11 @@ func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 	return nil
 }
 
-// Broadcast gives a message to every peer whose link is live. Peers that keep
+// Broadcast sends a message to every peer whose link is live. Peers that keep
 // up get it at once; it blocks, under ctx, for the congested ones. The peers not
-// reached are in a *BroadcastError. With no peers it returns nil.
+// reached are in a *BroadcastError, each with an error as of Send; a message that
+// cannot be sent at all is an error that wraps ErrInvalid or ErrTooLarge. With no
+// peers Broadcast returns nil.
 func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	buf := m.buffer()
 	defer m.buffers.Put(buf)
@@ -55,11 +61,11 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 // others. The line names the others: sidecar and agent may differ for a moment
 // on who is paused, and so no peer gets the message twice or misses it.
 func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []string, err error) {
-	if err := m.acquire(ctx, m.audience); err != nil {
+	if err := m.acquire(ctx, m.turn); err != nil {
 		_, ready, paused = m.split()
 		return ready, paused, err
 	}
-	defer func() { <-m.audience }()
+	defer func() { <-m.turn }()
 	for {
 		c, ready, paused := m.split()
 		switch {
@@ -73,7 +79,7 @@ func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []strin
 		}
 		room, err := c.tryWrite(func(b []byte) []byte { return wire.AppendBroadcast(b, raw, paused) })
 		if err == nil && room != nil {
-			err = c.link.WaitRoom(ctx, room)
+			err = c.waitRoom(ctx, room)
 		}
 		if err != nil || room == nil {
 			return ready, paused, err
@@ -114,7 +120,7 @@ func (m *Mesh) acquire(ctx context.Context, slot chan struct{}) error {
 	}
 }
 
-// postAll waits for congested peers side by side.
+// postAll posts to congested peers, side by side, and returns those not reached.
 func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerError {
 	errs := make([]error, len(peers))
 	var wg sync.WaitGroup
@@ -147,8 +153,8 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, replied func
 	return m.postRaw(ctx, peer, raw, replied)
 }
 
-// buffer returns one from m.buffers, where it belongs as soon as the message in
-// it has been copied onto the link.
+// buffer returns a buffer from m.buffers, where it belongs again as soon as the
+// message in it has been copied onto the link.
 func (m *Mesh) buffer() *[]byte {
 	if buf, ok := m.buffers.Get().(*[]byte); ok {
 		return buf
@@ -156,6 +162,7 @@ func (m *Mesh) buffer() *[]byte {
 	return new([]byte)
 }
 
+// postRaw is post for an encoded message.
 func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied func()) error {
 	reply := replied != nil
 	turn, err := m.takeTurn(ctx, peer, reply)
@@ -182,15 +189,15 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied fun
 		if err != nil || room == nil {
 			return err
 		}
-		if err := c.link.WaitRoom(ctx, room); err != nil {
+		if err := c.waitRoom(ctx, room); err != nil {
 			return err
 		}
 	}
 }
 
-// takeTurn blocks until it is the caller's turn to write to a peer, and returns the
-// semaphore to release after that; nil if the peer is not known, which await
-// explains.
+// takeTurn blocks until it is the caller's turn to write to a peer, and returns
+// the semaphore to release afterwards; nil if the peer is not known, for which
+// await has the error.
 func (m *Mesh) takeTurn(ctx context.Context, id string, reply bool) (turn chan struct{}, err error) {
 	p := m.peer(id)
 	if p == nil {
@@ -203,15 +210,16 @@ func (m *Mesh) takeTurn(ctx context.Context, id string, reply bool) (turn chan s
 	return turn, m.acquire(ctx, turn)
 }
 
-// await blocks until the peer takes new work, or a response, and returns the link
-// to write to. Responses pass a peer that is busy: it waits for them.
+// await blocks until the peer takes new work, or a response, and returns the
+// link to write to. A busy peer takes responses all the same: it may be waiting
+// for one.
 func (m *Mesh) await(ctx context.Context, id string, reply bool) (*ipc, error) {
 	missing := ErrNotConnected
 	for {
 		c, changed, err := m.taker(id, reply)
 		if c != nil && ctx.Err() != nil {
-			// The peer takes it, but has come back since: a response to what it asked
-			// on its last link could pass for one to what it asks on this one.
+			// A response's ctx ends with the link that its request came on. On the
+			// peer's next link it could pass for the response to another request.
 			return nil, context.Cause(ctx)
 		}
 		if c != nil {
@@ -233,8 +241,8 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*ipc, error) {
 	}
 }
 
-// taker returns the link to write to, or a channel that is closed when that may be
-// possible, or why it never will.
+// taker returns the link to write to, or a channel that is closed when it is worth
+// trying again, or the error if it is not.
 func (m *Mesh) taker(id string, reply bool) (c *ipc, changed <-chan struct{}, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,20 +18,20 @@ import (
 	"github.com/chatixia-ai/mesh/internal/spawn"
 )
 
-// agentWait is how long a spawned sidecar waits for its agent. Nothing else would
-// ever end one whose agent died in between.
+// agentWait is how long a spawned sidecar waits for its agent. It ends one whose
+// agent died before it connected, where stdin does not tell.
 const agentWait = 10 * time.Second
 
-// SidecarMain is the sidecar of mode SelfExec. Call it first thing in main, and
+// SidecarMain runs the sidecar of mode SelfExec. Call it first thing in main, and
 // in the TestMain of tests that use that mode:
 //
 //	if mesh.SidecarMain() {
 //		return
 //	}
 //
-// In a process that New started as a sidecar it does that work until the agent
-// is gone and returns true: the program must end then. In any other process it
-// returns false at once and does nothing.
+// In a process that New started as a sidecar it blocks until the agent is gone
+// and returns true: the program must end then. In any other process it does
+// nothing and returns false.
 //
 // A sidecar process logs to stderr, which New passes to its Config.Logger, and
 // ends on SIGTERM and SIGINT.
@@ -81,19 +81,20 @@ func processLogger(w io.Writer, level string) zerolog.Logger {
 	return zerolog.New(w).Level(l).With().Timestamp().Logger()
 }
 
-// ServeSidecar is the sidecar as a command, for mode Attach and for agents in
-// other languages: it listens on Config.Socket, serves the first agent that
-// connects, and returns nil when that agent is gone or ctx ends. It listens at
-// once, whether or not the signaling server can be reached. Agents of other
-// users, and further agents, are refused.
+// ServeSidecar runs a sidecar for mode Attach and for agents in other languages:
+// it listens on Config.Socket, serves the first agent that connects, and returns
+// nil when that agent is gone or ctx ends. It listens at once, whether or not
+// the signaling server can be reached. Agents of other users, and further
+// agents, are refused.
 //
 // Of cfg it reads SignalingURL, TokenURL, APIKey, Socket, Network,
 // Limits.MaxMessage, Limits.MaxDepth and Logger. The other fields concern agents
 // and are ignored.
 //
 // Its error is a *ConfigError for settings that cannot be used, including a
-// socket that is listened on already, or wraps ErrRefused or ErrMisconfigured if
-// that is what the signaling server's first answer means, or ErrReplaced.
+// socket on which another process listens; or it wraps ErrRefused or
+// ErrMisconfigured, if the first exchange with the signaling server shows that, or
+// ErrReplaced.
 func ServeSidecar(ctx context.Context, cfg Config) error {
 	if err := checkSidecarMain(); err != nil {
 		return err
@@ -117,10 +118,10 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	checked := make(chan error, 1)
-	go func() { // waited for below
+	go func() { // ends before ServeSidecar does
 		err := sidecar.CheckCredentials(ctx, set)
 		if ctx.Err() != nil {
-			err = nil // it was our end that ended the check
+			err = nil // the check was cut short by the end of ctx
 		} else if err != nil {
 			cancel()
 		}
@@ -132,7 +133,7 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 	return errors.Join(public(<-checked), public(err))
 }
 
-// public returns the public error for one of signaling.
+// public returns the public error for one of the sidecar.
 func public(err error) error {
 	var refused *signal.RefusedError
 	switch {
@@ -148,8 +149,8 @@ func public(err error) error {
 	return fmt.Errorf("mesh: sidecar: %w", inner{err})
 }
 
-// checkSidecarMain fails in a process that was started as a sidecar, wherever it
-// would be an agent: without it a program that forgot SidecarMain would start
+// checkSidecarMain fails in a process that was started as a sidecar, where it is
+// about to be an agent: otherwise a program that forgot SidecarMain would start
 // copies of itself without end.
 func checkSidecarMain() error {
 	if os.Getenv(sidecar.Variable) != "" {

@@ -11,12 +11,12 @@ import (
 type SignalingState string
 
 const (
-	// SignalingConnecting means not connected, and trying.
+	// SignalingConnecting means that there is no connection and one is being made.
 	SignalingConnecting SignalingState = "connecting"
-	// SignalingConnected means registered under PeerID.
+	// SignalingConnected means that this agent is registered as PeerID.
 	SignalingConnected SignalingState = "connected"
-	// SignalingRefused means that the server does not accept the API key. It is
-	// retried slowly.
+	// SignalingRefused means that the server does not accept the API key. The
+	// sidecar goes on trying, slowly.
 	SignalingRefused SignalingState = "refused"
 	// SignalingReplaced means that another instance with the same API key has
 	// taken over: the mesh has ended, with ErrReplaced.
@@ -29,7 +29,7 @@ const (
 // connected.
 type SignalingStatus struct {
 	State  SignalingState
-	PeerID string // ours, once known
+	PeerID string // this agent's own, once known
 	// Err is why there is no connection, nil if there is one or none was tried
 	// yet. It wraps ErrRefused if State is SignalingRefused, and ErrMisconfigured
 	// if no retry can mend it.
@@ -40,6 +40,15 @@ type SignalingStatus struct {
 // "" until it has.
 func (m *Mesh) ID() string { return m.Signaling().PeerID }
 
+// SidecarPID returns the process id of the running sidecar, or 0 if this mesh has
+// not started a process or none is running.
+func (m *Mesh) SidecarPID() int {
+	if c := m.ipc(); c != nil {
+		return c.side.pid
+	}
+	return 0
+}
+
 // Signaling returns the state of the connection to the signaling server.
 func (m *Mesh) Signaling() SignalingStatus {
 	m.mu.Lock()
@@ -47,7 +56,7 @@ func (m *Mesh) Signaling() SignalingStatus {
 	return m.signaling
 }
 
-// setSignaling takes note of a new state and tells Config.OnSignaling.
+// setSignaling notes a new state and tells Config.OnSignaling.
 func (m *Mesh) setSignaling(st SignalingStatus) {
 	m.mu.Lock()
 	if st.PeerID == "" {
@@ -56,7 +65,7 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 	m.signaling = st
 	close(m.signaled)
 	m.signaled = make(chan struct{})
-	for _, w := range m.waiters[st.PeerID] { // from before we knew who we are
+	for _, w := range m.waiters[st.PeerID] { // from before this id was known
 		w.end(errOneself)
 	}
 	m.mu.Unlock()
@@ -65,8 +74,8 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 	}
 }
 
-// waitSignaling blocks until the signaling server has accepted this peer, or that
-// cannot be expected.
+// waitSignaling blocks until the signaling server has accepted this peer, and
+// fails if that cannot be expected, or when ctx or the mesh ends.
 func (m *Mesh) waitSignaling(ctx context.Context) error {
 	for {
 		m.mu.Lock()
@@ -92,7 +101,8 @@ func (m *Mesh) waitSignaling(ctx context.Context) error {
 	}
 }
 
-// withSignaling adds to an error of waiting what keeps peers from being found.
+// withSignaling adds the state of signaling to the error of waiting for a peer: it
+// may be what keeps the peer from being found.
 func (m *Mesh) withSignaling(err error) error {
 	if st := m.Signaling(); st.State != SignalingConnected && st.Err != nil {
 		return fmt.Errorf("%w; signaling is %s: %w", err, st.State, inner{st.Err})
@@ -104,7 +114,7 @@ func (m *Mesh) withSignaling(err error) error {
 func publicURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "the signaling URL" // it was checked, so this cannot be
+		return "the signaling URL" // cannot happen: New has checked it
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }

@@ -29,7 +29,7 @@ const (
 var (
 	// ErrClosed means that the link has ended: this end was closed, or the connection was lost.
 	ErrClosed = errors.New("link closed")
-	// ErrOverflow means that a line that must not wait found the queue full.
+	// ErrOverflow means that WriteNow found the queue full.
 	ErrOverflow = errors.New("link queue overflowed: the other end does not read")
 )
 
@@ -42,12 +42,12 @@ type Link struct {
 
 	mu      sync.Mutex
 	closed  bool
-	why     error         // of closed, for a reader who cannot see it; valid after done
+	why     error         // the link ended, for a reader that cannot see it; valid after done
 	waiting []byte        // lines
 	charges []charge      // who is charged for them
 	writing bool          // a batch is being written, or taken by the other end
-	room    chan struct{} // closed when the waiting lines are taken; nil if nobody waits for that
-	idle    chan struct{} // closed when nothing waits and nothing is being written; the same
+	room    chan struct{} // closed when the waiting lines are taken; nil if no caller waits for that
+	idle    chan struct{} // closed when nothing waits and nothing is being written; nil likewise
 }
 
 // A carrier brings the lines of a link to its other end: a socket, or the memory of this process.
@@ -61,7 +61,7 @@ type carrier interface {
 	run()
 	// serve is Link.Serve.
 	serve(take Take)
-	// close ends the connection. first reports whether the link was open.
+	// close ends the connection. first says that the link was open until now.
 	close(first bool)
 }
 
@@ -109,8 +109,9 @@ func (l *Link) Write(ctx context.Context, add func([]byte) []byte) error {
 }
 
 // TryWrite adds lines if there is room for them; else it returns a channel that is closed when there may
-// be. Messages are written with it: a caller that had to wait for room must look again whether the peer
-// has been paused meanwhile, or all who waited would send after the pause.
+// be. Messages are written with it: a caller that had to wait for room must check again whether the peer
+// has been paused meanwhile, or all callers that waited would send after the pause. The error is
+// ErrClosed.
 func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
 	defer l.carrier.added()
 	l.mu.Lock()
@@ -125,7 +126,8 @@ func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err erro
 	return nil, nil
 }
 
-// WaitRoom blocks until there is room, the link ends, or ctx ends, whose cause is the error.
+// WaitRoom blocks until room, from TryWrite, is closed or the link ends, and returns nil; or until ctx
+// ends, and returns its cause.
 func (l *Link) WaitRoom(ctx context.Context, room <-chan struct{}) error {
 	select {
 	case <-room:
@@ -136,8 +138,8 @@ func (l *Link) WaitRoom(ctx context.Context, room <-chan struct{}) error {
 	return nil
 }
 
-// WriteNow adds lines without ever blocking: control lines, and events whose volume the account keeps in
-// check. to may be nil. The error is ErrClosed, or without an account ErrOverflow.
+// WriteNow adds lines without ever blocking: control lines, and events whose volume the account to keeps
+// in check. to may be nil. The error is ErrClosed or, without an account, ErrOverflow.
 func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
 	defer l.carrier.added()
 	l.mu.Lock()
@@ -152,12 +154,14 @@ func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
 	return nil
 }
 
+// appendLocked adds lines, charges the account for those that wait, and wakes Run if they found the link
+// idle.
 func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
 	before := len(l.waiting)
 	lone := before == 0 && !l.writing
 	l.waiting = add(l.waiting)
 	if lone && l.carrier.passLocked() {
-		return // it waits for nobody, and is nobody's charge
+		return // it does not wait, so no account is charged
 	}
 	if to != nil {
 		n := len(l.waiting) - before
@@ -180,7 +184,7 @@ func (l *Link) wakeUp() {
 	}
 }
 
-// takeLocked takes the waiting lines, and gives batch to be filled instead.
+// takeLocked takes the waiting lines, and leaves the memory of batch for the next ones.
 func (l *Link) takeLocked(batch []byte) []byte {
 	if cap(batch) > keep {
 		batch = nil
@@ -194,7 +198,8 @@ func (l *Link) takeLocked(batch []byte) []byte {
 	return batch
 }
 
-// takeChargesLocked takes the charges of the waiting lines, and gives used to be filled instead.
+// takeChargesLocked takes the charges of the waiting lines, and leaves the memory of used for the next
+// ones.
 func (l *Link) takeChargesLocked(used []charge) []charge {
 	clear(used)
 	used, l.charges = l.charges, used[:0]
@@ -217,7 +222,7 @@ func settle(charges []charge) {
 	}
 }
 
-// awaited returns the channel that announce will close.
+// awaited returns a channel that announce will close.
 func awaited(c *chan struct{}) <-chan struct{} {
 	if *c == nil {
 		*c = make(chan struct{})
@@ -225,6 +230,7 @@ func awaited(c *chan struct{}) <-chan struct{} {
 	return *c
 }
 
+// announce closes the channel that awaited returned, if any.
 func announce(c *chan struct{}) {
 	if *c != nil {
 		close(*c)
@@ -252,11 +258,11 @@ func (l *Link) Flush(ctx context.Context) error {
 	}
 }
 
-// Close ends both directions at once: what waits is dropped, so Flush before. The other end reads io.EOF.
+// Close ends both directions at once: what waits is dropped, so Flush first. The other end reads io.EOF.
 // It may be called at any time, repeatedly.
 func (l *Link) Close() { l.carrier.close(l.end(net.ErrClosed)) }
 
-// end makes this end a closed one, and reports whether it was open.
+// end marks this end as closed, and reports whether it was open.
 func (l *Link) end(why error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

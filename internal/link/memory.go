@@ -12,7 +12,7 @@ type memory struct {
 	link, far *Link
 	other     *memory              // far's carrier
 	pump      atomic.Pointer[pump] // takes what far has, once this end is served
-	taken     []charge             // for what the other end has taken; guarded by link.mu
+	taken     []charge             // for lines that far has taken; guarded by link.mu
 }
 
 // Pipe returns the two ends of a link in memory.
@@ -36,8 +36,8 @@ func (m *memory) look() {
 	}
 }
 
-// run only settles charges: lines are taken by those who write and read, who may hold the locks of
-// accounts.
+// run only settles charges: the goroutines that write and read take the lines, and they may hold the
+// locks of accounts.
 func (m *memory) run() {
 	var charges []charge
 	for open := true; open; {
@@ -62,7 +62,7 @@ func (m *memory) serve(take Take) {
 	p.work()
 }
 
-// handOver returns the lines that wait at the other end, none if none do, and has that end use batch,
+// handOver returns the lines that wait at the other end, if any, and gives that end the memory of batch,
 // whose lines have been taken.
 func (m *memory) handOver(batch []byte) ([]byte, error) {
 	if why := m.link.endReason(); why != nil {

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// pumpShare is how much a goroutine takes that came to write a line: as many lines, where a long one
-// counts as one for each KiB.
+// pumpShare is how many lines a goroutine takes that came to write one; a long line counts as one for each
+// KiB.
 const pumpShare = 64
 
 // A pump takes the lines of one end of a pipe without a goroutine that waits for them: the goroutine
@@ -15,7 +15,7 @@ const pumpShare = 64
 // agent to sidecar, and back, without a change of goroutine, which takes longer than all else that
 // happens to it on the link.
 //
-// The owner, in serve, takes over when so much comes that it would hold up the writer.
+// The owner, the goroutine in Serve, takes over when so much comes that it would hold up the writer.
 type pump struct {
 	memory *memory
 	take   Take
@@ -25,7 +25,7 @@ type pump struct {
 
 	state atomic.Int32
 	owner chan struct{} // buffered 1: it is the owner's turn
-	ended chan struct{} // closed when take said that it was the last line
+	ended chan struct{} // closed when take wanted no more lines
 	over  bool          // ended is closed; belongs to the goroutine that has the pump
 }
 
@@ -98,8 +98,8 @@ func (p *pump) run(share int) (more bool) {
 	}
 }
 
-// next takes one line, of n bytes, if one is there. That lines end where they should is the doing of our
-// own codec; what they say is take's to check.
+// next takes one line, of n bytes, if one is there. Our own codec wrote it, so its end can be relied on;
+// take checks what it says.
 func (p *pump) next() (n int, ok bool) {
 	if p.over {
 		return 0, false

@@ -14,11 +14,11 @@ import (
 )
 
 // lastWords is how long a connection that can no longer be written to is read for what its other end
-// wrote before. As a rule its end is there already.
+// wrote before. Usually all of that has arrived already.
 const lastWords = 10 * time.Second
 
-// A socket carries lines over a connection. One goroutine writes (run), what waits together at once; a
-// lone line is written by the goroutine that adds it if the connection takes it without blocking.
+// A socket carries lines over a connection. One goroutine (run) writes all that waits at once; a lone line
+// is written by the goroutine that adds it, if the connection takes it without blocking.
 type socket struct {
 	link   *Link
 	conn   net.Conn
@@ -32,7 +32,8 @@ type tryWriter interface {
 	TryWrite(b []byte) (n int)
 }
 
-// New returns a link over a connection, from which the bytes in read have been read already.
+// New returns a link over a connection, from which the bytes in read have been read already. A line that
+// arrives may be as long as limits.MaxLine.
 func New(conn net.Conn, read []byte, limits wire.Limits) *Link {
 	s := &socket{link: newLink(), conn: conn}
 	s.link.carrier = s
@@ -69,7 +70,7 @@ func (s *socket) run() {
 		case <-s.link.done:
 		}
 		for {
-			if batch, charges, open = s.take(batch, charges); len(batch) == 0 {
+			if batch, charges, open = s.nextBatch(batch, charges); len(batch) == 0 {
 				break
 			}
 			if _, err := s.conn.Write(batch); err != nil {
@@ -81,8 +82,8 @@ func (s *socket) run() {
 	s.link.drop()
 }
 
-// take swaps the waiting lines for run's used buffers. open is false when the link has ended.
-func (s *socket) take(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
+// nextBatch swaps the waiting lines for run's used buffers. open is false when the link has ended.
+func (s *socket) nextBatch(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
 	l := s.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,5 +120,5 @@ func (s *socket) next() ([]byte, error) {
 }
 
 func (s *socket) close(bool) {
-	_ = s.conn.Close() // the other end sees EOF; there is nobody to tell more
+	_ = s.conn.Close() // the other end sees EOF; an error would change nothing
 }

@@ -20,8 +20,8 @@ type Teller[T comparable] interface {
 	Tell(was, want T)
 }
 
-// SettleLocked tells what is to be told, unless another goroutine is at it, which then does. It is called
-// with mu held, and releases it while it tells.
+// SettleLocked tells what is to be told, or leaves it to another goroutine that is telling already. It is
+// called with mu held, and releases it while it tells.
 func (t *Told[T]) SettleLocked(mu *sync.Mutex, of Teller[T]) {
 	if t.telling {
 		return

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"slices"
 
@@ -11,40 +10,8 @@ import (
 
 // What the agent says to its sidecar.
 
-// maxEcho is the longest name out of a bad line that an error repeats.
+// maxEcho is the length in bytes of the longest name in a bad line that an error repeats.
 const maxEcho = 1 << 10
-
-// authorized reports whether a first line is the hello that the sidecar wants.
-func (s *Sidecar) authorized(cmd *wire.Line, bad *wire.Error) bool {
-	if bad != nil || cmd.Type != wire.TypeHello {
-		return false
-	}
-	hello, err := wire.DecodeHello(cmd.Payload)
-	return err == nil && subtle.ConstantTimeCompare([]byte(hello.Token), []byte(s.set.Token)) == 1
-}
-
-// refuse tells an agent with a wrong first line why its link is closed.
-func (s *Sidecar) refuse(cmd *wire.Line, bad *wire.Error) error {
-	if bad == nil && cmd.Type == wire.TypeHello {
-		s.terms.Store(&terms{features: wire.Features()})
-	}
-	s.tellError(wire.ErrorEvent{Code: wire.CodeUnauthorized, Message: "the first line must be a hello with this sidecar's token"})
-	return ErrUnauthorized
-}
-
-// handle carries out one command, or reports what is wrong with it.
-func (s *Sidecar) handle(ctx context.Context, cmd *wire.Line, bad *wire.Error) {
-	if bad != nil {
-		s.rejectLine(bad, cmd)
-		return
-	}
-	s.command(ctx, cmd)
-	select {
-	case <-s.greeted:
-	default:
-		close(s.greeted)
-	}
-}
 
 // command carries out one command. It never blocks: a full queue towards one peer must not keep the agent
 // from the others.
@@ -129,10 +96,10 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 	s.tellStatus()
 }
 
-// drain answers drained when everything is with the peers, or after a bound.
+// drain responds with drained when the peers have everything, or after drainTimeout.
 func (s *Sidecar) drain(ctx context.Context) {
 	if s.draining.Swap(true) {
-		return // the one under way answers
+		return // the one under way responds
 	}
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
@@ -168,7 +135,7 @@ func (s *Sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
 	s.tellError(e)
 }
 
-// brief is a name out of a bad line, or nothing if it is no sensible name.
+// brief returns a name in a bad line, or "" if it is too long to be one.
 func brief(b []byte) string {
 	if len(b) > maxEcho {
 		return ""

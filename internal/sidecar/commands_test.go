@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -107,33 +106,6 @@ func TestDrainAndEnd(t *testing.T) {
 	a.conn.Close()
 	if err := a.ended(); err != nil {
 		t.Errorf("Serve: %v", err)
-	}
-}
-
-// An agent without the token is refused, whatever its first line is.
-func TestToken(t *testing.T) {
-	for name, line := range map[string]string{
-		"no hello":    `{"type":"list_peers"}`,
-		"no token":    hello,
-		"wrong token": strings.Replace(hello, `"protocol"`, `"token":"guess","protocol"`, 1),
-		"not JSON":    "hello",
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := newAgent(t, alone("secret"))
-			a.say(line)
-			rest, _ := io.ReadAll(a.r)
-			if told := bytes.Contains(rest, []byte("unauthorized")); told != strings.Contains(line, "hello\",") {
-				t.Errorf("it was told %q", rest)
-			}
-			if err := a.ended(); !errors.Is(err, ErrUnauthorized) {
-				t.Errorf("Serve: %v", err)
-			}
-		})
-	}
-	a := newAgent(t, alone("secret"))
-	a.say(strings.Replace(hello, `"protocol"`, `"token":"secret","protocol"`, 1))
-	if e := a.hear(); e.Type != "ready" {
-		t.Errorf("with the token: %+v", e)
 	}
 }
 

@@ -49,7 +49,7 @@ func (s *Sidecar) peerOf(l peerLink) *peer {
 	return s.peers[l.ID()]
 }
 
-// forward gives the agent a message, unless it is one that the agent does not read.
+// forward passes a message to the agent, or drops it if the agent does not read messages like it.
 func (s *Sidecar) forward(p *peer, m *wire.Message) {
 	t := s.terms.Load()
 	var unread error
@@ -68,7 +68,7 @@ func (s *Sidecar) forward(p *peer, m *wire.Message) {
 	p.arrived(m)
 }
 
-// peerRejected logs and counts what a peer sent and no agent will see.
+// peerRejected logs and counts a line from a peer that is dropped.
 func (s *Sidecar) peerRejected(l peerLink, err error) {
 	s.noise.Warn().Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
 }
@@ -79,7 +79,7 @@ func (s *Sidecar) peerCongested(l peerLink, congested bool) {
 	}
 }
 
-// connectFailed answers a connect that led nowhere.
+// connectFailed tells the agent that its connect led nowhere.
 func (s *Sidecar) connectFailed(id string, err *wire.Error) {
 	s.log.Info().Str("peer", id).Err(err).Msg("connect failed")
 	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: id})

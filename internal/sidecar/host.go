@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -15,22 +14,19 @@ import (
 )
 
 const (
-	// peekTime is how long a new connection may say nothing before it is served. A program that only looks
-	// whether the socket is listened on hangs up at once.
-	peekTime = 50 * time.Millisecond
 	// silentAgent is how long a connection that says nothing must have stayed to count as the agent's: base
 	// agents may only listen.
 	silentAgent = 10 * time.Second
-	// maxCallers bounds the connections that are looked at, and those that wait, at a time.
-	maxCallers = 8
+	// maxCallers bounds the connections that are looked at, at a time. Further ones wait to be accepted.
+	maxCallers = 64
 	// acceptPause is the wait after a failed accept, such as for lack of file descriptors.
 	acceptPause = 100 * time.Millisecond
+	// lateGrace is how long the host of a process that stood still looks for the agent after Patience.
+	lateGrace = time.Second
 )
 
 // ErrNoAgent means that no agent connected in time.
 var ErrNoAgent = errors.New("no agent connected to the sidecar in time")
-
-var errNoValidLine = errors.New("no valid line came from the caller, and another one waits")
 
 // A Host serves a sidecar to one agent on a socket.
 type Host struct {
@@ -41,158 +37,79 @@ type Host struct {
 	Orphaned <-chan struct{} // closed when the process that would connect is gone; may be nil
 
 	silence time.Duration // silentAgent, but in tests
-
-	current *caller   // the one being served
-	waiting []*caller // while it is not known whether current is the agent
+	places  chan struct{} // semaphore: the callers that are looked at
 }
 
 // Run serves the first agent. It returns nil when that is gone or ctx ends, ErrNoAgent, or the error of
 // Serve. It closes the listener.
 //
-// Agents are not the only programs that connect: health checks do, too. A caller is the agent once it has
-// sent a valid line; if it says nothing, as base agents may, when it is the sidecar's parent or has stayed
-// for silentAgent. Who has sent only what is no valid line is not. Further callers wait until that is
-// known, and are refused when there is an agent.
+// Agents are not the only programs that connect: health checks do, too. Nothing happens for a caller before
+// it has proven to be the agent, as [caller.prove] says. Then all others are refused.
 func (h *Host) Run(ctx context.Context) error {
 	if h.silence == 0 {
 		h.silence = silentAgent
 	}
+	h.places = make(chan struct{}, maxCallers)
 	ctx, cancel := context.WithCancel(ctx)
-	arrived := make(chan *caller)
+	looking, stopLooking := context.WithCancel(ctx)
+	agents := make(chan *caller)
 	var accepting sync.WaitGroup
-	accepting.Go(func() { h.accept(ctx, arrived) })
+	accepting.Go(func() { h.accept(looking, agents) })
 	defer func() {
 		cancel()
 		_ = h.Listener.Close()
 		accepting.Wait()
-		h.refuseWaiting()
-		if h.current != nil {
-			h.current.release()
-		}
+		stopLooking() // canceled with ctx; this is for those who read
 	}()
-
-	var late <-chan time.Time
-	if h.Patience > 0 {
-		timer := time.NewTimer(h.Patience)
-		defer timer.Stop()
-		late = timer.C
+	c, err := h.wait(ctx, agents)
+	if c == nil {
+		return err
 	}
-	orphaned, overdue := h.Orphaned, false
-	for {
-		spoke, greeted, stayed, ended := h.current.signs()
-		select {
-		case c := <-arrived:
-			h.arrived(ctx, c)
-		case <-spoke:
-			h.current.spoken = true
-			h.displace()
-		case <-greeted:
-			h.admit()
-		case <-stayed:
-			if !h.current.spoken {
-				h.admit()
-			}
-		case err := <-ended:
-			if h.current.wasAgent(err) {
-				return endOf(ctx, err)
-			}
-			h.Log.Debug().Err(err).Msg("connection closed before an agent spoke")
-			h.next(ctx)
-		case <-late:
-			overdue = true
-		case <-orphaned:
-			orphaned, overdue = nil, true
-		case <-ctx.Done():
-			if h.current == nil {
-				return nil
-			}
-			return endOf(ctx, <-ended)
-		}
-		if overdue && h.current == nil {
-			return ErrNoAgent
-		}
+	stopLooking()
+	set := h.Settings
+	if set.Signaling.Started.IsZero() {
+		set.Signaling.Started = time.Now() // the agent's start is not known better
 	}
-}
-
-// endOf is how serving an agent ended: an end that was asked for is no error.
-func endOf(ctx context.Context, err error) error {
+	err = Serve(ctx, link.New(c.conn, c.read, set.Limits), set, h.Log)
 	if ctx.Err() != nil {
-		return nil
+		return nil // an end that was asked for is no error
 	}
 	return err
 }
 
-// arrived serves a caller, or has it wait.
-func (h *Host) arrived(ctx context.Context, c *caller) {
-	switch {
-	case h.current == nil:
-		h.serve(ctx, c)
-	case h.current.agent || len(h.waiting) >= maxCallers:
-		h.refuse(c)
-	default:
-		h.waiting = append(h.waiting, c)
-		h.displace()
+// wait returns the agent; or none, and ErrNoAgent unless ctx has ended.
+func (h *Host) wait(ctx context.Context, agents <-chan *caller) (*caller, error) {
+	var late *time.Timer
+	var overdue <-chan time.Time
+	if h.Patience > 0 {
+		late = time.NewTimer(h.Patience)
+		defer late.Stop()
+		overdue = late.C
+	}
+	graced := false
+	for {
+		select {
+		case c := <-agents:
+			return c, nil
+		case <-h.Orphaned:
+			return nil, ErrNoAgent
+		case <-ctx.Done():
+			return nil, nil
+		case <-overdue:
+			// If this process stood still, the agent may be waiting to be accepted.
+			if graced && len(h.places) == 0 {
+				return nil, ErrNoAgent
+			}
+			graced = true
+			late.Reset(min(lateGrace, h.Patience))
+		}
 	}
 }
 
-// admit takes the current caller for the agent.
-func (h *Host) admit() {
-	h.current.agent = true
-	h.refuseWaiting()
-}
-
-// displace hangs up on a caller that has said nothing valid while another one waits.
-func (h *Host) displace() {
-	if len(h.waiting) > 0 && h.current.spoken && !h.current.agent && !closed(h.current.greeted) {
-		h.current.cancel(errNoValidLine)
-	}
-}
-
-// next serves the caller that has waited longest.
-func (h *Host) next(ctx context.Context) {
-	h.current.release()
-	h.current = nil
-	if len(h.waiting) > 0 {
-		c := h.waiting[0]
-		h.waiting = h.waiting[1:]
-		h.serve(ctx, c)
-	}
-}
-
-func (h *Host) refuse(c *caller) {
-	h.Log.Warn().Msg("second agent refused: a sidecar serves one")
-	_ = c.conn.Close()
-}
-
-func (h *Host) refuseWaiting() {
-	for _, c := range h.waiting {
-		h.refuse(c)
-	}
-	h.waiting = nil
-}
-
-// serve makes a caller the current one. Run waits for its end.
-func (h *Host) serve(ctx context.Context, c *caller) {
-	h.current = c
-	ctx, c.cancel = context.WithCancelCause(ctx)
-	c.ended = make(chan error, 1)
-	l := link.New(c.conn, c.read, h.Settings.Limits)
-	s, err := newSidecar(l, h.Settings, h.Log)
-	if err != nil {
-		l.Close()
-		c.ended <- err
-		return
-	}
-	c.spoke, c.greeted = s.spoke, s.greeted
-	c.stay(h.silence)
-	go func() { c.ended <- s.serve(ctx) }()
-}
-
-// accept hands over the connections of this user's processes.
-func (h *Host) accept(ctx context.Context, arrived chan<- *caller) {
+// accept looks at the connections of this user's processes, until ctx ends, and then refuses them.
+func (h *Host) accept(ctx context.Context, agents chan<- *caller) {
 	var looking sync.WaitGroup
 	defer looking.Wait()
-	places := make(chan struct{}, maxCallers)
 	for {
 		conn, err := h.Listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -200,10 +117,7 @@ func (h *Host) accept(ctx context.Context, arrived chan<- *caller) {
 		}
 		if err != nil {
 			h.Log.Error().Err(err).Msg("agent not accepted")
-			select {
-			case <-time.After(acceptPause):
-			case <-ctx.Done():
-			}
+			<-time.After(acceptPause)
 			continue
 		}
 		if err := sock.CheckPeer(conn); err != nil {
@@ -212,119 +126,41 @@ func (h *Host) accept(ctx context.Context, arrived chan<- *caller) {
 			continue
 		}
 		select {
-		case places <- struct{}{}:
+		case h.places <- struct{}{}:
 		case <-ctx.Done():
-			_ = conn.Close()
+		}
+		if ctx.Err() != nil {
+			h.refuse(conn)
 			continue
 		}
 		looking.Go(func() {
-			defer func() { <-places }()
-			h.look(ctx, conn, arrived)
+			defer func() { <-h.places }()
+			h.look(ctx, conn, agents)
 		})
 	}
 }
 
-// look hands a connection over once it has said something or stayed for a moment. A sidecar that wants a
-// token has an agent that speaks at once, so who says nothing there is not handed over at all.
-func (h *Host) look(ctx context.Context, conn net.Conn, arrived chan<- *caller) {
+func (h *Host) refuse(conn net.Conn) {
+	h.Log.Warn().Msg("connection refused: a sidecar serves one agent")
+	_ = conn.Close()
+}
+
+// look hands a connection over if it proves to be the agent's before ctx ends.
+func (h *Host) look(ctx context.Context, conn net.Conn, agents chan<- *caller) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	wait := peekTime
-	if h.Settings.Token != "" {
-		wait = h.silence
-	}
-	c := &caller{conn: conn, token: h.Settings.Token != "", since: time.Now()}
-	if !c.peek(wait) || !stop() {
+	c := &caller{conn: conn, settings: &h.Settings, silence: h.silence}
+	if err := c.prove(); err != nil {
+		stop()
 		_ = conn.Close()
+		h.Log.Debug().Err(err).Msg("connection closed: not the agent's")
 		return
 	}
+	if !stop() {
+		return // closed, since another caller is the agent
+	}
 	select {
-	case arrived <- c:
+	case agents <- c:
 	case <-ctx.Done():
-		_ = conn.Close()
-	}
-}
-
-// A caller is a connection to a Host that may be the agent's.
-type caller struct {
-	conn  net.Conn
-	read  []byte // from conn already
-	token bool   // the agent has to show one
-	since time.Time
-
-	// Of the one that is served.
-	cancel         context.CancelCauseFunc
-	spoke, greeted <-chan struct{} // closed by its sidecar: its first line, its first valid line
-	stayed         *time.Timer     // when silence makes it the agent; nil if it never does
-	ended          chan error
-	spoken, agent  bool // what Run knows
-}
-
-// peek waits for the caller's first byte, though not for long, and reports whether the caller is worth
-// serving: it has said something, or may yet.
-func (c *caller) peek(wait time.Duration) bool {
-	if c.conn.SetReadDeadline(time.Now().Add(wait)) != nil {
-		return false
-	}
-	var b [1]byte
-	n, err := c.conn.Read(b[:])
-	c.read = append(c.read, b[:n]...)
-	if err != nil && (c.token || !errors.Is(err, os.ErrDeadlineExceeded)) {
-		return false
-	}
-	return c.conn.SetReadDeadline(time.Time{}) == nil
-}
-
-// stay sets the time at which silence makes the caller the agent.
-func (c *caller) stay(silence time.Duration) {
-	if c.token {
-		return
-	}
-	wait := silence - time.Since(c.since)
-	if pid, ok := sock.PeerPID(c.conn); ok && pid == os.Getppid() {
-		wait = 0
-	}
-	c.stayed = time.NewTimer(wait)
-}
-
-func (c *caller) release() {
-	c.cancel(nil)
-	if c.stayed != nil {
-		c.stayed.Stop()
-	}
-}
-
-// signs returns what there is to wait for of a caller that is served: its first line, its first valid
-// line, the time at which its silence counts, and its end. For nil there is nothing.
-func (c *caller) signs() (spoke, greeted <-chan struct{}, stayed <-chan time.Time, ended <-chan error) {
-	if c == nil {
-		return nil, nil, nil, nil
-	}
-	if !c.spoken {
-		spoke = c.spoke
-	}
-	if !c.agent {
-		greeted = c.greeted
-	}
-	if c.stayed != nil {
-		stayed = c.stayed.C
-	}
-	return spoke, greeted, stayed, c.ended
-}
-
-// wasAgent reports whether a caller whose serving ended with err was the agent, so that its end is the
-// sidecar's.
-func (c *caller) wasAgent(err error) bool {
-	if errors.Is(err, ErrUnauthorized) || errors.Is(err, errNoValidLine) {
-		return false
-	}
-	return err != nil || c.agent || closed(c.greeted) // an error is not the caller's doing
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
+		h.refuse(conn)
 	}
 }

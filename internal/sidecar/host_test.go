@@ -182,29 +182,28 @@ func say(text string) func(*testing.T, *hosted) {
 	}
 }
 
-// A visitor that stays does not keep the agent out: the host hangs up on one that has sent nonsense, and waits for the
-// end of one that is silent.
+// Visitors that stay do not keep the agent out, and the sidecar does nothing for them.
 func TestHostVisitorStays(t *testing.T) {
-	t.Run("talks", func(t *testing.T) {
-		h := host(t, alone(""))
-		visitor := h.dial()
-		visitor.say("PING")
-		h.serves(hello)
-		visitor.refused()
-	})
-	t.Run("silent", func(t *testing.T) {
-		h := host(t, alone(""))
-		visitor := h.dial()
-		h.servesSomeone()
-		a := h.dial()
-		a.say(hello)
-		visitor.conn.Close()
-		a.expect("ready")
-		a.conn.Close()
-		if err := h.ended(); err != nil {
-			t.Error(err)
-		}
-	})
+	for name, text := range map[string]string{"talks": "PING\n", "begins to talk": "PING", "is silent": ""} {
+		t.Run(name, func(t *testing.T) {
+			h := host(t, alone(""))
+			var visitors []*agent
+			for range 20 {
+				v := h.dial()
+				if _, err := io.WriteString(v.conn, text); err != nil {
+					t.Fatal(err)
+				}
+				visitors = append(visitors, v)
+			}
+			h.serves(hello)
+			for _, v := range visitors {
+				v.refused()
+			}
+			if n := h.log.Count(`"signaling"`); n > 1 { // the agent's own
+				t.Errorf("it joined the mesh for a visitor: %d changes of state", n)
+			}
+		})
+	}
 	t.Run("silent where a token is wanted", func(t *testing.T) {
 		h := host(t, alone("secret"))
 		h.dial()
@@ -253,6 +252,17 @@ func TestHostSilentParent(t *testing.T) {
 		conn, err = sock.Dial(context.Background(), path)
 		return err == nil
 	})
+	// Not if it has sent nonsense.
+	if _, err := io.WriteString(conn, "PING\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	onConn(t, conn).refused()
+	if conn, err = sock.Dial(context.Background(), path); err != nil {
+		t.Fatal(err)
+	}
 	first := onConn(t, conn) // it says nothing
 	said := bufio.NewReader(out)
 	for line := ""; !strings.Contains(line, `"signaling"`); { // then it is served
@@ -275,14 +285,55 @@ func TestHostSilentParent(t *testing.T) {
 	}
 }
 
+// An agent without the token is refused, whatever its first line is; only one that says hello is told so.
 func TestHostWantsToken(t *testing.T) {
 	h := host(t, alone("secret"))
-	for _, wrong := range []string{hello, withToken("x"), `{"type":"list_peers"}`} {
+	for _, wrong := range []string{hello, withToken("x"), `{"type":"list_peers"}`, "hello", "\n" + hello} {
 		a := h.dial()
 		a.say(wrong)
-		a.refused()
+		rest, _ := io.ReadAll(a.r)
+		if told := strings.Contains(string(rest), `"unauthorized"`); told != strings.Contains(wrong, `"hello"`) {
+			t.Errorf("%.40s: told %q", wrong, rest)
+		}
 	}
 	h.serves(withToken("secret"))
+}
+
+// The sidecar is also the agent's whose first lines are not valid, once a valid one comes: it reads all of them.
+func TestHostLateLine(t *testing.T) {
+	for name, before := range map[string]string{
+		"nonsense": "PING\n", "blank": "\r\n", "mark": "\uFEFF", "in pieces": hello[:20],
+		"long": `{"type":"send","payload":{"target_peer":"p","message":{"type":"x","payload":"` + strings.Repeat("x", 2*maxUnproven) + `"}}}` + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := host(t, alone(""))
+			a := h.dial()
+			if _, err := io.WriteString(a.conn, before); err != nil {
+				t.Fatal(err)
+			}
+			rest := hello
+			if name == "in pieces" {
+				rest = hello[20:]
+			}
+			a.say(rest)
+			a.expect("ready")
+			a.conn.Close()
+			if err := h.ended(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A flood without a line is no agent.
+func TestHostFlood(t *testing.T) {
+	for _, settings := range []Settings{alone(""), alone("secret")} {
+		h := host(t, settings)
+		a := h.dial()
+		_, _ = io.WriteString(a.conn, strings.Repeat("x", 2*maxUnproven)) // it may be hung up on meanwhile
+		a.refused()
+		h.waits()
+	}
 }
 
 // A host to which no agent connects ends, either after a while or when the agent's process is gone.
@@ -296,8 +347,8 @@ func TestHostWithoutAgent(t *testing.T) {
 		orphaned := make(chan struct{})
 		h := hostWith(t, Host{Settings: alone(""), Orphaned: orphaned})
 		a := h.dial().greeted()
-		orphaned <- struct{}{} // Run has taken note
-		h.dial().refused()     // and goes on
+		close(orphaned)
+		h.dial().refused()
 		a.say(`{"type":"list_peers"}`)
 		a.expect("peer_list")
 		h.waits()

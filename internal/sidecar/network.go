@@ -15,7 +15,7 @@ type Network = rtc.Settings
 type network interface {
 	// join takes part in the mesh until ctx ends or taking part is over for good, which is an error.
 	join(ctx context.Context) error
-	// connect asks for a link to a peer now. If that leads nowhere, connectFailed tells so.
+	// connect asks for a link to a peer now. If that leads nowhere, connectFailed is called.
 	connect(peer string)
 	// flush blocks until the peers have everything that was sent, or ctx ends.
 	flush(ctx context.Context) error
@@ -35,9 +35,9 @@ type peerLink interface {
 }
 
 // networkEvents are what a network reports. Calls about one peer are in order and one at a time, those
-// about different peers may be concurrent, and none may block. A call may be made while the network holds
-// a lock for that peer, so it may call the peerLink's methods, and no lock of the sidecar may be held
-// when it calls Send.
+// about different peers may be concurrent, and none may block. A call may call the peerLink's methods.
+// The network may hold a lock for that peer meanwhile, and Send may call peerCongested, so the sidecar
+// must hold none of its own locks when it calls Send.
 type networkEvents interface {
 	peerConnected(p peerLink)
 	peerDisconnected(p peerLink, reason error)

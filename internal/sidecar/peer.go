@@ -8,23 +8,23 @@ import (
 )
 
 const (
-	// Between inboundHigh and inboundLow bytes of one peer waiting on the link, the peer has been asked to
-	// pause; at inboundHard its channel is not read any more. The agent reads always, so this fills only
-	// when the agent is stopped or starved.
+	// Over inboundHigh bytes of one peer's messages that wait on the link, the peer is asked to pause, over
+	// inboundHard its channel is no longer read; both end at inboundLow. An agent reads all the time, so
+	// that many wait only if it is stopped or starved.
 	inboundHigh = 1 << 20
 	inboundLow  = 256 << 10
 	inboundHard = 64 << 20
-	// outboundHigh is how much may wait for one peer before the agent is asked to pause.
+	// outboundHigh is how many bytes may wait for one peer before the agent is asked to pause.
 	outboundHigh = 1 << 20
-	// haltedAllowance is what may still arrive after the agent has paused a peer: what was on its way. A
-	// peer that sends more ignores the pause, and its channel is not read until the agent resumes.
-	// Responses do not count: to hold them up could lock both sides.
+	// haltedAllowance is how many bytes may still arrive after the agent has paused a peer: they were on
+	// their way. A peer that sends more ignores the pause, and its channel is not read until the agent
+	// resumes it. Responses do not count: holding them up could deadlock the two agents.
 	haltedAllowance = 64 << 20
 )
 
-// crossing is the most that may still come from an agent after it was asked to pause: what waits for its
-// writer and what its writer holds, each full and one message over, and what the system buffers. The
-// queue to a peer takes it, so that an agent which heeds the pause never loses a message.
+// crossing returns how many bytes may still come from an agent after it was asked to pause: what waits for
+// its writer and what its writer holds, each full and one message over, and what the system buffers. The
+// queue to a peer has room for them, so that an agent that heeds the pause never loses a message.
 func crossing(l wire.Limits) int { return 2*(link.QueueSize+l.MaxLine()) + 1<<20 }
 
 // A peer is one live peer as the sidecar sees it: the peer link, and which side is to hold back what. It
@@ -41,7 +41,7 @@ type peer struct {
 	congested bool // our queue to the peer is full
 	refused   bool // the far sidecar said pause
 	halted    bool // our agent said pause
-	since     int  // bytes of new work that arrived since
+	since     int  // bytes of new work that arrived since then
 	queued    int  // bytes of the peer's messages waiting on the link
 	told      link.Told[flow]
 }
@@ -73,7 +73,7 @@ func (p *peer) WantLocked(last flow) flow {
 	return w
 }
 
-// Tell carries out what has changed.
+// Tell carries out the change of the flow.
 func (p *peer) Tell(was, want flow) {
 	if was.agent != want.agent {
 		p.sidecar.tell(wire.FeatureFlow, func(b []byte) []byte {
@@ -124,10 +124,10 @@ func (p *peer) Charge(n int) {
 	p.queued += n
 }
 
-// Release follows the end of the wait.
+// Release is called when n bytes no longer wait on the link.
 func (p *peer) Release(n int) { p.update(func() { p.queued -= n }) }
 
-// arrived follows the forwarding of one message.
+// arrived is called after a message of the peer was forwarded.
 func (p *peer) arrived(m *wire.Message) {
 	p.update(func() {
 		if p.halted && (m.RequestID == nil || !wire.CanRespond(string(m.Type))) {

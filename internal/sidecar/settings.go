@@ -13,11 +13,11 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// Variable is the environment variable that marks a process that is to be a sidecar, and holds its
+// Variable is the name of the environment variable that marks a process as a sidecar and holds its
 // Settings.
 const Variable = "MESH_SIDECAR"
 
-// Settings are what a sidecar is told: plain data with every default filled in, so that it means the same
+// Settings are those of a sidecar: plain data with every default filled in, so that it means the same
 // in the process of the agent and, as JSON in one environment variable, in a forked one.
 type Settings struct {
 	Signaling       signal.Settings    `json:"signaling"`
@@ -33,12 +33,12 @@ type Settings struct {
 	// Token is the secret that the agent's hello must carry; empty where the socket's owner is proof
 	// enough.
 	Token string `json:"token,omitempty"`
-	// WatchStdin says that the end of stdin means that the agent is gone.
+	// WatchStdin says that the end of stdin is the end of the agent.
 	WatchStdin bool   `json:"watch_stdin,omitempty"`
 	LogLevel   string `json:"log_level,omitempty"`
 }
 
-// ParseSettings reads the value of the environment variable.
+// ParseSettings parses the value of the environment variable.
 func ParseSettings(raw string) (Settings, error) {
 	var s Settings
 	if err := json.Unmarshal([]byte(raw), &s); err != nil {
@@ -47,7 +47,7 @@ func ParseSettings(raw string) (Settings, error) {
 	return s, nil
 }
 
-// Environ returns the environment variable that hands the settings on.
+// Environ returns the settings as an environment variable, NAME=VALUE.
 func (s *Settings) Environ() (string, error) {
 	raw, err := json.Marshal(s)
 	if err != nil {
@@ -60,11 +60,12 @@ func (s *Settings) signaling(log zerolog.Logger) signal.Config {
 	return signal.Config{Settings: s.Signaling, FetchICE: len(s.ICEServers) == 0, Log: log}
 }
 
-// Check returns what cannot work, a *signal.FieldError, or nil. It reads the files that are named.
+// Check returns a *signal.FieldError for settings that cannot work, nil if there are none. It reads the
+// files that they name.
 func (s *Settings) Check() error { return s.signaling(zerolog.Nop()).Check() }
 
-// CheckCredentials returns nil once the signaling server has accepted the API key, or an error that wraps
-// signal.ErrRefused. Until the server can be asked, it tries again.
+// CheckCredentials blocks until the signaling server has decided about the API key. It returns nil if the
+// key was accepted, an error that wraps signal.ErrRefused or signal.ErrMisconfigured, or ctx.Err().
 func CheckCredentials(ctx context.Context, set Settings) error {
 	return signal.New(set.signaling(zerolog.Nop())).CheckCredentials(ctx)
 }

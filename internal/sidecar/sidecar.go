@@ -29,36 +29,31 @@ const (
 	goodbyeTimeout = time.Second
 )
 
-// ErrUnauthorized means that the agent did not present the sidecar's token.
-var ErrUnauthorized = errors.New("the agent did not present the sidecar's token")
-
 // A Sidecar serves one agent.
 type Sidecar struct {
 	set     Settings
 	limits  wire.Limits
 	log     zerolog.Logger
-	noise   zerolog.Logger // log, for what an agent or a peer can cause without end
+	noise   zerolog.Logger // log, sampled, for what an agent or a peer can cause without end
 	link    *link.Link
 	network network
 	work    sync.WaitGroup
 
 	spoke    chan struct{}         // closed when the agent's first line was handled
-	greeted  chan struct{}         // closed when its first valid line was
 	terms    atomic.Pointer[terms] // from the agent's hello; nil for a base agent
 	draining atomic.Bool
 
 	mu     sync.RWMutex
 	peers  map[string]*peer // live peers by id
 	status signal.Status
-	over   error // why the sidecar ended by itself
+	over   error // why the sidecar ended by itself, nil if it did not
 
 	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
 }
 
 // Serve is the sidecar of the agent at the other end of l. It returns nil when the agent is gone, the
-// cause of ctx when that ends, ErrUnauthorized if the agent turns out not to know the token, and an error
-// that wraps signal.ErrReplaced if another instance of the agent has taken its place. When it returns, l
-// and everything it started has ended.
+// cause of ctx when that ends, and an error that wraps signal.ErrReplaced if another instance of the agent
+// has taken its place. When it returns, l and everything it started has ended.
 func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) error {
 	s, err := newSidecar(l, set, log)
 	if err != nil {
@@ -71,8 +66,8 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
 		set: set, limits: set.Limits, log: log, noise: Sampled(log),
-		link:  l,
-		spoke: make(chan struct{}), greeted: make(chan struct{}),
+		link:   l,
+		spoke:  make(chan struct{}),
 		peers:  make(map[string]*peer),
 		status: signal.Status{State: signal.Connecting},
 	}
@@ -81,8 +76,8 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 	return s, err
 }
 
-// Sampled returns a logger for records that others can cause without end: a hundred a second. What they
-// count is in the records that remain.
+// Sampled returns a logger for records that others can cause without end: it keeps a hundred a second. Such
+// records have a count, so that those that remain tell of the others.
 func Sampled(log zerolog.Logger) zerolog.Logger {
 	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
@@ -97,13 +92,12 @@ func (s *Sidecar) serve(ctx context.Context) error {
 
 	err := s.read(ctx)
 
-	// One second for all of it: most often the agent's peers end with it.
+	// One second for all of it: most often the agent's peers end at the same time.
 	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer done()
 	if flushErr := s.network.flush(goodbye); flushErr != nil && err == nil {
 		s.log.Warn().Err(flushErr).Msg("agent left before everything was sent")
 	}
-	_ = s.link.Flush(goodbye) // the last word to an agent that is not let in
 	cancel()
 	_ = s.network.close(goodbye) // what it could not send was logged just now
 	s.link.Close()
@@ -115,13 +109,9 @@ func (s *Sidecar) serve(ctx context.Context) error {
 func (s *Sidecar) join(ctx context.Context) {
 	silence := time.NewTimer(joinDelay)
 	defer silence.Stop()
-	quiet := silence.C
-	if s.set.Token != "" {
-		quiet = nil // nothing happens for an agent that is not known yet
-	}
 	select {
 	case <-s.spoke:
-	case <-quiet:
+	case <-silence.C:
 	case <-ctx.Done():
 		return
 	}
@@ -130,7 +120,7 @@ func (s *Sidecar) join(ctx context.Context) {
 	}
 }
 
-// endBecause ends the sidecar although its agent is there. The agent has been told why.
+// endBecause ends the sidecar while its agent is there. The agent has been told why.
 func (s *Sidecar) endBecause(ctx context.Context, why error) {
 	s.log.Error().Err(why).Msg("sidecar ends")
 	s.mu.Lock()
@@ -158,11 +148,11 @@ func (s *Sidecar) read(ctx context.Context) error {
 			end = s.agentGone(ctx, err)
 			return false
 		}
-		if first && s.set.Token != "" && !s.authorized(&cmd, bad) {
-			end = s.refuse(&cmd, bad)
-			return false
+		if bad != nil {
+			s.rejectLine(bad, &cmd)
+		} else {
+			s.command(ctx, &cmd)
 		}
-		s.handle(ctx, &cmd, bad)
 		if first {
 			first = false
 			close(s.spoke)
@@ -172,7 +162,7 @@ func (s *Sidecar) read(ctx context.Context) error {
 	return end
 }
 
-// agentGone follows the end of the link. That the agent went is no error, however it did.
+// agentGone returns the error for the end of the link. That the agent went is none, in whatever way.
 func (s *Sidecar) agentGone(ctx context.Context, err error) error {
 	s.mu.RLock()
 	over := s.over

@@ -7,8 +7,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// terms are what an agent has said of itself in hello. nil are those of an agent that has said nothing:
-// base events only, and short lines.
+// terms are what an agent has said of itself in hello. Nil terms are those of an agent that has not said
+// hello: base events only, and short lines.
 type terms struct {
 	features   []string
 	maxMessage int // bytes; 0 if the sidecar's own limit will do
@@ -19,7 +19,7 @@ func (t *terms) knows(feature string) bool {
 	return t != nil && slices.Contains(t.features, feature)
 }
 
-// check returns why the agent does not read a message, whose line has so many bytes; nil if it does.
+// check returns why the agent does not read a message whose line has so many bytes; nil if it does.
 func (t *terms) check(message []byte, line int) error {
 	switch {
 	case t != nil && t.maxMessage > 0 && len(message) > t.maxMessage:
