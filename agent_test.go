@@ -701,3 +701,24 @@ func TestSidecarRestart(t *testing.T) {
 		f.heard()
 	})
 }
+
+// What a handler waits for fails because its context has ended, not with an error about the peer that it asks.
+func TestHandlerContextCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 1)
+		_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+			"x_request": func(ctx context.Context, msg *Message) (any, error) {
+				_, err := msg.Mesh().Request(ctx, "carol", Message{Type: "y_request"})
+				ended <- err
+				return nil, err
+			},
+		}}, true)
+		f.connect("bob", "carol")
+		f.say(`{"type":"message","payload":{"from_peer":"bob","message":{"type":"x_request","request_id":"1"}}}`)
+		f.heard() // the request to carol
+		f.say(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`)
+		if err := <-ended; !errors.Is(err, context.Canceled) || errors.Is(err, ErrPeerGone) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

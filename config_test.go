@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,32 +25,35 @@ func TestBadConfig(t *testing.T) {
 		field string
 		text  string
 	}{
-		"mode":                   {cfg: Config{Mode: 7}, field: "Mode", text: "Mode(7)"},
-		"signaling scheme":       {cfg: Config{SignalingURL: "http://h/ws"}, field: "SignalingURL", text: "ws://"},
-		"signaling host":         {cfg: Config{SignalingURL: "ws:///ws"}, field: "SignalingURL", text: "host"},
-		"signaling URL":          {cfg: Config{SignalingURL: "ws://h:port/ws"}, field: "SignalingURL", text: "port"},
-		"signaling URL from env": {env: map[string]string{"SIGNALING_URL": "localhost"}, field: "SignalingURL", text: "localhost"},
-		"token URL":              {cfg: Config{TokenURL: "ftp://h/token"}, field: "TokenURL", text: "http://"},
-		"API key":                {cfg: Config{APIKey: "secret\n"}, field: "APIKey", text: "newline"},
-		"UDP port":               {cfg: Config{Network: Network{UDPPort: 70000}}, field: "Network.UDPPort", text: "65535"},
-		"max message":            {cfg: Config{Limits: Limits{MaxMessage: -1}}, field: "Limits.MaxMessage", text: "-1"},
-		"max depth":              {cfg: Config{Limits: Limits{MaxDepth: -1}}, field: "Limits.MaxDepth", text: "-1"},
-		"max requests":           {cfg: Config{Limits: Limits{MaxRequests: -1}}, field: "Limits.MaxRequests", text: "-1"},
-		"request timeout":        {cfg: Config{RequestTimeout: -time.Second}, field: "RequestTimeout", text: "-1s"},
-		"recovery timeout":       {cfg: Config{Network: Network{RecoveryTimeout: -time.Second}}, field: "Network.RecoveryTimeout", text: "-1s"},
-		"nil handler":            {cfg: Config{Handlers: map[string]Handler{"a": nothing, "x": nil}}, field: `Handlers["x"]`, text: "nil"},
-		"ICE scheme":             {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}}, field: "Network.ICEServers[1]", text: "http://b"},
-		"ICE host":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}}, field: "Network.ICEServers[0]", text: "stun:example.org"},
-		"ICE port":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a:99999"}}}}}, field: "Network.ICEServers[0]", text: "65535"},
-		"ICE bracket":            {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:[::1"}}}}}, field: "Network.ICEServers[0]", text: "[::1"},
-		"ICE space":              {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}}, field: "Network.ICEServers[0]", text: "a b"},
-		"ICE query":              {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}}, field: "Network.ICEServers[0]", text: "transport"},
-		"TURN_URL and secret":    {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "Network.ICEServers", text: "TURN_URL"},
-		"ICE without URLs":       {cfg: Config{Network: Network{ICEServers: []ICEServer{{}}}}, field: "Network.ICEServers[0]", text: "empty"},
-		"extra ICE server":       {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
-		"TURN without password":  {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},
-		"TURN from env":          {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
-		"socket path too long":   {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
+		"mode":                    {cfg: Config{Mode: 7}, field: "Mode", text: "Mode(7)"},
+		"signaling scheme":        {cfg: Config{SignalingURL: "http://h/ws"}, field: "SignalingURL", text: "ws://"},
+		"signaling host":          {cfg: Config{SignalingURL: "ws:///ws"}, field: "SignalingURL", text: "host"},
+		"signaling port":          {cfg: Config{SignalingURL: "ws://h:99999/ws"}, field: "SignalingURL", text: "65535"},
+		"CA file":                 {cfg: Config{Network: Network{CAFile: "/no/such.pem"}}, field: "Network.CAFile", text: "/no/such.pem"},
+		"key without certificate": {cfg: Config{Network: Network{KeyFile: "x.pem"}}, field: "Network.CertFile", text: "KeyFile"},
+		"signaling URL":           {cfg: Config{SignalingURL: "ws://h:port/ws"}, field: "SignalingURL", text: "port"},
+		"signaling URL from env":  {env: map[string]string{"SIGNALING_URL": "localhost"}, field: "SignalingURL", text: "localhost"},
+		"token URL":               {cfg: Config{TokenURL: "ftp://h/token"}, field: "TokenURL", text: "http://"},
+		"API key":                 {cfg: Config{APIKey: "secret\n"}, field: "APIKey", text: "newline"},
+		"UDP port":                {cfg: Config{Network: Network{UDPPort: 70000}}, field: "Network.UDPPort", text: "65535"},
+		"max message":             {cfg: Config{Limits: Limits{MaxMessage: -1}}, field: "Limits.MaxMessage", text: "-1"},
+		"max depth":               {cfg: Config{Limits: Limits{MaxDepth: -1}}, field: "Limits.MaxDepth", text: "-1"},
+		"max requests":            {cfg: Config{Limits: Limits{MaxRequests: -1}}, field: "Limits.MaxRequests", text: "-1"},
+		"request timeout":         {cfg: Config{RequestTimeout: -time.Second}, field: "RequestTimeout", text: "-1s"},
+		"recovery timeout":        {cfg: Config{Network: Network{RecoveryTimeout: -time.Second}}, field: "Network.RecoveryTimeout", text: "-1s"},
+		"nil handler":             {cfg: Config{Handlers: map[string]Handler{"a": nothing, "x": nil}}, field: `Handlers["x"]`, text: "nil"},
+		"ICE scheme":              {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a"}}, {URLs: []string{"http://b"}}}}}, field: "Network.ICEServers[1]", text: "http://b"},
+		"ICE host":                {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun://a"}}}}}, field: "Network.ICEServers[0]", text: "stun:example.org"},
+		"ICE port":                {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a:99999"}}}}}, field: "Network.ICEServers[0]", text: "65535"},
+		"ICE bracket":             {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:[::1"}}}}}, field: "Network.ICEServers[0]", text: "[::1"},
+		"ICE space":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}}, field: "Network.ICEServers[0]", text: "a b"},
+		"ICE query":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}}, field: "Network.ICEServers[0]", text: "transport"},
+		"TURN_URL and secret":     {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "Network.ICEServers", text: "TURN_URL"},
+		"ICE without URLs":        {cfg: Config{Network: Network{ICEServers: []ICEServer{{}}}}, field: "Network.ICEServers[0]", text: "empty"},
+		"extra ICE server":        {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
+		"TURN without password":   {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},
+		"TURN from env":           {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
+		"socket path too long":    {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for k, v := range tt.env {
@@ -226,5 +231,41 @@ func TestConnectToOneself(t *testing.T) {
 	}
 	if err := m.WaitPeer(t.Context(), "me"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("after: %v", err)
+	}
+}
+
+// Relative paths are those of the working directory in which New was called.
+func TestAbsolutePaths(t *testing.T) {
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Config{Mode: Binary, Binary: "./sidecar", Network: Network{CAFile: "ca.pem", CertFile: "/c.pem", KeyFile: "../k.pem"}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got, want := range map[string]string{
+		cfg.Binary: filepath.Join(dir, "sidecar"), cfg.Network.CAFile: filepath.Join(dir, "ca.pem"),
+		cfg.Network.CertFile: "/c.pem", cfg.Network.KeyFile: filepath.Join(filepath.Dir(dir), "k.pem"),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if cfg, err := (Config{Mode: Binary, Binary: "sidecar"}).withDefaults(); err != nil || cfg.Binary != "sidecar" {
+		t.Errorf("what is looked for on the PATH became %s, %v", cfg.Binary, err)
+	}
+}
+
+// What concerns only agents is ignored by a sidecar, whatever it is.
+func TestServeSidecarIgnores(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := ServeSidecar(ctx, Config{
+		Mode: 7, Socket: filepath.Join(testutil.ShortDir(t), "s"), SignalingURL: "ws://127.0.0.1:1/ws", RequestTimeout: -1,
+		Limits: Limits{MaxRequests: -1}, Handlers: map[string]Handler{"x": nil}, Binary: "no such",
+	})
+	if len(modesHere()) > 1 && err != nil {
+		t.Error(err)
 	}
 }

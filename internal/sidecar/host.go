@@ -101,7 +101,7 @@ func (h *Host) wait(ctx context.Context, agents <-chan *caller) (*caller, error)
 				return nil, ErrNoAgent
 			}
 			graced = true
-			late.Reset(min(lateGrace, h.Patience))
+			late.Reset(lateGrace)
 		}
 	}
 }

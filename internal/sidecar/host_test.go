@@ -336,6 +336,27 @@ func TestHostFlood(t *testing.T) {
 	}
 }
 
+// An agent that connected while the host's process stood still is served, however late the host sees it.
+func TestHostStoodStill(t *testing.T) {
+	listener := listen(t)
+	conn, err := sock.Dial(context.Background(), listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := onConn(t, conn)
+	a.say(withToken("secret"))
+	done := make(chan error, 1)
+	go func() {
+		h := Host{Listener: listener, Settings: alone("secret"), Log: zerolog.Nop(), Patience: 1}
+		done <- h.Run(context.Background())
+	}()
+	a.expect("ready")
+	a.conn.Close()
+	if err := testutil.Take(t, "the host", done); err != nil {
+		t.Error(err)
+	}
+}
+
 // A host to which no agent connects ends, either after a while or when the agent's process is gone.
 func TestHostWithoutAgent(t *testing.T) {
 	t.Run("no caller", func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -954,4 +955,34 @@ func TestCheckCredentials(t *testing.T) {
 	if err := c.CheckCredentials(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of ctx: %v", err)
 	}
+}
+
+// A certificate file that is away for a moment, as during a renewal, ends nothing.
+// A byte order mark at its start is skipped.
+func TestFileAway(t *testing.T) {
+	f := newFake(t)
+	cfg := f.clientConfig()
+	cfg.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	c, r := signal.New(cfg), newRecorder()
+	signal.HurryUp(c)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, r) }()
+	if s := r.waitState(t, signal.Connecting); s.Err == nil {
+		s = r.waitState(t, signal.Connecting)
+		if s.Err == nil || !strings.Contains(s.Err.Error(), "CAFile") || s.Permanent {
+			t.Errorf("the status is %+v", s)
+		}
+	}
+	pem, err := os.ReadFile(newAuthority(t).file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem = append([]byte("\uFEFF"), pem...) // as some editors write it
+	if err := os.WriteFile(cfg.CAFile, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.waitState(t, signal.Connected)
+	cancel()
+	<-ended
 }
