@@ -173,7 +173,7 @@ func TestDevelopment(t *testing.T) {
 func TestPrecedence(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, ".env", "\ufeff# local\nPORT=1000\nTURN_URL=turn:file\nSIGNALING_SECRET='file secret'\nexport API_KEYS_FILE=\"file.json\"\n")
-	write(t, "secret", "secret of the file\n")
+	write(t, "secret", "\ufeffsecret of the file\n") // with the byte order mark of some editors
 	for _, c := range []struct {
 		name string
 		env  vars

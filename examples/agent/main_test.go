@@ -170,7 +170,7 @@ func TestSameName(t *testing.T) {
 	second := start(t, url, "alice")
 	second.expect("joined as alice")
 	first.exit(1)
-	if !strings.Contains(first.stderr.String(), "replaced by an instance with the same API key") {
+	if !strings.Contains(first.stderr.String(), "replaced by another instance with the same API key") {
 		t.Errorf("stderr: %s", first.stderr.String())
 	}
 	second.enter("quit")
