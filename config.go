@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -119,7 +120,7 @@ type Config struct {
 	// response that could not be sent, a sidecar that was lost. See OnSignaling.
 	OnError func(error)
 
-	// RequestTimeout bounds a Request or Connect whose context has no deadline.
+	// RequestTimeout bounds a Request whose context has no deadline.
 	// Default 30 s; it must not be negative.
 	RequestTimeout time.Duration
 
@@ -208,7 +209,32 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.MaxDepth = cmp.Or(c.Limits.MaxDepth, wire.DefaultMaxDepth)
 	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
-	return c, c.validate()
+	if err := c.validate(); err != nil {
+		return c, err
+	}
+	return c, c.absolutePaths()
+}
+
+// absolutePaths makes paths mean the same when the working directory has changed
+// by the time at which they are used again.
+func (c *Config) absolutePaths() error {
+	paths := map[string]*string{
+		"Network.CAFile": &c.Network.CAFile, "Network.CertFile": &c.Network.CertFile, "Network.KeyFile": &c.Network.KeyFile,
+	}
+	if strings.ContainsRune(c.Binary, filepath.Separator) { // else it is looked for on the PATH
+		paths["Binary"] = &c.Binary
+	}
+	for field, path := range paths {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return &ConfigError{Field: field, Value: *path, Err: err}
+		}
+		*path = abs
+	}
+	return nil
 }
 
 func (c *Config) defaultURLs() {
@@ -243,7 +269,7 @@ func (c *Config) validate() error {
 		{"TokenURL", "", signal.CheckURL(c.TokenURL, "http", "https")},
 		{"APIKey", "", checkKey(c.APIKey)},
 		{"Network.UDPPort", strconv.Itoa(c.Network.UDPPort), checkRange(c.Network.UDPPort, AnyUDPPort, 65535)},
-		{"Network.RecoveryTimeout", c.Network.RecoveryTimeout.String(), checkPositive(c.Network.RecoveryTimeout + 1)},
+		{"Network.RecoveryTimeout", c.Network.RecoveryTimeout.String(), checkNotNegative(c.Network.RecoveryTimeout)},
 		{"Limits.MaxMessage", strconv.Itoa(c.Limits.MaxMessage), checkRange(c.Limits.MaxMessage, minMaxMessage, 1<<30)},
 		{"Limits.MaxDepth", strconv.Itoa(c.Limits.MaxDepth), checkRange(c.Limits.MaxDepth, 1, 100_000)},
 		{"Limits.MaxRequests", strconv.Itoa(c.Limits.MaxRequests), checkRange(c.Limits.MaxRequests, 1, 1<<20)},
@@ -291,7 +317,8 @@ func (c *Config) settings() (sidecar.Settings, error) {
 		LogLevel: c.Logger.GetLevel().String(),
 	}
 	if err := (*signal.FieldError)(nil); errors.As(s.Check(), &err) {
-		return s, &ConfigError{Field: "Network." + err.Field, Err: err.Err}
+		file := map[string]string{"CAFile": n.CAFile, "CertFile": n.CertFile, "KeyFile": n.KeyFile}[err.Field]
+		return s, &ConfigError{Field: "Network." + err.Field, Value: file, Err: err.Err}
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil
@@ -354,6 +381,13 @@ func checkKey(key string) error {
 func checkRange(v, low, high int) error {
 	if v < low || v > high {
 		return fmt.Errorf("want %d to %d", low, high)
+	}
+	return nil
+}
+
+func checkNotNegative(d time.Duration) error {
+	if d < 0 {
+		return errors.New("want a duration of 0 or more")
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ var (
 
 	// ErrReplaced means that another instance with the same API key was started
 	// later and has taken this one's place. The mesh has ended.
-	ErrReplaced = errors.New("mesh: replaced by an instance with the same API key that was started later")
+	ErrReplaced = errors.New("mesh: replaced by another instance with the same API key")
 
 	// ErrNoSidecarMain means that this process is a forked copy that is to be a
 	// sidecar, and that its main did not call SidecarMain first.
@@ -172,7 +172,11 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string {
-	s := fmt.Sprintf("mesh: start of the sidecar (mode %v, %s): %s", e.Mode, e.Path, plain(e.Err))
+	where := e.Mode.String()
+	if e.Path != "" {
+		where += ", " + e.Path
+	}
+	s := fmt.Sprintf("mesh: start of the sidecar (mode %s): %s", where, plain(e.Err))
 	if e.Stderr != "" {
 		s += "\nits stderr ended with:\n" + e.Stderr
 	}
@@ -224,11 +228,10 @@ func codeError(c wire.Code) error {
 // errUnauthorized means that the sidecar does not know the token of this agent.
 var errUnauthorized = errors.New("mesh: the sidecar belongs to another agent")
 
-// sentinel is codeError for an error of the codec; for any other it returns
-// otherwise.
-func sentinel(err, otherwise error) error {
-	if w := (*wire.Error)(nil); errors.As(err, &w) {
-		return codeError(w.Code)
+// codecError returns the public error for one of the codec about a message.
+func codecError(err error) error {
+	if w := wire.BadLine(err); w != nil {
+		return fmt.Errorf("%w: %s", codeError(w.Code), w.Text)
 	}
-	return otherwise
+	return because(ErrInvalid, err)
 }

@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/chatixia-ai/mesh/internal/link"
@@ -25,6 +26,8 @@ var (
 	// errInboxFull means that the handlers are too slow for a peer that cannot
 	// be paused.
 	errInboxFull = errors.New("mesh: message dropped: the handlers are too slow and the peer did not pause")
+	// errPeerLeft is the cause of the end of a handler's context.
+	errPeerLeft = fmt.Errorf("mesh: the peer whose message is handled is gone: %w", context.Canceled)
 	// errDuplicateRun means that the peer made two requests with one id.
 	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is being handled already")
 )
@@ -83,7 +86,7 @@ func (b *inbox) connected(e PeerEvent) {
 // theirs could be sent.
 func (b *inbox) disconnected(e PeerEvent) {
 	b.update(func() {
-		b.leave(e.Err)
+		b.leave(errPeerLeft) // not e.Err, which would pass for the error of whatever the handler waits for
 		b.pushLocked(item{event: &e})
 	})
 	b.m.forgetPeer(b)

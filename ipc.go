@@ -26,7 +26,7 @@ type ipc struct {
 	ended    chan struct{} // closed when the reader has stopped
 	readErr  error         // valid after ended
 	features []string      // valid after ready
-	// maxMessage is what the sidecar takes, 0 if it did not say; valid after
+	// maxMessage is the sidecar's limit in bytes, 0 if it named none; valid after
 	// ready.
 	maxMessage int
 	refused    error // valid after ended: the sidecar's reason to end

@@ -69,7 +69,11 @@ func launch(ctx context.Context, cfg *Config, set sidecar.Settings) (*launched, 
 		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return nil, l.failed("not started", "", err)
+		path := ""
+		if cfg.Mode == Attach {
+			path = cfg.Socket
+		}
+		return nil, l.failed(path, "", fmt.Errorf("not begun: %w", err))
 	}
 	if cfg.Mode != InProcess && runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
 		return nil, &ConfigError{Field: "Mode", Value: cfg.Mode.String(),
@@ -182,7 +186,11 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		over, cancel := context.WithCancel(context.Background())
 		cancel() // no grace
 		stop(over)
-		return nil, l.failed(path, p.Stderr(), l.explain(err, p))
+		err, stderr := l.explain(err, p), p.Stderr()
+		if errors.Is(err, ErrNoSidecarMain) {
+			stderr = "" // it says the same
+		}
+		return nil, l.failed(path, stderr, err)
 	}
 	return &launched{
 		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, stop: stop,

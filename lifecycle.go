@@ -11,9 +11,11 @@ import (
 
 const (
 	// startTimeout bounds the start of the first sidecar where the caller's
-	// context has no deadline, restartTimeout that of each later one.
-	startTimeout   = 5 * time.Second
-	restartTimeout = 30 * time.Second
+	// context has no deadline, restartTimeout that of each later one: more each
+	// time that it is not enough, up to restartTimeoutMost.
+	startTimeout       = 5 * time.Second
+	restartTimeout     = 30 * time.Second
+	restartTimeoutMost = 5 * time.Minute
 	// closeTimeout bounds Close: draining, and the end of the sidecar.
 	closeTimeout = 5 * time.Second
 	// drainTime is the part of it for sending what was accepted.
@@ -72,7 +74,7 @@ func (m *Mesh) run(c *ipc) {
 			return
 		}
 		if c.wasReplaced() {
-			m.log.Warn().Msg("replaced by an instance with the same API key that was started later; mesh ends")
+			m.log.Warn().Msg("replaced by another instance with the same API key; mesh ends")
 			m.finish(c, ErrReplaced)
 			return
 		}
@@ -126,6 +128,7 @@ func (m *Mesh) lose(c *ipc) error {
 // restart starts sidecars until one responds. It returns nil, and why the mesh
 // ends, when the mesh closes or the policy gives up.
 func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ipc, error) {
+	limit := restartTimeout
 	delay, giveUp := policy.next(uptime)
 	for !giveUp {
 		wait := time.NewTimer(delay)
@@ -135,7 +138,7 @@ func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ip
 			wait.Stop()
 			return nil, ErrClosed
 		}
-		c, err := m.start(m.ctx, restartTimeout)
+		c, err := m.start(m.ctx, limit)
 		switch {
 		case err == nil:
 			return c, nil
@@ -145,6 +148,7 @@ func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ip
 		m.report(err)
 		cause = err
 		if errors.Is(err, errNotReady) {
+			limit = min(2*limit, restartTimeoutMost) // the host is slow
 			delay = policy.delay()
 		} else {
 			delay, giveUp = policy.next(0)
@@ -179,7 +183,7 @@ func (m *Mesh) finish(c *ipc, err error) {
 	}
 	m.mu.Unlock()
 	m.handlers.end()
-	go func() { // Done tells its end
+	go func() { // it ends when Done is closed
 		m.handlers.wg.Wait()
 		close(m.done)
 	}()

@@ -80,8 +80,8 @@ type Mesh struct {
 // New starts a sidecar and returns once it responds, within 5 s if ctx has no
 // deadline. The connection to the signaling server is made in the background;
 // with Config.WaitSignaling New blocks until it is there, for as long as ctx
-// allows. The end of ctx means nothing after New has returned: Close ends the
-// mesh. Handlers see the values of ctx.
+// allows. Once New has returned, the end of ctx has no effect: Close ends the
+// mesh. The contexts of handlers have the values of ctx.
 //
 // Errors are a *ConfigError, a *StartError, ErrNoSidecarMain, or with
 // WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced or
@@ -135,24 +135,26 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 }
 
 // A Handler handles messages of one type. For a request its reply, encoded as by
-// encoding/json, becomes the payload of the response, {} if it is nil, and its
-// error a *RemoteError of the requester's. For a message that wants no response
-// the reply is dropped, and the error is reported to Config.OnError. A panic is
-// logged and counts as an error. ctx ends when the requester gives up, when the
-// link to the peer ends and when the mesh closes; the handler must return then.
+// encoding/json, becomes the payload of the response; a nil reply becomes {}. Its
+// error reaches the requester as a *RemoteError. For a message that wants no
+// response the reply is dropped, and the error is reported to Config.OnError. A
+// panic is logged and counts as an error. ctx ends when the requester gives up,
+// when the link to the peer ends and when the mesh closes; the handler must return
+// then.
 //
-// Messages that want no response are handled one at a time per peer, in order,
-// requests concurrently. A handler may call any method of Mesh, Close included. It
-// gets the Mesh by Message.Mesh, since it may run before New has returned.
+// Messages that want no response are handled one at a time per peer, in order;
+// requests are handled concurrently. A handler may call any method of Mesh, Close
+// included. It gets the Mesh from Message.Mesh, since it may run before New has
+// returned.
 type Handler func(ctx context.Context, msg *Message) (reply any, err error)
 
 var errNilHandler = errors.New("the handler is nil")
 
 // Handle registers the handler for a message type, or with type "" the one for
 // every type that has none of its own. It returns ErrDuplicateHandler if the type
-// has one already, ErrInvalid if h is nil, and once the mesh ends the reason, as
-// Err does. Messages that arrived before are not kept for it: use Config.Handlers
-// for types that peers may send at once.
+// has one already, ErrInvalid if h is nil, and ErrClosed or the other reason (see
+// Err) once the mesh ends. Messages that arrived before are not kept for it: use
+// Config.Handlers for types that peers may send at once.
 func (m *Mesh) Handle(typ string, h Handler) error {
 	if h == nil {
 		return fmt.Errorf("%w: Handle(%q): %w", ErrInvalid, typ, errNilHandler)

@@ -91,7 +91,7 @@ func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 	})
 	var parsed wire.Message
 	if err := wire.ParseMessage(b, limits, &parsed); err != nil {
-		return nil, fmt.Errorf("%w: %w", sentinel(err, ErrInvalid), err)
+		return nil, codecError(err)
 	}
 	if len(parsed.Payload) != len(bytes.TrimSpace(raw)) {
 		return nil, fmt.Errorf("%w: payload: more than one JSON value", ErrInvalid)

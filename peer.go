@@ -159,8 +159,12 @@ func (w *waiter) end(err error) {
 	}
 }
 
+// connectTimeout is a little longer than the sidecar tries before it tells why
+// there is no link, 30 s.
+const connectTimeout = 35 * time.Second
+
 // Connect asks for a link to a peer now, and blocks until it is live, under ctx or
-// for Config.RequestTimeout if that has no deadline. It fails at once with
+// for 35 s if that has no deadline. It fails at once with
 // ErrNotConnected if the signaling server does not know the peer, and with
 // ErrSidecarLost if there is no sidecar. Agents on the mesh connect to each other
 // by themselves; Connect makes sure of it, without waiting for the next attempt.
@@ -168,7 +172,7 @@ func (w *waiter) end(err error) {
 func (m *Mesh) Connect(ctx context.Context, peer string) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
+		ctx, cancel = context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 	}
 	if err := m.waitLink(ctx, peer, true); err != nil {
@@ -178,8 +182,7 @@ func (m *Mesh) Connect(ctx context.Context, peer string) error {
 }
 
 // WaitPeer blocks until the link to a peer is live, however long that takes, or
-// until ctx ends: Config.RequestTimeout does not bound it. Errors are a
-// *PeerError.
+// until ctx ends. Errors are a *PeerError.
 func (m *Mesh) WaitPeer(ctx context.Context, peer string) error {
 	if err := m.waitLink(ctx, peer, false); err != nil {
 		return &PeerError{Op: "wait", Peer: peer, Err: err}

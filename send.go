@@ -28,8 +28,8 @@ func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 
 // Broadcast sends a message to every peer whose link is live. Peers that keep
 // up get it at once; it blocks, under ctx, for the congested ones. The peers not
-// reached are in a *BroadcastError, each with an error as of Send; a message that
-// cannot be sent at all is an error that wraps ErrInvalid or ErrTooLarge. With no
+// reached are in a *BroadcastError, each with an error like Send's. For a message
+// that no peer could be sent the error wraps ErrInvalid or ErrTooLarge. With no
 // peers Broadcast returns nil.
 func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	buf := m.buffer()

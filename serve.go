@@ -99,8 +99,12 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 	if err := checkSidecarMain(); err != nil {
 		return err
 	}
-	cfg.Mode, cfg.Handlers = Attach, nil // the mode in which Socket counts
-	cfg, err := cfg.withDefaults()
+	cfg, err := Config{
+		Mode:         Attach, // the mode in which Socket counts
+		SignalingURL: cfg.SignalingURL, TokenURL: cfg.TokenURL, APIKey: cfg.APIKey, Socket: cfg.Socket,
+		Network: cfg.Network, Logger: cfg.Logger,
+		Limits: Limits{MaxMessage: cfg.Limits.MaxMessage, MaxDepth: cfg.Limits.MaxDepth},
+	}.withDefaults()
 	if err != nil {
 		return err
 	}
@@ -109,6 +113,7 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 		return err
 	}
 	set.Socket = cfg.Socket
+	set.Signaling.Started = time.Time{} // when its agent comes
 	listener, err := sock.Listen(cfg.Socket)
 	if err != nil {
 		return &ConfigError{Field: "Socket", Value: cfg.Socket, Err: err}

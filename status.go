@@ -92,13 +92,21 @@ func (m *Mesh) waitSignaling(ctx context.Context) error {
 		case <-m.ctx.Done():
 			return m.closedError()
 		case <-ctx.Done():
-			err := fmt.Errorf("mesh: no connection to the signaling server at %s: %w", publicURL(m.cfg.SignalingURL), context.Cause(ctx))
+			err := fmt.Errorf("mesh: no connection to %s: %w", m.signalingServer(), context.Cause(ctx))
 			if st.Err != nil {
 				err = fmt.Errorf("%w; last error: %w", err, inner{st.Err})
 			}
 			return err
 		}
 	}
+}
+
+// signalingServer names the server that the sidecar connects to, for errors.
+func (m *Mesh) signalingServer() string {
+	if m.cfg.Mode == Attach {
+		return "the sidecar's signaling server" // which its own settings name
+	}
+	return "the signaling server at " + publicURL(m.cfg.SignalingURL)
 }
 
 // withSignaling adds the state of signaling to the error of waiting for a peer: it

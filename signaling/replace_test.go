@@ -225,7 +225,8 @@ func TestICEServerJSON(t *testing.T) {
 	}
 }
 
-// TestNewcomerLeaves: a second connection that leaves before it has registered changes nothing for the first.
+// TestNewcomerLeaves: a second connection that leaves before it has registered changes nothing for the first, and does
+// not take its place later.
 func TestNewcomerLeaves(t *testing.T) {
 	s := serve(t, nil)
 	other, _ := s.join(t, "key-two")
@@ -234,4 +235,10 @@ func TestNewcomerLeaves(t *testing.T) {
 	s.log.Wait(t, "peer disconnected")
 	first.receives(other)
 	other.receives(first)
+	_ = first.CloseNow()
+	testutil.Eventually(t, "the first is gone", func() bool { return len(other.register()) == 0 })
+	other.send(`{"type":"offer","peer_id":"agent-002","target_id":"agent-001"}`)
+	if e := other.nextError(); e.Code != signal.CodePeerUnavailable {
+		t.Errorf("got %+v", e)
+	}
 }

@@ -114,7 +114,7 @@ func secret(variable string, env func(string) string, flagName, path string) (st
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", flagName, err)
 	}
-	text := strings.TrimRight(string(b), "\r\n")
+	text := strings.TrimRight(strings.TrimPrefix(string(b), "\uFEFF"), "\r\n") // without the byte order mark of some editors
 	if text == "" {
 		return "", fmt.Errorf("%s: %s is empty", flagName, path)
 	}

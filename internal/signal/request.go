@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -115,7 +116,7 @@ func (e endpoint) statusError(resp *http.Response, body []byte, secret string) e
 	if explanation := serverText(body, secret); explanation != "" {
 		text += ": " + explanation
 	} else {
-		text += hide(e.statusHint(resp), secret)
+		text += e.statusHint(resp, secret)
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
@@ -143,7 +144,7 @@ func retryable(status int) bool {
 }
 
 // statusHint returns what to do about a status that the server does not explain, after a semicolon.
-func (e endpoint) statusHint(resp *http.Response) string {
+func (e endpoint) statusHint(resp *http.Response, secret string) string {
 	websocket := e.method == ""
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized && strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Basic"):
@@ -153,7 +154,7 @@ func (e endpoint) statusHint(resp *http.Response) string {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return "; check the API key"
 	case code >= 300 && code < 400:
-		return "; redirects are not followed" + e.redirect(resp)
+		return "; redirects are not followed" + e.redirect(resp, secret)
 	case code == http.StatusBadRequest && !e.secure():
 		return fmt.Sprintf("; if the server expects TLS, use %q", e.toggled())
 	case websocket && (code == http.StatusUpgradeRequired || code == http.StatusNotImplemented):
@@ -163,7 +164,7 @@ func (e endpoint) statusHint(resp *http.Response) string {
 }
 
 // redirect returns where the redirect leads, in the scheme of the endpoint, after a semicolon.
-func (e endpoint) redirect(resp *http.Response) string {
+func (e endpoint) redirect(resp *http.Response, secret string) string {
 	to, err := resp.Location()
 	if err != nil {
 		return ""
@@ -171,7 +172,7 @@ func (e endpoint) redirect(resp *http.Response) string {
 	if strings.HasPrefix(e.url.Scheme, "ws") {
 		to.Scheme = strings.Replace(to.Scheme, "http", "ws", 1)
 	}
-	return fmt.Sprintf("; use %q", public(to))
+	return fmt.Sprintf("; use %q", hide(public(to), secret))
 }
 
 // where returns what the URL would normally look like, after a semicolon.
@@ -262,10 +263,15 @@ func serverText(body []byte, secret string) string {
 	return string(text[:min(len(text), 400)])
 }
 
-// hide replaces secret in text.
+// hide replaces secret in a server's text, but not where it is a part of a longer word: a key of development
+// may be as short as one letter.
 func hide(text, secret string) string {
 	if secret == "" {
 		return text
 	}
-	return strings.ReplaceAll(text, secret, "***")
+	alone := regexp.MustCompile(`(^|[^\pL\pN])` + regexp.QuoteMeta(secret) + `($|[^\pL\pN])`)
+	for range 2 { // two next to each other share what is between them
+		text = alone.ReplaceAllString(text, "${1}***${2}")
+	}
+	return text
 }

@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -43,7 +44,7 @@ func (c Config) httpClient() (*http.Client, error) {
 // addCertificates adds what the files hold to conf.
 func (c Config) addCertificates(conf *tls.Config) error {
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pem, err := readPEM(c.CAFile)
 		if err != nil {
 			return &FieldError{"CAFile", err}
 		}
@@ -62,11 +63,11 @@ func (c Config) addCertificates(conf *tls.Config) error {
 	case c.CertFile == "":
 		return &FieldError{"CertFile", errors.New("empty, but KeyFile is set; name the file of the key's certificate")}
 	}
-	cert, err := os.ReadFile(c.CertFile)
+	cert, err := readPEM(c.CertFile)
 	if err != nil {
 		return &FieldError{"CertFile", err}
 	}
-	key, err := os.ReadFile(c.KeyFile)
+	key, err := readPEM(c.KeyFile)
 	if err != nil {
 		return &FieldError{"KeyFile", err}
 	}
@@ -88,4 +89,10 @@ func rootPool(pool *x509.CertPool) (*x509.CertPool, error) {
 		return nil, &FieldError{"CAFile", fmt.Errorf("cannot be added to the system's certificate authorities: %w", err)}
 	}
 	return pool, nil
+}
+
+// readPEM reads a file without the byte order mark that some editors put at its start.
+func readPEM(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	return bytes.TrimPrefix(b, []byte("\uFEFF")), err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,6 +17,11 @@ func CheckURL(raw string, schemes ...string) error {
 	if err == nil && slices.Contains(schemes, u.Scheme) {
 		if u.Hostname() == "" {
 			return fmt.Errorf("%q has no host", public(u))
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return fmt.Errorf("%q: the port must be 1 to 65535", public(u))
+			}
 		}
 		return nil
 	}

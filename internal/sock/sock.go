@@ -29,9 +29,9 @@ var (
 	ErrUnsupported = fmt.Errorf("private Unix sockets: %w", errors.ErrUnsupported)
 )
 
-// CheckPath reports whether a socket can have path: it is not empty, and no longer than the kernel's
-// sockaddr_un holds (107 bytes on Linux, 103 on macOS; see unix(7)). Its error is a [*fs.PathError] that
-// wraps [ErrPath]. CheckPath does not look at the file system.
+// CheckPath returns an error if no socket can have path: if it is empty, or longer than the kernel's
+// sockaddr_un holds (107 bytes on Linux, 103 on macOS; see unix(7)), has a NUL byte, or begins with @. The
+// error is a [*fs.PathError] that wraps [ErrPath]. CheckPath does not look at the file system.
 //
 // Without this check a path that is too long fails as "invalid argument", a NUL byte silently shortens
 // the path, and on Linux a leading @ means an abstract socket, which has neither owner nor mode.

@@ -50,7 +50,7 @@ func parents() []parent {
 	return append(append(list, parent{os.TempDir(), nil}), systemParents()...)
 }
 
-// checkPrivate reports whether a directory is what the XDG base directory specification asks of
+// checkPrivate returns an error if a directory is not what the XDG base directory specification demands of
 // $XDG_RUNTIME_DIR. Under sudo, for example, that often names the directory of the user who called sudo.
 func checkPrivate(fi os.FileInfo) error {
 	if uid := owner(fi); uid != os.Geteuid() {
@@ -62,7 +62,7 @@ func checkPrivate(fi os.FileInfo) error {
 	return nil
 }
 
-// checkShared reports whether only this user can rename and remove what it makes in a directory.
+// checkShared returns an error if other users can rename or remove what this user makes in a directory.
 func checkShared(fi os.FileInfo) error {
 	if fi.Mode()&fs.ModeSticky != 0 {
 		return nil
@@ -297,7 +297,7 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// checkFile reports whether a file is a socket of this user.
+// checkFile returns an error if a file is not a socket of this user.
 func checkFile(fi os.FileInfo) error {
 	if fi.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%w (its mode is %v)", ErrNotSocket, fi.Mode())
@@ -350,10 +350,10 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, nil
 }
 
-// CheckPeer reports whether the process at the other end of a Unix socket runs as the same user as this
-// one, by the credentials that the kernel recorded when the other end connected or listened (SO_PEERCRED
-// on Linux, LOCAL_PEERCRED on macOS). If not, the error wraps [ErrPeer]; for a connection that is not a
-// Unix socket it wraps [ErrUnsupported].
+// CheckPeer returns an error that wraps [ErrPeer] if the process at the other end of a Unix socket runs as
+// another user than this one, by the credentials that the kernel recorded when the other end connected or
+// listened (SO_PEERCRED on Linux, LOCAL_PEERCRED on macOS). For a connection that is not a Unix socket the
+// error wraps [ErrUnsupported].
 func CheckPeer(c net.Conn) error {
 	var uid int
 	if err := peer(c, func(fd int) (err error) { uid, err = peerUID(fd); return err }); err != nil {

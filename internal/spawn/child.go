@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// The rest is for the child.
+// What the child calls.
 
 // Signals returns a context that ends on SIGTERM and SIGINT, until stop is called. SIGPIPE is ignored from
 // then on: when the parent dies its end of stderr goes first, and a log line must not end the child before
@@ -19,8 +19,8 @@ func Signals(parent context.Context) (ctx context.Context, stop context.CancelFu
 }
 
 // StdinClosed returns a channel that is closed when the parent, which holds the other end of this
-// process's stdin, has died. The goroutine that waits for that lives as long as the process: a read of
-// stdin cannot be ended.
+// process's stdin, has died. It starts a goroutine that may live as long as the process: a read of stdin
+// cannot be ended.
 func StdinClosed() <-chan struct{} {
 	closed := make(chan struct{})
 	go func() {

@@ -1,4 +1,5 @@
-// Package spawn runs a child process and is told of its end. It knows nothing of what the process does.
+// Package spawn starts a child process, logs its stderr, stops it, and reports how it ended; the child has
+// the counterparts, [Signals] and [StdinClosed].
 package spawn
 
 import (
@@ -14,8 +15,7 @@ import (
 )
 
 const (
-	// Stopping a process takes at most eofGrace after it should end by itself, termGrace after SIGTERM and
-	// pipeGrace after SIGKILL.
+	// Stop gives a process eofGrace to end by itself, termGrace after SIGTERM, and pipeGrace after SIGKILL.
 	eofGrace  = 2 * time.Second
 	termGrace = 500 * time.Millisecond
 	// pipeGrace is how long the stderr of a process that ended may be held open by processes that it
@@ -29,7 +29,7 @@ type Process struct {
 	cmd    *exec.Cmd
 	stderr *stderrTail
 	done   chan struct{} // closed when it has ended and its stderr is read
-	err    error         // of cmd.Wait; written before done is closed
+	err    error         // of cmd.Wait; valid after done
 
 	stopping   sync.Once
 	terminated atomic.Bool // by Stop's SIGTERM
@@ -49,7 +49,7 @@ func Start(cmd *exec.Cmd, log zerolog.Logger) (*Process, error) {
 	if _, err := cmd.StdinPipe(); err != nil { // closed by Wait
 		return nil, err
 	}
-	// No output is lost by this order: the first write takes the lock.
+	// The log has the pid, which is not known before Start: until then a write blocks on the lock.
 	p.stderr.mu.Lock()
 	err := cmd.Start()
 	if err != nil {
@@ -69,15 +69,15 @@ func Start(cmd *exec.Cmd, log zerolog.Logger) (*Process, error) {
 // PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended and its stderr is read.
+// Done returns a channel that is closed when the process has ended and its stderr is read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Stderr returns the last lines of its stderr so far.
 func (p *Process) Stderr() string { return p.stderr.String() }
 
-// Stop waits until the process has ended by itself, as a sidecar does when its agent hangs up, and makes
-// it end when ctx or a grace of 2 s is over. It returns when everything that Start began has ended. It may
-// be called any number of times, from any goroutine.
+// Stop blocks until the process has ended by itself, and makes it end when ctx or a grace of 2 s is over:
+// by SIGTERM, and after 0.5 s more by SIGKILL. It returns when everything that Start began has ended. It may
+// be called any number of times, from any goroutine; the ctx of the first call counts.
 func (p *Process) Stop(ctx context.Context) {
 	p.stopping.Do(func() {
 		if wait(ctx, p.done, eofGrace) {
@@ -92,7 +92,7 @@ func (p *Process) Stop(ctx context.Context) {
 	})
 }
 
-// wait waits for done until ctx ends or d has passed, and reports whether it happened.
+// wait blocks until done is closed, which it reports, or ctx ends or d has passed.
 func wait(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -111,10 +111,10 @@ type End struct {
 	Stderr string // its last lines
 	// Err is nil after exit status 0, and after a SIGTERM of Stop that ended the process.
 	Err    error
-	Killed bool // by Stop: neither what Stop waited for nor SIGTERM had ended it
+	Killed bool // by Stop, after SIGTERM had not ended it
 }
 
-// End returns how the process ended. It blocks until it has.
+// End blocks until the process has ended and returns how.
 func (p *Process) End() End {
 	<-p.done
 	e := End{Status: p.cmd.ProcessState.String(), Stderr: p.stderr.String(), Err: p.err, Killed: p.killed.Load()}

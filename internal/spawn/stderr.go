@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// stderrKept is how much of the end of a process's stderr is kept for error messages.
+	// stderrKept is how many bytes of the end of a process's stderr are kept for error messages.
 	stderrKept = 8 << 10
-	// stderrLine is where a line is cut that does not end.
+	// stderrLine is the length in bytes at which a longer line is cut.
 	stderrLine = 8 << 10
 )
 
@@ -25,7 +25,7 @@ type stderrTail struct {
 	line []byte // the part of a line that has come so far
 }
 
-// Write never fails: the process must not notice who reads.
+// Write never fails: a failure would close the pipe, and the process would notice.
 func (t *stderrTail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -41,22 +41,22 @@ func (t *stderrTail) Write(b []byte) (int, error) {
 		t.line = append(t.line, line...)
 		rest = after
 		if ended {
-			t.forward()
+			t.forwardLocked()
 		}
 	}
 	return len(b), nil
 }
 
-// flush passes on a last line that has no end.
+// flush logs a last line that has no newline.
 func (t *stderrTail) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forward()
+	t.forwardLocked()
 }
 
-// forward logs one line: the record of a zerolog logger, which is what our own
-// sidecar writes, as it is, and anything else as text.
-func (t *stderrTail) forward() {
+// forwardLocked logs one line: a record of zerolog, which is what a sidecar writes,
+// as the same record, anything else as text.
+func (t *stderrTail) forwardLocked() {
 	line := bytes.TrimSpace(t.line)
 	t.line = t.line[:0]
 	if len(line) == 0 {

@@ -1,6 +1,7 @@
 package testutil_test
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -70,7 +71,8 @@ func TestEventually(t *testing.T) {
 }
 
 func TestSkipUnlessFull(t *testing.T) {
-	const line = "skipped: the night; run with MESH_TEST_FULL=1\n"
+	what := "the night " + rand.Text() // a new one for each -count
+	line := "skipped: " + what + "; run with MESH_TEST_FULL=1\n"
 	for _, x := range []struct {
 		value, printed string
 		skips          bool
@@ -86,7 +88,7 @@ func TestSkipUnlessFull(t *testing.T) {
 			}
 			var r *recorder
 			printed := stdout(t, func() {
-				r = record(func(t testing.TB) { testutil.SkipUnlessFull(t, "the night") })
+				r = record(func(t testing.TB) { testutil.SkipUnlessFull(t, what) })
 			})
 			if r.skipped != x.skips || printed != x.printed {
 				t.Errorf("skipped %t, printed %q; want %t, %q", r.skipped, printed, x.skips, x.printed)

@@ -6,10 +6,10 @@ import (
 	"unicode/utf16"
 )
 
-// CheckBase reports whether base parties can read msg, which must be a valid message. Their parsers reject
-// more than BaseMaxDepth levels, numbers beyond the range of a double, and unpaired surrogates. A base
-// sidecar drops such a message silently. A base agent in Python, to which it would be passed on, would
-// stop listening for good. The error is an [*Error].
+// CheckBase returns an [*Error] if base parties cannot read msg, which must be a valid message. Their
+// parsers reject more than BaseMaxDepth levels, numbers beyond the range of a double, and unpaired
+// surrogates. A base sidecar drops such a message silently. A base agent in Python, to which it would be
+// passed on, would stop listening for good.
 func CheckBase(msg []byte) error {
 	depth := 0
 	for i := 0; i < len(msg); {
@@ -51,6 +51,7 @@ func stringEnd(b []byte, i int) int {
 	return min(i+1, len(b))
 }
 
+// numberEnd returns the index after the number that starts at i.
 func numberEnd(b []byte, i int) int {
 	for i < len(b) && (b[i]-'0' <= 9 || b[i] == '-' || b[i] == '+' || b[i] == '.' || b[i]|0x20 == 'e') {
 		i++
@@ -67,7 +68,7 @@ func outOfRange(number []byte) bool {
 	return err != nil
 }
 
-// unpairedSurrogate reports whether the escapes of a string have one.
+// unpairedSurrogate reports whether an escape of the string is a surrogate without its pair.
 func unpairedSurrogate(s []byte) bool {
 	for {
 		at := bytes.IndexByte(s, '\\')
@@ -79,26 +80,14 @@ func unpairedSurrogate(s []byte) bool {
 			s = s[2:]
 			continue
 		}
-		r := escapedUnit(s)
+		r := hex4(s)
 		s = s[6:]
 		if !utf16.IsSurrogate(r) {
 			continue
 		}
-		if utf16.DecodeRune(r, escapedUnit(s)) == '\uFFFD' {
+		if utf16.DecodeRune(r, hex4(s)) == '\uFFFD' {
 			return true
 		}
 		s = s[6:]
 	}
-}
-
-// escapedUnit returns the value of the escape \uXXXX at the start of s, or 0 if there is none.
-func escapedUnit(s []byte) rune {
-	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
-		return 0
-	}
-	v, err := strconv.ParseUint(string(s[2:6]), 16, 32)
-	if err != nil {
-		return 0
-	}
-	return rune(v)
 }

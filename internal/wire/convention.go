@@ -4,7 +4,7 @@ import "strings"
 
 // The conventions of chatixia agents about message types: see "Messages" in docs/protocol.md.
 
-// Types that have a response of their own.
+// A ping and its response, whose types have no suffix.
 const (
 	TypePing = "ping"
 	TypePong = "pong"
@@ -32,6 +32,7 @@ func WantsResponse(typ, requestID string) bool {
 	return requestID != "" && typ != TypePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
 }
 
+// isRequest reports whether a type is that of a request by convention.
 func isRequest(typ string) bool {
 	for _, s := range requestSuffixes {
 		if strings.HasSuffix(typ, s) {
@@ -53,15 +54,3 @@ func ResponseType(typ string) string {
 	}
 	return typ + responseSuffix
 }
-
-// Stop is what an agent holds back for one peer: what `pause` and `resume` say.
-type Stop int
-
-const (
-	StopNothing Stop = iota // everything passes
-	StopNewWork             // the peer is busy: sends and requests block, replies pass
-	StopAll                 // the queue to the peer is full: replies block, too
-)
-
-// Features returns the extensions of the link that this version knows, as hello and ready name them.
-func Features() []string { return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain} }

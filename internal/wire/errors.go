@@ -41,13 +41,12 @@ type Error struct {
 	Text string // for people: names the field and, for input, the offset in bytes
 }
 
-// Error returns the text after the code.
+// Error returns the code and the text.
 func (e *Error) Error() string {
 	return string(e.Code) + ": " + e.Text
 }
 
-// BadLine returns what is wrong with a line if err is about the line alone, or nil if it is the connection that
-// failed.
+// BadLine returns what is wrong with a line if err is about the line alone, or nil if the connection failed.
 func BadLine(err error) *Error {
 	var bad *Error
 	if errors.As(err, &bad) {
@@ -56,7 +55,7 @@ func BadLine(err error) *Error {
 	return nil
 }
 
-// problem formats an error about the field at path, found at an offset of the input.
+// problem returns an error about the field at path, found at an offset of the input.
 func problem(code Code, path, text string, offset int) *Error {
 	if path != "" {
 		text = path + ": " + text
@@ -72,8 +71,8 @@ func tooLarge(path, what string, length, limit int) *Error {
 		" bytes, the limit is " + strconv.Itoa(limit)}
 }
 
-// firstError returns the first one that is not nil. It exists because a nil *Error must not become an
-// error that is not nil.
+// firstError returns the first error that is not nil. A nil *Error must not become an error that is not
+// nil, as it would by a plain return.
 func firstError(errs ...*Error) error {
 	for _, err := range errs {
 		if err != nil {

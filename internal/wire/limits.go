@@ -5,8 +5,8 @@
 // They check all of it (RFC 8259 grammar, UTF-8, length, depth) but decode only the header that a
 // sidecar acts on. Messages stay bytes, so that the other agent reads exactly what one agent wrote.
 //
-// Only [Reader] does I/O and keeps state between calls. All functions may be called concurrently, the
-// methods of one [Reader] must not.
+// Only [Reader] does I/O. The functions may be called concurrently, the methods of one [Reader] or one
+// [Pace] must not.
 package wire
 
 const (

@@ -6,7 +6,7 @@ import "strconv"
 // are decoded into new memory.
 type Line struct {
 	Type Type
-	Name []byte // the type's text
+	Name []byte // the text of `type`
 	// Peer is target_peer, target_peer_id, from_peer or peer_id, whichever the type has, and not empty then.
 	Peer      []byte
 	Message   Message // of send, broadcast and message
@@ -84,7 +84,7 @@ func (p *lineParser) envelope(m *Message) {
 	p.end()
 }
 
-// once records an error if the member at the cursor is a duplicate of an earlier one.
+// once records an error if the member at the cursor had a value earlier.
 func (p *lineParser) once(earlier value) {
 	if earlier.kind != 0 && p.bad == nil {
 		p.bad = problem(CodeInvalidField, p.path(p.key), "present twice", p.i)
@@ -257,7 +257,7 @@ func (p *lineParser) checkPause(l *Line) *Error {
 	return nil
 }
 
-// quote quotes text for an error, and shortens it, because its length is up to the other party.
+// quote quotes text for an error, and cuts it short, because the other party decides its length.
 func quote(text []byte) string {
 	const enough = 64
 	if len(text) > enough {

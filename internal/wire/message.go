@@ -31,8 +31,8 @@ func ParseMessage(b []byte, lim Limits, m *Message) error {
 	return firstError(s.err, bad)
 }
 
-// Check checks that b is one JSON value of any kind, as the parsers check the values that they skip. It is
-// exported for benchmarks, which compare a parser with it.
+// Check returns an [*Error] if b is not one JSON value, of any kind, as the parsers check the values that
+// they skip. It is exported for benchmarks, which compare it with a parser.
 func Check(b []byte, lim Limits) error {
 	s := scanner{b: b, limit: lim.withDefaults().MaxDepth}
 	s.skip()

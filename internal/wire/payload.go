@@ -10,6 +10,18 @@ const (
 	FeatureDrain  = "drain"  // `drain` and `drained`
 )
 
+// Features returns the extensions of the link that this version knows, as hello and ready name them.
+func Features() []string { return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain} }
+
+// Stop is what an agent holds back for one peer: what `pause` and `resume` say.
+type Stop int
+
+const (
+	StopNothing Stop = iota // everything passes
+	StopNewWork             // the peer is busy: sends and requests block, responses pass
+	StopAll                 // the queue to the peer is full: responses block, too
+)
+
 // Hello is the payload of hello and of ready.
 type Hello struct {
 	Protocol   int      `json:"protocol"`
@@ -21,7 +33,7 @@ type Hello struct {
 // Signaling is the payload of a signaling event.
 type Signaling struct {
 	State  string `json:"state"`             // connecting, connected, refused or replaced
-	PeerID string `json:"peer_id,omitempty"` // of a state connected
+	PeerID string `json:"peer_id,omitempty"` // in state connected
 	Error  string `json:"error,omitempty"`
 	Code   string `json:"code,omitempty"` // SignalingMisconfigured, or empty
 }
@@ -74,7 +86,7 @@ func DecodePeerList(payload []byte) ([]string, error) {
 	return peers, err
 }
 
-// DecodeStrings decodes a JSON array of strings, such as Line.Except. Nil gives nil.
+// DecodeStrings decodes a JSON array of strings, such as Line.Except. A nil raw gives nil.
 func DecodeStrings(raw []byte) ([]string, error) {
 	if raw == nil {
 		return nil, nil
@@ -91,9 +103,9 @@ type field struct {
 	to  any // *string, *int or *[]string
 }
 
-// decodeObject decodes the payload of a rare line. A member that is null counts as absent.
+// decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
 //
-// It is not encoding/json, which accepts `Token` for `token` and the last one of two duplicates.
+// It does not use encoding/json, which accepts `Token` for `token` and the last one of two duplicates.
 func decodeObject(payload []byte, fields []field) error {
 	if payload == nil {
 		return nil
@@ -129,6 +141,7 @@ func (s *scanner) decodeMembers(fields []field) (bad *Error) {
 	return bad
 }
 
+// target returns the variable for a member, nil if fields have none.
 func target(fields []field, k key) any {
 	for _, f := range fields {
 		if f.key == k {

@@ -5,7 +5,7 @@ import "strconv"
 // PeerKind is the kind of a line between two sidecars.
 type PeerKind uint8
 
-// The kinds.
+// The kinds of line between two sidecars.
 const (
 	PeerUnknown PeerKind = iota // a control line of a later version: ignore it
 	PeerMessage
@@ -34,7 +34,7 @@ type PeerLine struct {
 	RequestID  []byte  // of cancel
 	Protocol   int     // of hello; 0 if absent
 	MaxMessage int     // of hello: bytes of the longest message the peer takes; 0 if absent
-	Number     int     // of drain and drained
+	Number     int     // of drain and drained: which belong together
 }
 
 // ParsePeerLine reads one line of stream framing. Unknown control lines and further elements of known
@@ -89,7 +89,7 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 	return bad
 }
 
-// hasArgument reports whether the second element is required.
+// hasArgument reports whether a control line of this kind must have a second element.
 func (k PeerKind) hasArgument() bool {
 	switch k {
 	case PeerHello, PeerCancel, PeerDrain, PeerDrained:

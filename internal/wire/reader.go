@@ -16,7 +16,7 @@ const (
 	// readerBuffer is the usual size otherwise: room for the rest of a line and one more Read.
 	readerBuffer = 2 * SliceSize
 	// readerKeep is the size of the largest buffer kept between lines. It is a compromise: growing a buffer
-	// anew for each long line costs copies, keeping it costs memory for each peer that has sent a long line.
+	// anew for each long line costs copies, keeping it costs memory for each peer that has sent one.
 	readerKeep = 256 << 10
 	// maxEmptyReads bounds how often in a row a source may return neither bytes nor an error.
 	maxEmptyReads = 100
@@ -33,12 +33,12 @@ type Reader struct {
 	src      io.Reader
 	max      int
 	buf      []byte
-	start    int    // buf[start:end] is unread
-	end      int    //
+	start    int // buf[start:end] is unread
+	end      int
 	searched int    // buf[start:searched] has no newline
 	begun    bool   // past the place of a byte order mark
 	skipping bool   // in a line that was reported as too long
-	busy     bool   // the last Read returned much, or has more
+	busy     bool   // the last Read returned much, or the next one will
 	long     int    // length of the last line that did not fit into readerBuffer bytes
 	idle     []byte // buffer of readerIdle bytes, nil at first
 	err      error  // the final error of src
@@ -108,7 +108,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	}
 }
 
-// finish checks a whole line. It returns nil and nil for a blank one.
+// finish checks a whole line. For a blank one it returns no line and no error.
 func (r *Reader) finish(line []byte) ([]byte, error) {
 	if n := len(line); n > 0 && line[n-1] == '\r' {
 		line = line[:n-1]

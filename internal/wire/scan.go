@@ -15,7 +15,7 @@ type scanner struct {
 	i       int    // offset of the next byte
 	depth   int    // containers open at i
 	limit   int    // the most that may be open
-	outer   int    // how many of these are around the object that the limit is for, for errors
+	outer   int    // those around the object that the limit is for; errors do not count them
 	first   bool   // before the first member of the container entered last
 	key     key    // of the member that next moved to
 	escaped bool   // the last string has escapes
@@ -163,7 +163,7 @@ func (s *scanner) element(closer byte) bool {
 	return s.unexpected("',' or '" + string(rune(closer)) + "'")
 }
 
-// value reads the value at the cursor, of any kind.
+// value checks the value at the cursor, of any kind, moves behind it, and returns its position.
 func (s *scanner) value() value {
 	c := s.peek()
 	start := s.i
@@ -177,7 +177,7 @@ func (s *scanner) value() value {
 	return value{start: start, end: s.i, kind: c, escaped: c == '"' && s.escaped}
 }
 
-// end checks that only white space follows.
+// end checks that nothing but white space follows.
 func (s *scanner) end() bool {
 	if s.err != nil {
 		return false
