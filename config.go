@@ -168,8 +168,8 @@ type Network struct {
 	LogWebRTC bool
 }
 
-// AnyUDPPort, as Network.UDPPort, has the system pick the one UDP port that all
-// peers share.
+// AnyUDPPort is the value of Network.UDPPort with which the system picks the one
+// UDP port that all peers share.
 const AnyUDPPort = -1
 
 // Limits bound messages and what peers may ask for.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,7 +58,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	fs := flag.NewFlagSet("chatixia-signaling", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // errors are returned, and printed once
 	fs.StringVar(&s.addr, "addr", "", "listen on this `address` (default: every address; 127.0.0.1 with -dev)")
-	fs.StringVar(&s.port, "port", or(env("PORT"), "8080"), "listen on this TCP `port`; 0 picks a free one (default 8080)")
+	fs.StringVar(&s.port, "port", cmp.Or(env("PORT"), "8080"), "listen on this TCP `port`; 0 picks a free one (default 8080)")
 	fs.StringVar(&s.keysFile, "keys-file", env("API_KEYS_FILE"), "read API keys from this JSON `file`")
 	fs.StringVar(&secretFile, "secret-file", "", "read the secret from this `file` instead of SIGNALING_SECRET")
 	fs.StringVar(&s.turnURL, "turn-url", env("TURN_URL"), "`URL` of the TURN server that peers are told to use, such as turn:turn.example.org:3478")
@@ -118,11 +119,4 @@ func secret(variable string, env func(string) string, flagName, path string) (st
 		return "", fmt.Errorf("%s: %s is empty", flagName, path)
 	}
 	return text, nil
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
