@@ -127,13 +127,13 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, timing: defaultTiming, key: cfg.APIKey}
 }
 
-// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with the
-// same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with none of
-// its goroutines left. A URL that cannot work is an error at once. The delay between two tries grows from
-// half a second to 30 s, and is shortened by up to half at random; every try fetches a new token. Run may be
-// called once.
+// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with
+// the same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with
+// none of its goroutines left. A URL or HTTPClient that cannot work is an error at once. The delay between
+// two tries grows from half a second to 30 s, and is shortened by up to half at random; every try fetches a
+// new token. Run may be called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
-	if err := c.cfg.checkURLs(); err != nil {
+	if err := c.cfg.checkLasting(); err != nil {
 		return err
 	}
 	c.status(h, Status{State: Connecting})
@@ -181,7 +181,7 @@ func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failure
 // server accepts the key, an error that wraps ErrRefused if it does not, one that wraps ErrMisconfigured if the
 // exchange cannot work, and ctx.Err() if ctx ends first.
 func (c *Client) CheckCredentials(ctx context.Context) error {
-	if err := c.cfg.checkURLs(); err != nil {
+	if err := c.cfg.checkLasting(); err != nil {
 		return err
 	}
 	for failures := 0; ; failures++ {

@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -40,20 +41,27 @@ type Config struct {
 // Check returns an error about the first field that cannot work, usually a *FieldError, or nil. It reads the
 // files that are named.
 func (c Config) Check() error {
-	if err := c.checkURLs(); err != nil {
+	if err := c.checkLasting(); err != nil {
 		return err
 	}
 	_, err := c.httpClient()
 	return err
 }
 
-// checkURLs is the part of Check that stays true: files come and go.
-func (c Config) checkURLs() error {
+// checkLasting is the part of Check whose result lasts: what the files hold may change.
+func (c Config) checkLasting() error {
 	if err := CheckURL(c.URL, "ws", "wss", "http", "https"); err != nil {
 		return &FieldError{"URL", err}
 	}
 	if err := CheckURL(c.TokenURL, "http", "https"); err != nil {
 		return &FieldError{"TokenURL", err}
 	}
+	if c.usesFiles() && c.HTTPClient != nil && c.HTTPClient.Transport != nil {
+		if _, ok := c.HTTPClient.Transport.(*http.Transport); !ok {
+			return fmt.Errorf("CAFile, CertFile: cannot be used with an HTTPClient whose transport is a %T", c.HTTPClient.Transport)
+		}
+	}
 	return nil
 }
+
+func (c Config) usesFiles() bool { return c.CAFile != "" || c.CertFile != "" || c.KeyFile != "" }

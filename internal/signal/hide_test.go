@@ -10,6 +10,7 @@ func TestHide(t *testing.T) {
 		{"https", "tt", "https"},
 		{"a+b", "+b", "a+b"},
 		{"no key", "", "no key"},
+		{"key \xff is not known", "\xff", "key *** is not known"},
 	} {
 		if got := hide(c.text, c.secret); got != c.want {
 			t.Errorf("hide(%q, %q) = %q, want %q", c.text, c.secret, got, c.want)

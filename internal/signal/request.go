@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 )
@@ -268,6 +269,9 @@ func serverText(body []byte, secret string) string {
 func hide(text, secret string) string {
 	if secret == "" {
 		return text
+	}
+	if !utf8.ValidString(secret) { // no part of a regular expression
+		return strings.ReplaceAll(text, secret, "***")
 	}
 	alone := regexp.MustCompile(`(^|[^\pL\pN])` + regexp.QuoteMeta(secret) + `($|[^\pL\pN])`)
 	for range 2 { // two next to each other share what is between them

@@ -22,7 +22,7 @@ func (c Config) httpClient() (*http.Client, error) {
 		// net/http makes a WebSocket a connection of its own.
 		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	}
-	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {
+	if !c.usesFiles() {
 		return hc, nil
 	}
 	t, ok := hc.Transport.(*http.Transport)
