@@ -12,7 +12,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// maxUnproven is how much a caller may send before it has sent one line. The first line of an agent may be
+// maxUnproven is how much a caller may send before it has sent a valid line. The first one of an agent may be
 // longer, and is taken for one if it looks like it.
 const maxUnproven = 64 << 10
 
@@ -91,13 +91,13 @@ func (c *caller) judge(last bool) (proven bool, err error) {
 			return false, nil
 		}
 	}
-	if rest := c.read[c.judged:]; len(rest) > maxUnproven {
-		if c.settings.Token == "" && bytes.HasPrefix(rest, []byte{'{'}) {
-			return true, nil
-		}
-		return false, errNoValidLine
+	if len(c.read) <= maxUnproven {
+		return false, nil
 	}
-	return false, nil
+	if c.settings.Token == "" && bytes.HasPrefix(c.read[c.judged:], []byte{'{'}) {
+		return true, nil
+	}
+	return false, errNoValidLine
 }
 
 func (c *caller) judgeLine(line []byte) (proven bool, err error) {

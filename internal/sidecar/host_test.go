@@ -325,14 +325,16 @@ func TestHostLateLine(t *testing.T) {
 	}
 }
 
-// A flood without a line is no agent.
+// A flood without a valid line is no agent.
 func TestHostFlood(t *testing.T) {
 	for _, settings := range []Settings{alone(""), alone("secret")} {
-		h := host(t, settings)
-		a := h.dial()
-		_, _ = io.WriteString(a.conn, strings.Repeat("x", 2*maxUnproven)) // it may be hung up on meanwhile
-		a.refused()
-		h.waits()
+		for _, text := range []string{"x", "x\n", "\n"} {
+			h := host(t, settings)
+			a := h.dial()
+			_, _ = io.WriteString(a.conn, strings.Repeat(text, 2*maxUnproven)) // it may be hung up on meanwhile
+			a.refused()
+			h.waits()
+		}
 	}
 }
 
