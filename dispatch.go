@@ -26,7 +26,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	h := m.handler(msg.Type)
 	switch {
 	case h != nil:
-	case msg.Type == wire.TypePing:
+	case msg.Type == wire.MessagePing:
 		return struct{}{}, nil
 	case msg.RequestID != "" && !wire.WantsResponse(msg.Type, msg.RequestID):
 		return nil, errUnexpectedResponse

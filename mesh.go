@@ -178,7 +178,7 @@ func (m *Mesh) handler(typ string) Handler {
 	if h := m.byType[typ]; h != nil {
 		return h
 	}
-	if typ == wire.TypePing {
+	if typ == wire.MessagePing {
 		return nil // handle responds to it
 	}
 	return m.byType[""]

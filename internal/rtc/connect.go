@@ -30,7 +30,7 @@ func (n *Node) connect(id string) {
 	if !sl.connecting {
 		sl.connecting = true
 		sl.missed = missed{}
-		sl.connect = n.after(sl, n.cfg.ConnectTimeout, func() {
+		sl.connectTimer = n.after(sl, n.cfg.ConnectTimeout, func() {
 			n.connectFailed(sl, wire.CodePeerUnavailable,
 				fmt.Errorf("no link within %s, still trying: %s", n.cfg.ConnectTimeout, n.missing(sl)))
 		})
@@ -44,7 +44,7 @@ func (n *Node) connectFailed(sl *slot, code wire.Code, err error) {
 		return
 	}
 	sl.connecting = false
-	stopTimer(sl.connect)
+	stopTimer(sl.connectTimer)
 	n.ev.ConnectFailed(sl.id, connectError(sl.id, code, err))
 }
 

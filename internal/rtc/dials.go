@@ -118,8 +118,8 @@ func (n *Node) dialled(s *session) {
 }
 
 func (n *Node) redial(sl *slot, d time.Duration) {
-	stopTimer(sl.retry)
-	sl.retry = n.after(sl, d, func() { n.dial(sl) })
+	stopTimer(sl.retryTimer)
+	sl.retryTimer = n.after(sl, d, func() { n.dial(sl) })
 }
 
 // retry schedules another dial, later each time.

@@ -127,7 +127,7 @@ func (n *Node) accept(sl *slot, o description) {
 	}
 	n.supersede(sl, o)
 	sl.held = nil
-	stopTimer(sl.retry)
+	stopTimer(sl.retryTimer)
 	s, err := n.newSession(sl, false)
 	if err != nil {
 		n.failedHere(sl, err)

@@ -34,7 +34,7 @@ func (n *Node) registered(self string, peers []string) {
 			n.dial(sl)
 		default:
 			sl.wanted = false
-			stopTimer(sl.retry)
+			stopTimer(sl.retryTimer)
 		}
 		n.tidy(sl)
 	}
@@ -90,7 +90,7 @@ func (n *Node) serverError(e signal.ErrorPayload) {
 		return
 	}
 	sl.wanted = false
-	stopTimer(sl.retry)
+	stopTimer(sl.retryTimer)
 	n.outside.Info().Str("peer", sl.id).Msg("no link: the peer is not registered with signaling")
 	n.connectFailed(sl, wire.CodePeerUnavailable, errNotRegistered)
 	n.drop(sl, errNotRegistered)

@@ -24,17 +24,17 @@ type slot struct {
 	cur    *session   // of the link, or of the attempt at one
 	parked []*session // superseded, with a base peer; they must not end before cur does
 
-	wanted     bool        // try until there is a link
-	queued     bool        // for dialling
-	connecting bool        // Connect was called and has no result yet
-	connect    *time.Timer // the timeout of Connect
+	wanted       bool        // try until there is a link
+	queued       bool        // for dialling
+	connecting   bool        // Connect was called and has no result yet
+	connectTimer *time.Timer // the timeout of Connect
 
-	kind      kind
-	failures  int       // attempts since the last link
-	silence   int       // attempts since the peer was last heard from
-	missed    missed    // why the last one came to nothing
-	notBefore time.Time // no offer before
-	retry     *time.Timer
+	kind       kind
+	failures   int       // attempts since the last link
+	silence    int       // attempts since the peer was last heard from
+	missed     missed    // why the last one came to nothing
+	notBefore  time.Time // no offer before
+	retryTimer *time.Timer
 
 	held    *description // base: an offer that came while ours was not answered
 	holding *time.Timer
@@ -56,8 +56,8 @@ func (sl *slot) heard(d description) {
 func (sl *slot) linked() {
 	sl.wanted, sl.connecting = false, false
 	sl.failures, sl.silence, sl.missed = 0, 0, missed{}
-	stopTimer(sl.connect)
-	stopTimer(sl.retry)
+	stopTimer(sl.connectTimer)
+	stopTimer(sl.retryTimer)
 }
 
 // idle reports whether there is nothing to remember about the peer.
@@ -68,7 +68,7 @@ func (sl *slot) idle(now time.Time) bool {
 
 // stop stops the timers.
 func (sl *slot) stop() {
-	for _, t := range []*time.Timer{sl.connect, sl.retry, sl.holding, sl.sweep} {
+	for _, t := range []*time.Timer{sl.connectTimer, sl.retryTimer, sl.holding, sl.sweep} {
 		if t != nil {
 			t.Stop()
 		}

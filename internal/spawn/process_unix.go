@@ -10,8 +10,8 @@ import (
 
 func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }
 
-// ownGroup keeps a terminal's Ctrl-C, which goes to the whole foreground group,
-// from ending the sidecar before the agent had a chance to send what is queued.
+// ownGroup keeps a terminal's Ctrl-C, which goes to the whole foreground group, from
+// ending the child before its parent has finished with it.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 func signaled(s *os.ProcessState, sig syscall.Signal) bool {

@@ -73,7 +73,7 @@ func (t *stderrTail) forwardLocked() {
 		level = zerolog.InfoLevel
 	}
 	msg, _ := record[zerolog.MessageFieldName].(string)
-	for _, k := range []string{zerolog.LevelFieldName, zerolog.MessageFieldName, zerolog.TimestampFieldName, "sidecar", "pid"} {
+	for _, k := range []string{zerolog.LevelFieldName, zerolog.MessageFieldName, zerolog.TimestampFieldName, "pid"} {
 		delete(record, k) // the logger has its own
 	}
 	t.log.WithLevel(level).Fields(record).Msg(msg)

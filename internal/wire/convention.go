@@ -6,8 +6,8 @@ import "strings"
 
 // A ping and its response, whose types have no suffix.
 const (
-	TypePing = "ping"
-	TypePong = "pong"
+	MessagePing = "ping"
+	MessagePong = "pong"
 )
 
 const (
@@ -22,14 +22,14 @@ var requestSuffixes = [...]string{"_request", "_query", "_prompt"}
 // streamed response carry the request's id and come before the response, and a request that happens to
 // carry the same id is still a request.
 func CanRespond(typ string) bool {
-	return typ != TypePing && !strings.HasSuffix(typ, chunkSuffix) && !isRequest(typ)
+	return typ != MessagePing && !strings.HasSuffix(typ, chunkSuffix) && !isRequest(typ)
 }
 
 // WantsResponse reports whether a message for which no call is pending is a request. Requests of types
 // outside the convention count, but never a response that comes late: to respond to it would set off an
 // endless exchange of errors.
 func WantsResponse(typ, requestID string) bool {
-	return requestID != "" && typ != TypePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
+	return requestID != "" && typ != MessagePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
 }
 
 // isRequest reports whether a type is that of a request by convention.
@@ -44,8 +44,8 @@ func isRequest(typ string) bool {
 
 // ResponseType returns the type of the response to a request.
 func ResponseType(typ string) string {
-	if typ == TypePing {
-		return TypePong
+	if typ == MessagePing {
+		return MessagePong
 	}
 	for _, s := range requestSuffixes {
 		if base, ok := strings.CutSuffix(typ, s); ok {
