@@ -228,12 +228,14 @@ func TestHostSilentAgent(t *testing.T) {
 // A silent caller is the agent if it is the sidecar's parent. Base agents may say nothing.
 func TestHostSilentParent(t *testing.T) {
 	path := filepath.Join(testutil.ShortDir(t), "s")
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHostSilentParent$")
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience) // kills a host that waits for ever
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestHostSilentParent$")
 	cmd.Env = append(os.Environ(), "MESH_TEST_HOST="+path)
 	if os.Getenv("MESH_TEST_HOST") != "" {
 		listener, err := sock.Listen(os.Getenv("MESH_TEST_HOST"))
 		if err == nil {
-			h := Host{Listener: listener, Settings: alone(""), Log: zerolog.New(os.Stdout)}
+			h := Host{Listener: listener, Settings: alone(""), Log: zerolog.New(os.Stdout), silence: time.Hour}
 			err = h.Run(context.Background())
 		}
 		fmt.Println("the host ended:", err)
