@@ -55,9 +55,11 @@ func connectError(id string, code wire.Code, err error) *wire.Error {
 	return &wire.Error{Code: code, Text: fmt.Sprintf("peer %q: %v", id, err)}
 }
 
-// missing returns what the link to a peer lacks, or why the last attempt failed.
+// missing returns what the link to a peer lacks, and why the last attempt failed.
 func (n *Node) missing(sl *slot) string {
 	switch {
+	case sl.cur != nil && sl.missed.what != "":
+		return sl.cur.missing() + "; the attempt before: " + sl.missed.String()
 	case sl.cur != nil:
 		return sl.cur.missing()
 	case !n.online:

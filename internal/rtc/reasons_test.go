@@ -116,7 +116,7 @@ func TestReasons(t *testing.T) {
 			var log testutil.LogBuffer
 			b := start(t, h, "b").join()
 			a := start(t, h, "a", func(c *rtc.Config) {
-				c.ConnectTimeout = 4 * time.Second
+				c.ConnectTimeout = 10 * time.Second // the first attempt has to fail meanwhile
 				c.Log = zerolog.New(&log).Level(zerolog.InfoLevel)
 				if tt.cfg != nil {
 					tt.cfg(c)
