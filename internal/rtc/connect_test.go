@@ -306,7 +306,7 @@ func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
 	h.silent = true
-	a := start(t, h, "a", func(c *rtc.Config) { c.ConnectTimeout = 200 * time.Millisecond })
+	a := start(t, h, "a", func(c *rtc.Config) { c.ConnectTimeout = 2 * time.Second })
 	var first atomic.Int32 // offers of the attempt that failed
 	h.setFilter(func(m signal.Message) []signal.Message {
 		if m.Type == signal.Offer && get(a.recorder, func() bool { return a.failed["b"] == nil }) {
