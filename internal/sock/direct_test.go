@@ -16,12 +16,13 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // socketPair returns both ends of a connection over a Unix socket.
 func socketPair(t *testing.T) (a, b net.Conn) {
 	t.Helper()
-	l, err := net.Listen("unix", filepath.Join(shortDir(t), "s"))
+	l, err := net.Listen("unix", filepath.Join(testutil.ShortDir(t), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}

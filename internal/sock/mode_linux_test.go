@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // On Linux the mode is never wider, under any name and not even before the socket accepts connections:
 // another goroutine looks at the directory all the time, under a umask of 0.
 func TestListenModeFromTheFirstMoment(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0)) // no test of this package runs in parallel
-	dir := shortDir(t)
+	dir := testutil.ShortDir(t)
 	path := filepath.Join(dir, "s")
 	stop, seen := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup

@@ -21,22 +21,6 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// shortDir is t.TempDir with a name that leaves room for a socket: macOS puts t.TempDir deep inside
-// /var/folders.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "sock-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func listen(t *testing.T, path string) net.Listener {
 	t.Helper()
 	ln, err := sock.Listen(path)
@@ -142,7 +126,7 @@ func TestListen(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(shortDir(t), "s")
+			path := filepath.Join(testutil.ShortDir(t), "s")
 			tt.prepare(t, path)
 			before, _ := os.Lstat(path)
 			ln, err := sock.Listen(path)
@@ -163,7 +147,7 @@ func TestListen(t *testing.T) {
 		})
 	}
 	t.Run("no such directory", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "no", "s")
+		path := filepath.Join(testutil.ShortDir(t), "no", "s")
 		if _, err := sock.Listen(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 			t.Errorf("Listen = %v, want ErrNotExist with the path", err)
 		}
@@ -199,7 +183,7 @@ func fullListener(t *testing.T, path string) {
 
 // A umask of 0 must not widen the socket's mode.
 func TestListenMode(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testutil.ShortDir(t), "s")
 	old := syscall.Umask(0) // no test of this package runs in parallel
 	ln, err := sock.Listen(path)
 	syscall.Umask(old)
@@ -212,7 +196,7 @@ func TestListenMode(t *testing.T) {
 
 // Of several processes that find the same stale socket, exactly one gets the path, and it keeps it.
 func TestListenRace(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testutil.ShortDir(t), "s")
 	for round := range 50 {
 		staleSocket(t, path)
 		listeners := make([]net.Listener, 4)
@@ -247,7 +231,7 @@ func TestListenRace(t *testing.T) {
 }
 
 func TestListenLockedDirectory(t *testing.T) {
-	dir := shortDir(t)
+	dir := testutil.ShortDir(t)
 	f, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -263,7 +247,7 @@ func TestListenLockedDirectory(t *testing.T) {
 
 func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	t.Run("its own", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testutil.ShortDir(t), "s")
 		ln := listen(t, path)
 		if err := errors.Join(ln.Close(), ln.Close()); err != nil {
 			t.Error(err)
@@ -273,7 +257,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 		}
 	})
 	t.Run("removed already", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testutil.ShortDir(t), "s")
 		ln := listen(t, path)
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -283,7 +267,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 		}
 	})
 	t.Run("replaced", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testutil.ShortDir(t), "s")
 		old := listen(t, path)
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -295,7 +279,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 		exchange(t, ln, path)
 	})
 	t.Run("after a change of directory", func(t *testing.T) {
-		dir := shortDir(t)
+		dir := testutil.ShortDir(t)
 		t.Chdir(dir)
 		ln := listen(t, "s")
 		t.Chdir("/")
@@ -309,7 +293,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 }
 
 func TestDial(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testutil.ShortDir(t), "s")
 	if _, err := sock.Dial(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("nothing there: %v, want ErrNotExist with the path", err)
 	}
@@ -372,14 +356,14 @@ func TestPeerPID(t *testing.T) {
 		}
 	}
 	t.Run("child dialed", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testutil.ShortDir(t), "s")
 		ln := listen(t, path)
 		pid := child(t, "dial "+path)
 		conn, err := ln.Accept()
 		check(t, conn, err, pid)
 	})
 	t.Run("child listens", func(t *testing.T) {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testutil.ShortDir(t), "s")
 		pid := child(t, "listen "+path)
 		conn, err := sock.Dial(t.Context(), path)
 		check(t, conn, err, pid)
@@ -401,7 +385,7 @@ func TestPeerPID(t *testing.T) {
 
 func TestTempDir(t *testing.T) {
 	mkdir := func(t *testing.T, mode os.FileMode) string {
-		dir := filepath.Join(shortDir(t), "d")
+		dir := filepath.Join(testutil.ShortDir(t), "d")
 		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
 			t.Fatal(err)
 		}
@@ -415,13 +399,13 @@ func TestTempDir(t *testing.T) {
 		{"unset", func(*testing.T) string { return "" }, false},
 		{"private", func(t *testing.T) string { return mkdir(t, 0o700) }, true},
 		{"others may write", func(t *testing.T) string { return mkdir(t, 0o777) }, false},
-		{"missing", func(t *testing.T) string { return filepath.Join(shortDir(t), "no") }, false},
+		{"missing", func(t *testing.T) string { return filepath.Join(testutil.ShortDir(t), "no") }, false},
 		{"relative", func(*testing.T) string { return "." }, false},
 		{"too long", longDir, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			runtime, tmp := tt.runtime(t), shortDir(t)
+			runtime, tmp := tt.runtime(t), testutil.ShortDir(t)
 			t.Setenv("XDG_RUNTIME_DIR", runtime)
 			t.Setenv("TMPDIR", tmp)
 			parent := tmp
@@ -451,13 +435,13 @@ func TestTempDir(t *testing.T) {
 func TestTempDirFallsBack(t *testing.T) {
 	for name, tmp := range map[string]func(t *testing.T) string{
 		"too long":        longDir,
-		"missing":         func(t *testing.T) string { return filepath.Join(shortDir(t), "no") },
+		"missing":         func(t *testing.T) string { return filepath.Join(testutil.ShortDir(t), "no") },
 		"not a directory": plainFile,
 		"not writable": func(t *testing.T) string {
 			if os.Geteuid() == 0 {
 				t.Skip("root can write everywhere")
 			}
-			dir := shortDir(t)
+			dir := testutil.ShortDir(t)
 			if err := os.Chmod(dir, 0o500); err != nil {
 				t.Fatal(err)
 			}
@@ -485,8 +469,8 @@ func TestTempDirFallsBack(t *testing.T) {
 
 // Without any usable place the error names each of them once, with its reason, and what to set.
 func TestTempDirNowhere(t *testing.T) {
-	missing, file, long := filepath.Join(shortDir(t), "no"), plainFile(t), longDir(t)
-	open := shortDir(t)
+	missing, file, long := filepath.Join(testutil.ShortDir(t), "no"), plainFile(t), longDir(t)
+	open := testutil.ShortDir(t)
 	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -521,7 +505,7 @@ func TestTempDirNowhere(t *testing.T) {
 // longDir returns a directory in which no socket has room.
 func longDir(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(shortDir(t), strings.Repeat("x", 100))
+	dir := filepath.Join(testutil.ShortDir(t), strings.Repeat("x", 100))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -530,7 +514,7 @@ func longDir(t *testing.T) string {
 
 func plainFile(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "file")
+	path := filepath.Join(testutil.ShortDir(t), "file")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -558,7 +542,7 @@ func ExampleListen() {
 
 // A program that watches for the file can connect as soon as it is there.
 func TestListenAppearsConnectable(t *testing.T) {
-	dir := shortDir(t)
+	dir := testutil.ShortDir(t)
 	for i := range 200 {
 		path := filepath.Join(dir, fmt.Sprintf("s%d", i))
 		refused := make(chan error, 1)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 // other is the id of another user, by convention that of "nobody".
@@ -33,7 +34,7 @@ func sharedDir(t *testing.T) string {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to act as another user")
 	}
-	dir := shortDir(t)
+	dir := testutil.ShortDir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +124,7 @@ func TestTempDirIgnoresAnotherUsersRuntimeDir(t *testing.T) {
 	if err := errors.Join(os.Mkdir(runtime, 0o700), os.Chown(runtime, other, -1)); err != nil {
 		t.Fatal(err)
 	}
-	tmp := shortDir(t)
+	tmp := testutil.ShortDir(t)
 	t.Setenv("XDG_RUNTIME_DIR", runtime)
 	t.Setenv("TMPDIR", tmp)
 	dir, err := sock.TempDir()
