@@ -50,16 +50,14 @@ func (h *Host) Run(ctx context.Context) error {
 		h.silence = silentAgent
 	}
 	h.places = make(chan struct{}, maxCallers)
-	ctx, cancel := context.WithCancel(ctx)
 	looking, stopLooking := context.WithCancel(ctx)
 	agents := make(chan *caller)
 	var accepting sync.WaitGroup
 	accepting.Go(func() { h.accept(looking, agents) })
 	defer func() {
-		cancel()
+		stopLooking()
 		_ = h.Listener.Close()
 		accepting.Wait()
-		stopLooking() // canceled with ctx; this is for those who read
 	}()
 	c, err := h.wait(ctx, agents)
 	if c == nil {
