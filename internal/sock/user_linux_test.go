@@ -28,13 +28,22 @@ func asOther(t *testing.T, command string, env ...string) string {
 	return startHelper(t, cmd)
 }
 
-// sharedDir is a directory that the other user can enter and write to. (A directory inside t.TempDir cannot be entered.)
+// sharedDir is a directory that the other user can enter and write to. It lies in /tmp itself: t.TempDir and TMPDIR may
+// lie inside a directory that others cannot enter.
 func sharedDir(t *testing.T) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root to act as another user")
 	}
-	dir := testutil.ShortDir(t)
+	dir, err := os.MkdirTemp("/tmp", "sock-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
