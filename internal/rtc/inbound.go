@@ -24,12 +24,12 @@ func (n *Node) Receive(m signal.Message) {
 	}
 }
 
-// brief returns an id as it may stand in the log.
-func brief(id string) string {
-	if len(id) > maxIDLength {
-		return id[:maxIDLength] + "..."
+// brief returns a text of a peer's or of the server's as it may stand in the log.
+func brief(text string) string {
+	if len(text) > maxIDLength {
+		return text[:maxIDLength] + "..."
 	}
-	return id
+	return text
 }
 
 // decode returns what the loop is to do about a message, nil if nothing.
@@ -100,7 +100,7 @@ func (n *Node) offered(id string, o description) {
 	}
 	sl, bad := n.slot(id)
 	if bad != nil {
-		n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("offer dropped")
+		n.outside.Warn().Str("peer", brief(id)).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)
@@ -154,9 +154,10 @@ func (s *session) signedByPeer(typ string, d description) bool {
 	if typ == signal.Answer {
 		fresh = d.number == s.number
 	}
-	if fresh && s.n.cfg.Identity.Signed(identity.Description{
+	made := identity.Description{
 		Type: typ, Own: s.sl.id, Other: s.self, OwnSession: d.session, OtherSession: s.session, Number: d.number, SDP: d.sdp,
-	}, s.peer.Proof().Key, d.sig) {
+	}
+	if fresh && made.SignedBy(s.peer.Proof(), d.sig) {
 		return true
 	}
 	s.n.outside.Warn().Str("peer", s.sl.id).Str("type", typ).Msg("restart without the peer's signature dropped")
