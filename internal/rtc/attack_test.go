@@ -4,6 +4,7 @@ package rtc_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -87,6 +88,23 @@ func (b *basePeer) describeAgain(t *testing.T, peer string, edit func(*signal.De
 	b.tamper(&desc)
 	edit(&desc)
 	b.send(signal.Offer, peer, desc)
+}
+
+// A later description with the fingerprint of another certificate ends a link that nobody has proven.
+func TestFingerprintChanges(t *testing.T) {
+	h := newHub(t)
+	a := start(t, h, "a").join()
+	x := crafted(t, h, "s1", hello)
+	x.join()
+	testutil.Eventually(t, "the link", func() bool { return a.peer("x") != nil })
+	x.describeAgain(t, "a", func(d *signal.Description) {
+		head, rest, _ := strings.Cut(d.SDP, "a=fingerprint:sha-256 ")
+		d.SDP = head + "a=fingerprint:sha-256 " + strings.Repeat("AA:", 31) + "AA" + rest[95:]
+	})
+	testutil.Eventually(t, "the end", func() bool { return a.history() == "[+x -x]" })
+	if r := get(a.recorder, func() error { return a.reasons[0] }); !errors.Is(r, rtc.ErrViolation) || !strings.Contains(r.Error(), "fingerprint") {
+		t.Errorf("reason %v", r)
+	}
 }
 
 // Descriptions and candidates over their size are dropped before anything is made of them.
