@@ -99,6 +99,7 @@ func (n *Node) admit(s *session) {
 		n.drop(sl, reason)
 		sl.cur = s
 	}
+	s.admitted = true
 	s.peer.announce()
 }
 
