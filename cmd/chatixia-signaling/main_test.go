@@ -125,7 +125,7 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
-const keysFile = `{"keys":{"key-one":{"peer_id":"agent-001","role":"agent"}}}`
+const keysFile = `{"keys":{"key-one-of-tests":{"peer_id":"agent-001","role":"agent"}}}`
 
 func TestServes(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -135,10 +135,10 @@ func TestServes(t *testing.T) {
 	if status, body := request(t, "GET", url+"/healthz", ""); status != 200 {
 		t.Errorf("healthz: %d %s", status, body)
 	}
-	if status, body := request(t, "POST", url+"/api/token", "key-one"); status != 200 || !strings.Contains(body, "agent-001") {
+	if status, body := request(t, "POST", url+"/api/token", "key-one-of-tests"); status != 200 || !strings.Contains(body, "agent-001") {
 		t.Errorf("token: %d %s", status, body)
 	}
-	if status, _ := request(t, "POST", url+"/api/token", "key-two"); status != 401 {
+	if status, _ := request(t, "POST", url+"/api/token", "key-two-of-tests"); status != 401 {
 		t.Errorf("wrong key: %d", status)
 	}
 	if _, body := request(t, "GET", url+"/api/config", ""); !strings.Contains(body, `"turn:t"`) || !strings.Contains(body, ":mesh") {
@@ -150,7 +150,7 @@ func TestServes(t *testing.T) {
 			t.Errorf("the log does not say %s:\n%s", want, log)
 		}
 	}
-	for _, secret := range []string{"hush", "whisper", "key-one", "key-two"} {
+	for _, secret := range []string{"hush", "whisper", "key-one-of-tests", "key-two-of-tests"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log tells %q:\n%s", secret, log)
 		}
@@ -213,7 +213,7 @@ func TestBadDotEnv(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "keys.json", keysFile)
-	write(t, "broken.json", `{"keys":{"key-one":{}}}`)
+	write(t, "broken.json", `{"keys":{"key-one-of-tests":{}}}`)
 	write(t, "empty", "\n")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -257,7 +257,7 @@ func TestErrors(t *testing.T) {
 					t.Errorf("error %q does not say %s", err, want)
 				}
 			}
-			if strings.Contains(err.Error()+stderr.String(), "key-one") {
+			if strings.Contains(err.Error()+stderr.String(), "key-one-of-tests") {
 				t.Errorf("the key is told: %q %q", err, &stderr)
 			}
 		})
