@@ -130,7 +130,7 @@ const keysFile = `{"keys":{"key-one-of-tests":{"peer_id":"agent-001","role":"age
 func TestServes(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "keys.json", keysFile)
-	env := vars{"PORT": "0", "API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": strings.Repeat("hush", 9), "TURN_URL": "turn:t", "TURN_SECRET": "whisper"}
+	env := vars{"PORT": "0", "API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": strings.Repeat("hush", 9), "TURN_URL": "turn:t", "TURN_SECRET": strings.Repeat("whisper", 5)}
 	url, stop := start(t, env)
 	if status, body := request(t, "GET", url+"/healthz", ""); status != 200 {
 		t.Errorf("healthz: %d %s", status, body)
