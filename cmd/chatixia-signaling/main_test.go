@@ -141,8 +141,11 @@ func TestServes(t *testing.T) {
 	if status, _ := request(t, "POST", url+"/api/token", "key-two-of-tests"); status != 401 {
 		t.Errorf("wrong key: %d", status)
 	}
-	if _, body := request(t, "GET", url+"/api/config", ""); !strings.Contains(body, `"turn:t"`) || !strings.Contains(body, ":mesh") {
+	if _, body := request(t, "GET", url+"/api/config", "key-one-of-tests"); !strings.Contains(body, `"turn:t"`) || !strings.Contains(body, ":mesh") {
 		t.Errorf("config: %s", body)
+	}
+	if _, body := request(t, "GET", url+"/api/config", ""); strings.Contains(body, "turn") {
+		t.Errorf("config for anyone: %s", body)
 	}
 	log := stop()
 	for _, want := range []string{"listening", "stopping", "stopped", `"token_url":"` + url + `/api/token"`, `"signaling_url":"ws` + strings.TrimPrefix(url, "http") + `/ws"`} {
@@ -215,6 +218,7 @@ func TestErrors(t *testing.T) {
 	write(t, "keys.json", keysFile)
 	write(t, "broken.json", `{"keys":{"key-one-of-tests":{}}}`)
 	write(t, "empty", "\n")
+	write(t, "weak.json", `{"keys":{"ak_dev_001":{"peer_id":"agent-001","role":"agent"}}}`)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -240,6 +244,13 @@ func TestErrors(t *testing.T) {
 		{"port by name", nil, []string{"-dev", "-port", "http"}, []string{"-port", `"http"`}, true},
 		{"unknown flag", nil, []string{"-bogus"}, []string{"-bogus", "-h"}, true},
 		{"argument", nil, []string{"-dev", "8080"}, []string{`"8080"`, "-h"}, true},
+		{"weak secret", vars{"API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": "x"}, nil, []string{"Secret: 1 bytes", "-allow-weak-secrets"}, false},
+		{"weak key", nil, []string{"-keys-file", "weak.json"}, []string{"Keys: ", `"agent-001"`, "-allow-weak-secrets", "API_KEYS_FILE"}, false},
+		{"certificate alone", nil, []string{"-dev", "-tls-cert", "x"}, []string{"-tls-cert", "-tls-key"}, true},
+		{"certificate missing", nil, []string{"-dev", "-tls-cert", "none.pem", "-tls-key", "none.pem"}, []string{"none.pem", "-tls-cert"}, false},
+		{"bad proxy", nil, []string{"-trusted-proxies", "10.0.0.1,proxy"}, []string{"-trusted-proxies", `"proxy"`}, true},
+		{"proxy in development", nil, []string{"-dev", "-trusted-proxies", "10.0.0.1"}, []string{"-trusted-proxies", "TrustedProxies"}, false},
+		{"negative limit", nil, []string{"-dev", "-max-guesses", "-1"}, []string{"-max-guesses", "-1"}, true},
 		{"log level", nil, []string{"-dev", "-log-level", "loud"}, []string{"-log-level", `"loud"`}, true},
 		{"log format", nil, []string{"-dev", "-log-format", "xml"}, []string{"-log-format", `"xml"`}, true},
 	} {
@@ -272,6 +283,8 @@ func TestHelp(t *testing.T) {
 	}
 	help := stderr.String()
 	for _, want := range []string{"-addr", "-port", "-keys-file", "-secret-file", "-turn-url", "-turn-secret-file", "-dev", "-log-format", "-log-level", "-version",
+		"-tls-cert", "-tls-key", "-trusted-proxies", "-max-connections", "-max-per-address", "-max-guesses", "-max-queue", "-max-queue-total",
+		"-allow-weak-secrets", "-allow-anonymous-turn",
 		"PORT", "API_KEYS_FILE", "SIGNALING_SECRET", "TURN_URL", "TURN_SECRET", "default 8080", ".env"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("-h does not mention %s", want)
