@@ -211,7 +211,7 @@ func (c *connection) run(h *hub) {
 		level = zerolog.WarnLevel // two instances may share a key
 	}
 	event := c.report(level)
-	if err != nil && !errors.Is(err, io.EOF) && c.reason == "" { // a client that hangs up is no fault
+	if !errors.Is(err, io.EOF) && c.reason == "" { // a client that hangs up is no fault
 		event = event.Str("error", cut(err.Error()))
 	}
 	if c.reason != "" {
