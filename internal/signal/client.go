@@ -102,7 +102,7 @@ const (
 	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
 	// every byte escaped.
 	readLimit = 4 << 20
-	// sendLimit bounds the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
+	// sendLimit bounds the memory of the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
 	sendLimit = 8 << 20
 	// holdLimit bounds the number of messages held until the peer_list.
 	holdLimit = 1024
@@ -218,7 +218,7 @@ func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err 
 		// keeps the id across reconnects.
 		c.key = tok.PeerID
 	}
-	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
+	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit, nil)}
 	return cn.run(ctx)
 }
 

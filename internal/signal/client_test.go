@@ -32,7 +32,7 @@ func serve(t *testing.T, peers ...string) (cfg func(peer string) signal.Config, 
 	for _, p := range peers {
 		keys["key-"+p] = signaling.Key{PeerID: p, Role: "agent"}
 	}
-	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys})
+	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -577,6 +577,40 @@ func TestICEServersWithToken(t *testing.T) {
 	}
 	if e := r.waitKind(t, "ice"); e.ice[0].URLs[0] != "stun:later" {
 		t.Fatalf("%+v, want those of /api/config", e)
+	}
+}
+
+// TestICEServersOfOurServer: the client gets TURN credentials from our own server, which gives them to holders of a
+// token or key only, at the start and again before they expire.
+func TestICEServersOfOurServer(t *testing.T) {
+	server, err := signaling.New(signaling.Config{
+		Secret: strings.Repeat("s", 32), Keys: map[string]signaling.Key{"the key of agent a": {PeerID: "a", Role: "agent"}},
+		TURNURL: "turn:t", TURNSecret: strings.Repeat("t", 32), TURNLifetime: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := httptest.NewServer(server)
+	t.Cleanup(func() {
+		_ = server.Close()
+		hs.Close()
+	})
+	for name, user := range map[string]string{"token": "", "key, beside the credentials of a proxy": "u:p@"} {
+		t.Run(name, func(t *testing.T) {
+			c := signal.New(signal.Config{FetchICE: true, Settings: signal.Settings{
+				URL:      strings.Replace(hs.URL, "//", "//"+user, 1) + "/ws",
+				TokenURL: strings.Replace(hs.URL, "//", "//"+user, 1) + "/api/token",
+				APIKey:   "the key of agent a",
+			}})
+			signal.SetTiming(c, "refresh", time.Millisecond)
+			r := newRecorder()
+			defer start(t, c, r)()
+			for range 2 {
+				if e := r.waitKind(t, "ice"); len(e.ice) != 1 || e.ice[0].Credential == "" {
+					t.Fatalf("%+v, want a TURN server with credentials", e)
+				}
+			}
+		})
 	}
 }
 

@@ -64,13 +64,13 @@ func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, re
 		return nil, 0, err
 	}
 	// chatixia-mesh's registry serves anyone; the token tells a stricter server who asks. Credentials in the
-	// URL, for a proxy in front of the server, need the same header.
-	key := "Authorization"
+	// URL, for a proxy in front of the server, need the same header: then it is the key, as for the token.
+	header, secret := "Authorization", "Bearer "+t.Token
 	if u.User != nil {
-		key = ""
+		header, secret = "X-API-Key", c.cfg.APIKey
 	}
 	e := endpoint{method: http.MethodGet, url: u, noun: "ICE servers", suffix: "/api/config"}
-	body, err := c.request(ctx, e, key, "Bearer "+t.Token)
+	body, err := c.request(ctx, e, header, secret)
 	if err != nil {
 		return nil, c.timing.refresh, err
 	}
