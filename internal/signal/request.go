@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -252,7 +251,7 @@ func serverText(body []byte, secret string) string {
 	var e struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(body, &e) != nil {
+	if Decode(body, &e) != nil {
 		return ""
 	}
 	text := []rune(strings.Map(func(r rune) rune {

@@ -15,9 +15,12 @@ func TestParseToken(t *testing.T) {
 		{"empty peer id", `{"token":"t","peer_id":"","role":"agent"}`, "peer_id: missing or empty"},
 		{"null role", `{"token":"t","peer_id":"a","role":null}`, "role: missing or empty"},
 		{"number as peer id", `{"token":"t","peer_id":1,"role":"agent"}`, "peer_id: not a string"},
-		{"a page", `<html>`, "not a JSON object"},
+		{"a page", `<html>`, "not JSON"},
 		{"a list", `[]`, "not a JSON object"},
-		{"nothing", ``, "not a JSON object"},
+		{"nothing", ``, "not JSON"},
+		{"a token in another case", `{"token":"t","Token":"u","peer_id":"agent-001","role":"agent"}`, "token: written in another case"},
+		{"two tokens", `{"token":"t","token":"u","peer_id":"agent-001","role":"agent"}`, "token: given twice"},
+		{"ICE servers in another case", `{"token":"t","peer_id":"agent-001","role":"agent","ICEServers":[]}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := parseToken([]byte(c.body))
@@ -42,6 +45,7 @@ func FuzzParseToken(f *testing.F) {
 		if err == nil && (got.Token == "" || got.PeerID == "" || got.Role == "") {
 			t.Fatalf("accepted %q as %+v", b, got)
 		}
+		exact(t, b, err, "token", "peer_id", "role")
 	})
 }
 
