@@ -47,12 +47,14 @@ func (s *Server) verify(token string) (Key, error) {
 	return Key{PeerID: c.Subject, Role: c.Role}, nil
 }
 
-// tokenResponse includes the ICE servers, which saves clients a request.
+// tokenResponse includes the ICE servers, which saves clients a request, and says that /ws takes the token in a
+// header, so that clients which can set one keep it out of URLs.
 type tokenResponse struct {
 	Token      string      `json:"token"`
 	PeerID     string      `json:"peer_id"`
 	Role       string      `json:"role"`
 	ICEServers []ICEServer `json:"iceServers"`
+	Bearer     bool        `json:"bearer"`
 }
 
 func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +75,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log.Debug().Str("remote", r.RemoteAddr).Str("peer_id", k.PeerID).Msg("token issued")
-	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now())})
+	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now()), true})
 }
 
 // authenticate returns the peer that an API key belongs to.

@@ -14,6 +14,7 @@ type token struct {
 	PeerID string `json:"peer_id"`
 	Role   string `json:"role"`
 	ice    []byte // the whole response if it also lists ICE servers, as our own server's does
+	bearer bool   // the server takes the token in the header Authorization, as our own server does
 }
 
 func parseToken(b []byte) (token, error) {
@@ -31,6 +32,10 @@ func parseToken(b []byte) (token, error) {
 	if Decode(b, &list) == nil && list.ICEServers != nil {
 		t.ice = b
 	}
+	var more struct {
+		Bearer bool `json:"bearer"`
+	}
+	t.bearer = Decode(b, &more) == nil && more.Bearer
 	return t, nil
 }
 
