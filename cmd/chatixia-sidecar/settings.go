@@ -92,7 +92,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	fs.SetOutput(io.Discard) // errors are returned, and printed by main
 	s.variable(fs, "signaling-url", "SIGNALING_URL", "`URL` of the signaling server (default ws://localhost:8080/ws)")
 	s.variable(fs, "token-url", "TOKEN_URL", "`URL` at which the API key is exchanged for a token (default: api/token next to the signaling URL)")
-	s.variable(fs, "socket", "IPC_SOCKET", "`path` of the Unix socket to listen on (default /tmp/chatixia-sidecar.sock)")
+	s.variable(fs, "socket", "IPC_SOCKET", "`path` of the Unix socket to listen on (default /tmp/chatixia-sidecar.sock, a name that any local user can hold: among others use one in $XDG_RUNTIME_DIR)")
 	s.variable(fs, "turn-url", "TURN_URL", "`URL` of the TURN server, such as turn:turn.example.org:3478")
 	s.variable(fs, "turn-username", "TURN_USERNAME", "user `name` for the TURN server")
 	s.file(fs, "api-key-file", "API_KEY", "read the API key from this `file` instead of API_KEY")
