@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// TrustFlag is the flag, and TrustVariable the variable of the environment, by which a user lets a file decide
-	// where secrets go that are not in it.
-	TrustFlag     = "trust-dotenv-with-secrets"
+	// TrustFlag is the flag by which a user lets a file decide where secrets go that are not in it.
+	TrustFlag = "trust-dotenv-with-secrets"
+	// TrustVariable is the variable of the environment that does the same.
 	TrustVariable = "MESH_TRUST_DOTENV_WITH_SECRETS"
 	// TrustUsage describes TrustFlag.
 	TrustUsage = "let .env say where secrets go that it does not hold itself, such as a key from the environment; " +
