@@ -51,7 +51,7 @@ func TestTokenExchange(t *testing.T) {
 				}
 				return
 			}
-			if body["peer_id"] != "agent-001" || body["role"] != "agent" {
+			if body["peer_id"] != "agent-001" || body["role"] != "agent" || body["bearer"] != true {
 				t.Fatalf("answer %v", body)
 			}
 			claims := jwt.MapClaims{}

@@ -28,6 +28,7 @@ func FuzzHandle(f *testing.F) {
 		f.Add([]byte(x.Line))
 	}
 	f.Add([]byte(`{"type":"offer","peer_id":"agent-002","PEER_ID":"agent-001","target_id":"agent-002"}`))
+	f.Add([]byte(`{"type":"offer","peer_id":"agent-001","Peer_ID":"agent-002","target_id":"agent-002"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := newHub(newReports(zerolog.Nop()))
 		newClient := func(id string) *client {
@@ -42,6 +43,10 @@ func FuzzHandle(f *testing.F) {
 		if b, ok := two.out.Pop(); ok {
 			var m map[string]any
 			if err := json.Unmarshal(b, &m); err != nil || m["peer_id"] != "agent-001" || m["target_id"] != "agent-002" {
+				t.Fatalf("%q was relayed as %q: %v", raw, b, err)
+			}
+			var folded signal.Message // as a receiver that ignores case sees it
+			if err := json.Unmarshal(b, &folded); err != nil || folded.PeerID != "agent-001" || folded.TargetID != "agent-002" || folded.Type != m["type"] {
 				t.Fatalf("%q was relayed as %q: %v", raw, b, err)
 			}
 			if typ := m["type"]; typ != signal.Offer && typ != signal.Answer && typ != signal.Candidate {

@@ -199,19 +199,6 @@ func TestBadMessages(t *testing.T) {
 	}
 }
 
-// TestOtherCaseIsAnotherKey: encoding/json by itself would take PEER_ID for the sender, while the
-// receiver of the same bytes reads peer_id.
-func TestOtherCaseIsAnotherKey(t *testing.T) {
-	s := serve(t, nil)
-	one, _ := s.join(t, "key-one-of-tests")
-	two, _ := s.join(t, "key-two-of-tests")
-	one.send(`{"type":"offer","peer_id":"agent-003","PEER_ID":"agent-001","target_id":"agent-002"}`)
-	if e := one.nextError(); e.Code != signal.CodeUnauthorized {
-		t.Fatalf("error %+v", e)
-	}
-	two.register()
-}
-
 func TestNewerConnectionReplaces(t *testing.T) {
 	s := serve(t, nil)
 	old, _ := s.join(t, "key-one-of-tests")

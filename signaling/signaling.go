@@ -4,8 +4,8 @@
 //
 // A Server is an http.Handler for four paths:
 //
-//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers"}
-//	GET  /ws          WebSocket; the token as ?token= or as Authorization: Bearer
+//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers", "bearer"}
+//	GET  /ws          WebSocket; the token as Authorization: Bearer, or as ?token= from who cannot set headers
 //	GET  /api/config  {"iceServers": [...]}; those with credentials for holders of a token or key only
 //	GET  /healthz     {"status": "ok"}
 //

@@ -56,12 +56,14 @@ func (s *Server) verifyLasting(token string) (Key, error) {
 	return k, err
 }
 
-// tokenResponse includes the ICE servers, which saves clients a request.
+// tokenResponse includes the ICE servers, which saves clients a request, and says that /ws takes the token in a
+// header, so that clients which can set one keep it out of URLs.
 type tokenResponse struct {
 	Token      string      `json:"token"`
 	PeerID     string      `json:"peer_id"`
 	Role       string      `json:"role"`
 	ICEServers []ICEServer `json:"iceServers"`
+	Bearer     bool        `json:"bearer"`
 }
 
 func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +78,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.reportRequest(zerolog.DebugLevel, r).Str("peer_id", k.PeerID).Msg("token issued")
-	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now())})
+	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now()), true})
 }
 
 func presentedKey(r *http.Request) string {

@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -191,12 +192,12 @@ func TestPrecedence(t *testing.T) {
 		{"empty", vars{"PORT": "", "TURN_URL": "", "SIGNALING_SECRET": "", "API_KEYS_FILE": ""}, nil, settings{port: "8080"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			env, err := withDotEnv(c.env.lookup, ".env")
+			env, err := dotenv.Load(".env", c.env.lookup)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := parseSettings(c.args, env, io.Discard)
-			c.want.logFormat, c.want.logLevel = "text", "info"
+			got, err := parseSettings(c.args, env.Get, io.Discard)
+			c.want.logFormat, c.want.logLevel, c.want.given = "text", "info", got.given
 			if err != nil || got != c.want {
 				t.Fatalf("%+v, %v\nwant %+v", got, err, c.want)
 			}

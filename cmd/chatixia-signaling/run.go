@@ -1,24 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	stdlog "log"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/joho/godotenv"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -27,8 +25,8 @@ const stopTimeout = 5 * time.Second
 
 // run serves until ctx ends, which is not an error. It writes only to stderr.
 func run(ctx context.Context, args []string, environ func(string) (string, bool), stderr io.Writer) error {
-	env, dotenvErr := withDotEnv(environ, ".env")
-	set, err := parseSettings(args, env, stderr)
+	env, dotenvErr := dotenv.Load(".env", environ)
+	set, err := parseSettings(args, env.Get, stderr)
 	if err != nil {
 		return err
 	}
@@ -36,8 +34,11 @@ func run(ctx context.Context, args []string, environ func(string) (string, bool)
 	if err != nil {
 		return err
 	}
-	if dotenvErr != nil {
-		log.Warn().Err(dotenvErr).Msg(".env ignored")
+	for _, f := range strings.Fields(set.given) {
+		env.Override(variableOf[f])
+	}
+	if err := env.Report(log, dotenvErr, aims, set.trustDotEnv); err != nil {
+		return err
 	}
 	certificate, err := newCertificate(set, log)
 	if err != nil {
@@ -194,30 +195,6 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 			"-allow-weak-secrets sets AllowWeakSecrets, -trusted-proxies TrustedProxies)", err)
 	}
 	return server, nil
-}
-
-// withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable
-// that is set in the environment takes precedence even if it is empty. A missing file is no error; a file with an
-// invalid line is one, and is not used.
-func withDotEnv(environ func(string) (string, bool), path string) (func(string) string, error) {
-	var file map[string]string
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = nil
-	case err == nil:
-		file, err = godotenv.UnmarshalBytes(bytes.TrimPrefix(text, []byte("\ufeff"))) // a byte order mark
-		if err != nil {
-			// The parser's own text quotes the file, secrets included.
-			err = fmt.Errorf("%s: not in the form NAME=value", path)
-		}
-	}
-	return func(name string) string {
-		if v, ok := environ(name); ok {
-			return v
-		}
-		return file[name]
-	}, err
 }
 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 )
 
 // errUsage marks an error in the command line.
@@ -31,6 +33,19 @@ type settings struct {
 	allow              allowances
 	logFormat          string
 	logLevel           string
+	trustDotEnv        bool
+	given              string // names of the flags in the command line, separated by spaces
+}
+
+// variableOf are the variables whose place a flag takes.
+var variableOf = map[string]string{"port": "PORT", "keys-file": "API_KEYS_FILE", "secret-file": "SIGNALING_SECRET",
+	"turn-url": "TURN_URL", "turn-secret-file": "TURN_SECRET"}
+
+// aims are the secrets of this command: who is named in the keys file gets tokens signed with the one, and peers
+// show the TURN server credentials made with the other.
+var aims = []dotenv.Aim{
+	{Secret: "SIGNALING_SECRET", At: []string{"API_KEYS_FILE"}},
+	{Secret: "TURN_SECRET", At: []string{"TURN_URL"}},
 }
 
 // limits are those of signaling.Config, 0 for its defaults.
@@ -60,7 +75,9 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   TURN_URL          -turn-url
   TURN_SECRET       coturn's static-auth-secret, needed with TURN_URL; at least 32 bytes
 
-A file .env in the working directory may set any of them; variables that are already set keep their value.
+A file .env in the working directory may set any of them; variables that are already set keep their value. A
+secret that is not in the file itself is not used with a keys file or TURN server that the file names, unless
+-` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
 Secrets are read from files (-secret-file, -turn-secret-file) or variables: the values of flags are visible
 in the process list. What weakens the server (-dev, -allow-...) has a flag only, so that no .env file can do it.
 
@@ -93,6 +110,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 	fs.StringVar(&s.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.StringVar(&s.logLevel, "log-level", "info", "lowest `level` to log: trace, debug, info, warn, error or disabled")
 	showVersion := fs.Bool("version", false, "print the version and exit")
+	fs.BoolVar(&s.trustDotEnv, dotenv.TrustFlag, false, dotenv.TrustUsage)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			printUsage(fs, output)
@@ -100,6 +118,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 		}
 		return s, fmt.Errorf("%w; %w", err, errUsage)
 	}
+	fs.Visit(func(f *flag.Flag) { s.given += f.Name + " " })
 	if *showVersion {
 		return s, errVersion
 	}

@@ -99,7 +99,7 @@ export class Signaling {
   #open(token, id, servers) {
     const url = new URL("ws", this.#url);
     url.protocol = url.protocol.replace("http", "ws");
-    url.searchParams.set("token", token);
+    url.searchParams.set("token", token); // a page cannot set headers of a WebSocket
     const socket = new WebSocket(url);
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;

@@ -4,7 +4,6 @@ package rtc
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -40,7 +39,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 	switch m.Type {
 	case signal.Offer, signal.Answer:
 		var d signal.Description
-		if err := json.Unmarshal(m.Payload, &d); err != nil {
+		if err := signal.Decode(m.Payload, &d); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		if err := checkIDs(d.Session, d.Instance, d.Answers, d.Sig); err != nil {
@@ -55,7 +54,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
 	case signal.Candidate:
 		var c signal.ICECandidate
-		if err := json.Unmarshal(m.Payload, &c); err != nil {
+		if err := signal.Decode(m.Payload, &c); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		if err := checkIDs(c.Session, c.Instance, value(c.SDPMid)); err != nil {
@@ -67,7 +66,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		return func() { n.candidate(m.PeerID, c) }, nil
 	case signal.ErrorType:
 		var e signal.ErrorPayload
-		if err := json.Unmarshal(m.Payload, &e); err != nil {
+		if err := signal.Decode(m.Payload, &e); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		return func() { n.serverError(e) }, nil

@@ -285,7 +285,7 @@ func TestFailures(t *testing.T) {
 			signal.Refused, []string{"/api/token: 401 Unauthorized: unknown API key ***"}},
 		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token: 403 Forbidden; check the API key"}},
 		{"500", func(f *fake) { f.token = reply(500, apiKey) }, signal.Connecting, []string{"/api/token", "500"}},
-		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not a JSON object"}},
+		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not JSON"}},
 		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, permanent, []string{"peer_id: missing"}},
 		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, permanent, []string{"token: not a string"}},
 		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, permanent, []string{"longer than"}},

@@ -314,8 +314,8 @@ func (cn *connection) register(peers []string) {
 // decodePeers returns the ids in a peer_list's payload, sorted, without self, empty ids and duplicates.
 func decodePeers(payload json.RawMessage, self string) ([]string, error) {
 	var p PeersPayload
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return nil, errors.New("payload: peers is not a list of strings")
+	if err := Decode(payload, &p); err != nil {
+		return nil, fmt.Errorf("payload: %w", err)
 	}
 	slices.Sort(p.Peers)
 	return slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self }), nil

@@ -29,7 +29,7 @@ func (s *ICEServer) UnmarshalJSON(b []byte) error {
 		Username   string          `json:"username"`
 		Credential string          `json:"credential"`
 	}
-	if err := json.Unmarshal(b, &raw); err != nil {
+	if err := Decode(b, &raw); err != nil {
 		return err
 	}
 	var urls []string
@@ -101,7 +101,7 @@ type iceList struct {
 // in dropped, so that it does not cost the others.
 func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error) {
 	var body iceList
-	if err := json.Unmarshal(b, &body); err != nil {
+	if err := Decode(b, &body); err != nil {
 		return nil, nil, fmt.Errorf("iceServers: %w", err)
 	}
 	servers = []ICEServer{}
