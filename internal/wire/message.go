@@ -13,8 +13,8 @@ type Message struct {
 
 // ParseMessage parses b, which must be exactly one JSON object in valid UTF-8 within lim, with a string
 // `type`. The members `request_id`, `source_agent` and `target_agent` must be strings if present, and none
-// of these four or `payload` may be duplicated. White space around the object is allowed and not part of
-// m.Raw.
+// of these four or `payload` may be duplicated or written in another case. White space around the object is
+// allowed and not part of m.Raw.
 //
 // The error is an [*Error] (malformed, invalid_field, too_large or too_deep); m then holds what was read
 // before it. m refers to b.
@@ -52,7 +52,9 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	for s.next() {
 		k := s.key
 		if !messageKeys.has(k) {
-			s.skip()
+			if err := s.skipOther(messageKeys); bad == nil {
+				bad = err
+			}
 			continue
 		}
 		if seen.has(k) && bad == nil {

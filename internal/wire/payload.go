@@ -105,7 +105,8 @@ type field struct {
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
 //
-// It does not use encoding/json, which accepts `Token` for `token` and the last one of two duplicates.
+// It does not use encoding/json, which takes `Token` for `token` and the last one of two duplicates; here both
+// are errors.
 func decodeObject(payload []byte, fields []field) error {
 	if payload == nil {
 		return nil
@@ -122,12 +123,17 @@ func decodeObject(payload []byte, fields []field) error {
 
 // decodeMembers decodes the object at the cursor into fields.
 func (s *scanner) decodeMembers(fields []field) (bad *Error) {
-	var seen keySet
+	var seen, known keySet
+	for _, f := range fields {
+		known |= 1 << f.key
+	}
 	s.open()
 	for s.next() {
 		to := target(fields, s.key)
 		if to == nil {
-			s.skip()
+			if err := s.skipOther(known); bad == nil {
+				bad = err
+			}
 			continue
 		}
 		if seen.has(s.key) && bad == nil {
