@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/sock"
@@ -99,6 +100,9 @@ type Config struct {
 
 	// Network is how the sidecar reaches peers and the signaling server.
 	Network Network
+	// Identity is who this agent is to its peers, and whom it takes for a peer. In
+	// mode Attach the sidecar's own settings count.
+	Identity Identity
 	// Limits bound messages and what peers may ask for.
 	Limits Limits
 
@@ -212,6 +216,10 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.validate(); err != nil {
 		return c, err
 	}
+	var err error
+	if c.Identity, err = c.Identity.withDefaults(); err != nil {
+		return c, err
+	}
 	return c, c.absolutePaths()
 }
 
@@ -312,13 +320,13 @@ func (c *Config) settings() (sidecar.Settings, error) {
 			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
 			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
 		},
+		Identity:   c.Identity.settings(),
 		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth},
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
 	}
-	if err := (*signal.FieldError)(nil); errors.As(s.Check(), &err) {
-		file := map[string]string{"CAFile": n.CAFile, "CertFile": n.CertFile, "KeyFile": n.KeyFile}[err.Field]
-		return s, &ConfigError{Field: "Network." + err.Field, Value: file, Err: err.Err}
+	if err := c.settingsError(s.Check()); err != nil {
+		return s, err
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil
@@ -330,6 +338,21 @@ func (c *Config) settings() (sidecar.Settings, error) {
 	s.ICEServers, s.TURNSecret = []signal.ICEServer{*server}, secret
 	return s, nil
 }
+
+// settingsError returns the *ConfigError for an error of Settings.Check.
+func (c *Config) settingsError(err error) error {
+	if signaling := (*signal.FieldError)(nil); errors.As(err, &signaling) {
+		n := c.Network
+		file := map[string]string{"CAFile": n.CAFile, "CertFile": n.CertFile, "KeyFile": n.KeyFile}[signaling.Field]
+		return &ConfigError{Field: "Network." + signaling.Field, Value: file, Err: signaling.Err}
+	}
+	if id := (*identity.FieldError)(nil); errors.As(err, &id) {
+		return &ConfigError{Field: "Identity." + id.Field, Value: id.Value, Err: id.Err}
+	}
+	return nil
+}
+
+var errNotBool = errors.New("want true or false")
 
 // turnServer returns the TURN server of the environment, nil if there is none,
 // and the secret that makes its credentials, "" if it has fixed ones.

@@ -56,6 +56,12 @@ var (
 	// there is no signaling server at the URL, or its certificate is not trusted.
 	ErrMisconfigured = errors.New("mesh: signaling is misconfigured")
 
+	// ErrIdentity means that the identity of a peer was refused, or that the id that
+	// the signaling server has given this agent is not the one that its key signs
+	// for. The text says why: a changed key, none, a statement that is missing, has
+	// expired or is not signed by a root, a wrong signature, a revoked key.
+	ErrIdentity = errors.New("mesh: identity refused")
+
 	// ErrReplaced means that another instance with the same API key was started
 	// later and has taken this one's place. The mesh has ended.
 	ErrReplaced = errors.New("mesh: replaced by another instance with the same API key")
@@ -202,7 +208,7 @@ func (e inner) Unwrap() error { return e.err }
 
 // hopeless reports whether an error of signaling is one that no retry can mend.
 func hopeless(err error) bool {
-	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced)
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrReplaced)
 }
 
 // codeError returns the sentinel for the code of an error event or of an error of
@@ -221,6 +227,8 @@ func codeError(c wire.Code) error {
 		return ErrInvalid
 	case wire.CodeUnauthorized:
 		return errUnauthorized
+	case wire.CodeIdentity:
+		return ErrIdentity
 	}
 	return errors.New("mesh: sidecar error " + string(c))
 }

@@ -77,7 +77,7 @@ func helperStubborn() {
 		line, err = lines.ReadString('\n')
 		switch {
 		case strings.Contains(line, `"list_peers"`):
-			_, err = conn.Write(wire.AppendPeerList(nil, nil))
+			_, err = conn.Write(wire.AppendPeerList(nil, wire.PeerList{}))
 		case strings.Contains(line, `"connect"`):
 			fmt.Fprintln(os.Stderr, "I stay")
 			err = conn.Close()

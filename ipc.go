@@ -219,7 +219,11 @@ func (c *ipc) event(e *wire.Line) error {
 	peer := string(e.Peer)
 	switch e.Type {
 	case wire.TypePeerConnected:
-		m.peerConnected(peer)
+		key, err := wire.DecodePeerKey(e.Payload)
+		if err != nil {
+			return err
+		}
+		m.peerConnected(peer, key)
 	case wire.TypePeerDisconnected:
 		m.peerDisconnected(peer, ErrPeerGone)
 	case wire.TypePause:
@@ -292,7 +296,7 @@ func (c *ipc) onReady(payload []byte) error {
 // before this agent. If no ready came before it, the sidecar knows the base
 // protocol only.
 func (c *ipc) onPeerList(payload []byte) error {
-	peers, err := wire.DecodePeerList(payload)
+	list, err := wire.DecodePeerList(payload)
 	if err != nil {
 		return err
 	}
@@ -300,8 +304,12 @@ func (c *ipc) onPeerList(payload []byte) error {
 		c.m.begin(c)
 		close(c.ready)
 	})
-	for _, p := range peers {
-		c.m.peerConnected(p)
+	for i, p := range list.Peers {
+		key := ""
+		if list.Keys != nil {
+			key = list.Keys[i]
+		}
+		c.m.peerConnected(p, key)
 	}
 	return nil
 }
@@ -320,6 +328,8 @@ func (c *ipc) onSignaling(payload []byte) error {
 		status.Err = because(ErrRefused, errors.New(st.Error))
 	case st.Code == wire.SignalingMisconfigured:
 		status.Err = because(ErrMisconfigured, errors.New(st.Error))
+	case st.Code == wire.SignalingIdentity:
+		status.Err = because(ErrIdentity, errors.New(st.Error))
 	case st.Error != "":
 		status.Err = errors.New("mesh: no signaling connection: " + st.Error)
 	}
@@ -340,6 +350,9 @@ func (c *ipc) onError(payload []byte) error {
 		c.refused = cause
 		return nil
 	case e.Command == wire.TypeConnect.String():
+		if e.Code == wire.CodeIdentity {
+			c.m.noteRefused(e.TargetPeer, cause)
+		}
 		if c.m.connectFailed(e.TargetPeer, cause) {
 			return nil
 		}

@@ -87,7 +87,7 @@ func TestSlowRestarts(t *testing.T) {
 			serving.Go(func() {
 				side.Serve(func(line []byte, err error) bool {
 					if bytes.Contains(line, []byte("list_peers")) {
-						_ = side.WriteNow(nil, func(b []byte) []byte { return wire.AppendPeerList(b, nil) })
+						_ = side.WriteNow(nil, func(b []byte) []byte { return wire.AppendPeerList(b, wire.PeerList{}) })
 					}
 					return err == nil
 				})

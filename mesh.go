@@ -72,6 +72,7 @@ type Mesh struct {
 	current   *ipc
 	peers     map[string]*peer
 	waiters   map[string][]*waiter
+	refused   map[string]error // peers whose identity was refused, with the reason
 	byType    map[string]Handler
 	signaling SignalingStatus
 	signaled  chan struct{} // closed when signaling changes
@@ -108,6 +109,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		turn:      make(chan struct{}, 1),
 		peers:     make(map[string]*peer),
 		waiters:   make(map[string][]*waiter),
+		refused:   make(map[string]error),
 		byType:    make(map[string]Handler),
 		signaling: SignalingStatus{State: SignalingConnecting},
 		signaled:  make(chan struct{}),

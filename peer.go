@@ -14,13 +14,16 @@ import (
 type Peer struct {
 	// ID is its peer id, as its sidecar was authenticated to the signaling server.
 	ID string
+	// Key is the public key that the peer has proven, in base64; "" if it has shown
+	// none: see Config.Identity.
+	Key string
 	// Since is when the link to it came up.
 	Since time.Time
 }
 
 // A PeerEvent says that a peer came or went.
 type PeerEvent struct {
-	Peer      Peer
+	Peer
 	Connected bool // false if the peer went
 	// Err is why a peer went: it wraps ErrPeerGone, or ErrSidecarLost when this
 	// agent's own sidecar ended. nil if Connected.
@@ -37,6 +40,7 @@ func (e PeerEvent) Mesh() *Mesh { return e.mesh }
 type peer struct {
 	id      string
 	live    bool
+	key     string
 	since   time.Time // the link came up, if live
 	stop    wire.Stop
 	changed chan struct{} // closed when live or stop changes
@@ -66,18 +70,22 @@ func (m *Mesh) Peers() []Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	peers := make([]Peer, 0, len(m.peers))
-	for id, p := range m.peers {
+	for _, p := range m.peers {
 		if p.live {
-			peers = append(peers, Peer{ID: id, Since: p.since})
+			peers = append(peers, p.public())
 		}
 	}
 	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.ID, b.ID) })
 	return peers
 }
 
-// peerConnected begins the link to a peer. A peer that is live already was
-// announced by the list and by its own event: both are about the same link.
-func (m *Mesh) peerConnected(id string) {
+// public returns what the application may know.
+func (p *peer) public() Peer { return Peer{ID: p.id, Key: p.key, Since: p.since} }
+
+// peerConnected begins the link to a peer with the key that it has proven, if any.
+// A peer that is live already was announced by the list and by its own event: both
+// are about the same link.
+func (m *Mesh) peerConnected(id, key string) {
 	m.mu.Lock()
 	p := m.peers[id]
 	if p == nil {
@@ -88,9 +96,10 @@ func (m *Mesh) peerConnected(id string) {
 		m.mu.Unlock()
 		return
 	}
-	p.live, p.since, p.stop = true, time.Now(), wire.StopNothing
+	p.live, p.key, p.since, p.stop = true, key, time.Now(), wire.StopNothing
+	delete(m.refused, id)
 	p.changeLocked()
-	event := PeerEvent{mesh: m, Peer: Peer{ID: id, Since: p.since}, Connected: true}
+	event := PeerEvent{mesh: m, Peer: p.public(), Connected: true}
 	waiters := m.waiters[id]
 	delete(m.waiters, id)
 	m.mu.Unlock()
@@ -111,7 +120,7 @@ func (m *Mesh) peerDisconnected(id string, reason error) {
 	}
 	p.live, p.stop = false, wire.StopNothing
 	p.changeLocked()
-	event := PeerEvent{mesh: m, Peer: Peer{ID: id, Since: p.since}, Err: reason}
+	event := PeerEvent{mesh: m, Peer: p.public(), Err: reason}
 	m.mu.Unlock()
 	m.calls.failPeer(id, reason)
 	p.inbox.disconnected(event)
@@ -211,8 +220,32 @@ func (m *Mesh) waitLink(ctx context.Context, id string, connect bool) error {
 	case <-m.ctx.Done():
 		return m.closedError()
 	case <-ctx.Done():
-		return m.withSignaling(context.Cause(ctx))
+		return m.withSignaling(m.withRefusal(id, context.Cause(ctx)))
 	}
+}
+
+// maxRefused bounds the peers whose refusal is remembered.
+const maxRefused = 256
+
+// noteRefused remembers why the identity of a peer was refused, for WaitPeer.
+func (m *Mesh) noteRefused(id string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.refused) >= maxRefused {
+		clear(m.refused)
+	}
+	m.refused[id] = err
+}
+
+// withRefusal adds why the peer's identity was refused, if it was, to the error of
+// waiting for it.
+func (m *Mesh) withRefusal(id string, err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if why := m.refused[id]; why != nil {
+		return fmt.Errorf("%w; last attempt: %w", err, inner{why})
+	}
+	return err
 }
 
 // addWaiter returns a waiter for a peer's link, and the link to the sidecar. The

@@ -71,9 +71,9 @@ func (j *discardJob) response(l *wire.Line) []byte {
 			MaxMessage: wire.DefaultMaxMessage,
 		})
 	case wire.TypeListPeers:
-		b := wire.AppendPeerList(nil, nil)
+		b := wire.AppendPeerList(nil, wire.PeerList{})
 		for i := range j.Peers {
-			b = wire.AppendPeerConnected(b, peerName(i))
+			b = wire.AppendPeerConnected(b, peerName(i), "")
 		}
 		return b
 	case wire.TypeDrain:

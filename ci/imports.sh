@@ -8,13 +8,14 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this module, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
-./internal/sidecar ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/identity ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/identity ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
 ./internal/signal  ./internal/backoff github.com/coder/websocket github.com/rs/zerolog
+./internal/identity golang.org/x/sys
 ./internal/wire
 ./internal/nowait
 ./internal/backoff

@@ -7,7 +7,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,8 +47,8 @@ type api struct {
 	se      webrtc.SettingEngine
 	net     transport.Net
 	loggers pionLoggers
-	cert    func() (webrtc.Certificate, error) // blocks until it is made
-	making  sync.WaitGroup                     // the goroutine that makes it
+	cert    func() (certificate, error) // blocks until it is made
+	making  sync.WaitGroup              // the goroutine that makes it
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil if each connection has ports of its own
@@ -120,18 +124,35 @@ func newWebRTC(se webrtc.SettingEngine) *webrtc.API {
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
-// makeCertificate makes the certificate of all connections: a key for each would cost more than the rest of
-// the setup.
-func makeCertificate() (webrtc.Certificate, error) {
+// A certificate is the one of all connections: a key for each would cost more than the rest of the setup.
+type certificate struct {
+	webrtc.Certificate
+	hash [sha256.Size]byte
+}
+
+func makeCertificate() (certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return webrtc.Certificate{}, fmt.Errorf("make a DTLS key: %w", err)
+		return certificate{}, fmt.Errorf("make a DTLS key: %w", err)
 	}
 	cert, err := webrtc.GenerateCertificate(key)
 	if err != nil {
-		return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
+		return certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
 	}
-	return *cert, nil
+	c := certificate{Certificate: *cert}
+	prints, err := cert.GetFingerprints()
+	if err != nil {
+		return certificate{}, fmt.Errorf("hash the DTLS certificate: %w", err)
+	}
+	for _, f := range prints {
+		if f.Algorithm != "sha-256" {
+			continue
+		}
+		if hash, err := hex.DecodeString(strings.ReplaceAll(f.Value, ":", "")); err == nil && copy(c.hash[:], hash) == len(c.hash) {
+			return c, nil
+		}
+	}
+	return certificate{}, errors.New("hash the DTLS certificate: pion has no SHA-256 of it")
 }
 
 // Tune applies the settings that every connection has. It is exported for benchmarks, so that they compare
@@ -200,7 +221,7 @@ func (a *api) connection(f *failures) (*webrtc.PeerConnection, error) {
 		return nil, err
 	}
 	c := a.configuration()
-	c.Certificates = []webrtc.Certificate{cert}
+	c.Certificates = []webrtc.Certificate{cert.Certificate}
 	loggers := a.loggers
 	loggers.failures = f
 	se := a.se

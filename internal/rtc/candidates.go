@@ -15,6 +15,8 @@ import (
 const (
 	maxLocalCandidates  = 128
 	maxRemoteCandidates = 128
+	// maxCandidate bounds one of the peer's, in bytes. They are about 100 long.
+	maxCandidate = 512
 )
 
 func (s *session) localCandidate(c webrtc.ICECandidateInit) {
@@ -38,11 +40,21 @@ func (s *session) gathered() {
 	}
 }
 
+// sawCandidates counts further candidates of the peer's, and reports whether all of them are within the limit.
+func (s *session) sawCandidates(n int) bool {
+	within := s.remoteSeen <= maxRemoteCandidates
+	s.remoteSeen += n
+	if s.remoteSeen <= maxRemoteCandidates {
+		return true
+	}
+	if within {
+		s.n.outside.Warn().Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
+	}
+	return false
+}
+
 func (s *session) remoteCandidate(c signal.ICECandidate) {
-	if s.remoteSeen++; s.remoteSeen > maxRemoteCandidates {
-		if s.remoteSeen == maxRemoteCandidates+1 {
-			s.n.outside.Warn().Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
-		}
+	if !s.sawCandidates(1) {
 		return
 	}
 	err := s.pc.AddICECandidate(webrtc.ICECandidateInit{

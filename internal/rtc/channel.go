@@ -13,7 +13,11 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-const channelLabel = "mesh"
+const (
+	channelLabel = "mesh"
+	// maxForeign is how many other data channels a peer may open: each costs memory here until the end of the link.
+	maxForeign = 8
+)
 
 // dataChannel is what a Peer needs of a data channel.
 type dataChannel interface {
@@ -28,6 +32,12 @@ type dataChannel interface {
 
 // useChannel passes a data channel to the loop once it is open. It is called from pion's goroutines too.
 func (s *session) useChannel(dc *webrtc.DataChannel) {
+	if n := s.foreign.Load(); n > maxForeign || dc.Label() != channelLabel && s.foreign.Add(1) > maxForeign {
+		if s.foreign.Swap(2*maxForeign) < 2*maxForeign { // once
+			s.post(func() { s.n.lost(s, fmt.Errorf("%w: it opens data channels without end", ErrViolation)) })
+		}
+		return
+	}
 	dc.OnOpen(func() {
 		raw, err := dc.Detach() // allowed only here
 		channel, ok := raw.(*datachannel.DataChannel)
@@ -56,7 +66,17 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		s.n.lost(s, fmt.Errorf("%w: it reads data channel messages of %d bytes, not %d", ErrViolation, maxSend, wire.SliceSize))
 		return
 	}
-	s.peer = newPeer(s.sl.id, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
+	binding, err := s.binding()
+	if err == nil && !s.remote.stream {
+		_, err = s.n.cfg.Identity.Verify(binding, nil) // in base framing there is no hello to show one
+		err = identityError(err)
+	}
+	if err != nil {
+		s.n.lost(s, err)
+		return
+	}
+	s.peer = newPeer(binding, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
+	s.peer.admit = s.admit
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
 	switch {

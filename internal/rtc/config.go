@@ -13,6 +13,7 @@ import (
 	"github.com/pion/transport/v5"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -31,6 +32,8 @@ type Config struct {
 	Instance string
 	// Limits bounds messages in both directions. Defaults: those of package wire.
 	Limits wire.Limits
+	// Identity decides who is at the other end of a link. Default: one without a key, of policy Off.
+	Identity *identity.Identity
 	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
 	ICEServers []signal.ICEServer
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
@@ -54,6 +57,8 @@ type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts, doubled each time
 	restartMin, restartMax time.Duration // between ICE restarts, likewise
 	dialPace               time.Duration // how long a dial counts towards maxDials
+	offerPace              time.Duration // between a peer's offers that are taken up, after a burst
+	identityWatch          time.Duration // between looks at what may end an identity
 	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
@@ -68,7 +73,10 @@ var defaultTiming = timing{
 	restartMin: time.Second,
 	restartMax: 10 * time.Second,
 	dialPace:   time.Second,
-	glareHold:  5 * time.Second,
+	// An offer with as many candidates as are allowed costs the better part of a second of one core.
+	offerPace:     5 * time.Second,
+	identityWatch: 5 * time.Second,
+	glareHold:     5 * time.Second,
 	// A base peer forgets us when any of its connections to us fails, 30 s after it was cut, even one that
 	// is not the current one.
 	baseWait: 31 * time.Second,
@@ -77,6 +85,9 @@ var defaultTiming = timing{
 }
 
 func (c Config) withDefaults() Config {
+	if c.Identity == nil {
+		c.Identity, _ = identity.Open(identity.Settings{}) // reads no file, so it cannot fail
+	}
 	if c.Instance == "" {
 		c.Instance = randomID()
 	}

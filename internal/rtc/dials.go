@@ -103,6 +103,7 @@ func (n *Node) dialNow(sl *slot) {
 		n.retry(sl)
 		return
 	}
+	sl.cur = s
 	n.dials.recent = append(n.dials.recent, s)
 	if err := s.offer(); err != nil {
 		n.lost(s, err)
@@ -140,6 +141,9 @@ func (n *Node) retry(sl *slot) {
 func (n *Node) attempts() (count int) {
 	for _, sl := range n.slots {
 		if sl.cur != nil && !sl.cur.up {
+			count++
+		}
+		if sl.next != nil {
 			count++
 		}
 	}

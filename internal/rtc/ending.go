@@ -22,9 +22,15 @@ func localErrorf(format string, args ...any) error { return localError{fmt.Error
 // lost ends a session that failed, and schedules another attempt if that makes sense.
 func (n *Node) lost(s *session, reason error) {
 	sl := s.sl
+	if sl.next == s {
+		n.lostNext(sl, reason)
+		return
+	}
 	if sl.cur != s {
 		return
 	}
+	next := sl.next
+	sl.next = nil
 	here := errors.As(reason, new(localError))
 	if !s.up {
 		sl.missed = missed{s.whyMissed(reason), s.failures}
@@ -35,7 +41,7 @@ func (n *Node) lost(s *session, reason error) {
 	if wait := s.baseWait(reason); wait > 0 {
 		sl.notBefore = time.Now().Add(wait)
 	}
-	if !s.up && !here && !errors.Is(reason, ErrViolation) {
+	if !s.up && !here && !errors.Is(reason, ErrViolation) && !errors.Is(reason, ErrIdentity) {
 		why := sl.missed
 		s.onClosed = func() {
 			n.outside.Info().Err(reason).Str("peer", sl.id).Stringer("missing", why).Msg("no link to the peer yet")
@@ -47,16 +53,47 @@ func (n *Node) lost(s *session, reason error) {
 		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer broke the protocol; link closed")
 		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
 		sl.wanted = false
+	case errors.Is(reason, ErrIdentity):
+		n.refuse(sl, reason)
 	case here:
 		n.failedHere(sl, reason)
 	case s.up:
 		sl.wanted = true
 	}
-	if sl.held != nil {
+	switch {
+	case next != nil:
+		sl.cur = next // an attempt like any other now
+	case sl.held != nil:
 		n.acceptHeld(sl)
+	default:
+		n.retry(sl)
+	}
+}
+
+// lostNext ends an attempt that was to replace a link, which stays.
+func (n *Node) lostNext(sl *slot, reason error) {
+	s := sl.next
+	sl.next = nil
+	s.abandon(reason)
+	n.closeSession(s)
+	if errors.Is(reason, ErrIdentity) {
+		n.refuse(sl, reason)
 		return
 	}
-	n.retry(sl)
+	n.outside.Info().Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
+}
+
+// refuse reports a peer that is not who it should be. No further offers are made to it until signaling lists it again
+// or Connect is called.
+func (n *Node) refuse(sl *slot, reason error) {
+	n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer refused")
+	sl.wanted = false
+	if !sl.connecting && !n.refusals.allow(time.Now()) {
+		return
+	}
+	sl.connecting = false
+	stopTimer(sl.connectTimer)
+	n.ev.ConnectFailed(sl.id, connectError(sl.id, wire.CodeIdentity, reason))
 }
 
 // failedHere reports an attempt that failed on this side. A Connect fails at once rather than at its timeout: the
@@ -100,13 +137,18 @@ func (s *session) baseWait(reason error) time.Duration {
 	return 0
 }
 
-// drop ends all sessions with a peer.
+// drop ends all sessions with a peer, and any attempt at another.
 func (n *Node) drop(sl *slot, reason error) {
 	if s := sl.cur; s != nil {
 		sl.cur = nil
 		s.abandon(reason)
 		n.closeSession(s)
 		n.dialled(s)
+	}
+	if s := sl.next; s != nil {
+		sl.next = nil
+		s.abandon(reason)
+		n.closeSession(s)
 	}
 	for _, s := range sl.parked {
 		n.closeSession(s)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -36,10 +37,8 @@ func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 
 // answer applies an offer and sends the answer.
 func (s *session) answer(o description) error {
-	s.setRemote(o)
-	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.sdp})
-	if err != nil {
-		return s.notApplied("offer", err)
+	if err := s.apply(o, webrtc.SDPTypeOffer); err != nil {
+		return err
 	}
 	d, err := s.pc.CreateAnswer(nil)
 	if err != nil {
@@ -54,13 +53,31 @@ func (s *session) answer(o description) error {
 
 // applyAnswer applies the answer to our last offer.
 func (s *session) applyAnswer(a description) error {
-	s.setRemote(a)
 	s.answered = true
-	err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: a.sdp})
-	if err != nil {
-		return s.notApplied("answer", err)
+	if err := s.apply(a, webrtc.SDPTypeAnswer); err != nil {
+		return err
 	}
 	s.addEarly()
+	return nil
+}
+
+// apply applies a description of the peer's. Its certificate is the same in all of them: what a later one says could
+// only be another's, and pion would go on with the first.
+func (s *session) apply(d description, typ webrtc.SDPType) error {
+	s.remote = d
+	s.remoteSeen = 0
+	r, err := readSDP(d.sdp)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, typ, err)
+	case s.fingerprint != "" && s.fingerprint != r.fingerprint:
+		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
+	}
+	s.fingerprint = r.fingerprint
+	s.sawCandidates(r.candidates)
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: typ, SDP: r.text}); err != nil {
+		return s.notApplied(typ.String(), err)
+	}
 	return nil
 }
 
@@ -72,11 +89,6 @@ func (s *session) notApplied(what string, err error) error {
 	return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, what, err)
 }
 
-func (s *session) setRemote(d description) {
-	s.remote = d
-	s.remoteSeen = 0
-}
-
 // unanswered reports whether an offer of ours has no answer yet.
 func (s *session) unanswered() bool {
 	return s.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer
@@ -86,6 +98,13 @@ func (s *session) unanswered() bool {
 // on while the description is on its way.
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
 	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
+	if s.up { // a restart
+		d.Number = s.number
+		d.Sig = s.n.cfg.Identity.Sign(identity.Description{
+			Type: sdp.Type.String(), Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session,
+			Number: d.Number, SDP: d.SDP,
+		})
+	}
 	s.descType, s.desc = sdp.Type.String(), d
 	s.local = nil
 	s.sendDescription()
@@ -100,6 +119,17 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 func (s *session) sendDescription() {
 	s.descSent = false
 	s.sendPending()
+}
+
+// repeatDescription sends it again, but not again and again: a peer that repeats its offer costs us a hundred messages.
+func (s *session) repeatDescription() {
+	wait := resendDelay - time.Since(s.descAt)
+	if wait <= 0 {
+		s.sendDescription()
+		return
+	}
+	stopTimer(s.resend)
+	s.resend = s.after(wait, s.sendDescription)
 }
 
 // sendPending sends what signaling has not taken yet: the description first, since candidates mean nothing
@@ -119,7 +149,7 @@ func (s *session) trySendPending() error {
 		if err := s.relay(s.descType, s.desc); err != nil {
 			return err
 		}
-		s.descSent = true
+		s.descSent, s.descAt = true, time.Now()
 		s.localSent = 0
 	}
 	for s.localSent < len(s.local) {

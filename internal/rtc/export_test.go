@@ -16,6 +16,8 @@ func (c *Config) Quick() {
 	c.timing = defaultTiming
 	c.timing.backoffMin = 50 * time.Millisecond
 	c.timing.backoffMax = 200 * time.Millisecond
+	c.timing.offerPace = 20 * time.Millisecond
+	c.timing.identityWatch = 50 * time.Millisecond
 	c.timing.restartMin = 100 * time.Millisecond
 	c.timing.restartMax = 500 * time.Millisecond
 	c.timing.glareHold = 300 * time.Millisecond

@@ -3,10 +3,13 @@
 package rtc
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -15,10 +18,18 @@ func (n *Node) Receive(m signal.Message) {
 	work, err := n.decode(m)
 	switch {
 	case err != nil:
-		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", m.PeerID).Msg("signaling message dropped")
-	case work != nil && !n.box.postUpTo(maxMail, work):
+		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", brief(m.PeerID)).Msg("signaling message dropped")
+	case work != nil && !n.mail.post(n.box, m.PeerID, len(m.Payload), work):
 		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
 	}
+}
+
+// brief returns an id as it may stand in the log.
+func brief(id string) string {
+	if len(id) > maxIDLength {
+		return id[:maxIDLength] + "..."
+	}
+	return id
 }
 
 // decode returns what the loop is to do about a message, nil if nothing.
@@ -32,8 +43,11 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if err := json.Unmarshal(m.Payload, &d); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
-		if err := checkIDs(d.Session, d.Instance, d.Answers); err != nil {
+		if err := checkIDs(d.Session, d.Instance, d.Answers, d.Sig); err != nil {
 			return nil, err
+		}
+		if len(d.SDP) > maxSDP {
+			return nil, fmt.Errorf("SDP of %d bytes, the limit is %d", len(d.SDP), maxSDP)
 		}
 		if m.Type == signal.Offer {
 			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
@@ -44,8 +58,11 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if err := json.Unmarshal(m.Payload, &c); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
-		if err := checkIDs(c.Session, c.Instance); err != nil {
+		if err := checkIDs(c.Session, c.Instance, value(c.SDPMid)); err != nil {
 			return nil, err
+		}
+		if len(c.Candidate) > maxCandidate {
+			return nil, fmt.Errorf("candidate of %d bytes, the limit is %d", len(c.Candidate), maxCandidate)
 		}
 		return func() { n.candidate(m.PeerID, c) }, nil
 	case signal.ErrorType:
@@ -61,10 +78,17 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 func checkIDs(ids ...string) error {
 	for _, id := range ids {
 		if len(id) > maxIDLength {
-			return fmt.Errorf("session or instance of %d bytes, the limit is %d", len(id), maxIDLength)
+			return fmt.Errorf("session, instance, sdpMid or sig of %d bytes, the limit is %d", len(id), maxIDLength)
 		}
 	}
 	return nil
+}
+
+func value(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 // The methods of Node below run in the loop.
@@ -81,32 +105,89 @@ func (n *Node) offered(id string, o description) {
 	}
 	defer n.tidy(sl)
 	sl.heard(o)
+	s := sl.about(o.session)
 	var neg *negotiation
-	if sl.cur != nil {
-		neg = &sl.cur.negotiation
+	if s != nil {
+		neg = &s.negotiation
 	}
 	v := judgeOffer(n.self, id, neg, o)
-	n.log.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
+	n.outside.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
 	switch v {
 	case repeat:
-		if sl.cur.descType == signal.Answer {
-			sl.cur.sendDescription()
+		if s.descType == signal.Answer {
+			s.repeatDescription()
 		}
 	case insist:
-		sl.cur.sendDescription()
+		s.repeatDescription()
 	case hold:
 		sl.held = &o
 		stopTimer(sl.holding)
 		sl.holding = n.after(sl, n.cfg.timing.glareHold, func() { n.acceptHeld(sl) })
 	case accept:
-		n.accept(sl, o)
+		if n.inPace(sl, o) {
+			n.accept(sl, o)
+		}
 	case apply:
-		if err := sl.cur.answer(o); err != nil {
-			n.lost(sl.cur, err)
-		} else if sl.cur.up {
-			sl.cur.interrupted()
+		if s.signedByPeer(signal.Offer, o) && n.inPace(sl, o) {
+			n.applyRestart(s, o)
 		}
 	}
+}
+
+// applyRestart answers an offer to restart ICE.
+func (n *Node) applyRestart(s *session, o description) {
+	s.number = o.number
+	if err := s.answer(o); err != nil {
+		n.lost(s, err)
+	} else if s.up {
+		s.interrupted()
+	}
+}
+
+// signedByPeer reports whether a restart's description may be applied. If the peer has proven its key, it has signed
+// the description, and no earlier one can be shown again: signaling must not be able to end the link.
+func (s *session) signedByPeer(typ string, d description) bool {
+	if s.peer == nil || s.peer.Proof().Key.IsZero() {
+		return true
+	}
+	fresh := d.number > s.number
+	if typ == signal.Answer {
+		fresh = d.number == s.number
+	}
+	if fresh && s.n.cfg.Identity.Signed(identity.Description{
+		Type: typ, Own: s.sl.id, Other: s.self, OwnSession: d.session, OtherSession: s.session, Number: d.number, SDP: d.sdp,
+	}, s.peer.Proof().Key, d.sig) {
+		return true
+	}
+	s.n.outside.Warn().Str("peer", s.sl.id).Str("type", typ).Msg("restart without the peer's signature dropped")
+	return false
+}
+
+// offerBurst is how many offers of a peer are taken up at once; the pace of others is timing.offerPace.
+const offerBurst = 4
+
+// inPace reports whether an offer may be taken up now. Each costs a PeerConnection, or an ICE restart, so one that
+// comes too soon after others waits, and the last one that waits is taken up when there may be another.
+func (n *Node) inPace(sl *slot, o description) bool {
+	now, pace := time.Now(), n.cfg.timing.offerPace
+	if sl.pace.Before(now) {
+		sl.pace = now
+	}
+	wait := sl.pace.Sub(now) - (offerBurst-1)*pace
+	if wait <= 0 {
+		sl.pace = sl.pace.Add(pace)
+		return true
+	}
+	if sl.delayed == nil {
+		n.outside.Info().Str("peer", sl.id).Msg("many offers; taking up one at a time")
+		sl.delay = n.after(sl, wait, func() {
+			o := sl.delayed
+			sl.delayed = nil
+			n.offered(sl.id, *o)
+		})
+	}
+	sl.delayed = &o
+	return false
 }
 
 // acceptHeld answers a base peer's offer that was held, and gives up our own.
@@ -125,14 +206,31 @@ func (n *Node) accept(sl *slot, o description) {
 		n.outside.Warn().Str("peer", sl.id).Msg("too many links at a time; offer dropped")
 		return
 	}
-	n.supersede(sl, o)
-	sl.held = nil
-	stopTimer(sl.retryTimer)
+	if !o.identifies() {
+		if _, err := n.cfg.Identity.Verify(identity.Link{Own: n.self, Other: sl.id}, nil); err != nil || sl.proven() {
+			n.refuse(sl, identityError(cmp.Or(err, errDowngrade)))
+			return
+		}
+	}
+	challenge := sl.proven()
+	if !challenge {
+		n.supersede(sl, o)
+		sl.held = nil
+		stopTimer(sl.retryTimer)
+	}
 	s, err := n.newSession(sl, false)
-	if err != nil {
+	switch {
+	case err != nil:
 		n.failedHere(sl, err)
 		n.retry(sl)
 		return
+	case challenge:
+		if sl.next != nil {
+			n.lostNext(sl, ErrReplaced)
+		}
+		sl.next = s
+	default:
+		sl.cur = s
 	}
 	if err := s.answer(o); err != nil {
 		n.lost(s, err)
@@ -172,7 +270,7 @@ func (n *Node) unpark(s *session) {
 	}
 }
 
-// answered handles an answer.
+// answered handles an answer. Offers are only those of cur.
 func (n *Node) answered(id string, a description) {
 	sl := n.slots[id]
 	if sl == nil || sl.cur == nil {
@@ -180,9 +278,12 @@ func (n *Node) answered(id string, a description) {
 	}
 	s := sl.cur
 	v := judgeAnswer(&s.negotiation, s.unanswered(), a)
-	s.log.Debug().Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
+	n.outside.Debug().Str("peer", id).Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
 	switch v {
 	case apply:
+		if s.up && !s.signedByPeer(signal.Answer, a) {
+			return
+		}
 		sl.heard(a)
 		sl.held = nil
 		stopTimer(sl.holding)
@@ -194,6 +295,9 @@ func (n *Node) answered(id string, a description) {
 			s.restartICE() // ICE had given up while the answer was missing
 		}
 	case unknown:
+		if sl.proven() {
+			return // the peer's own offer will come, and prove who it is
+		}
 		sl.heard(a)
 		n.lost(s, ErrRestarted)
 	}
@@ -212,8 +316,8 @@ func (n *Node) candidate(id string, c signal.ICECandidate) {
 	if bad != nil {
 		return // an offer would have the reason logged
 	}
-	if sl.cur != nil && sl.cur.owns(c.Session) {
-		sl.cur.remoteCandidate(c)
+	if s := sl.about(c.Session); s != nil && s.owns(c.Session) {
+		s.remoteCandidate(c)
 		return
 	}
 	sl.early.add(c)

@@ -6,7 +6,7 @@ import "sync"
 
 // mailbox queues work for the node's loop. Posting never blocks, because pion's callbacks must not.
 // Its length is bounded by its sources: a few events for each connection and timer, and messages from
-// signaling, which are refused when it is long.
+// signaling, which mail counts.
 type mailbox struct {
 	wake chan struct{}
 
@@ -30,18 +30,6 @@ func (m *mailbox) post(f func()) {
 	notify(m.wake)
 }
 
-// postUpTo is like post but returns false if n or more functions are queued.
-func (m *mailbox) postUpTo(n int, f func()) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed || len(m.work) >= n {
-		return m.closed
-	}
-	m.work = append(m.work, f)
-	notify(m.wake)
-	return true
-}
-
 // take removes and returns what is queued. It blocks until there is something.
 func (m *mailbox) take() []func() {
 	<-m.wake
@@ -57,4 +45,41 @@ func (m *mailbox) close() {
 	defer m.mu.Unlock()
 	m.closed = true
 	m.work = nil
+}
+
+// mail counts what messages from signaling cost while they are in the mailbox, so that no peer fills it.
+type mail struct {
+	mu   sync.Mutex
+	all  int
+	from map[string]int // by peer
+}
+
+// post queues the work on a peer's message with a payload of so many bytes. It returns false if too much of that peer,
+// or of all, is queued.
+func (m *mail) post(box *mailbox, peer string, payload int, work func()) bool {
+	cost := mailCost + payload
+	if !m.charge(peer, cost) {
+		return false
+	}
+	box.post(func() {
+		m.charge(peer, -cost)
+		work()
+	})
+	return true
+}
+
+func (m *mail) charge(peer string, cost int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cost > 0 && (m.all+cost > maxMail || m.from[peer]+cost > maxMailFrom) {
+		return false
+	}
+	if m.from == nil {
+		m.from = make(map[string]int)
+	}
+	m.all += cost
+	if m.from[peer] += cost; m.from[peer] == 0 {
+		delete(m.from, peer)
+	}
+	return true
 }

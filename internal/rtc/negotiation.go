@@ -21,6 +21,8 @@ type description struct {
 	session  string // empty from base peers
 	instance string
 	answers  string // in an answer: the offer's session
+	number   int    // of an ICE restart; 0 in the first descriptions
+	sig      string // the sender's, of a description with a number
 	stream   bool
 	restart  bool
 	drain    bool
@@ -29,7 +31,7 @@ type description struct {
 func newDescription(d signal.Description) description {
 	lists := func(c string) bool { return slices.Contains(d.Caps, c) }
 	return description{
-		sdp: d.SDP, session: d.Session, instance: d.Instance, answers: d.Answers,
+		sdp: d.SDP, session: d.Session, instance: d.Instance, answers: d.Answers, number: d.Number, sig: d.Sig,
 		stream:  lists(capStream),
 		restart: lists(capRestart) && d.Session != "",
 		drain:   lists(capDrain) && lists(capStream),
@@ -49,6 +51,9 @@ func (d description) caps() (list []string) {
 	}
 	return list
 }
+
+// identifies reports whether a link with this description can carry an identity.
+func (d description) identifies() bool { return d.stream && d.session != "" }
 
 // base reports whether the sender is a base peer, which does not number its sessions.
 func (d description) base() bool { return d.session == "" }

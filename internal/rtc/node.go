@@ -37,8 +37,11 @@ const (
 	maxClosing = 256
 	// maxParked bounds the superseded sessions with one base peer. Ending one makes it forget us.
 	maxParked = 16
-	// maxMail bounds the queued messages from signaling.
-	maxMail = 8192
+	// maxMail bounds the memory of queued messages from signaling, in bytes, and maxMailFrom that of one peer's.
+	// mailCost is what one costs besides its payload.
+	maxMail     = 16 << 20
+	maxMailFrom = 1 << 20
+	mailCost    = 512
 	// maxIDLength bounds the ids that come from outside.
 	maxIDLength = 256
 	// maxSilence is how many offers in a row a peer may leave unanswered before we wait for its own.
@@ -63,8 +66,10 @@ type Node struct {
 	ev      Events
 	api     *api
 	box     *mailbox
+	mail    mail
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
+	endWatch  context.CancelFunc // ends watchIdentities
 	closeOnce sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -80,6 +85,8 @@ type Node struct {
 	slots   map[string]*slot
 	closing int // connections being closed
 	dials   dials
+	// refusals bounds how often Events is told of refused identities that nobody asked for.
+	refusals bucket
 }
 
 // New returns a node, which connects to no peer before Registered is called. Close it. An error is about the
@@ -99,12 +106,20 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		slots:  make(map[string]*slot),
 	}
 	n.wg.Go(n.loop)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.endWatch = cancel
+	if cfg.Identity.Watches() {
+		n.wg.Go(func() { n.watchIdentities(ctx) })
+	}
 	return n, nil
 }
 
 // outside returns a logger for what others can cause at will.
 func outside(log zerolog.Logger) zerolog.Logger {
-	return log.Sample(zerolog.LevelSampler{InfoSampler: fewAMinute(), WarnSampler: fewAMinute()})
+	return log.Sample(zerolog.LevelSampler{
+		DebugSampler: &zerolog.BurstSampler{Burst: 100, Period: time.Second},
+		InfoSampler:  fewAMinute(), WarnSampler: fewAMinute(),
+	})
 }
 
 func fewAMinute() zerolog.Sampler { return &zerolog.BurstSampler{Burst: 20, Period: time.Minute} }
@@ -163,6 +178,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.box.post(func() { n.ending = true })
 		n.closeErr = n.Flush(ctx)
 		n.box.post(n.stop)
+		n.endWatch()
 		n.wg.Wait()
 		n.api.close()
 	})

@@ -53,6 +53,7 @@ type outbox struct {
 	pause   pauseState
 	drain   int // number of the drain to send behind the lines; 0 if there is none
 	drained int // number of the drained to send; -1 if there is none
+	member  *wire.Membership
 	closed  bool
 	idle    bool // the writer has no line in hand
 	pace    wire.Pace
@@ -62,10 +63,10 @@ func newOutbox(high, low int, direct func(lines []byte) bool) *outbox {
 	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, direct: direct, drained: -1}
 }
 
-func (o *outbox) addHello(maxMessage int) {
+func (o *outbox) addHello(h wire.Greeting) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.commitLocked(wire.AppendPeerHello(o.lines, maxMessage))
+	o.commitLocked(wire.AppendPeerHello(o.lines, h))
 }
 
 func (o *outbox) addMessage(msg []byte, limit int) addResult {
@@ -138,6 +139,14 @@ func (o *outbox) setDrained(number int) {
 	notify(o.wake)
 }
 
+// setMember replaces a membership that has not been sent.
+func (o *outbox) setMember(m *wire.Membership) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.member = m
+	notify(o.wake)
+}
+
 // take exchanges the writer's used-up buffer for the queued lines, with the drain behind them.
 func (o *outbox) take(used []byte) []byte {
 	if cap(used) > keepBusy {
@@ -182,7 +191,10 @@ func (o *outbox) takeControl() (lines []byte) {
 	if o.drained >= 0 {
 		lines = wire.AppendPeerDrained(lines, o.drained)
 	}
-	o.pause, o.drained = pauseNone, -1
+	if o.member != nil {
+		lines = wire.AppendPeerMember(lines, o.member)
+	}
+	o.pause, o.drained, o.member = pauseNone, -1, nil
 	return lines
 }
 
@@ -192,7 +204,9 @@ func (o *outbox) controlPending() bool {
 	return o.controlPendingLocked()
 }
 
-func (o *outbox) controlPendingLocked() bool { return o.pause != pauseNone || o.drained >= 0 }
+func (o *outbox) controlPendingLocked() bool {
+	return o.pause != pauseNone || o.drained >= 0 || o.member != nil
+}
 
 // sent notes that n bytes left the queue.
 func (o *outbox) sent(n int) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -20,6 +21,7 @@ var (
 	ErrRestarted   = errors.New("the peer was restarted")
 	ErrUnreachable = errors.New("the peer cannot be reached")
 	ErrViolation   = errors.New("the peer broke the protocol")
+	ErrIdentity    = errors.New("the peer's identity was refused")
 	ErrClosed      = errors.New("closed by us")
 )
 
@@ -39,8 +41,8 @@ type Events interface {
 	// PeerCongested is called when the queue to p has grown over Config.QueueHigh, or then fallen to
 	// Config.QueueLow.
 	PeerCongested(p *Peer, congested bool)
-	// ConnectFailed is called when a Connect has not led to a link. err says why; the node may still be
-	// trying.
+	// ConnectFailed is called when a Connect has not led to a link, and when the identity of a peer was refused,
+	// with or without a Connect. err says why; the node may still be trying.
 	ConnectFailed(id string, err *wire.Error)
 }
 
@@ -60,8 +62,12 @@ type Peer struct {
 	ev     Events
 	log    zerolog.Logger
 	dc     dataChannel
+	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
 	up     func()      // called after PeerConnected, once
 	down   func(error) // called when the reader has ended, once
+
+	binding identity.Link                  // what both ends sign
+	proof   atomic.Pointer[identity.Proof] // nil until the peer has said hello
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
@@ -90,20 +96,23 @@ const (
 
 // newPeer makes a Peer of an open data channel, to a peer of this description. maxSend is the longest data
 // channel message that it reads.
-func newPeer(id string, remote description, dc dataChannel, maxSend int, cfg *Config, ev Events) *Peer {
+func newPeer(binding identity.Link, remote description, dc dataChannel, maxSend int, cfg *Config, ev Events) *Peer {
 	p := &Peer{
-		id: id, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc,
-		log:    cfg.Log.With().Str("peer", id).Logger(),
+		id: binding.Other, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
+		log:    cfg.Log.With().Str("peer", binding.Other).Logger(),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
+	p.admit = p.announce
 	p.reading.init()
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
-		p.out.addHello(cfg.Limits.MaxMessage)
+		p.out.addHello(wire.Greeting{
+			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Identity: shownIdentity(cfg.Identity.Show(binding)),
+		})
 	}
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	return p
@@ -111,6 +120,17 @@ func newPeer(id string, remote description, dc dataChannel, maxSend int, cfg *Co
 
 // ID returns the peer's id.
 func (p *Peer) ID() string { return p.id }
+
+// Proof returns what the peer has shown of itself; the zero Proof if nothing.
+func (p *Peer) Proof() identity.Proof {
+	if proof := p.proof.Load(); proof != nil {
+		return *proof
+	}
+	return identity.Proof{}
+}
+
+// Key returns the key that the peer has proven, in base64; "" if none.
+func (p *Peer) Key() string { return p.Proof().Key.String() }
 
 // Extended reports whether the link has control lines (stream framing).
 func (p *Peer) Extended() bool { return p.stream }

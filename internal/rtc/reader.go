@@ -10,6 +10,9 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
+// maxHello bounds the first line of a stream in bytes, since nothing is known of the peer before it.
+const maxHello = 64 << 10
+
 // read is the reader goroutine, which also reports the link's end.
 func (p *Peer) read() {
 	var err error
@@ -24,7 +27,7 @@ func (p *Peer) read() {
 
 // readStream reads stream framing: lines, the first of which is hello.
 func (p *Peer) readStream() error {
-	r := wire.NewReader(&channelReader{dc: p.dc}, p.cfg.Limits.MaxLine())
+	r := wire.NewReader(&channelReader{dc: p.dc}, min(maxHello, p.cfg.Limits.MaxLine()))
 	var line wire.PeerLine
 	greeted := false
 	for p.reading.wait() {
@@ -39,7 +42,8 @@ func (p *Peer) readStream() error {
 				return err
 			}
 			greeted = true
-			p.announce()
+			r.SetMaxLine(p.cfg.Limits.MaxLine())
+			p.admit()
 			continue
 		}
 		p.deliver(&line, err)
@@ -55,10 +59,10 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if l.Kind != wire.PeerHello {
 		return fmt.Errorf("%w: its first line is not hello but %s", ErrViolation, l.Kind)
 	}
-	if l.MaxMessage > 0 {
-		p.sendMax.Store(int64(min(l.MaxMessage, p.cfg.Limits.MaxMessage)))
+	if l.Hello.MaxMessage > 0 {
+		p.sendMax.Store(int64(min(l.Hello.MaxMessage, p.cfg.Limits.MaxMessage)))
 	}
-	return nil
+	return p.verify(&l.Hello)
 }
 
 // readTexts reads base framing: each data channel message is one mesh message.
@@ -92,12 +96,16 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 		}
 	case wire.PeerDrained:
 		p.flushes.settle(l.Number)
+	case wire.PeerMember:
+		if err := p.renew(l.Member); err != nil {
+			p.emit(func() { p.ev.PeerRejected(p, err) })
+		}
 	}
 }
 
 // endReason turns the error of a read into a reason.
 func (p *Peer) endReason(err error) error {
-	if errors.Is(err, ErrViolation) {
+	if errors.Is(err, ErrViolation) || errors.Is(err, ErrIdentity) {
 		return err
 	}
 	if errors.Is(err, io.EOF) {

@@ -90,6 +90,7 @@ func (s *session) restartICE() {
 		return
 	}
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
+	s.number++
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
 		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}

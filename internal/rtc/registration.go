@@ -19,7 +19,7 @@ func (n *Node) registered(self string, peers []string) {
 		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling has given this agent another id")
 	}
 	n.self, n.online = self, true
-	if sl := n.slots[self]; sl != nil { // asked for before we knew who we are
+	if sl := n.slots[self]; sl != nil && !sl.proven() { // asked for before we knew who we are
 		n.connectFailed(sl, wire.CodeInvalidField, errors.New("it is this agent itself"))
 		n.drop(sl, ErrClosed)
 		sl.stop()

@@ -5,6 +5,7 @@ package rtc
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -16,10 +17,11 @@ import (
 // session is one PeerConnection, as the node's loop sees it. Only the loop uses it.
 type session struct {
 	negotiation
-	n   *Node
-	sl  *slot
-	pc  *webrtc.PeerConnection
-	log zerolog.Logger
+	self string // our own id, as it was when the session began
+	n    *Node
+	sl   *slot
+	pc   *webrtc.PeerConnection
+	log  zerolog.Logger
 
 	failures *failures
 
@@ -27,10 +29,15 @@ type session struct {
 	descType   string
 	desc       signal.Description
 	descSent   bool
+	descAt     time.Time // it was sent
 	local      []signal.ICECandidate
 	localSent  int
 	sendErr    error // why signaling did not take the next one
-	remoteSeen int   // the peer's candidates since its last description
+	remoteSeen int   // the peer's candidates since and in its last description
+	number     int   // of our last restart offer, or of the peer's
+
+	fingerprint string       // of the peer's certificate, as its first description says
+	foreign     atomic.Int32 // data channels that it has no use for
 
 	peer       *Peer // once there is a data channel
 	up         bool  // PeerConnected was called
@@ -47,8 +54,7 @@ type session struct {
 	resend   *time.Timer
 }
 
-// newSession makes the slot's next session and its PeerConnection. What pion reports of it counts only while
-// it is the slot's current one.
+// newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	f := &failures{}
 	pc, err := n.api.connection(f)
@@ -56,7 +62,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		n: n, sl: sl, pc: pc, failures: f, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, failures: f, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
@@ -84,7 +90,6 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	})
 	pc.SCTP().OnClose(func(error) { s.post(s.transportGone) })
 	pc.OnDataChannel(s.useChannel)
-	sl.cur = s
 	s.setDeadline(n.cfg.ConnectTimeout, func() {
 		n.lost(s, fmt.Errorf("%w: no link within %s", ErrUnreachable, n.cfg.ConnectTimeout))
 	})
@@ -136,16 +141,16 @@ func (s *session) withoutPath() string {
 	return why + s.failures.suffix(serverFailure)
 }
 
-// post runs f in the loop if the session is current then.
+// post runs f in the loop if the slot has the session then.
 func (s *session) post(f func()) {
 	s.n.box.post(func() {
-		if s.sl.cur == s {
+		if s.sl.has(s) {
 			f()
 		}
 	})
 }
 
-// after runs f in the loop after d if the session is current then.
+// after runs f in the loop after d if the slot has the session then.
 func (s *session) after(d time.Duration, f func()) *time.Timer {
 	return time.AfterFunc(d, func() { s.post(f) })
 }

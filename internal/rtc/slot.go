@@ -22,6 +22,7 @@ const (
 type slot struct {
 	id     string
 	cur    *session   // of the link, or of the attempt at one
+	next   *session   // an attempt that may replace cur, a link to a proven peer, once its peer is proven as well
 	parked []*session // superseded, with a base peer; they must not end before cur does
 
 	wanted       bool        // try until there is a link
@@ -39,9 +40,28 @@ type slot struct {
 	held    *description // base: an offer that came while ours was not answered
 	holding *time.Timer
 
-	early earlyCandidates
+	pace    time.Time // offers are taken up from then on, less offerBurst times the pace
+	early   earlyCandidates
+	delayed *description // an offer that came too soon after others
+	delay   *time.Timer
+
 	sweep *time.Timer
 }
+
+// has reports whether a session is one of those that what happens to them counts.
+func (sl *slot) has(s *session) bool { return sl.cur == s || sl.next == s }
+
+// about returns the session that an offer, answer or candidate of the peer's session is about.
+func (sl *slot) about(session string) *session {
+	if sl.next != nil && sl.next.owns(session) {
+		return sl.next
+	}
+	return sl.cur
+}
+
+// proven reports whether there is a link to a peer that has proven its key. Such a link does not end because
+// signaling says so.
+func (sl *slot) proven() bool { return sl.cur != nil && sl.cur.up && !sl.cur.peer.Proof().Key.IsZero() }
 
 // heard notes a sign of life, and what it says about the peer's software.
 func (sl *slot) heard(d description) {
@@ -62,13 +82,13 @@ func (sl *slot) linked() {
 
 // idle reports whether there is nothing to remember about the peer.
 func (sl *slot) idle(now time.Time) bool {
-	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && len(sl.early) == 0 &&
-		!sl.notBefore.After(now)
+	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && sl.delayed == nil &&
+		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.pace.After(now)
 }
 
 // stop stops the timers.
 func (sl *slot) stop() {
-	for _, t := range []*time.Timer{sl.connectTimer, sl.retryTimer, sl.holding, sl.sweep} {
+	for _, t := range []*time.Timer{sl.connectTimer, sl.retryTimer, sl.holding, sl.delay, sl.sweep} {
 		if t != nil {
 			t.Stop()
 		}
@@ -104,11 +124,11 @@ func (n *Node) tidy(sl *slot) {
 		delete(n.slots, sl.id)
 		return
 	}
-	if sl.cur != nil || sl.wanted || sl.connecting || sl.held != nil || sl.sweep != nil {
+	if sl.cur != nil || sl.wanted || sl.connecting || sl.held != nil || sl.delayed != nil || sl.sweep != nil {
 		return
 	}
-	// What is left are early candidates whose offer may never come, or a time before which not to offer.
-	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore))
+	// What is left are early candidates whose offer may never come, or a time before which something must not be.
+	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore), time.Until(sl.pace))
 	sl.sweep = n.after(sl, wait, func() {
 		sl.sweep = nil
 		if sl.cur == nil {

@@ -41,13 +41,13 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 }
 
 func (s *Sidecar) listPeers() {
-	ids, listed := s.peerIDs(), 0
+	list, listed := s.peerList(), 0
 	s.event(nil, func(b []byte) []byte {
-		b, listed = s.terms.Load().peerList(b, ids)
+		b, listed = s.terms.Load().peerList(b, list)
 		return b
 	})
-	if listed < len(ids) {
-		s.noise.Warn().Int("peers", len(ids)).Int("listed", listed).
+	if listed < len(list.Peers) {
+		s.noise.Warn().Int("peers", len(list.Peers)).Int("listed", listed).
 			Msgf("peer_list cut short: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
 }

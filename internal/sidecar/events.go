@@ -11,8 +11,12 @@ func (s *Sidecar) peerConnected(l peerLink) {
 	s.mu.Lock()
 	s.peers[l.ID()] = newPeer(s, l)
 	s.mu.Unlock()
-	s.log.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Msg("peer connected")
-	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, l.ID()) })
+	s.log.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
+	key := ""
+	if s.terms.Load().knows(wire.FeatureIdentity) {
+		key = l.Key()
+	}
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, l.ID(), key) })
 }
 
 func (s *Sidecar) peerDisconnected(l peerLink, reason error) {

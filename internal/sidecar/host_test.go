@@ -132,7 +132,7 @@ func TestHostServesOneAgent(t *testing.T) {
 	first := h.dial().greeted()
 	for range 2 {
 		second := h.dial()
-		second.say(hello)
+		_, _ = io.WriteString(second.conn, hello) // fails if it is refused before
 		second.refused()
 	}
 	first.conn.Close()

@@ -15,7 +15,8 @@ type Network = rtc.Settings
 type network interface {
 	// join takes part in the mesh until ctx ends or taking part is over for good, which is an error.
 	join(ctx context.Context) error
-	// connect asks for a link to a peer now. If that leads nowhere, connectFailed is called.
+	// connect asks for a link to a peer now. If that leads nowhere, connectFailed is called; it is also called for
+	// a peer whose identity was refused, whoever asked for the link.
 	connect(peer string)
 	// flush blocks until the peers have everything that was sent, or ctx ends.
 	flush(ctx context.Context) error
@@ -26,6 +27,7 @@ type network interface {
 // A peerLink is a live link to one peer. Its methods may be called from any goroutine and never block.
 type peerLink interface {
 	ID() string
+	Key() string           // the key that the peer has proven, base64; "" if none
 	Extended() bool        // it has control lines
 	Send(msg []byte) error // a *wire.Error
 	Cancel(requestID string)

@@ -3,12 +3,14 @@ package sidecar
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -22,6 +24,7 @@ const Variable = "MESH_SIDECAR"
 type Settings struct {
 	Signaling       signal.Settings    `json:"signaling"`
 	Network         Network            `json:"network"`
+	Identity        identity.Settings  `json:"identity"`
 	Limits          wire.Limits        `json:"limits"`
 	ICEServers      []signal.ICEServer `json:"ice_servers,omitempty"`
 	ExtraICEServers []signal.ICEServer `json:"extra_ice_servers,omitempty"`
@@ -60,9 +63,18 @@ func (s *Settings) signaling(log zerolog.Logger) signal.Config {
 	return signal.Config{Settings: s.Signaling, FetchICE: len(s.ICEServers) == 0, Log: log}
 }
 
-// Check returns a *signal.FieldError for settings that cannot work, nil if there are none. It reads the
-// files that they name.
-func (s *Settings) Check() error { return s.signaling(zerolog.Nop()).Check() }
+// Check returns a *signal.FieldError or *identity.FieldError for settings that cannot work, nil if there are none. It
+// reads the files that they name.
+func (s *Settings) Check() error {
+	if err := s.signaling(zerolog.Nop()).Check(); err != nil {
+		return err
+	}
+	_, err := identity.Open(s.Identity)
+	return err
+}
+
+// errNotOurID means that signaling has given this agent an id for which its key does not sign.
+var errNotOurID = errors.New("the signaling server has given this agent an id that its key does not sign for")
 
 // CheckCredentials blocks until the signaling server has decided about the API key. It returns nil if the
 // key was accepted, an error that wraps signal.ErrRefused or signal.ErrMisconfigured, or ctx.Err().

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -185,15 +186,19 @@ func (s *Sidecar) peer(id []byte) *peer {
 	return s.peers[string(id)]
 }
 
-func (s *Sidecar) peerIDs() []string {
+func (s *Sidecar) peerList() wire.PeerList {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	ids := make([]string, 0, len(s.peers))
-	for id := range s.peers {
-		ids = append(ids, id)
+	list := wire.PeerList{Peers: slices.Sorted(maps.Keys(s.peers))}
+	for i, id := range list.Peers {
+		if key := s.peers[id].Key(); key != "" {
+			if list.Keys == nil {
+				list.Keys = make([]string, len(list.Peers))
+			}
+			list.Keys[i] = key
+		}
 	}
-	slices.Sort(ids)
-	return ids
+	return list
 }
 
 // event writes a line of the base protocol.
@@ -226,7 +231,10 @@ func (s *Sidecar) tellStatus() {
 	case st.Err != nil:
 		e.Error = st.Err.Error()
 	}
-	if errors.Is(st.Err, signal.ErrMisconfigured) {
+	switch {
+	case errors.Is(st.Err, errNotOurID):
+		e.Code = wire.SignalingIdentity
+	case errors.Is(st.Err, signal.ErrMisconfigured):
 		e.Code = wire.SignalingMisconfigured
 	}
 	s.tell(wire.FeatureError, func(b []byte) []byte { return wire.AppendSignaling(b, e) })

@@ -34,11 +34,14 @@ func (t *terms) check(message []byte, line int) error {
 
 // peerList appends the line that lists the peers, or as many of them as an agent that has not said hello
 // reads.
-func (t *terms) peerList(b []byte, peers []string) (line []byte, listed int) {
-	for n := len(b); ; peers = peers[:len(peers)*3/4] {
-		b = wire.AppendPeerList(b[:n], peers)
+func (t *terms) peerList(b []byte, list wire.PeerList) (line []byte, listed int) {
+	if !t.knows(wire.FeatureIdentity) {
+		list.Keys = nil
+	}
+	for n := len(b); ; list.Peers = list.Peers[:len(list.Peers)*3/4] {
+		b = wire.AppendPeerList(b[:n], list)
 		if t != nil || len(b)-n <= wire.BaseMaxLine {
-			return b, len(peers)
+			return b, len(list.Peers)
 		}
 	}
 }

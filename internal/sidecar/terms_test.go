@@ -74,12 +74,12 @@ func TestPeerListOfSilence(t *testing.T) {
 	for i := range 600 {
 		peers = append(peers, fmt.Sprintf("%0128d", i))
 	}
-	line, listed := (*terms)(nil).peerList([]byte("before\n"), peers)
+	line, listed := (*terms)(nil).peerList([]byte("before\n"), wire.PeerList{Peers: peers})
 	line = bytes.TrimPrefix(line, []byte("before\n"))
 	if len(line) > 65536 || listed == 0 || listed == len(peers) || !bytes.HasSuffix(line, []byte("]}}\n")) {
 		t.Errorf("%d bytes with %d peers: %.100q", len(line), listed, line)
 	}
-	if _, listed := new(terms).peerList(nil, peers); listed != len(peers) {
+	if _, listed := new(terms).peerList(nil, wire.PeerList{Peers: peers}); listed != len(peers) {
 		t.Errorf("%d of %d listed for an agent that has said hello", listed, len(peers))
 	}
 }

@@ -4,12 +4,14 @@ package sidecar
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -28,9 +30,20 @@ type webRTC struct {
 }
 
 func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC, error) {
-	w := &webRTC{set: set, log: log, events: events, client: signal.New(set.signaling(log))}
+	id, err := identity.Open(set.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	cfg := set.signaling(log)
+	cfg.CheckID = func(peer string) error {
+		if err := id.Claim(peer); err != nil {
+			return fmt.Errorf("%w: %w", errNotOurID, err)
+		}
+		return nil
+	}
+	w := &webRTC{set: set, log: log, events: events, client: signal.New(cfg)}
 	node, err := rtc.New(rtc.Config{
-		Settings: set.Network, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
+		Settings: set.Network, Identity: id, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
 		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
 	}, w.client, peerEvents{events})
 	if err != nil {

@@ -32,7 +32,10 @@ type Config struct {
 	// FetchICE reports the server's ICE servers to Handler.ICEServers. If they do not come with the token,
 	// they are asked for at TokenURL with its last path element, token, replaced by config.
 	FetchICE bool
-	Log      zerolog.Logger // silent by default
+	// CheckID, if not nil, is asked whether this client may be the peer that its token is for. Its error keeps the
+	// client from connecting, and is one that only a person can mend.
+	CheckID func(id string) error
+	Log     zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, including the WebSocket handshake. Nil means one of
 	// our own. Its redirect policy is not used: following a redirect would carry the key elsewhere.
 	HTTPClient *http.Client

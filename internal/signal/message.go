@@ -52,6 +52,10 @@ type Description struct {
 	Instance string `json:"instance,omitempty"`
 	// Answers is the session of the offer that an answer belongs to.
 	Answers string `json:"answers,omitempty"`
+	// Number counts the offers of a session after the first; an answer has that of its offer. Sig is the
+	// sender's signature of a description with a number, if it has a key: see "Identity" in docs/protocol.md.
+	Number int    `json:"number,omitempty"`
+	Sig    string `json:"sig,omitempty"`
 }
 
 // ICECandidate is the payload of an ice_candidate message: RTCIceCandidateInit of the W3C's WebRTC

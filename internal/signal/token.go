@@ -54,5 +54,10 @@ func (c *Client) exchange(ctx context.Context, key string) (token, error) {
 	if err != nil {
 		return token{}, e.unexpected(err)
 	}
+	if check := c.cfg.CheckID; check != nil {
+		if err := check(t.PeerID); err != nil {
+			return token{}, misconfigured(err, "%v: %v", e, err)
+		}
+	}
 	return t, nil
 }

@@ -54,9 +54,11 @@ func AppendMessage(dst []byte, from string, msg []byte) []byte {
 	return append(dst, "}}\n"...)
 }
 
-// AppendPeerConnected appends a peer_connected event.
-func AppendPeerConnected(dst []byte, peer string) []byte {
-	return appendPeer(dst, TypePeerConnected, `{"peer_id":`, peer)
+// AppendPeerConnected appends a peer_connected event; key is the peer's, "" if it has proven none.
+func AppendPeerConnected(dst []byte, peer, key string) []byte {
+	dst = AppendString(append(appendType(dst, TypePeerConnected), `{"peer_id":`...), peer)
+	dst = appendOptional(dst, `,"key":`, key)
+	return append(dst, "}}\n"...)
 }
 
 // AppendPeerDisconnected appends a peer_disconnected event.
@@ -65,8 +67,11 @@ func AppendPeerDisconnected(dst []byte, peer string) []byte {
 }
 
 // AppendPeerList appends a peer_list event.
-func AppendPeerList(dst []byte, peers []string) []byte {
-	dst = appendStrings(append(appendType(dst, TypePeerList), `{"peers":`...), peers)
+func AppendPeerList(dst []byte, l PeerList) []byte {
+	dst = appendStrings(append(appendType(dst, TypePeerList), `{"peers":`...), l.Peers)
+	if l.Keys != nil {
+		dst = appendStrings(append(dst, `,"keys":`...), l.Keys)
+	}
 	return append(dst, "}}\n"...)
 }
 

@@ -30,6 +30,8 @@ const (
 	CodeQueueFull Code = "queue_full"
 	// CodeUnauthorized: the link's token was not accepted.
 	CodeUnauthorized Code = "unauthorized"
+	// CodeIdentity: the peer's identity was refused.
+	CodeIdentity Code = "identity"
 	// CodeInternal: a fault of the sidecar itself.
 	CodeInternal Code = "internal"
 )

@@ -128,7 +128,7 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 	case wire.TypeMessage:
 		return wire.AppendMessage(nil, peer, l.Message.Raw)
 	case wire.TypePeerConnected:
-		return wire.AppendPeerConnected(nil, peer)
+		return wire.AppendPeerConnected(nil, peer, must(wire.DecodePeerKey(l.Payload))(t))
 	case wire.TypePeerDisconnected:
 		return wire.AppendPeerDisconnected(nil, peer)
 	case wire.TypePeerList:
@@ -245,10 +245,12 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 			t.Fatalf("wrote %q, want %q", written, want)
 		}
 	case wire.PeerHello:
-		if p.Protocol != wire.ProtocolVersion {
-			t.Fatalf("protocol %d", p.Protocol)
+		if p.Hello.Protocol != wire.ProtocolVersion {
+			t.Fatalf("protocol %d", p.Hello.Protocol)
 		}
-		written = wire.AppendPeerHello(nil, p.MaxMessage)
+		written = wire.AppendPeerHello(nil, p.Hello)
+	case wire.PeerMember:
+		written = wire.AppendPeerMember(nil, p.Member)
 	case wire.PeerCancel:
 		written = wire.AppendPeerCancel(nil, string(p.RequestID))
 	case wire.PeerPause:

@@ -250,7 +250,8 @@ func FuzzParsePeerLine(f *testing.F) {
 			t.Fatalf("%q accepted: %v", text, err)
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
-			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained}
+			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained,
+			"member": wire.PeerMember}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
@@ -262,9 +263,14 @@ func FuzzParsePeerLine(f *testing.F) {
 			if err := json.Unmarshal(list[1], &want); err != nil || p.Number != want || want < 0 || list[1][0] == 'n' {
 				t.Fatalf("%s: number %d, want %d (%v)", list[1], p.Number, want, err)
 			}
+		case wire.PeerMember:
+			checkMembership(t, list[1], p.Member)
 		case wire.PeerHello:
+			if id := p.Hello.Identity; id != nil {
+				checkIdentity(t, members(t, list[1], "identity")["identity"], id)
+			}
 			object := members(t, list[1], "protocol", "max_message")
-			for name, got := range map[string]int{"protocol": p.Protocol, "max_message": p.MaxMessage} {
+			for name, got := range map[string]int{"protocol": p.Hello.Protocol, "max_message": p.Hello.MaxMessage} {
 				want := 0
 				if err := json.Unmarshal(orNull(object[name]), &want); err != nil || got != want {
 					t.Fatalf("%s %d, want %d (%v)", name, got, want, err)
@@ -272,6 +278,38 @@ func FuzzParsePeerLine(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkIdentity compares what was read of an identity with what encoding/json reads.
+func checkIdentity(t *testing.T, raw json.RawMessage, id *wire.Identity) {
+	t.Helper()
+	object := members(t, raw, "key", "sig", "member")
+	for name, got := range map[string]string{"key": id.Key, "sig": id.Sig} {
+		checkString(t, name, got, object[name])
+	}
+	if id.Member != nil {
+		checkMembership(t, object["member"], id.Member)
+	}
+}
+
+func checkMembership(t *testing.T, raw json.RawMessage, m *wire.Membership) {
+	t.Helper()
+	object := members(t, raw, "mesh", "peer_id", "key", "not_after", "sig")
+	for name, got := range map[string]string{"mesh": m.Mesh, "peer_id": m.PeerID, "key": m.Key, "sig": m.Sig} {
+		checkString(t, name, got, object[name])
+	}
+	var want int64
+	if err := json.Unmarshal(orNull(object["not_after"]), &want); err != nil || m.NotAfter != want {
+		t.Fatalf("not_after %d, want %d (%v)", m.NotAfter, want, err)
+	}
+}
+
+func checkString(t *testing.T, name, got string, raw json.RawMessage) {
+	t.Helper()
+	var want string
+	if err := json.Unmarshal(orNull(raw), &want); err != nil || got != want {
+		t.Fatalf("%s %q, want %q (%v)", name, got, want, err)
+	}
 }
 
 func orNull(v json.RawMessage) json.RawMessage {
@@ -351,7 +389,7 @@ func FuzzSplice(f *testing.F) {
 			return
 		}
 		stream := wire.AppendMessage(nil, from, m.Raw)
-		stream = append(stream, wire.AppendPeerConnected(nil, "behind")...)
+		stream = append(stream, wire.AppendPeerConnected(nil, "behind", "")...)
 		if n := bytes.Count(stream, []byte("\n")); n != 2 || bytes.IndexByte(stream, '\r') >= 0 {
 			t.Fatalf("%d newlines in %q", n, stream)
 		}

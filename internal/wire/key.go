@@ -29,6 +29,13 @@ const (
 	keyCode
 	keyCommand
 	keyPeers
+	keyIdentity
+	keyKey
+	keyKeys
+	keySig
+	keyMember
+	keyMesh
+	keyNotAfter
 	keyCount
 )
 
@@ -38,7 +45,8 @@ const longestKey = len("target_peer_id")
 func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "except", "type", "payload", "source_agent", "target_agent",
-		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers"}[k]
+		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -129,6 +137,20 @@ func lookupText(name []byte) key {
 		return keyCommand
 	case "peers":
 		return keyPeers
+	case "identity":
+		return keyIdentity
+	case "key":
+		return keyKey
+	case "keys":
+		return keyKeys
+	case "sig":
+		return keySig
+	case "member":
+		return keyMember
+	case "mesh":
+		return keyMesh
+	case "not_after":
+		return keyNotAfter
 	}
 	return keyOther
 }

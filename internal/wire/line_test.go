@@ -57,7 +57,7 @@ func TestParseCommand(t *testing.T) {
 func TestParseEvent(t *testing.T) {
 	tests := []struct{ line, want string }{
 		{`{"type":"message","payload":{"from_peer":"p","message":{"type":"x"}}}`, "message p x"},
-		{`{"type":"peer_connected","payload":{"peer_id":"p"}}`, "peer_connected p"},
+		{`{"type":"peer_connected","payload":{"peer_id":"p"}}`, `peer_connected p {"peer_id":"p"}`},
 		{`{"type":"peer_disconnected","payload":{"peer_id":"p"}}`, "peer_disconnected p"},
 		{`{"type":"peer_list","payload":{"peers":[]}}`, `peer_list {"peers":[]}`},
 		{`{"type":"ready","payload":{"protocol":1}}`, `ready {"protocol":1}`},

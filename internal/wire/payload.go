@@ -8,10 +8,14 @@ const (
 	FeatureFlow   = "flow"   // `pause` and `resume`
 	FeatureCancel = "cancel" // `cancel`
 	FeatureDrain  = "drain"  // `drain` and `drained`
+	// FeatureIdentity: `key` in peer_connected, `keys` in peer_list.
+	FeatureIdentity = "identity"
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
-func Features() []string { return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain} }
+func Features() []string {
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity}
+}
 
 // Stop is what an agent holds back for one peer: what `pause` and `resume` say.
 type Stop int
@@ -35,11 +39,20 @@ type Signaling struct {
 	State  string `json:"state"`             // connecting, connected, refused or replaced
 	PeerID string `json:"peer_id,omitempty"` // in state connected
 	Error  string `json:"error,omitempty"`
-	Code   string `json:"code,omitempty"` // SignalingMisconfigured, or empty
+	Code   string `json:"code,omitempty"` // SignalingMisconfigured, SignalingIdentity or empty
 }
 
-// SignalingMisconfigured is the code of a signaling event about an error that no retry can mend.
-const SignalingMisconfigured = "misconfigured"
+// The codes of a signaling event about an error that no retry can mend.
+const (
+	SignalingMisconfigured = "misconfigured"
+	SignalingIdentity      = "identity" // the peer id is not the one that this agent's key signs for
+)
+
+// PeerList is the payload of a peer_list event.
+type PeerList struct {
+	Peers []string
+	Keys  []string // of each peer, "" if it has proven none; nil if not told
+}
 
 // ErrorEvent is the payload of an error event. Unknown fields are empty.
 type ErrorEvent struct {
@@ -80,10 +93,19 @@ func DecodeErrorEvent(payload []byte) (ErrorEvent, error) {
 }
 
 // DecodePeerList decodes the payload of a peer_list event.
-func DecodePeerList(payload []byte) ([]string, error) {
-	var peers []string
-	err := decodeObject(payload, []field{{keyPeers, &peers}})
-	return peers, err
+func DecodePeerList(payload []byte) (PeerList, error) {
+	var l PeerList
+	err := decodeObject(payload, []field{{keyPeers, &l.Peers}, {keyKeys, &l.Keys}})
+	if err == nil && l.Keys != nil && len(l.Keys) != len(l.Peers) {
+		err = problem(CodeInvalidField, "payload.keys", "want one for each peer", 0)
+	}
+	return l, err
+}
+
+// DecodePeerKey decodes the key in the payload of a peer_connected event, "" if it has none.
+func DecodePeerKey(payload []byte) (key string, err error) {
+	err = decodeObject(payload, []field{{keyKey, &key}})
+	return key, err
 }
 
 // DecodeStrings decodes a JSON array of strings, such as Line.Except. A nil raw gives nil.
@@ -100,7 +122,7 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, *int or *[]string
+	to  any // *string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
@@ -147,6 +169,14 @@ func (s *scanner) decodeMembers(fields []field) (bad *Error) {
 	return bad
 }
 
+// object decodes the object at the cursor into fields. where names it in errors.
+func (s *scanner) object(where string, fields []field) *Error {
+	outer := s.where
+	s.where = where
+	defer func() { s.where = outer }()
+	return s.decodeMembers(fields)
+}
+
 // target returns the variable for a member, nil if fields have none.
 func target(fields []field, k key) any {
 	for _, f := range fields {
@@ -166,6 +196,9 @@ func (s *scanner) decode(to any) (bad *Error) {
 		*list, bad = s.strings(path)
 		return bad
 	}
+	if object, ok := to.(func() *Error); ok && s.peek() == '{' {
+		return object()
+	}
 	v := s.value()
 	if s.err != nil || v.kind == 'n' {
 		return nil
@@ -184,6 +217,15 @@ func (s *scanner) decode(to any) (bad *Error) {
 			return nil
 		}
 		return problem(CodeInvalidField, path, wantInteger, v.start)
+	case *int64:
+		n, err := strconv.ParseInt(string(s.raw(v)), 10, 64)
+		if err == nil && n >= 0 {
+			*to = n
+			return nil
+		}
+		return problem(CodeInvalidField, path, wantInteger, v.start)
+	case func() *Error:
+		return problem(CodeInvalidField, path, "want an object", v.start)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ func TestDecode(t *testing.T) {
 	signaling := func(b []byte) (any, error) { v, err := wire.DecodeSignaling(b); return v, err }
 	event := func(b []byte) (any, error) { v, err := wire.DecodeErrorEvent(b); return v, err }
 	peers := func(b []byte) (any, error) { v, err := wire.DecodePeerList(b); return v, err }
+	key := func(b []byte) (any, error) { v, err := wire.DecodePeerKey(b); return v, err }
 	list := func(b []byte) (any, error) { v, err := wire.DecodeStrings(b); return v, err }
 	tests := []struct {
 		decode func([]byte) (any, error)
@@ -44,9 +45,14 @@ func TestDecode(t *testing.T) {
 		{event, `{"code":"later","message":"m","command":"send","target_peer":"p","request_id":"r"}`,
 			wire.ErrorEvent{Code: "later", Message: "m", Command: "send", TargetPeer: "p", RequestID: "r"}, ""},
 		{event, `{"code":[]}`, nil, "payload.code: want a string"},
-		{peers, `{"peers":["a","b"]}`, []string{"a", "b"}, ""},
-		{peers, `{"peers":[]}`, []string{}, ""},
-		{peers, `{}`, []string(nil), ""},
+		{peers, `{"peers":["a","b"]}`, wire.PeerList{Peers: []string{"a", "b"}}, ""},
+		{peers, `{"peers":["a","b"],"keys":["","k"]}`, wire.PeerList{Peers: []string{"a", "b"}, Keys: []string{"", "k"}}, ""},
+		{peers, `{"peers":["a","b"],"keys":["k"]}`, nil, "payload.keys: want one for each peer"},
+		{peers, `{"peers":[]}`, wire.PeerList{Peers: []string{}}, ""},
+		{peers, `{}`, wire.PeerList{}, ""},
+		{key, `{"peer_id":"p"}`, "", ""},
+		{key, `{"peer_id":"p","key":"k"}`, "k", ""},
+		{key, `{"key":7}`, nil, "payload.key: want a string"},
 		{peers, `{"peers":[7]}`, nil, "payload.peers: want an array of strings"},
 		{peers, `{"peers":["a"],"peers":["b"]}`, nil, "payload.peers: present twice"},
 		{list, ``, []string(nil), ""},
@@ -82,7 +88,7 @@ func TestAppendPayloads(t *testing.T) {
 			`{"type":"ready","payload":{"protocol":1,"features":["flow"],"max_message":5}}`},
 		{wire.AppendSignaling(nil, wire.Signaling{State: "connecting"}), `{"type":"signaling","payload":{"state":"connecting"}}`},
 		{wire.AppendError(nil, wire.ErrorEvent{Code: wire.CodeInternal}), `{"type":"error","payload":{"code":"internal","message":""}}`},
-		{wire.AppendPeerList(nil, nil), `{"type":"peer_list","payload":{"peers":[]}}`},
+		{wire.AppendPeerList(nil, wire.PeerList{}), `{"type":"peer_list","payload":{"peers":[]}}`},
 		{wire.AppendBroadcast(nil, []byte(`{}`), []string{}), `{"type":"broadcast","payload":{"message":{}}}`},
 		{wire.AppendResume([]byte("before\n"), "a\r\nb"), "before\n" + `{"type":"resume","payload":{"peer_id":"a\r\nb"}}`},
 		{wire.AppendPeerCancel(nil, "a\nb"), `["cancel","a\nb"]`},

@@ -15,11 +15,12 @@ const (
 	PeerResume
 	PeerDrain
 	PeerDrained
+	PeerMember
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -29,12 +30,32 @@ func (k PeerKind) String() string {
 // PeerLine is one parsed line of the stream between two sidecars: an object is a message, an array is
 // control.
 type PeerLine struct {
-	Kind       PeerKind
-	Message    Message // of a message; refers to the line
-	RequestID  []byte  // of cancel
-	Protocol   int     // of hello; 0 if absent
-	MaxMessage int     // of hello: bytes of the longest message the peer takes; 0 if absent
-	Number     int     // of drain and drained: which belong together
+	Kind      PeerKind
+	Message   Message // of a message; refers to the line
+	RequestID []byte  // of cancel
+	Hello     Greeting
+	Member    *Membership // of member
+	Number    int         // of drain and drained: which belong together
+}
+
+// A Greeting is the argument of hello.
+type Greeting struct {
+	Protocol   int       // 0 if absent
+	MaxMessage int       // bytes of the longest message that the peer takes; 0 if absent
+	Identity   *Identity // nil if absent
+}
+
+// An Identity is the one in a hello: docs/protocol.md, "Identity".
+type Identity struct {
+	Key, Sig string
+	Member   *Membership // nil if absent
+}
+
+// A Membership is the statement that a key belongs to a mesh.
+type Membership struct {
+	Mesh, PeerID, Key string
+	NotAfter          int64
+	Sig               string
 }
 
 // ParsePeerLine reads one line of stream framing. Unknown control lines and further elements of known
@@ -92,7 +113,7 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 // hasArgument reports whether a control line of this kind must have a second element.
 func (k PeerKind) hasArgument() bool {
 	switch k {
-	case PeerHello, PeerCancel, PeerDrain, PeerDrained:
+	case PeerHello, PeerCancel, PeerDrain, PeerDrained, PeerMember:
 		return true
 	}
 	return false
@@ -100,8 +121,14 @@ func (k PeerKind) hasArgument() bool {
 
 // argument reads the second element of a control line.
 func (s *scanner) argument(p *PeerLine) (bad *Error) {
-	if p.Kind == PeerHello && s.peek() == '{' {
-		return s.hello(p)
+	if s.peek() == '{' {
+		switch p.Kind {
+		case PeerHello:
+			return s.hello(&p.Hello)
+		case PeerMember:
+			p.Member = new(Membership)
+			return s.membership(p.Member)
+		}
 	}
 	if !p.Kind.hasArgument() {
 		s.skip()
@@ -113,7 +140,7 @@ func (s *scanner) argument(p *PeerLine) (bad *Error) {
 	}
 	want := ""
 	switch p.Kind {
-	case PeerHello:
+	case PeerHello, PeerMember:
 		want = "want an object"
 	case PeerCancel:
 		if v.kind == '"' && !v.empty() {
@@ -145,15 +172,28 @@ func controlKind(name []byte) PeerKind {
 		return PeerDrain
 	case "drained":
 		return PeerDrained
+	case "member":
+		return PeerMember
 	}
 	return PeerUnknown
 }
 
-func (s *scanner) hello(p *PeerLine) (bad *Error) {
-	s.where = "hello"
-	bad = s.decodeMembers([]field{{keyProtocol, &p.Protocol}, {keyMaxMessage, &p.MaxMessage}})
-	s.where = ""
-	return bad
+func (s *scanner) hello(h *Greeting) *Error {
+	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyIdentity, func() *Error {
+		h.Identity = new(Identity)
+		return s.identity(h.Identity)
+	}}})
+}
+
+func (s *scanner) identity(id *Identity) *Error {
+	return s.object("identity", []field{{keyKey, &id.Key}, {keySig, &id.Sig}, {keyMember, func() *Error {
+		id.Member = new(Membership)
+		return s.membership(id.Member)
+	}}})
+}
+
+func (s *scanner) membership(m *Membership) *Error {
+	return s.object("member", []field{{keyMesh, &m.Mesh}, {keyPeerID, &m.PeerID}, {keyKey, &m.Key}, {keyNotAfter, &m.NotAfter}, {keySig, &m.Sig}})
 }
 
 // AppendPeerMessage appends a message as a line of stream framing.
@@ -162,12 +202,34 @@ func AppendPeerMessage(dst, msg []byte) []byte {
 }
 
 // AppendPeerHello appends the hello, which is the first line in each direction.
-func AppendPeerHello(dst []byte, maxMessage int) []byte {
+func AppendPeerHello(dst []byte, h Greeting) []byte {
 	dst = append(dst, `["hello",{"protocol":`...)
-	dst = strconv.AppendInt(dst, ProtocolVersion, 10)
+	dst = strconv.AppendInt(dst, int64(h.Protocol), 10)
 	dst = append(dst, `,"max_message":`...)
-	dst = strconv.AppendInt(dst, int64(maxMessage), 10)
+	dst = strconv.AppendInt(dst, int64(h.MaxMessage), 10)
+	if id := h.Identity; id != nil {
+		dst = AppendString(append(dst, `,"identity":{"key":`...), id.Key)
+		dst = AppendString(append(dst, `,"sig":`...), id.Sig)
+		if id.Member != nil {
+			dst = appendMembership(append(dst, `,"member":`...), id.Member)
+		}
+		dst = append(dst, '}')
+	}
 	return append(dst, "}]\n"...)
+}
+
+// AppendPeerMember appends the control line with a newer membership of its writer.
+func AppendPeerMember(dst []byte, m *Membership) []byte {
+	return append(appendMembership(append(dst, `["member",`...), m), "]\n"...)
+}
+
+func appendMembership(dst []byte, m *Membership) []byte {
+	dst = AppendString(append(dst, `{"mesh":`...), m.Mesh)
+	dst = AppendString(append(dst, `,"peer_id":`...), m.PeerID)
+	dst = AppendString(append(dst, `,"key":`...), m.Key)
+	dst = strconv.AppendInt(append(dst, `,"not_after":`...), m.NotAfter, 10)
+	dst = AppendString(append(dst, `,"sig":`...), m.Sig)
+	return append(dst, '}')
 }
 
 // AppendPeerCancel appends the control line by which a requester gives its request up.

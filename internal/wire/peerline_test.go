@@ -3,6 +3,7 @@ package wire_test
 import (
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -17,7 +18,14 @@ func TestParsePeerLine(t *testing.T) {
 		{` { "type" : "x" } `, wire.PeerLine{Kind: wire.PeerMessage}},
 		{`["hello",{}]`, wire.PeerLine{Kind: wire.PeerHello}},
 		{` [ "h\u0065llo" , { "max_message" : 5 , "protocol" : 2 , "x" : [] } , 7 ] `,
-			wire.PeerLine{Kind: wire.PeerHello, Protocol: 2, MaxMessage: 5}},
+			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Protocol: 2, MaxMessage: 5}}},
+		{`["hello",{"identity":{"key":"k","sig":"s","later":1},"protocol":1}]`,
+			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Protocol: 1, Identity: &wire.Identity{Key: "k", Sig: "s"}}}},
+		{`["hello",{"identity":{"member":{"mesh":"m","peer_id":"p","key":"k","not_after":5000000000,"sig":"s"}}}]`,
+			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Identity: &wire.Identity{
+				Member: &wire.Membership{Mesh: "m", PeerID: "p", Key: "k", NotAfter: 5000000000, Sig: "s"}}}}},
+		{`["hello",{"identity":null}]`, wire.PeerLine{Kind: wire.PeerHello}},
+		{`["member",{"mesh":"m","not_after":5}]`, wire.PeerLine{Kind: wire.PeerMember, Member: &wire.Membership{Mesh: "m", NotAfter: 5}}},
 		{`["cancel","r",{"why":"time"}]`, wire.PeerLine{Kind: wire.PeerCancel, RequestID: []byte("r")}},
 		{`["cancel","\u0072"]`, wire.PeerLine{Kind: wire.PeerCancel, RequestID: []byte("r")}},
 		{`["pause"]`, wire.PeerLine{Kind: wire.PeerPause}},
@@ -35,8 +43,8 @@ func TestParsePeerLine(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.Message = wire.Message{}
-			if got, want := fmt.Sprintf("%v %+v", p.Kind, p), fmt.Sprintf("%v %+v", test.want.Kind, test.want); got != want {
-				t.Errorf("got %s, want %s", got, want)
+			if !reflect.DeepEqual(p, test.want) {
+				t.Errorf("got %v %+v, want %v %+v", p.Kind, p, test.want.Kind, test.want)
 			}
 		})
 	}

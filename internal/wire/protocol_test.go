@@ -70,7 +70,7 @@ func TestProtocolNames(t *testing.T) {
 	for typ := TypeUnknown + 1; typ < typeCount; typ++ {
 		names = append(names, typ.String())
 	}
-	for kind := PeerHello; kind <= PeerDrained; kind++ {
+	for kind := PeerHello; kind <= PeerMember; kind++ {
 		names = append(names, kind.String())
 	}
 	names = append(names, constants(t, "errors.go", "Code")...)

@@ -64,6 +64,9 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 	return &Reader{src: r, max: maxLine}
 }
 
+// SetMaxLine changes the limit, for the lines that follow.
+func (r *Reader) SetMaxLine(bytes int) { r.max = bytes }
+
 // ReadLine returns the next line that is not blank, without its newline or the '\r' before that, and
 // without a byte order mark that begins the stream. The last line needs no newline. The line is valid
 // until the next call.

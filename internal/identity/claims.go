@@ -1,0 +1,77 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// claims is the file beside a key that keeps which peer the key's agent is: a line for each mesh, with the mesh's name
+// and the id, both quoted as in Go.
+type claims struct {
+	path string
+	mesh string
+
+	mu sync.Mutex
+	id string // once it is known
+}
+
+// claim returns nil if the agent is this peer, or was none until now.
+func (c *claims) claim(peer string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.id == "" {
+		if err := c.loadLocked(peer); err != nil {
+			return fmt.Errorf("keep the id of this agent: %w; a membership statement, or the id that certifies the key, needs no such file", err)
+		}
+	}
+	if c.id != peer {
+		return fmt.Errorf("the id is %q, and the key signs for %q, as %s says; if this agent was renamed, remove that line", peer, c.id, c.path)
+	}
+	return nil
+}
+
+// loadLocked reads the id, and makes peer the id if there is none.
+func (c *claims) loadLocked(peer string) error {
+	unlock, err := lockFile(c.path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	raw, err := readFile(c.path, maxListFile, 0o022)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	id, err := c.find(string(raw))
+	if err == nil && id == "" {
+		line := strconv.Quote(c.mesh) + " " + strconv.Quote(peer) + "\n"
+		id, err = peer, replaceFile(c.path, append(raw, line...))
+	}
+	if err != nil {
+		return err
+	}
+	c.id = id
+	return nil
+}
+
+func (c *claims) find(text string) (id string, err error) {
+	for i, line := range strings.Split(text, "\n") {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		mesh, rest, err := cutID(line)
+		if err == nil {
+			line, _, err = cutID(strings.TrimSpace(rest))
+		}
+		if err != nil || line == "" {
+			return "", fmt.Errorf("%s, line %d: want the name of a mesh and a peer id, both quoted", c.path, i+1)
+		}
+		if mesh == c.mesh {
+			return line, nil
+		}
+	}
+	return "", nil
+}

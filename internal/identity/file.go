@@ -1,0 +1,122 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const (
+	// lockWait bounds the wait for another process that changes a file, which takes it milliseconds.
+	lockWait = 5 * time.Second
+	// lockPause is the time between two attempts.
+	lockPause = 2 * time.Millisecond
+)
+
+// readFile reads a file of this user, or of root, for which none of the permissions in forbidden are given.
+func readFile(path string, most int64, forbidden fs.FileMode) ([]byte, error) {
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path) // to open it could block
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	fi, err := f.Stat()
+	if err == nil {
+		err = checkOwner(fi, forbidden)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(raw)) > most {
+		err = fmt.Errorf("%s: over %d bytes", path, most)
+	}
+	return raw, err
+}
+
+// replaceFile puts a new file with this content in the place of a file: readers see the old one or the new one, also
+// after a crash of the system.
+func replaceFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// lockFile keeps other processes that lock the same file waiting until unlock is called. The file stays.
+func lockFile(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
+		locked, err := tryLock(f)
+		switch {
+		case err == nil && locked:
+			return func() { _ = f.Close() }, nil
+		case err == nil && time.Now().After(deadline):
+			err = fmt.Errorf("another process has held the lock for over %v", lockWait)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		}
+	}
+}
+
+// cached is what a file says. It is read again only when the file has changed.
+type cached[T any] struct {
+	path  string
+	parse func([]byte) (T, error)
+
+	mu    sync.Mutex
+	seen  fs.FileInfo // as value was read from it
+	value T
+}
+
+// read returns what the file says now.
+func (c *cached[T]) read() (T, error) {
+	var none T
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fi, err := os.Stat(c.path)
+	if err != nil {
+		return none, err
+	}
+	if c.seen != nil && os.SameFile(fi, c.seen) && fi.ModTime().Equal(c.seen.ModTime()) && fi.Size() == c.seen.Size() {
+		return c.value, nil
+	}
+	raw, err := readFile(c.path, maxListFile, 0o022)
+	if err != nil {
+		return none, err
+	}
+	value, err := c.parse(raw)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", c.path, err)
+	}
+	c.seen, c.value = fi, value
+	return value, nil
+}
+
+// last returns what the file said when it was last read without an error.
+func (c *cached[T]) last() T {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.value
+}

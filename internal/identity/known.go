@@ -1,0 +1,186 @@
+package identity
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxKnown is how many peers a file of known peers holds. A full one takes no further ones: it never forgets.
+const maxKnown = 10_000
+
+// knownHeader begins the first line of the file, which names the mesh.
+const knownHeader = "# known peers of mesh "
+
+// KnownPeers is a file with the keys of peers: a line for each, with its id and its key. Several processes may share
+// it.
+type KnownPeers struct {
+	path string
+	mesh string
+	file cached[map[string]PublicKey]
+}
+
+// OpenKnownPeers opens the file of a mesh, and makes it if there is none.
+func OpenKnownPeers(path, mesh string) (*KnownPeers, error) {
+	k := &KnownPeers{path: path, mesh: mesh}
+	k.file = cached[map[string]PublicKey]{path: path, parse: k.parse}
+	_, err := k.file.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = k.change(func(map[string]PublicKey) error { return nil })
+	}
+	return k, err
+}
+
+// Lookup returns the key of a peer. It reads the file if it has changed.
+func (k *KnownPeers) Lookup(peer string) (key PublicKey, known bool, err error) {
+	all, err := k.file.read()
+	if err != nil {
+		return key, false, &FileError{fmt.Errorf("known peers: %w", err)}
+	}
+	key, known = all[peer]
+	return key, known, nil
+}
+
+// All returns the ids and keys in the file.
+func (k *KnownPeers) All() (map[string]PublicKey, error) {
+	all, err := k.file.read()
+	return maps.Clone(all), err
+}
+
+// Pin returns nil if a peer has this key, or had none until now: then the file has it when Pin returns, durably.
+func (k *KnownPeers) Pin(peer string, key PublicKey) error {
+	have, known, err := k.Lookup(peer)
+	if err == nil && !known {
+		have, err = k.add(peer, key)
+	}
+	if err == nil && have != key {
+		err = fmt.Errorf("its key has changed: %s has %v for it, and it has shown %v; if that is right, run: mesh key known forget",
+			k.path, have, key)
+	}
+	return err
+}
+
+// add gives a peer a key, unless another process was faster, and returns the one that it has then.
+func (k *KnownPeers) add(peer string, key PublicKey) (has PublicKey, err error) {
+	full := false
+	err = k.change(func(all map[string]PublicKey) error {
+		known := false
+		if has, known = all[peer]; known {
+			return nil
+		}
+		if full = len(all) >= maxKnown; !full {
+			all[peer], has = key, key
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		err = &FileError{fmt.Errorf("known peers: %w", err)}
+	case full:
+		err = fmt.Errorf("%s is full, it has %d peers; remove some with: mesh key known forget", k.path, maxKnown)
+	}
+	return has, err
+}
+
+// Forget removes a peer, so that the next key that it shows is pinned. It reports whether the peer was known.
+func (k *KnownPeers) Forget(peer string) (known bool, err error) {
+	err = k.change(func(all map[string]PublicKey) error {
+		_, known = all[peer]
+		delete(all, peer)
+		return nil
+	})
+	return known, err
+}
+
+// change rewrites the file, which no other process changes meanwhile.
+func (k *KnownPeers) change(edit func(map[string]PublicKey) error) error {
+	unlock, err := lockFile(k.path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := k.file.read()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if all = maps.Clone(all); all == nil {
+		all = make(map[string]PublicKey)
+	}
+	if err := edit(all); err != nil {
+		return err
+	}
+	return replaceFile(k.path, k.format(all))
+}
+
+func (k *KnownPeers) format(all map[string]PublicKey) []byte {
+	var b bytes.Buffer
+	b.WriteString(knownHeader + strconv.Quote(k.mesh) + "\n")
+	for _, peer := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&b, "%s %s\n", quoteID(peer), all[peer])
+	}
+	return b.Bytes()
+}
+
+func (k *KnownPeers) parse(raw []byte) (map[string]PublicKey, error) {
+	all := make(map[string]PublicKey)
+	for i, line := range strings.Split(string(raw), "\n") {
+		if err := k.parseLine(all, strings.TrimSuffix(line, "\r")); err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
+		}
+	}
+	return all, nil
+}
+
+func (k *KnownPeers) parseLine(all map[string]PublicKey, line string) error {
+	if name, ok := strings.CutPrefix(line, knownHeader); ok {
+		if name != strconv.Quote(k.mesh) {
+			return fmt.Errorf("the file is of mesh %s, and this mesh is %q", name, k.mesh)
+		}
+		return nil
+	}
+	if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+		return nil
+	}
+	peer, rest, err := cutID(line)
+	if err != nil {
+		return err
+	}
+	key, err := ParsePublicKey(strings.TrimSpace(rest))
+	if err != nil {
+		return fmt.Errorf("the key of %q: %w", peer, err)
+	}
+	if have, twice := all[peer]; twice && have != key {
+		return fmt.Errorf("%q has another key above", peer)
+	}
+	all[peer] = key
+	return nil
+}
+
+// quoteID returns an id as it stands in a file: as it is, or quoted as in Go if it could be taken for something else.
+func quoteID(id string) string {
+	if q := strconv.Quote(id); q != `"`+id+`"` || id == "" || strings.ContainsAny(id, "# ") {
+		return q
+	}
+	return id
+}
+
+// cutID returns the id with which a line begins, and what follows it.
+func cutID(line string) (id, rest string, err error) {
+	if !strings.HasPrefix(line, `"`) {
+		id, rest, _ = strings.Cut(line, " ")
+		return id, rest, nil
+	}
+	quoted, err := strconv.QuotedPrefix(line)
+	if err == nil {
+		id, err = strconv.Unquote(quoted)
+	}
+	if err != nil {
+		return "", "", errors.New("the quoted id has no end")
+	}
+	return id, line[len(quoted):], nil
+}

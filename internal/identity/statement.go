@@ -1,0 +1,72 @@
+package identity
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// A Statement says that the key of a peer belongs to a mesh, until a time. One of the mesh's roots signs it.
+type Statement struct {
+	Mesh     string `json:"mesh"`
+	PeerID   string `json:"peer_id"`
+	Key      string `json:"key"`       // base64
+	NotAfter int64  `json:"not_after"` // Unix time in seconds
+	Sig      string `json:"sig"`       // base64
+}
+
+// maxStatementFile is the size of the largest file with a statement, in bytes.
+const maxStatementFile = 16 << 10
+
+// NewStatement returns a statement that is signed by a root.
+func NewStatement(root ed25519.PrivateKey, mesh, peer string, key PublicKey, notAfter time.Time) Statement {
+	st := Statement{Mesh: mesh, PeerID: peer, Key: key.String(), NotAfter: notAfter.Unix()}
+	st.Sig = sign(root, st.text())
+	return st
+}
+
+// ReadStatement reads a file with one statement, as JSON.
+func ReadStatement(path string) (st Statement, err error) {
+	raw, err := readFile(path, maxStatementFile, 0o022)
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(raw, &st); err != nil {
+		return st, fmt.Errorf("not a statement: %w", err)
+	}
+	return st, nil
+}
+
+func (st Statement) text() []byte {
+	return fields(statementTag, st.Mesh, st.PeerID, st.Key, strconv.FormatInt(st.NotAfter, 10))
+}
+
+func (st Statement) end() time.Time { return time.Unix(st.NotAfter, 0) }
+
+// about returns why a statement is not about this peer with this key, now.
+func (st Statement) about(mesh, peer string, key PublicKey) error {
+	switch {
+	case st.Mesh != mesh:
+		return fmt.Errorf("the statement is about mesh %.100q, and this mesh is %q", st.Mesh, mesh)
+	case st.PeerID != peer:
+		return fmt.Errorf("the statement is about %.128q", st.PeerID)
+	case st.Key != key.String():
+		return errors.New("the statement is about another key")
+	case !time.Now().Before(st.end()):
+		return fmt.Errorf("the statement expired at %s", st.end().UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// verify returns an error if none of the roots has signed the statement.
+func (st Statement) verify(roots []PublicKey) error {
+	for _, root := range roots {
+		if verify(root, st.text(), st.Sig) {
+			return nil
+		}
+	}
+	return errors.New("the statement is not signed by a root of this mesh")
+}
