@@ -26,6 +26,7 @@ table='
 ./cmd/*            . ./internal/cores ./internal/version ./signaling github.com/joho/godotenv github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
+./internal/interop/readers ./internal/wire
 '
 
 module=$(go list -m)
