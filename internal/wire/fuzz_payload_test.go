@@ -52,11 +52,7 @@ func FuzzDecodeErrorEvent(f *testing.F) {
 }
 
 func FuzzDecodePeerList(f *testing.F) {
-	type list struct{ Peers []string }
-	fuzzDecode(f, func(text []byte) (list, error) {
-		peers, err := wire.DecodePeerList(text)
-		return list{peers}, err
-	}, []string{"peers"}, "peer_list")
+	fuzzDecode(f, wire.DecodePeerList, []string{"peers", "keys"}, "peer_list")
 }
 
 // FuzzPeerHello passes any text as the argument of a peer's hello.
@@ -80,8 +76,8 @@ func FuzzPeerHello(f *testing.F) {
 			Protocol   int `json:"protocol"`
 			MaxMessage int `json:"max_message"`
 		}
-		if err := json.Unmarshal(list[1], &want); err != nil || p.Protocol != want.Protocol || p.MaxMessage != want.MaxMessage || min(p.Protocol, p.MaxMessage) < 0 {
-			t.Fatalf("%q: %d, %d; want %+v (%v)", line, p.Protocol, p.MaxMessage, want, err)
+		if err := json.Unmarshal(list[1], &want); err != nil || p.Hello.Protocol != want.Protocol || p.Hello.MaxMessage != want.MaxMessage || min(want.Protocol, want.MaxMessage) < 0 {
+			t.Fatalf("%q: %d, %d; want %+v (%v)", line, p.Hello.Protocol, p.Hello.MaxMessage, want, err)
 		}
 	})
 }
