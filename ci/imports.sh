@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks which package imports what, the standard library aside. Whatever the table does not list is
 # refused, so that a new arrow or a new dependency is a change of this file. Tests may import anything.
+# Also checks that docs/decisions names every direct dependency of every module.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,7 @@ table='
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
+./internal/interop/readers ./internal/wire
 '
 
 module=$(go list -m)
@@ -70,4 +72,21 @@ while read -r pkg imp; do
 		failed=1
 	fi
 done <<<"$imports"
+
+# Prints the direct dependencies that a go.mod names, without host and major version, and the names of its tools.
+direct() {
+	awk '/^[a-z]/ { block = $1 } /^\)/ { block = "" } /\/\/ indirect/ { next }
+		block == "require" { for (i = 1; i < NF; i++) if ($(i + 1) ~ /^v[0-9]/) print $i }
+		block == "tool" && $NF ~ /\// { print $NF }' "$1" |
+		sed -E 's|/v[0-9]+$||; s|^github\.com/||; s|.*/cmd/||' | grep -vxF "${module#github.com/}" || true
+}
+
+while read -r mod; do
+	for dependency in $(direct "$mod"); do
+		if ! grep -qF -- "$dependency" docs/decisions/[0-9]*.md; then
+			echo "dependency: no decision names $dependency of $mod; say in docs/decisions what it is for (0054 has the small ones)" >&2
+			failed=1
+		fi
+	done
+done < <(git ls-files -- go.mod '*/go.mod' | grep -v /testdata/)
 exit $failed

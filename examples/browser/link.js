@@ -1,6 +1,8 @@
 // One link to one peer: lines over a data channel, with flow control.
 // The format is "Peer link" of docs/protocol.md.
 
+import { ambiguous, shape } from "./shape.js";
+
 export const MAX_MESSAGE = 16 << 20; // bytes of one message
 const MAX_DEPTH = 512; // nesting of one message, its own object being the first level
 const BASE_MAX_MESSAGE = 65535; // bytes of one message of base framing
@@ -15,6 +17,14 @@ const BUFFER_MIN = 64 << 10; // bytes for the beginning of a line whose end has 
 const BUFFER_KEPT = 1 << 20; // bytes kept of it for the next line
 const NEWLINE = 10;
 const NOTHING = new Uint8Array(0);
+const MARK = [0xef, 0xbb, 0xbf]; // a byte order mark, which may begin a stream
+const BLANK = [0x20, 0x09, 0x0d]; // of which a line is blank
+
+const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "payload"]);
+const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
+const IDENTITY = shape(["key", "sig", "member"], { member: MEMBER });
+const HELLO = shape(["protocol", "max_message", "identity"], { identity: IDENTITY });
+const CONTROLS = new Map([["hello", shape([], { 1: HELLO })], ["member", shape([], { 1: MEMBER })]]);
 
 const encoder = new TextEncoder();
 // fatal: invalid UTF-8 is an error instead of being replaced. ignoreBOM: a byte order mark stays, and is no JSON.
@@ -308,8 +318,9 @@ class Queue {
 }
 
 // LineSplitter cuts a stream of bytes into lines, and reports a line that is too long without keeping it.
-// A line is valid only until the callback returns.
-class LineSplitter {
+// A line is valid only until the callback returns. Blank lines are skipped, and a byte order mark at the beginning.
+export class LineSplitter {
+  #begun = false;
   #buffer = NOTHING;
   #length = 0; // of the line so far, which #buffer holds unless it is too long
   #line;
@@ -328,11 +339,13 @@ class LineSplitter {
   #end(rest) {
     if (this.#length > 0) this.#keep(rest);
     const length = this.#length || rest.length;
-    const line = this.#length > 0 ? this.#buffer.subarray(0, length) : rest;
+    let line = this.#length > 0 ? this.#buffer.subarray(0, length) : rest;
+    if (!this.#begun && MARK.every((byte, i) => line[i] === byte)) line = line.subarray(MARK.length);
+    this.#begun = true;
     this.#length = 0;
     if (this.#buffer.length > BUFFER_KEPT) this.#buffer = NOTHING;
     if (length > MAX_MESSAGE) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
-    else if (length > 0) this.#line(line);
+    else if (!line.every((byte) => BLANK.includes(byte))) this.#line(line);
   }
 
   #keep(bytes) {
@@ -363,14 +376,19 @@ function encode(message, limit, depth) {
   return bytes;
 }
 
-function parse(bytes) {
-  checkDepth(bytes);
-  let value;
+// parse returns the message or control line that a line is. It throws a MeshError if it is neither.
+export function parse(bytes) {
+  const control = bytes[bytes.findIndex((byte) => !BLANK.includes(byte))] === 0x5b; // [
+  checkDepth(bytes, control ? MAX_DEPTH + 4 : MAX_DEPTH);
+  let text, value;
   try {
-    value = JSON.parse(decoder.decode(bytes));
+    text = decoder.decode(bytes);
+    value = JSON.parse(text);
   } catch (error) {
     throw new MeshError("malformed", `not JSON in UTF-8: ${error.message}`);
   }
+  const key = ambiguous(text, control ? CONTROLS.get(value[0]) : MESSAGE);
+  if (key !== undefined) throw new MeshError("invalid_field", `the key ${key} comes twice, or in another case`);
   if (Array.isArray(value)) checkControl(value);
   else checkMessage(value);
   return value;
@@ -383,7 +401,9 @@ function checkControl([kind, argument]) {
   };
   check(typeof kind === "string", "a control line does not begin with a string");
   if (kind === "cancel") check(typeof argument === "string" && argument !== "", "cancel has no request id");
-  if (kind === "drain") check(Number.isSafeInteger(argument) && argument >= 0, "drain has no number");
+  if (kind === "drain" || kind === "drained") {
+    check(Number.isSafeInteger(argument) && argument >= 0, `${kind} has no number`);
+  }
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
   for (const key of ["protocol", "max_message"]) {

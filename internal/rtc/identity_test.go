@@ -330,7 +330,7 @@ func TestSignedRestart(t *testing.T) {
 	mu.Lock()
 	again := restarts
 	mu.Unlock()
-	signed := 0
+	signed, answers := 0, h.count(signal.Answer, "a", "b")
 	for _, m := range again {
 		var d signal.Description
 		if err := json.Unmarshal(m.Payload, &d); err != nil {
@@ -348,11 +348,26 @@ func TestSignedRestart(t *testing.T) {
 	}
 	send(t, a.peer("b"), message(2, 50))
 	testutil.Eventually(t, "a message", func() bool { return len(b.received("a")) == 3 })
-	if a.Recovering("b") || b.Recovering("a") {
+	if a.Recovering("b") || b.Recovering("a") || h.count(signal.Answer, "a", "b") != answers {
 		t.Error("an old restart was taken for a new one")
 	}
 	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
 		t.Errorf("history %s and %s", ha, hb)
+	}
+}
+
+// A base peer cannot show who it is, so it replaces no link of one that has.
+func TestProvenLinkAndBasePeer(t *testing.T) {
+	c, h := newAuthority(t), newHub(t)
+	a := start(t, h, "a", c.with("a", identity.Off)).join()
+	b := start(t, h, "b", c.with("b", identity.Off)).join()
+	linked(t, a, b)
+	startBase(t, h, "b").join()
+	testutil.Eventually(t, "the refusal", func() bool { return strings.Contains(refusal(a, "b"), "it had an identity") })
+	send(t, a.peer("b"), `{"type":"t"}`)
+	testutil.Eventually(t, "a message to the first", func() bool { return len(b.received("a")) == 1 })
+	if a.history() != "[+b]" || h.count(signal.Answer, "a", "b") > 1 {
+		t.Errorf("history %s, %d answers", a.history(), h.count(signal.Answer, "a", "b"))
 	}
 }
 

@@ -76,7 +76,7 @@ func FuzzPeerHello(f *testing.F) {
 			Protocol   int `json:"protocol"`
 			MaxMessage int `json:"max_message"`
 		}
-		if err := json.Unmarshal(list[1], &want); err != nil || p.Hello.Protocol != want.Protocol || p.Hello.MaxMessage != want.MaxMessage || min(p.Hello.Protocol, p.Hello.MaxMessage) < 0 {
+		if err := json.Unmarshal(list[1], &want); err != nil || p.Hello.Protocol != want.Protocol || p.Hello.MaxMessage != want.MaxMessage || min(want.Protocol, want.MaxMessage) < 0 {
 			t.Fatalf("%q: %d, %d; want %+v (%v)", line, p.Hello.Protocol, p.Hello.MaxMessage, want, err)
 		}
 	})
