@@ -20,8 +20,10 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -712,6 +714,37 @@ func TestEarlyMessagesWait(t *testing.T) {
 		if e := r.next(t); e.kind != "receive" || e.msg.PeerID != fmt.Sprintf("p%d", i) {
 			t.Fatalf("%+v, want the offer of p%d", e, i)
 		}
+	}
+}
+
+// TestFlood: a server that sends without end before its peer_list fills neither the memory nor the log.
+func TestFlood(t *testing.T) {
+	f := newFake(t)
+	large := strings.Repeat("x", 200_000)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		for range 100 {
+			_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"offer","peer_id":"p","target_id":"agent-002","payload":{"sdp":"`+large+`"}}`))
+			_ = c.Write(ctx, websocket.MessageText, []byte("what?"))
+		}
+		_ = register(ctx, c)
+		_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"answer","peer_id":"p","target_id":"agent-002"}`))
+		readAll(ctx, c)
+	}
+	var log testutil.LogBuffer
+	cfg := f.clientConfig()
+	cfg.Log = zerolog.New(&log)
+	r := newRecorder()
+	start(t, signal.New(cfg), r)
+	r.waitKind(t, "registered")
+	held := 0
+	for r.next(t).msg.Type != signal.Answer {
+		held++
+	}
+	if size := held * len(large); size > 4<<20 || size < 2<<20 {
+		t.Errorf("%d bytes were held", size)
+	}
+	if n := log.Count("dropped"); n > 20 {
+		t.Errorf("%d lines in the log", n)
 	}
 }
 

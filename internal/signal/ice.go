@@ -84,7 +84,7 @@ func (c *Client) readICE(name string, body []byte) (servers []ICEServer, refresh
 		return nil, c.timing.refresh, fmt.Errorf("%s: unexpected response: %w", name, err)
 	}
 	for _, why := range dropped {
-		c.cfg.Log.Warn().Str("request", name).Str("reason", why).Msg("ICE server left out")
+		c.noise.Warn().Str("request", name).Str("reason", why).Msg("ICE server left out")
 	}
 	if refresh = refreshIn(servers, time.Now()); refresh > 0 {
 		refresh = max(refresh, c.timing.refresh)

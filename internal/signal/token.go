@@ -8,6 +8,9 @@ import (
 	"net/url"
 )
 
+// maxPeerID is the length of the longest peer id that a sidecar uses, in bytes.
+const maxPeerID = 256
+
 // token is the response of the token exchange.
 type token struct {
 	Token  string `json:"token"`
@@ -27,6 +30,9 @@ func parseToken(b []byte) (token, error) {
 		if f.value == "" {
 			return token{}, fmt.Errorf("%s: missing or empty", f.name)
 		}
+	}
+	if len(t.PeerID) > maxPeerID {
+		return token{}, fmt.Errorf("peer_id: %d bytes, the limit is %d", len(t.PeerID), maxPeerID)
 	}
 	var list iceList
 	if Decode(b, &list) == nil && list.ICEServers != nil {
