@@ -722,7 +722,7 @@ func TestFlood(t *testing.T) {
 	f := newFake(t)
 	large := strings.Repeat("x", 200_000)
 	f.ws = func(ctx context.Context, c *websocket.Conn) {
-		for range 100 {
+		for range 40 {
 			_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"offer","peer_id":"p","target_id":"agent-002","payload":{"sdp":"`+large+`"}}`))
 			_ = c.Write(ctx, websocket.MessageText, []byte("what?"))
 		}
