@@ -128,6 +128,19 @@ func TestHugeSignaling(t *testing.T) {
 	}
 }
 
+// A signaling server that lists servers without end is believed up to a bound.
+func TestManyICEServers(t *testing.T) {
+	a := start(t, newHub(t), "a")
+	var servers []signal.ICEServer
+	for i := range 1000 {
+		servers = append(servers, signal.ICEServer{URLs: []string{fmt.Sprintf("stun:127.0.0.1:%d", i+1), "stun:127.0.0.1:1"}})
+	}
+	a.ICEServers(servers)
+	if n := a.ICEURLs(); n != 32 {
+		t.Errorf("%d URLs are asked", n)
+	}
+}
+
 // A peer that offers one session after another gets a few, and then one at a time, the last one.
 func TestOfferFlood(t *testing.T) {
 	h := newHub(t)

@@ -86,6 +86,16 @@ func (n *Node) RemoteCandidates(id string) int {
 	})
 }
 
+// ICEURLs returns how many URLs of STUN and TURN servers the next link asks.
+func (n *Node) ICEURLs() int {
+	return inLoop(n, "", func(*slot) (count int) {
+		for _, s := range n.api.servers {
+			count += len(s.URLs)
+		}
+		return count
+	})
+}
+
 // Known reports whether anything is kept about a peer.
 func (n *Node) Known(id string) bool {
 	return inLoop(n, id, func(sl *slot) bool { return sl != nil })
