@@ -36,19 +36,23 @@ func (c *claims) claim(peer string) error {
 
 // loadLocked reads the id, and makes peer the id if there is none.
 func (c *claims) loadLocked(peer string) error {
+	id, _, err := c.read()
+	if err != nil || id != "" {
+		c.id = id
+		return err
+	}
 	unlock, err := lockFile(c.path + ".lock")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	raw, err := readFile(c.path, maxListFile, 0o022)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	id, err := c.find(string(raw))
+	id, raw, err := c.read() // another process may have been faster
 	if err == nil && id == "" {
+		if n := len(raw); n > 0 && raw[n-1] != '\n' {
+			raw = append(raw, '\n')
+		}
 		line := strconv.Quote(c.mesh) + " " + strconv.Quote(peer) + "\n"
-		id, err = peer, replaceFile(c.path, append(raw, line...))
+		id, err = peer, replaceFile(c.path, append(raw, line...), 0o600)
 	}
 	if err != nil {
 		return err
@@ -57,21 +61,39 @@ func (c *claims) loadLocked(peer string) error {
 	return nil
 }
 
+// read returns the id that the file has for the mesh, "" if it has none, and all of the file.
+func (c *claims) read() (id string, raw []byte, err error) {
+	raw, err = readFile(c.path, maxListFile, 0o022)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil
+	}
+	if err == nil {
+		id, err = c.find(string(raw))
+	}
+	return id, raw, err
+}
+
 func (c *claims) find(text string) (id string, err error) {
 	for i, line := range strings.Split(text, "\n") {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		mesh, rest, err := cutID(line)
-		if err == nil {
-			line, _, err = cutID(strings.TrimSpace(rest))
-		}
-		if err != nil || line == "" {
+		mesh, peer, ok := cutClaim(line)
+		if !ok {
 			return "", fmt.Errorf("%s, line %d: want the name of a mesh and a peer id, both quoted", c.path, i+1)
 		}
 		if mesh == c.mesh {
-			return line, nil
+			return peer, nil
 		}
 	}
 	return "", nil
+}
+
+// cutClaim returns the name of a mesh and the id in a line.
+func cutClaim(line string) (mesh, peer string, ok bool) {
+	mesh, rest, err := cutID(line)
+	if err == nil {
+		peer, rest, err = cutID(strings.TrimSpace(rest))
+	}
+	return mesh, peer, err == nil && peer != "" && strings.TrimSpace(rest) == ""
 }

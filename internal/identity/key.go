@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -120,15 +121,15 @@ func ReadKey(path string) (ed25519.PrivateKey, error) {
 	}
 	block, _ := pem.Decode(raw)
 	if block == nil || block.Type != pemType {
-		return nil, fmt.Errorf("it has no PEM block %q", pemType)
+		return nil, fmt.Errorf("%s: it has no PEM block %q", path, pemType)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, errors.New("its PEM block is no PKCS #8 key") // the cause may quote the key
+		return nil, fmt.Errorf("%s: its PEM block is no PKCS #8 key", path) // the cause may quote the key
 	}
 	key, ok := parsed.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("it is a %T, want an Ed25519 key", parsed)
+		return nil, fmt.Errorf("%s: it is a %T, want an Ed25519 key", path, parsed)
 	}
 	return key, nil
 }
@@ -151,5 +152,5 @@ func NewKeyFile(path string) (PublicKey, error) {
 	if err != nil {
 		return PublicKey{}, errors.Join(err, os.Remove(path))
 	}
-	return PublicKey(public), nil
+	return PublicKey(public), syncDir(filepath.Dir(path))
 }
