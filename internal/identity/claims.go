@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -48,11 +47,7 @@ func (c *claims) loadLocked(peer string) error {
 	defer unlock()
 	id, raw, err := c.read() // another process may have been faster
 	if err == nil && id == "" {
-		if n := len(raw); n > 0 && raw[n-1] != '\n' {
-			raw = append(raw, '\n')
-		}
-		line := strconv.Quote(c.mesh) + " " + strconv.Quote(peer) + "\n"
-		id, err = peer, replaceFile(c.path, append(raw, line...), 0o600)
+		id, err = peer, replaceFile(c.path, addClaim(raw, c.mesh, peer), 0o600)
 	}
 	if err != nil {
 		return err
@@ -67,26 +62,38 @@ func (c *claims) read() (id string, raw []byte, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil
 	}
-	if err == nil {
-		id, err = c.find(string(raw))
+	if err != nil {
+		return "", nil, err
+	}
+	if id, err = findClaim(string(raw), c.mesh); err != nil {
+		err = fmt.Errorf("%s: %w", c.path, err)
 	}
 	return id, raw, err
 }
 
-func (c *claims) find(text string) (id string, err error) {
+// findClaim returns the id that the text of a file has for a mesh, "" if it has none.
+func findClaim(text, mesh string) (id string, err error) {
 	for i, line := range strings.Split(text, "\n") {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		mesh, peer, ok := cutClaim(line)
+		name, peer, ok := cutClaim(line)
 		if !ok {
-			return "", fmt.Errorf("%s, line %d: want the name of a mesh and a peer id, both quoted", c.path, i+1)
+			return "", fmt.Errorf("line %d: want the name of a mesh and a peer id, both quoted", i+1)
 		}
-		if mesh == c.mesh {
+		if name == mesh {
 			return peer, nil
 		}
 	}
 	return "", nil
+}
+
+// addClaim returns the text of a file with one more line.
+func addClaim(text []byte, mesh, peer string) []byte {
+	if n := len(text); n > 0 && text[n-1] != '\n' {
+		text = append(text, '\n')
+	}
+	return fmt.Appendf(text, "%q %q\n", mesh, peer)
 }
 
 // cutClaim returns the name of a mesh and the id in a line.

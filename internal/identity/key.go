@@ -40,8 +40,8 @@ func (k PublicKey) String() string {
 
 // ParsePublicKey reads the text of a key. It refuses the few keys for which anyone can make signatures.
 func ParsePublicKey(text string) (PublicKey, error) {
-	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != ed25519.PublicKeySize || strings.ContainsAny(text, "\r\n") {
+	raw, ok := decode(text)
+	if !ok || len(raw) != ed25519.PublicKeySize {
 		return PublicKey{}, errors.New("not the base64 of 32 bytes")
 	}
 	k := PublicKey(raw)
@@ -49,6 +49,12 @@ func ParsePublicKey(text string) (PublicKey, error) {
 		return PublicKey{}, errors.New("a point of small order, for which anyone can sign")
 	}
 	return k, nil
+}
+
+// decode returns the bytes of base64 that is written in the one way in which this package writes it.
+func decode(text string) (raw []byte, ok bool) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	return raw, err == nil && !strings.ContainsAny(text, "\r\n") // which Go skips
 }
 
 // smallOrder are the y coordinates, little-endian, of the points whose order divides 8.
