@@ -35,7 +35,10 @@ var files = map[string]struct {
 		}, others: true,
 	},
 	"known": {
-		text: func(*testing.T) string { _, k := seeded(1); return "# known peers of mesh \"\"\nbob " + k.String() + "\n" },
+		text: func(*testing.T) string {
+			_, k := seeded(1)
+			return "# known peers of mesh \"\"\nbob " + k.String() + "\n"
+		},
 		read: func(path string) error { _, err := identity.OpenKnownPeers(path, ""); return err }, others: true,
 	},
 	"claims": {

@@ -63,26 +63,19 @@ var smallOrder = [...]string{
 	"0100000000000000000000000000000000000000000000000000000000000000",
 	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
 	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	highestY,
 }
 
-// fieldSize is p = 2^255 - 19, little-endian.
-const fieldSize = "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+// highestY is p - 1, where p = 2^255 - 19 is the size of the field. A higher y differs from it in the first byte only.
+const highestY = "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
 
 // weak reports whether the key is a point of small order, or not written in the one way that RFC 8032 allows.
 func (k PublicKey) weak() bool {
 	k[31] &= 0x7f // without the sign of x
-	y := hex.EncodeToString(k[:])
-	if slices.Contains(smallOrder[:], y) {
-		return true
-	}
-	p, _ := hex.DecodeString(fieldSize)
-	for i := len(p) - 1; i >= 0; i-- {
-		if k[i] != p[i] {
-			return k[i] > p[i]
-		}
-	}
-	return true
+	var buf [2 * len(k)]byte
+	hex.Encode(buf[:], k[:])
+	y := string(buf[:])
+	return slices.Contains(smallOrder[:], y) || y[2:] == highestY[2:] && y[:2] > highestY[:2]
 }
 
 const (

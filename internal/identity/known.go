@@ -71,23 +71,23 @@ func (k *KnownPeers) Pin(peer string, key PublicKey) error {
 	return err
 }
 
+// errFull means that a file has no room for one more peer.
+var errFull = fmt.Errorf("full: it has room for %d peers and %d bytes; remove some with: mesh key known forget", maxKnown, maxListFile)
+
 // add gives a peer a key, unless another process was faster, and returns the one that it has then.
 func (k *KnownPeers) add(peer string, key PublicKey) (has PublicKey, err error) {
-	full := false
 	err = k.change(func(all map[string]PublicKey) (changed bool) {
 		known := false
-		if has, known = all[peer]; known {
-			return false
+		if has, known = all[peer]; !known {
+			all[peer], has = key, key
 		}
-		all[peer], has = key, key
-		full = len(all) > maxKnown || len(k.format(all)) > maxListFile
-		return !full
+		return !known
 	})
 	switch {
+	case errors.Is(err, errFull):
+		err = fmt.Errorf("%s: %w", k.path, err)
 	case err != nil:
 		err = &FileError{fmt.Errorf("known peers: %w", err)}
-	case full:
-		err = fmt.Errorf("%s is full, it has room for %d peers and %d bytes; remove some with: mesh key known forget", k.path, maxKnown, maxListFile)
 	}
 	return has, err
 }
@@ -117,17 +117,22 @@ func (k *KnownPeers) change(edit func(map[string]PublicKey) (changed bool)) erro
 	if all = maps.Clone(all); all == nil {
 		all = make(map[string]PublicKey)
 	}
+	had := len(all)
 	if !edit(all) && !missing {
 		return nil
 	}
-	return replaceFile(k.path, k.format(all), 0o600)
+	text := k.format(all)
+	if len(all) > had && (len(all) > maxKnown || len(text) > maxListFile) {
+		return errFull
+	}
+	return replaceFile(k.path, text, 0o600)
 }
 
 func (k *KnownPeers) format(all map[string]PublicKey) []byte {
 	var b bytes.Buffer
 	b.WriteString(knownHeader + strconv.Quote(k.mesh) + "\n")
 	for _, peer := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&b, "%s %s\n", QuoteID(peer), all[peer])
+		b.WriteString(QuoteID(peer) + " " + all[peer].String() + "\n")
 	}
 	return b.Bytes()
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 )
@@ -194,6 +195,9 @@ func TestKnownFull(t *testing.T) {
 		text := manyKnown(tc.n, tc.tail)
 		path := filepath.Join(t.TempDir(), "known")
 		write(t, path, text, 0o600)
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)); err != nil { // so that it is read once
+			t.Fatal(err)
+		}
 		k := openKnown(t, path, "")
 		full := false
 		for i := range 3 { // the first one may find room
