@@ -92,6 +92,7 @@ that share the file take notice.`,
 		Args:    cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			_, _, all, _ := f.read()
+			maps.DeleteFunc(all, func(id string, _ identity.PublicKey) bool { return quote(id) != id })
 			return slices.Sorted(maps.Keys(all)), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {

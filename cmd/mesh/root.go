@@ -20,10 +20,8 @@ Exit status: 0, 1 for what has failed, 2 for a command line that is wrong.`
 
 // run carries out one command line, and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
@@ -35,7 +33,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-func newRoot() *cobra.Command {
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use: "mesh", Short: "The tools of a mesh of agents", Long: rootHelp,
 		Version: version.String("mesh"), SilenceErrors: true, SilenceUsage: true,
@@ -46,7 +44,9 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	// A group runs only to say which commands it has, so "mesh key [flags]" is no use of it.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", 1))
-	root.InitDefaultCompletionCmd()
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.InitDefaultCompletionCmd() // here, so that it is strict, too
 	strict(root)
 	return root
 }
