@@ -56,7 +56,7 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(next, path)
+		err = rename(next, path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(next))

@@ -1,3 +1,5 @@
+//go:build unix
+
 package identity_test
 
 import (
