@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# First the package, then what it may import: . and ./x are packages of this module, the rest are other
+# First the package, then what it may import: . and ./x are packages of this repository, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
 .                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
@@ -24,13 +24,14 @@ table='
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
+./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
 ./internal/interop/readers ./internal/wire
 '
 
-module=$(go list -m)
+module=$(go list -f '{{.Module.Path}}' .)
 
 short() { # import path -> the notation of the table
 	case $1 in
@@ -60,7 +61,7 @@ refuse() {
 # Each system has files of its own, so each is asked.
 imports=$(for os in linux darwin windows; do
 	CGO_ENABLED=0 GOOS=$os go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}
-{{end}}' ./... || exit 1
+{{end}}' ./... ./cmd/mesh/... || exit 1
 done | sort -u)
 
 failed=0

@@ -148,6 +148,11 @@ func TestExitStatus(t *testing.T) {
 		{name: "signaling URL", args: []string{"-signaling-url", "http://h"}, code: 1, want: []string{"http://h", "-signaling-url", "SIGNALING_URL"}},
 		{name: "socket path", args: []string{"-socket", strings.Repeat("x", 200)}, code: 1, want: []string{"IPC_SOCKET", "200 bytes"}},
 		{name: "no such directory", args: []string{"-socket", "no/s"}, code: 1, want: []string{"no/s"}},
+		{name: "identity policy", args: []string{"-socket", "s", "-identity-policy", "all"}, code: 1, want: []string{`"all"`, "-identity-policy", "MESH_IDENTITY_POLICY"}},
+		{name: "identity key", args: []string{"-socket", "s", "-identity-key", "none"}, code: 1, want: []string{"none", "mesh key new", "-identity-key", "MESH_IDENTITY_KEY"}},
+		{name: "known peers by the environment", args: []string{"-socket", "s", "-identity-policy", "known"}, env: []string{"MESH_KNOWN_PEERS=no/file"},
+			code: 1, want: []string{"no/file", "-known-peers", "MESH_KNOWN_PEERS"}},
+		{name: "what a policy needs", args: []string{"-socket", "s", "-identity-policy", "member"}, code: 1, want: []string{"-roots", "MESH_ROOTS"}},
 		{name: "refused credentials", args: []string{"-socket", "s", "-token-url", refusing.URL}, env: []string{"API_KEY=ak_wrong"},
 			code: 1, want: []string{refusing.URL, "API_KEY"}, not: "ak_wrong"},
 	} {

@@ -70,10 +70,14 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   TURN_USERNAME         -turn-username, and
   TURN_PASSWORD         password for the TURN server
   ICE_TRANSPORT_POLICY  relay means -relay-only
+  MESH_IDENTITY_KEY, MESH_NAME, MESH_IDENTITY_POLICY, MESH_IDENTITY_REQUIRED,
+  MESH_KNOWN_PEERS, MESH_ROOTS, MESH_MEMBERSHIP, MESH_REVOKED
+                        -identity-key, -mesh-name, -identity-policy, -identity-required,
+                        -known-peers, -roots, -membership, -revoked
   RUST_LOG              -log-level; of several directives the one without a target, or the first
 
-A file .env in the working directory may set any of them, and the variables of proxies and certificate
-authorities; variables that are already set keep their value. A secret that is not in the file itself is not
+A file .env in the working directory may set any of them but those of the identity, and the variables of proxies
+and certificate authorities; variables that are already set keep their value. A secret that is not in the file itself is not
 sent where the file says, unless -` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
 Secrets are read from files (-api-key-file, -turn-secret-file, -turn-password-file) or variables: the
 values of flags are visible in the process list.
@@ -98,6 +102,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	s.file(fs, "api-key-file", "API_KEY", "read the API key from this `file` instead of API_KEY")
 	s.file(fs, "turn-secret-file", "TURN_SECRET", "read the TURN secret from this `file` instead of TURN_SECRET")
 	s.file(fs, "turn-password-file", "TURN_PASSWORD", "read the TURN password from this `file` instead of TURN_PASSWORD")
+	s.identity(fs)
 	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "connect to peers only through the TURN server")
 	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
 	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server")
@@ -132,6 +137,25 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 		s.environ["ICE_TRANSPORT_POLICY"] = "relay"
 	}
 	return s, nil
+}
+
+// identity defines the flags that say who this agent is, and who its peers must be.
+func (s *settings) identity(fs *flag.FlagSet) {
+	s.variable(fs, "identity-key", "MESH_IDENTITY_KEY", "`file` with the agent's private key, from mesh key new")
+	s.variable(fs, "mesh-name", "MESH_NAME", "`name` of the mesh, the same for all of its agents; part of what keys sign")
+	s.variable(fs, "identity-policy", "MESH_IDENTITY_POLICY", "the `policy` about the identities of peers: off, known or member (default off)")
+	fs.BoolFunc("identity-required", "refuse peers without an identity; with -identity-policy member they are refused in any case", func(value string) error {
+		required, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("want true or false")
+		}
+		s.environ["MESH_IDENTITY_REQUIRED"] = strconv.FormatBool(required)
+		return nil
+	})
+	s.variable(fs, "known-peers", "MESH_KNOWN_PEERS", "`file` that keeps the keys of peers, for -identity-policy known")
+	s.variable(fs, "roots", "MESH_ROOTS", "public `keys` that sign the members of the mesh, separated by commas, for -identity-policy member")
+	s.variable(fs, "membership", "MESH_MEMBERSHIP", "`file` with the statement about this agent, from mesh key sign")
+	s.variable(fs, "revoked", "MESH_REVOKED", "`file` with public keys that are refused, one a line")
 }
 
 // udpPort reads the value of -udp-port.

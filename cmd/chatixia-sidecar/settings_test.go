@@ -29,6 +29,12 @@ func TestParseSettings(t *testing.T) {
 			"-turn-url", "turn:h", "-turn-username", "u", "-turn-password-file", key, "-turn-secret-file", key, "-api-key-file", key, "-relay-only"},
 			want: map[string]string{"SIGNALING_URL": "ws://h/ws", "TOKEN_URL": "http://h/t", "IPC_SOCKET": "/s", "TURN_URL": "turn:h",
 				"TURN_USERNAME": "u", "TURN_PASSWORD": "k1", "TURN_SECRET": "k1", "API_KEY": "k1", "ICE_TRANSPORT_POLICY": "relay"}},
+		{name: "identity", args: []string{"-identity-key", "k", "-mesh-name=demo", "-identity-policy", "known", "-identity-required", "-known-peers", "p",
+			"-roots", "a,b", "-membership", "m", "-revoked", "r"},
+			want: map[string]string{"MESH_IDENTITY_KEY": "k", "MESH_NAME": "demo", "MESH_IDENTITY_POLICY": "known", "MESH_IDENTITY_REQUIRED": "true",
+				"MESH_KNOWN_PEERS": "p", "MESH_ROOTS": "a,b", "MESH_MEMBERSHIP": "m", "MESH_REVOKED": "r", "ICE_TRANSPORT_POLICY": "all"}},
+		{name: "identity not required", args: []string{"-identity-required=false"},
+			want: map[string]string{"MESH_IDENTITY_REQUIRED": "false", "ICE_TRANSPORT_POLICY": "all"}},
 		{name: "relay by the environment", policy: "relay", want: map[string]string{"ICE_TRANSPORT_POLICY": "relay"}},
 		{name: "a flag takes precedence", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
 	} {
@@ -54,6 +60,7 @@ func TestParseSettingsFails(t *testing.T) {
 		{[]string{"-no-such-flag"}, "no-such-flag"},
 		{[]string{"more"}, `"more"`},
 		{[]string{"-udp-port", "many"}, "udp-port"},
+		{[]string{"-identity-required=maybe"}, "identity-required"},
 		{[]string{"-api-key-file", empty}, "empty"},
 		{[]string{"-api-key-file", empty + "x"}, empty + "x"},
 	} {
@@ -79,6 +86,8 @@ func TestHelp(t *testing.T) {
 	for _, w := range []string{
 		"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG",
 		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level", "-trust-dotenv-with-secrets", "MESH_TRUST_DOTENV_WITH_SECRETS",
+		"MESH_IDENTITY_KEY", "MESH_IDENTITY_POLICY", "MESH_IDENTITY_REQUIRED", "MESH_KNOWN_PEERS", "MESH_ROOTS", "MESH_MEMBERSHIP", "MESH_REVOKED", "MESH_NAME",
+		"-identity-key", "-identity-policy", "-identity-required", "-known-peers", "-roots", "-membership", "-revoked", "-mesh-name",
 		"ws://localhost:8080/ws", "ak_dev_001", "/tmp/chatixia-sidecar.sock", publicSTUN, ".env", "(default info)",
 	} {
 		if !strings.Contains(out.String(), w) {

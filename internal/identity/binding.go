@@ -91,6 +91,6 @@ func sign(key ed25519.PrivateKey, text []byte) string {
 }
 
 func verify(key PublicKey, text []byte, sig string) bool {
-	raw, err := base64.StdEncoding.Strict().DecodeString(sig)
-	return err == nil && !key.IsZero() && ed25519.Verify(key[:], text, raw)
+	raw, ok := decode(sig)
+	return ok && !key.IsZero() && ed25519.Verify(key[:], text, raw)
 }

@@ -161,7 +161,10 @@ func (id *Identity) readMembership() (Statement, error) {
 	if err != nil {
 		return st, err
 	}
-	return st, id.checkStatement(st, st.PeerID, id.public)
+	if err := id.checkStatement(st, st.PeerID, id.public); err != nil {
+		return st, fmt.Errorf("%s: %w; make a new one with: mesh key sign", id.membershipFile, err)
+	}
+	return st, nil
 }
 
 // checkStatement returns what is wrong with a statement about a peer with this key. Without roots nobody can tell
@@ -170,7 +173,7 @@ func (id *Identity) checkStatement(st Statement, peer string, key PublicKey) err
 	if err := st.about(id.mesh, peer, key); err != nil || len(id.roots) == 0 {
 		return err
 	}
-	return st.verify(id.roots)
+	return st.Verify(id.roots)
 }
 
 func (id *Identity) openKnown(s Settings) (err error) {
@@ -307,7 +310,7 @@ func (id *Identity) Renew(peer string, p Proof, st *Statement) (Proof, error) {
 	if err := id.checkStatement(*st, peer, p.Key); err != nil {
 		return p, fmt.Errorf("not a member: %w", err)
 	}
-	p.Until = st.end()
+	p.Until = st.End()
 	return p, nil
 }
 
@@ -359,11 +362,14 @@ func (id *Identity) Reload() (renewed *Statement, err error) {
 	}
 	st, readErr := id.readMembership()
 	if readErr != nil {
-		return nil, errors.Join(err, fmt.Errorf("%s: %w", id.membershipFile, readErr))
+		return nil, errors.Join(err, readErr)
 	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if st.PeerID == id.membership.PeerID && st.NotAfter > id.membership.NotAfter {
+	switch {
+	case st.PeerID != id.membership.PeerID:
+		return nil, errors.Join(err, fmt.Errorf("%s: the statement is about %q, and this agent is %q", id.membershipFile, st.PeerID, id.membership.PeerID))
+	case st.NotAfter > id.membership.NotAfter:
 		id.membership = &st
 		return &st, err
 	}
