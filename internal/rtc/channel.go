@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
@@ -91,7 +92,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 
 // peerUp handles a link that has come up: PeerConnected was called.
 func (s *session) peerUp() {
-	s.up = true
+	s.up, s.upAt = true, time.Now()
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()

@@ -18,6 +18,8 @@ func (c *Config) Quick() {
 	c.timing.backoffMin = 50 * time.Millisecond
 	c.timing.backoffMax = 200 * time.Millisecond
 	c.timing.offerPace = 20 * time.Millisecond
+	c.timing.lasting = time.Second
+	c.timing.refused = 0
 	c.timing.identityWatch = 50 * time.Millisecond
 	c.timing.restartMin = 100 * time.Millisecond
 	c.timing.restartMax = 500 * time.Millisecond
@@ -40,6 +42,9 @@ func (c *Config) DialPace(d time.Duration) { c.timing.dialPace = d }
 
 // OfferPace sets the pace at which further offers of a peer are taken up.
 func (c *Config) OfferPace(d time.Duration) { c.timing.offerPace = d }
+
+// Refused sets the time between two reports that a peer was refused.
+func (c *Config) Refused(d time.Duration) { c.timing.refused = d }
 
 // MaxDials is how many dials count at a time.
 const MaxDials = maxDials
@@ -94,6 +99,11 @@ func (n *Node) ICEURLs() int {
 		}
 		return count
 	})
+}
+
+// Short returns how many links to a peer in a row have ended at once.
+func (n *Node) Short(id string) int {
+	return inLoop(n, id, func(sl *slot) int { return sl.short })
 }
 
 // Known reports whether anything is kept about a peer.

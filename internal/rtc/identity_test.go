@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,6 +157,27 @@ func TestIdentity(t *testing.T) {
 			send(t, a.peer("b"), `{"type":"t"}`)
 			testutil.Eventually(t, "a message", func() bool { return len(b.received("a")) == 1 })
 		})
+	}
+}
+
+// A peer that comes again and again although it is refused is reported once, and comes more and more slowly.
+func TestRefusedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	c, h := newAuthority(t), newHub(t)
+	var reports atomic.Int32
+	a := start(t, h, "a", c.with("a", identity.Member), func(cfg *rtc.Config) { cfg.Refused(time.Hour) })
+	a.onFailed = func() { reports.Add(1) }
+	a.join()
+	b := start(t, h, "b").join()
+	testutil.Eventually(t, "several attempts", func() bool { return strings.Count(b.history(), "+a") >= 4 })
+	if n := reports.Load(); n != 1 {
+		t.Errorf("%d reports", n)
+	}
+	if a.history() != "[]" {
+		t.Errorf("history %s", a.history())
+	}
+	if n := b.Short("a"); n < 3 {
+		t.Errorf("%d links that ended at once are counted", n)
 	}
 }
 

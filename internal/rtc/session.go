@@ -42,6 +42,7 @@ type session struct {
 	peer       *Peer // once there is a data channel
 	admitted   bool  // its peer has said hello
 	up         bool  // PeerConnected was called
+	upAt       time.Time
 	ice        webrtc.ICEConnectionState
 	recovering bool
 	cutAt      time.Time
