@@ -7,19 +7,21 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this module, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
-./internal/sidecar ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/link ./internal/logs ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
 ./internal/rtc     ./internal/backoff ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
-./internal/spawn   github.com/rs/zerolog
+./internal/spawn   ./internal/logs github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
 ./internal/signal  ./internal/backoff github.com/coder/websocket github.com/rs/zerolog
+./internal/logs    github.com/rs/zerolog
 ./internal/wire
 ./internal/nowait
 ./internal/backoff
 ./internal/cores
 ./internal/version
 ./internal/testutil
+./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/*            . ./internal/cores ./internal/version ./signaling github.com/joho/godotenv github.com/rs/zerolog
 ./examples/*       . ./signaling
