@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/testutil/hostile"
 )
 
 // What a peer that keeps to no rule can do to an agent.
@@ -306,5 +307,44 @@ func TestRequestCost(t *testing.T) {
 				t.Errorf("charged are %d bytes, the limit is %d", charged, limit)
 			}
 		})
+	}
+}
+
+// A peer that asks and does not read the responses gets no more of them than fit into its queue, and nobody else waits.
+func TestDeafPeer(t *testing.T) {
+	s := newStage(t, "")
+	ctx := bounded(t)
+	var reports testutil.Record[error]
+	join := func(id string) *Mesh {
+		m, err := New(ctx, Config{SignalingURL: s.url, APIKey: id, OnError: reports.Add})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = m.Close() })
+		return m
+	}
+	alice := join("alice")
+	join("carol")
+	if err := alice.WaitPeer(ctx, "carol"); err != nil {
+		t.Fatal(err)
+	}
+	mallory := hostile.Join(t, strings.TrimSuffix("http"+strings.TrimPrefix(s.url, "ws"), "/ws"), "mallory").Link("alice")
+	mallory.SetReading(false)
+	filler := strings.Repeat("i", 18_000)
+	for i := range 3500 { // 1024 are run, and the refusals of the others do not fit into a queue of 36 MiB
+		testutil.Eventually(t, "room", func() bool {
+			return hostile.Say(mallory, fmt.Sprintf(`{"type":"ping","request_id":"%d %s"}`, i, filler))
+		})
+		if i%10 == 0 {
+			if _, err := alice.Request(ctx, "carol", Message{Type: "ping"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	testutil.Eventually(t, "all to be read", func() bool { return mallory.Queued() == 0 })
+	for _, err := range reports.All() {
+		if errors.Is(err, ErrCongested) || !errors.Is(err, errNotRefused) {
+			t.Fatalf("reported %.300v", err)
+		}
 	}
 }

@@ -11,7 +11,7 @@ table='
 ./internal/sidecar ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
 ./internal/rtc     ./internal/backoff ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
-./internal/spawn   ./internal/logs github.com/rs/zerolog
+./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
 ./internal/signal  ./internal/backoff github.com/coder/websocket github.com/rs/zerolog
 ./internal/logs    github.com/rs/zerolog
