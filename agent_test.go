@@ -482,10 +482,12 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 	})
 }
 
-// A reply that waits counts towards the limit.
+// A reply that waits counts towards the limit. While it waits a request over the limit is
+// dropped: the peer does not read its responses.
 func TestLimitOfReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, f := newFakeAgent(t, Config{Limits: Limits{MaxRequests: 1}, Handlers: map[string]Handler{
+		var reports testutil.Record[error]
+		_, f := newFakeAgent(t, Config{OnError: reports.Add, Limits: Limits{MaxRequests: 1}, Handlers: map[string]Handler{
 			"x_request": func(context.Context, *Message) (any, error) { return "done", nil },
 		}}, true)
 		f.connect("bob")
@@ -503,7 +505,9 @@ func TestLimitOfReplies(t *testing.T) {
 		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
 		request("1")
 		request("2")
-		said("2", map[string]any{"error": "busy"})
+		if all := reports.All(); len(all) != 1 || !errors.Is(all[0], errNotRefused) {
+			t.Errorf("reported %v", all)
+		}
 		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
 		said("1", "done")
 		request("3")
@@ -512,12 +516,14 @@ func TestLimitOfReplies(t *testing.T) {
 		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
 		request("4")
 		request("5")
-		said("5", map[string]any{"error": "busy"})
 		f.say(`{"type":"cancel","payload":{"from_peer":"bob","request_id":"4"}}`)
 		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
 		synctest.Wait()
 		request("6")
 		said("6", "done")
+		if n := reports.Len(); n != 2 {
+			t.Errorf("%d reports", n)
+		}
 	})
 }
 

@@ -8,14 +8,15 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this repository, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
-./internal/sidecar ./internal/identity ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/identity ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/identity ./internal/logs ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
-./internal/signal  ./internal/backoff github.com/coder/websocket github.com/rs/zerolog
+./internal/signal  ./internal/backoff ./internal/logs github.com/coder/websocket github.com/rs/zerolog
 ./internal/identity golang.org/x/sys
+./internal/logs    github.com/rs/zerolog
 ./internal/wire
 ./internal/nowait
 ./internal/backoff
@@ -23,6 +24,7 @@ table='
 ./internal/version
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
+./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog

@@ -11,6 +11,7 @@ import (
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -55,7 +56,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
 	case label != channelLabel || s.peer != nil:
-		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", brief(label)).Msg("unexpected data channel; closing it")
+		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
 		_ = dc.Close()
 		return
 	case !reliable:

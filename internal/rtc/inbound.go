@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -17,18 +18,10 @@ func (n *Node) Receive(m signal.Message) {
 	work, err := n.decode(m)
 	switch {
 	case err != nil:
-		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", brief(m.PeerID)).Msg("signaling message dropped")
+		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", logs.Cut(m.PeerID)).Msg("signaling message dropped")
 	case work != nil && !n.mail.post(n.box, m.PeerID, len(m.Payload), work):
 		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
 	}
-}
-
-// brief returns a text of a peer's or of the server's as it may stand in the log.
-func brief(text string) string {
-	if len(text) > maxIDLength {
-		return text[:maxIDLength] + "..."
-	}
-	return text
 }
 
 // decode returns what the loop is to do about a message, nil if nothing.
@@ -99,7 +92,7 @@ func (n *Node) offered(id string, o description) {
 	}
 	sl, bad := n.slot(id)
 	if bad != nil {
-		n.outside.Warn().Str("peer", brief(id)).Str("reason", bad.Text).Msg("offer dropped")
+		n.outside.Warn().Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)

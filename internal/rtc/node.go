@@ -22,6 +22,7 @@ import (
 	"github.com/pion/webrtc/v4"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -166,7 +167,7 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 				err = fmt.Errorf("over %d URLs", maxICEURLs)
 			}
 			if err != nil {
-				n.outside.Warn().Str("reason", brief(err.Error())).Msg("ICE server not usable; leaving it out")
+				n.outside.Warn().Str("reason", logs.Cut(err.Error())).Msg("ICE server not usable; leaving it out")
 				continue
 			}
 			usable = append(usable, server)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/coder/websocket"
 )
 
@@ -261,7 +262,7 @@ func (cn *connection) iceServers(ctx context.Context, first bool) (servers []ICE
 // dispatch passes one message to the handler, or logs why it is dropped.
 func (cn *connection) dispatch(m Message) {
 	if err := cn.accept(m); err != nil {
-		cn.client.noise.Warn().Err(err).Str("type", shorten(m.Type)).Msg("signaling message dropped")
+		cn.client.noise.Warn().Err(err).Str("type", logs.Cut(m.Type)).Msg("signaling message dropped")
 	}
 }
 
@@ -324,12 +325,4 @@ func decodePeers(payload json.RawMessage, self string) ([]string, error) {
 	}
 	slices.Sort(p.Peers)
 	return slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self }), nil
-}
-
-// shorten bounds a text from outside in the log.
-func shorten(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "..."
-	}
-	return s
 }
