@@ -95,7 +95,8 @@ type Config struct {
 	// else chatixia-sidecar on the PATH.
 	Binary string
 	// Socket is the Unix socket of mode Attach. Default: $IPC_SOCKET, else
-	// /tmp/chatixia-sidecar.sock. The other modes make a private one.
+	// /tmp/chatixia-sidecar.sock, a name that any local user can hold: where there
+	// are others use one in $XDG_RUNTIME_DIR. The other modes make a private one.
 	Socket string
 
 	// Network is how the sidecar reaches peers and the signaling server.

@@ -21,9 +21,10 @@ table='
 ./internal/backoff
 ./internal/cores
 ./internal/version
+./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/*            . ./internal/cores ./internal/version ./signaling github.com/joho/godotenv github.com/rs/zerolog
+./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
 ./internal/interop/readers ./internal/wire

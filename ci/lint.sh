@@ -15,4 +15,4 @@ root=$PWD
 docfiles() { (cd ci/tools && go run ./docfiles "$root" "$@"); }
 # shellcheck disable=SC2046 # a list of files, none of which has spaces
 docfiles links $(git ls-files '*.md')
-docfiles files docs/architecture.md . internal/link internal/sidecar internal/spawn
+docfiles files docs/architecture.md . internal/identity internal/link internal/sidecar internal/spawn

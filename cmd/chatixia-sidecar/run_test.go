@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -201,5 +202,29 @@ func TestRunEndsWithContext(t *testing.T) {
 	_ = conn.Close()
 	if !strings.Contains(log.String(), "stopped by a signal") {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// The error about a socket that is taken says who has it, and how to choose another one.
+func TestSocketTaken(t *testing.T) {
+	first, log := command(t, "-socket", "s")
+	start(t, first)
+	_ = dial(t, log, filepath.Join(first.Dir, "s")).Close()
+	second, stderr := command(t, "-socket", filepath.Join(first.Dir, "s"))
+	start(t, second)
+	err := second.Wait()
+	if second.ProcessState.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1", err)
+	}
+	for _, want := range []string{fmt.Sprintf("uid %d, pid %d", os.Getuid(), first.Process.Pid), "-socket or IPC_SOCKET"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("stderr does not say %q:\n%s", want, stderr)
+		}
+	}
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -78,7 +78,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, w := range []string{
 		"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG",
-		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level",
+		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level", "-trust-dotenv-with-secrets", "MESH_TRUST_DOTENV_WITH_SECRETS",
 		"ws://localhost:8080/ws", "ak_dev_001", "/tmp/chatixia-sidecar.sock", publicSTUN, ".env", "(default info)",
 	} {
 		if !strings.Contains(out.String(), w) {
@@ -118,49 +118,5 @@ func TestRustLevel(t *testing.T) {
 		if got := rustLevel(directives); got != want {
 			t.Errorf("RUST_LOG=%q: level %q, want %q", directives, got, want)
 		}
-	}
-}
-
-func TestLoadDotEnv(t *testing.T) {
-	t.Setenv("MESH_TEST_SET", "stays")
-	for _, tc := range []struct {
-		name, text string
-		want       map[string]string
-		line       string // named in the error
-	}{
-		{name: "good", text: "MESH_TEST_A=1\nMESH_TEST_SET=2\nexport MESH_TEST_B='x y'\n", want: map[string]string{"A": "1", "SET": "stays", "B": "x y"}},
-		{name: "bad in the middle", text: "MESH_TEST_A=1\nno such thing\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": ""}, line: "line 2"},
-		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
-		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "bad at the end, no newline", text: "MESH_TEST_A=1\nsecret", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "byte order mark", text: "\uFEFFMESH_TEST_A=1\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": "2"}},
-		{name: "bad after a byte order mark", text: "\uFEFFMESH_TEST_A=1\nno such thing\n", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "nothing but a byte order mark", text: "\uFEFF"},
-		{name: "empty"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			for _, name := range []string{"A", "B"} {
-				t.Setenv("MESH_TEST_"+name, "") // so that it is restored
-				if err := os.Unsetenv("MESH_TEST_" + name); err != nil {
-					t.Fatal(err)
-				}
-			}
-			path := filepath.Join(t.TempDir(), ".env")
-			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			err := loadDotEnv(path)
-			if (err != nil) != (tc.line != "") || err != nil && (!strings.Contains(err.Error(), tc.line) || strings.Contains(err.Error(), "secret")) {
-				t.Errorf("error %v, want one about %q", err, tc.line)
-			}
-			for name, want := range tc.want {
-				if got := os.Getenv("MESH_TEST_" + name); got != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
-				}
-			}
-		})
-	}
-	if err := loadDotEnv(filepath.Join(t.TempDir(), "none")); err != nil {
-		t.Error(err)
 	}
 }

@@ -59,7 +59,7 @@ export class Signaling {
     this.#events.state("connecting");
     try {
       const { token, id } = await this.#token();
-      const servers = await this.#iceServers();
+      const servers = await this.#iceServers(token);
       if (!this.#closed) this.#open(token, id, servers);
     } catch (error) {
       this.#again(error);
@@ -82,9 +82,10 @@ export class Signaling {
     return { token: body.token, id: body.peer_id };
   }
 
-  async #iceServers() {
+  async #iceServers(token) {
     try {
-      const body = await (await this.#fetch("api/config")).json();
+      const response = await this.#fetch("api/config", { headers: { Authorization: `Bearer ${token}` } });
+      const body = await response.json();
       return Array.isArray(body.iceServers) ? body.iceServers : [];
     } catch {
       return []; // peers on the same network need none
@@ -98,7 +99,7 @@ export class Signaling {
   #open(token, id, servers) {
     const url = new URL("ws", this.#url);
     url.protocol = url.protocol.replace("http", "ws");
-    url.searchParams.set("token", token);
+    url.searchParams.set("token", token); // a page cannot set headers of a WebSocket
     const socket = new WebSocket(url);
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;

@@ -8,7 +8,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -269,6 +269,11 @@ class Agent {
   }
 
   async open(path) {
+    const uid = statSync(path, { throwIfNoEntry: false })?.uid
+    if (uid !== undefined && uid !== process.geteuid()) {
+      throw new MeshError(`${path} belongs to uid ${uid}, who would read and forge everything; ` +
+        'let agent and sidecar use a path in $XDG_RUNTIME_DIR')
+    }
     this.link = new Link(this, path)
     try {
       await once(this.link.socket, 'connect')
@@ -808,7 +813,7 @@ An agent of the mesh, to play with.
   NAME            API key for the sidecar that is started; in a development setup that is
                   our name (default: $API_KEY)
   --sidecar PATH  start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)
-  --socket PATH   use the sidecar that listens here
+  --socket PATH   use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock
   --base          use nothing but the base protocol
   --verbose       show the log of the sidecar that is started
 `

@@ -292,6 +292,9 @@ class Agent:
 
     async def open(self, path: str) -> None:
         try:
+            if (uid := os.stat(path).st_uid) != os.geteuid():
+                raise MeshError(f"{path} belongs to uid {uid}, who would read and forge everything; "
+                                "let agent and sidecar use a path in $XDG_RUNTIME_DIR")
             _, self.link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(self), path)
         except OSError as error:
             raise MeshError(f"cannot connect to {path}: {error.strerror}; does a sidecar run there?") from None
@@ -814,7 +817,7 @@ def main() -> int:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--sidecar", metavar="PATH", default=os.environ.get("SIDECAR_BINARY") or "chatixia-sidecar",
                        help="start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)")
-    where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here")
+    where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock")
     parser.add_argument("--base", action="store_true", help="use nothing but the base protocol")
     parser.add_argument("--verbose", action="store_true", help="show the log of the sidecar that is started")
     parser.add_argument("name", metavar="NAME", nargs="?", help="API key for the sidecar that is started; in a "

@@ -224,13 +224,15 @@ func (id *Identity) Claim(peer string) error {
 // A Proof is what a peer has shown of itself.
 type Proof struct {
 	Key   PublicKey // zero if it has shown none
+	Mesh  string    // the name with which it signs
 	Until time.Time // when it ends; zero if it does not
 }
 
 // Shown is the identity in a hello.
 type Shown struct {
-	Key    string // base64
-	Sig    string // base64
+	Mesh   *string // nil for the reader's own
+	Key    string  // base64
+	Sig    string  // base64
 	Member *Statement
 }
 
@@ -245,16 +247,21 @@ func (id *Identity) Verify(l Link, shown *Shown) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("its key: %w", err)
 	}
+	proof := Proof{Key: key, Mesh: id.mesh}
+	if shown.Mesh != nil {
+		proof.Mesh = *shown.Mesh
+	}
 	switch {
-	case !l.signedBy(id.mesh, key, shown.Sig):
-		return Proof{}, errors.New("wrong signature: the link does not end at the agent with that key, or its mesh has another name")
+	case !l.signedBy(proof.Mesh, key, shown.Sig):
+		return Proof{}, errors.New("wrong signature: the link does not end at the agent with that key")
+	case proof.Mesh != id.mesh && (id.mesh != "" || id.policy != Off):
+		return Proof{}, fmt.Errorf("it is of mesh %.100q, and this agent is of %q", proof.Mesh, id.mesh)
 	case Certified(l.Other) && l.Other != key.ID():
 		return Proof{}, errors.New("its key is not the one that its id certifies")
 	}
 	if id.revoked != nil {
 		_ = id.revoked.reload() // Reload reports the error
 	}
-	proof := Proof{Key: key}
 	if err := id.Check(proof); err != nil {
 		return Proof{}, err
 	}
@@ -326,7 +333,7 @@ func (id *Identity) Show(l Link) *Shown {
 	if id.private == nil {
 		return nil
 	}
-	return &Shown{Key: id.public.String(), Sig: l.sign(id.mesh, id.private), Member: id.Membership()}
+	return &Shown{Mesh: &id.mesh, Key: id.public.String(), Sig: l.sign(id.mesh, id.private), Member: id.Membership()}
 }
 
 // Membership returns the agent's own statement, nil if it has none.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pion/transport/v5"
+	"github.com/pion/webrtc/v4"
 )
 
 // Quick makes waits short enough for tests. baseWait and glareHold keep their proportion to each other.
@@ -36,6 +37,9 @@ func (c *Config) GlareHold(d time.Duration) { c.timing.glareHold = d }
 
 // DialPace sets how long a dial counts that has come to nothing.
 func (c *Config) DialPace(d time.Duration) { c.timing.dialPace = d }
+
+// OfferPace sets the pace at which further offers of a peer are taken up.
+func (c *Config) OfferPace(d time.Duration) { c.timing.offerPace = d }
 
 // MaxDials is how many dials count at a time.
 const MaxDials = maxDials
@@ -68,6 +72,23 @@ func (n *Node) Parked(id string) int {
 		}
 		return len(sl.parked)
 	})
+}
+
+// RemoteCandidates returns how many candidates of a peer ICE has, those that the peer did not announce included.
+func (n *Node) RemoteCandidates(id string) int {
+	return inLoop(n, id, func(sl *slot) (count int) {
+		for _, s := range sl.cur.pc.GetStats() {
+			if c, ok := s.(webrtc.ICECandidateStats); ok && c.Type == webrtc.StatsTypeRemoteCandidate {
+				count++
+			}
+		}
+		return count
+	})
+}
+
+// Known reports whether anything is kept about a peer.
+func (n *Node) Known(id string) bool {
+	return inLoop(n, id, func(sl *slot) bool { return sl != nil })
 }
 
 // ICE returns the state of the ICE agent of the session with a peer.

@@ -38,7 +38,7 @@ func (l *pionLogger) write(level zerolog.Level, format string, args []any) {
 		return
 	}
 	if e := l.log.WithLevel(level); l.log.GetLevel() <= level && e.Enabled() {
-		e.Str("pion", l.scope).Msg(redact(text(format, args)))
+		e.Str("pion", l.scope).Msg(brief(redact(text(format, args))))
 	}
 }
 

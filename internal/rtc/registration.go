@@ -50,7 +50,7 @@ func (n *Node) want(peers []string) map[string]bool {
 		}
 		sl, bad := n.slot(id)
 		if bad != nil {
-			n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("peer left out")
+			n.outside.Warn().Str("peer", brief(id)).Str("reason", bad.Text).Msg("peer left out")
 			continue
 		}
 		sl.wanted = true
@@ -82,7 +82,7 @@ func (n *Node) resume(s *session) {
 func (n *Node) serverError(e signal.ErrorPayload) {
 	sl := n.slots[e.TargetID]
 	if e.Code != signal.CodePeerUnavailable || sl == nil {
-		n.outside.Info().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling reports an error")
+		n.outside.Info().Str("code", brief(e.Code)).Str("peer", brief(e.TargetID)).Str("message", brief(e.Message)).Msg("signaling reports an error")
 		return
 	}
 	// It may be about a candidate for a link that works, or that may yet.

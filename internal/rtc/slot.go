@@ -61,7 +61,9 @@ func (sl *slot) about(session string) *session {
 
 // proven reports whether there is a link to a peer that has proven its key. Such a link does not end because
 // signaling says so.
-func (sl *slot) proven() bool { return sl.cur != nil && sl.cur.up && !sl.cur.peer.Proof().Key.IsZero() }
+func (sl *slot) proven() bool {
+	return sl.cur != nil && sl.cur.admitted && !sl.cur.peer.Proof().Key.IsZero()
+}
 
 // heard notes a sign of life, and what it says about the peer's software.
 func (sl *slot) heard(d description) {

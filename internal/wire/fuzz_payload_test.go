@@ -71,7 +71,7 @@ func FuzzPeerHello(f *testing.F) {
 		if err := json.Unmarshal(line, &list); err != nil || p.Kind != wire.PeerHello || len(list) < 2 {
 			t.Fatalf("%q is %v (%v)", line, p.Kind, err)
 		}
-		members(t, list[1], "protocol", "max_message")
+		members(t, list[1], "protocol", "max_message", "identity")
 		var want struct {
 			Protocol   int `json:"protocol"`
 			MaxMessage int `json:"max_message"`

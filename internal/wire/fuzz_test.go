@@ -283,7 +283,10 @@ func FuzzParsePeerLine(f *testing.F) {
 // checkIdentity compares what was read of an identity with what encoding/json reads.
 func checkIdentity(t *testing.T, raw json.RawMessage, id *wire.Identity) {
 	t.Helper()
-	object := members(t, raw, "key", "sig", "member")
+	object := members(t, raw, "mesh", "key", "sig", "member")
+	if id.Mesh != nil {
+		checkString(t, "mesh", *id.Mesh, object["mesh"])
+	}
 	for name, got := range map[string]string{"key": id.Key, "sig": id.Sig} {
 		checkString(t, name, got, object[name])
 	}

@@ -63,10 +63,20 @@ func lookup(raw []byte, escaped bool) (exact, alike key) {
 		var buf [64]byte
 		raw = appendUnescaped(buf[:0], raw)
 	}
-	if exact = lookupText(raw); exact == keyOther {
+	if exact = lookupText(raw); exact == keyOther && !lowerCase(raw) {
 		alike = lookupFolded(raw)
 	}
 	return exact, alike
+}
+
+// lowerCase reports whether name has no other case: most names that are no keys are like that.
+func lowerCase(name []byte) bool {
+	for _, c := range name {
+		if c-'A' <= 'Z'-'A' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // lookupFolded returns the key that name spells in any case, as encoding/json, bytes.EqualFold and other

@@ -122,7 +122,7 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
+	to  any // *string, **string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
@@ -207,6 +207,13 @@ func (s *scanner) decode(to any) (bad *Error) {
 	case *string:
 		if v.kind == '"' {
 			*to = string(s.text(v))
+			return nil
+		}
+		return problem(CodeInvalidField, path, "want a string", v.start)
+	case **string:
+		if v.kind == '"' {
+			text := string(s.text(v))
+			*to = &text
 			return nil
 		}
 		return problem(CodeInvalidField, path, "want a string", v.start)
