@@ -76,7 +76,8 @@ class Generator:
     def mutated(self, value: Any) -> Any:
         value = self.copy(value)
         changes = self.r.choice([0, 1, 1, 2, 3])
-        deep = self.r.random() < 0.03  # and nothing else: behind a key that comes twice the reader would not see it
+        # Alone, and where no key comes twice: the reader does not see what is behind such a key.
+        deep = self.r.random() < 0.03 and not self.doubled(value)
         for _ in range(1 if deep else changes):
             places = list(self.places(value))
             if places:
@@ -124,6 +125,11 @@ class Generator:
             for at, inner in enumerate(value):
                 yield value, at
                 yield from self.places(inner[1] if isinstance(value, Pairs) else inner)
+
+    def doubled(self, value: Any) -> bool:
+        if isinstance(value, Pairs) and len({key for key, _ in value}) < len(value):
+            return True
+        return any(self.doubled(owner[at][1] if isinstance(owner, Pairs) else owner[at]) for owner, at in self.places(value))
 
     def copy(self, value: Any) -> Any:
         if isinstance(value, Pairs):
