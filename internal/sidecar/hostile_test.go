@@ -93,7 +93,7 @@ func (v *victim) meet(id string) *held {
 	return h
 }
 
-func (h *held) Key() string { return "" }
+func (h *held) Key() string        { return "" }
 func (h *held) ID() string         { return h.id }
 func (h *held) Extended() bool     { return true }
 func (h *held) Send([]byte) error  { return h.refuses }
