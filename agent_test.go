@@ -274,6 +274,27 @@ func TestCancelIsSent(t *testing.T) {
 	})
 }
 
+// A response counts only from the peer that was asked.
+func TestResponseFromAnotherPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reported := make(chan error, 1)
+		m, f := newFakeAgent(t, Config{OnError: func(err error) { reported <- err }}, true)
+		f.connect("bob")
+		f.connect("carol")
+		synctest.Wait()
+		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
+		id := f.request()
+		f.reply("carol", id)
+		if err := <-reported; !errors.Is(err, errUnexpectedResponse) {
+			t.Errorf("reported %v", err)
+		}
+		f.reply("bob", id)
+		if got := <-done; got.err != nil || got.reply.From != "bob" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 // A late reply is reported and gets no response: two agents that respond to each
 // other's errors would never stop.
 func TestLateReply(t *testing.T) {
