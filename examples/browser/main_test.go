@@ -764,7 +764,7 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 // TestScripts runs the modules' own tests in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
-	for _, module := range []string{"link", "session", "trust", "signaling", "base", "console", "picture"} {
+	for _, module := range []string{"link", "session", "trust", "peers", "signaling", "base", "console", "picture"} {
 		t.Run(module, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + module + ".js")
 			if err != nil {

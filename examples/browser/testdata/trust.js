@@ -171,7 +171,11 @@
   })(), what);
   for (const [name, identities, signed] of [["with identities", [ann, bob], true], ["without", [new Identity(), new Identity()], false]]) {
     made.splice(0);
-    const [a, b] = await linked(identities);
+    let stale; // an answer that signaling shows again, before the next one
+    const [a, b] = await linked(identities, (_, type, payload, deliver) => {
+      if (type === "answer" && stale) deliver(type, stale);
+      deliver(type, payload);
+    });
     const [pa, pb] = made;
     const before = ufrag(pb);
     cut(pa, "disconnected");
@@ -191,12 +195,16 @@
     forged.push({ ...offer, sdp: other, number: 2 });
     if (signed) {
       for (const f of forged) b.session.restartedBy(f);
+      stale = answer;
       cut(pa, "disconnected");
       await settled(() => answers(b) === 3 && pa.signalingState === "stable", "a second restart");
       cut(pa, undefined);
-      check("forged offers are dropped", b.seen.filter(([kind]) => kind === "rejected"), forged.map(() => ["rejected", "identity"]));
-      b.session.restartedBy({ ...offer, sdp: offer.sdp }); // the first one again
+      check("an answer that is shown again does not count", ufrag(pa), /a=ice-ufrag:(\S+)/.exec(pb.localDescription.sdp)[1]);
+      b.session.restartedBy({ ...offer }); // shown again
       a.session.answeredBy({ ...answer }); // not asked for
+      const rejected = () => b.seen.filter(([kind]) => kind === "rejected");
+      await settled(() => rejected().length > forged.length, "the last refusal");
+      check("forged offers are dropped", [rejected(), answers(b)], [[...forged, offer].map(() => ["rejected", "identity"]), 3]);
       await a.session.link.send({ type: "later" });
       await settled(() => b.seen.some(([, type]) => type === "later"), "a message after the attacks");
       check("nobody lost the link", [...a.seen, ...b.seen].filter(([kind]) => kind === "down"), []);
