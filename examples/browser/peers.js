@@ -9,6 +9,7 @@ import { Signaling, backoff } from "./signaling.js";
 const CONNECT_TIMEOUT = 30_000;
 const RETRY_MIN = 1_000; // between two offers to a peer
 const RETRY_MAX = 300_000;
+const STEADY = 30_000; // after which a link counts as a success: a peer that refuses us ends it at once
 const MAX_SILENCE = 6; // unanswered offers in a row after which the peer has to make the next one
 const GLARE_HOLD = 5_000; // how long a base peer's offer waits for the answer to ours
 const BASE_WAIT = 31_000; // the time that a base peer takes to forget us
@@ -24,7 +25,8 @@ class Place {
   up = false; // the link was reported
   parked = []; // superseded sessions, kept open: a base peer forgets us when any of them ends
   wanted = false; // retry until there is a link
-  failures = 0; // since the last link
+  failures = 0; // since the last link that was steady
+  since = 0; // when the link came up
   silence = 0; // offers since the peer was last heard of
   notBefore = 0; // no offer before
   retry;
@@ -326,7 +328,7 @@ export class Peers {
       this.#drop(place, replaced(old.remote, session.remote));
       place.session = session;
     }
-    Object.assign(place, { up: true, wanted: false, failures: 0 });
+    Object.assign(place, { up: true, wanted: false, since: Date.now() });
     this.#events.up(place.id, session.link.proof.key);
     for (const end of [...place.waiters]) end();
   }
@@ -347,6 +349,7 @@ export class Peers {
     if (session.base) place.notBefore = Date.now() + BASE_WAIT;
     this.#drop(place, error);
     if (up) place.wanted = true;
+    if (up && Date.now() - place.since > STEADY) place.failures = 0;
     if (error.final || place.silence >= MAX_SILENCE) this.#giveUp(place, error.message, error.code === "identity" ? "identity" : undefined);
     place.session = next; // an attempt like any other now
     if (next) return;

@@ -17,7 +17,22 @@
     }
   };
 
-  const real = { fetch, WebSocket };
+  // A session's browser can be made to report a state, as if the path were gone.
+  const made = [];
+  class FakeConnection extends RTCPeerConnection {
+    constructor(...args) {
+      super(...args);
+      made.push(this);
+    }
+    get connectionState() {
+      return this.says ?? super.connectionState;
+    }
+  }
+
+  const real = { fetch, WebSocket, RTCPeerConnection };
+  const held = []; // answers that the server keeps back, if holding
+  let holding = false;
+  const offers = []; // that it has relayed
   const sockets = new Map(); // by peer id
   let connecting;
   class Server {
@@ -33,7 +48,11 @@
         const peers = [...sockets.keys()].filter((id) => id !== this.id);
         sockets.set(this.id, this);
         this.say({ type: "peer_list", peer_id: "registry", payload: { peers } });
-      } else sockets.get(message.target_id)?.say(message);
+        return;
+      }
+      if (message.type === "offer") offers.push(message);
+      if (message.type === "answer" && holding) held.push(message);
+      else sockets.get(message.target_id)?.say({ ...message });
     }
     say(message) {
       setTimeout(() => this.onmessage({ data: JSON.stringify(message) }));
@@ -48,6 +67,7 @@
       return new Response(JSON.stringify({ token: "t", peer_id: connecting, iceServers: [] }));
     },
     WebSocket: Server,
+    RTCPeerConnection: FakeConnection,
   });
 
   async function join(id, key, settings) {
@@ -94,6 +114,23 @@
     forged("bob", "error", { code: "peer_unavailable", target_id: "ann" });
     await settled(() => bob.seen.filter((line) => line.includes("no room")).length === 3, "the refusals");
     await link.send({ type: "still here" });
+
+    // A repair in which signaling answers in the peer's place, as a peer does that was restarted.
+    holding = true;
+    offers.splice(0);
+    const mine = made.find((pc) => pc.localDescription?.type === "offer" && pc.onconnectionstatechange && pc.signalingState === "stable");
+    mine.says = "disconnected";
+    mine.onconnectionstatechange();
+    await settled(() => offers.length > 0 && held.length > 0, "a restart");
+    for (const session of ["y", undefined]) {
+      sockets.get("ann").say({ type: "answer", peer_id: "bob", payload: { sdp: pcs[0].localDescription.sdp, caps: ["jsonl"], session, answers: offers[0].payload.session } });
+    }
+    holding = false;
+    held.splice(0).forEach((message) => sockets.get("ann").say(message));
+    await settled(() => mine.signalingState === "stable", "its answer");
+    mine.says = undefined;
+    mine.onconnectionstatechange();
+    check("nobody else ends it", ann.seen.filter((line) => line.startsWith("-")), []);
 
     // A peer that links all the way, without a key and with another one.
     for (const [key, why] of Object.entries(reasons)) {
