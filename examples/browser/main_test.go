@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -758,6 +759,24 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 			t.Error(err)
 		}
 		<-served
+	}
+}
+
+// TestRules runs the tests of what needs no browser, in Node: the rules of identities with the fixtures of the protocol.
+func TestRules(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err == nil {
+		err = exec.Command(node, "-e", `crypto.subtle.generateKey("Ed25519", false, ["sign"])`).Run()
+	}
+	switch {
+	case err == nil:
+	case testutil.Full():
+		t.Fatalf("no Node of version 20 or later: %v", err)
+	default:
+		t.Skipf("no Node of version 20 or later: %v", err)
+	}
+	if out, err := exec.Command(node, "--test", "testdata/identity.test.js").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

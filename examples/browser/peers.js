@@ -13,6 +13,8 @@ const STEADY = 30_000; // after which a link counts as a success: a peer that re
 const MAX_SILENCE = 6; // unanswered offers in a row after which the peer has to make the next one
 const GLARE_HOLD = 5_000; // how long a base peer's offer waits for the answer to ours
 const BASE_WAIT = 31_000; // the time that a base peer takes to forget us
+const OFFER_BURST = 4; // offers of a peer that are taken up at once,
+const OFFER_PACE = 5_000; // and the time between two further ones: each costs a connection
 const MAX_PEERS = 4096;
 const MAX_EARLY = 64; // candidates held for one peer
 const MAX_TEXT = 256; // characters of a session and the like
@@ -32,6 +34,9 @@ class Place {
   retry;
   held; // an offer of a base peer that came while ours was unanswered
   holding;
+  pace = 0; // offers are taken up from then on, less OFFER_BURST times OFFER_PACE
+  delayed; // the last offer that came too soon after others
+  delay;
   early = []; // candidates whose description has not come
   sweep;
   waiters = new Set(); // of connect()
@@ -114,6 +119,7 @@ export class Peers {
     for (const place of this.#places.values()) {
       this.#giveUp(place, error.message);
       clearTimeout(place.holding);
+      clearTimeout(place.delay);
       clearTimeout(place.sweep);
       this.#drop(place, error);
     }
@@ -129,8 +135,8 @@ export class Peers {
   // tidy forgets a place with nothing to remember, or looks again later.
   #tidy(place) {
     clearTimeout(place.sweep);
-    if (place.session || place.wanted || place.held || this.#closed) return;
-    if (place.early.length === 0 && place.notBefore <= Date.now()) {
+    if (place.session || place.wanted || place.held || place.delayed || this.#closed) return;
+    if (place.early.length === 0 && Math.max(place.notBefore, place.pace) <= Date.now()) {
       this.#places.delete(place.id);
       return;
     }
@@ -237,10 +243,28 @@ export class Peers {
     } else if (session && session.remote.session === offer.session) {
       const repeated = session.remote.sdp === offer.sdp;
       if (repeated && offer.session && !session.offerer) session.sendAgain(); // our answer was lost
-      if (!repeated && session.live && session.restarts) session.restartedBy(offer);
+      if (!repeated && session.live && session.restarts && this.#inPace(place, offer)) session.restartedBy(offer);
       if (repeated || offer.session) return;
     }
-    this.#accept(place, offer);
+    if (this.#inPace(place, offer)) this.#accept(place, offer);
+  }
+
+  // inPace reports whether an offer may be taken up now. Of those that have to wait the last one counts.
+  #inPace(place, offer) {
+    const now = Date.now();
+    place.pace = Math.max(place.pace, now);
+    const wait = place.pace - now - (OFFER_BURST - 1) * OFFER_PACE;
+    if (wait <= 0) {
+      place.pace += OFFER_PACE;
+      return true;
+    }
+    place.delayed = offer;
+    place.delay ??= setTimeout(() => {
+      const { delayed } = place;
+      place.delay = place.delayed = undefined;
+      this.#offered(place, delayed);
+    }, wait);
+    return false;
   }
 
   // hold delays the offer of a base peer, which knows no rule for glare and may be answering ours.

@@ -1,4 +1,4 @@
-// The rules of identity.js and sdp.js, in Node. Run by: node --test examples/browser/testdata
+// The rules of identity.js and sdp.js, in Node 20 or later: node --test examples/browser/testdata/identity.test.js
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";

@@ -132,6 +132,12 @@
     mine.onconnectionstatechange();
     check("nobody else ends it", ann.seen.filter((line) => line.startsWith("-")), []);
 
+    // Offers without end, of a peer that is not known.
+    made.splice(0, made.length, mine);
+    for (let i = 0; i < 20; i++) sockets.get("bob").say({ type: "offer", peer_id: "dan", payload: { sdp: pcs[0].localDescription.sdp, caps: ["jsonl"], session: `d${i}` } });
+    await new Promise((resolve) => setTimeout(resolve)); // behind them
+    check("connections that offers cost", made.length - 1, 4);
+
     // A peer that links all the way, without a key and with another one.
     for (const [key, why] of Object.entries(reasons)) {
       const eve = await join("ann", key);
