@@ -1,9 +1,11 @@
-// The rules of identity.js and sdp.js, in Node 20 or later: node --test examples/browser/testdata/identity.test.js
+// The rules of identity.js and sdp.js, in Node: node --test examples/browser/testdata/identity.test.js
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Identity, descriptionText, hex, keyID, linkText, parseKey, statementText } from "../identity.js";
 import { readSDP } from "../sdp.js";
+
+globalThis.crypto ??= (await import("node:crypto")).webcrypto; // before Node 19
 
 const fixtures = new URL("../../../docs/fixtures/identity.jsonl", import.meta.url);
 const vectors = readFileSync(fixtures, "utf8").trim().split("\n").map((line) => JSON.parse(line));
