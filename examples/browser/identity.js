@@ -222,7 +222,8 @@ export class Identity {
       if ((await this.#store.count("known", this.mesh)) >= MAX_KNOWN) throw refusal(`this browser knows ${MAX_KNOWN} peers already`);
       has = await this.#store.update("known", known, (old) => old ?? key);
     }
-    if (has !== key) throw refusal(`its key has changed: this browser knows ${has}, and it has shown ${key}; if that is right: forget ${peer}`);
+    if (has === key) return;
+    throw refusal(`its key has changed: this browser knows ${has}, and it has shown ${key}; if that is right: forget ${peer}`);
   }
 
   // forget has the next key that a peer shows pinned.

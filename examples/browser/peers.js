@@ -17,7 +17,8 @@ const OFFER_BURST = 4; // offers of a peer that are taken up at once,
 const OFFER_PACE = 5_000; // and the time between two further ones: each costs a connection
 const MAX_PEERS = 4096;
 const MAX_EARLY = 64; // candidates held for one peer
-const MAX_TEXT = 256; // characters of a session and the like
+const MAX_TEXT = 256; // characters of an id, a session and the like
+const MAX_CANDIDATE = 512; // characters
 const MAX_PARKED = 16; // superseded sessions with a base peer
 
 // A Place holds what is known of one peer id.
@@ -174,7 +175,7 @@ export class Peers {
   #receive({ type, peer_id, payload }) {
     if (this.#closed) return;
     if (type === "error") return this.#refused(payload);
-    if (typeof peer_id !== "string" || !["offer", "answer", "ice_candidate"].includes(type)) return;
+    if (typeof peer_id !== "string" || peer_id.length > MAX_TEXT || !["offer", "answer", "ice_candidate"].includes(type)) return;
     const place = this.#place(peer_id);
     if (!place) return;
     if (type === "ice_candidate") this.#candidate(place, payload);
@@ -305,6 +306,7 @@ export class Peers {
   }
 
   #candidate(place, candidate) {
+    if (typeof candidate.candidate !== "string" || candidate.candidate.length > MAX_CANDIDATE) return;
     const its = candidate.session ?? "";
     const session = place.about(its);
     if (session?.remote && session.remote.session === its) return session.addCandidate(candidate);

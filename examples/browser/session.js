@@ -185,7 +185,8 @@ export class Session {
     let read;
     try {
       read = readSDP(description.sdp);
-      if (this.#fingerprint && this.#fingerprint.join() !== read.fingerprint.join()) throw new Error("it has the fingerprint of another certificate");
+      const same = !this.#fingerprint || this.#fingerprint.join() === read.fingerprint.join();
+      if (!same) throw new Error("it has the fingerprint of another certificate");
     } catch (error) {
       throw Object.assign(new MeshError("malformed", `its ${type} cannot be applied: ${error.message}`), { final: true });
     }
