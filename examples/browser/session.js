@@ -180,7 +180,8 @@ export class Session {
     });
   }
 
-  // apply applies a description of the peer's. Its certificate is the same in all of them.
+  // apply applies a description of the peer's. Its certificate is the same in all of them, and what it knows stands in
+  // the first one, since caps are not signed.
   async #apply(type, description) {
     let read;
     try {
@@ -190,7 +191,7 @@ export class Session {
     } catch (error) {
       throw Object.assign(new MeshError("malformed", `its ${type} cannot be applied: ${error.message}`), { final: true });
     }
-    this.remote = description;
+    this.remote = { ...description, caps: this.remote.caps };
     this.#fingerprint = read.fingerprint;
     this.#taken = read.candidates;
     await this.#pc.setRemoteDescription({ type, sdp: read.sdp });

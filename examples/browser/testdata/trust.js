@@ -174,7 +174,7 @@
     let stale; // an answer that signaling shows again, before the next one
     const [a, b] = await linked(identities, (_, type, payload, deliver) => {
       if (type === "answer" && stale) deliver(type, stale);
-      deliver(type, payload);
+      deliver(type, payload.number ? { ...payload, caps: [] } : payload); // caps are not signed
     });
     const [pa, pb] = made;
     const before = ufrag(pb);
@@ -182,6 +182,7 @@
     await settled(() => answers(b) === 2 && pa.signalingState === "stable", `${name}: a restart`);
     const offers = a.signaled.filter(([type]) => type === "offer").map(([, payload]) => payload);
     check(`${name}: a restart is numbered and signed`, offers.map(({ number, sig }) => [number, sig !== undefined]), [[undefined, false], [1, signed]]);
+    check(`${name}: what the peer knows is known from its first description`, b.session.restarts, true);
     check(`${name}: ICE is new`, ufrag(pb) === before, false);
     cut(pa, undefined);
     await a.session.link.send({ type: "after" });
