@@ -1,6 +1,6 @@
 // The connection to the signaling server: "Signaling" of docs/protocol.md.
 
-import { MeshError } from "./link.js";
+import { MeshError } from "./errors.js";
 
 const REQUEST_TIMEOUT = 10_000;
 const HEARTBEAT = 30_000;
@@ -15,6 +15,7 @@ export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
 }
 
 // Signaling connects and reconnects, until close() or until it is replaced. It calls:
+//   claim(id)                              before anything else; a rejection keeps us from registering
 //   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
 //   registered(id, others, iceServers)     on every connect
 //   receive(message)                       an offer, answer, candidate or error
@@ -59,6 +60,7 @@ export class Signaling {
     this.#events.state("connecting");
     try {
       const { token, id } = await this.#token();
+      await this.#events.claim(id);
       const servers = await this.#iceServers(token);
       if (!this.#closed) this.#open(token, id, servers);
     } catch (error) {
@@ -139,8 +141,9 @@ export class Signaling {
 
   #again(error) {
     if (this.#closed) return;
-    const wait = error.refused ? BACKOFF_MAX : backoff(this.#failures++);
-    this.#events.state(error.refused ? "refused" : "connecting", error);
+    const refused = error.refused || error.code === "identity";
+    const wait = refused ? BACKOFF_MAX : backoff(this.#failures++);
+    this.#events.state(refused ? "refused" : "connecting", error);
     this.#retry = setTimeout(() => this.#connect(), wait);
   }
 }

@@ -22,7 +22,7 @@ const MAX_DEPTH = 512 // of a message, its own object being the first level
 const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
 const MAX_WORKING = 1024 // requests of one peer that are handled at once
 const MAX_CALLS = 10_000 // our pending requests
-const FEATURES = ['error', 'flow', 'cancel', 'drain']
+const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity']
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const BLANK = new Set([0x20, 0x09, 0x0d])
 const REQUEST = /_(request|query|prompt)$/
@@ -78,7 +78,7 @@ function inspect(text, outermost) {
       case '{':
       case '[': {
         key = text[i] === '{'
-        const limit = Math.min(top?.limit ?? Infinity, open.length + (next?.depth ?? Infinity))
+        const limit = Math.min(top?.limit ?? Infinity, open.length + (key && next ? next.depth : Infinity)) // only objects have one
         if (open.length >= limit) throw new MeshError(`too_deep: nested more than ${limit} levels`)
         open.push({ shape: key ? next : undefined, seen: new Set(), limit, object: key })
         next = undefined
@@ -244,8 +244,9 @@ class Link {
 
 // A live peer.
 class Peer {
-  constructor(name) {
+  constructor(name, key) {
     this.name = name
+    this.key = key // that it has proven, '' without one
     this.stop = GO
     this.fresh = [] // sends and requests, as {line, sent}
     this.replies = []
@@ -426,19 +427,19 @@ class Agent {
       const peers = names ?? []
       if (keys && keys.length !== peers.length) throw new MeshError('invalid_field: keys in peer_list, not one for each')
       this.features ??= [] // no ready came before this
-      for (const name of peers) this.meet(name) // peers that were here before us are not announced
+      peers.forEach((name, i) => this.meet(name, keys?.[i])) // peers that were here before us are not announced
       this.lists.shift()?.resolve(peers)
     },
 
-    signaling: ({ state, peer_id: name, error }) => {
+    signaling: ({ state, peer_id: name, error, code }) => {
       if (state === 'connected') this.event('joined', name ?? '')
       else if (state === 'replaced') { // the end of the link follows
         this.lost = new Replaced(`replaced: ${error || 'a sidecar with the same key was started later'}`)
-      } else if (error) this.event('error', `signaling ${state}: ${error}`)
+      } else if (error) this.event('error', `signaling ${state}: ${code ? `${code}: ` : ''}${error}`)
     },
 
-    peer_connected: ({ peer_id: name }) => {
-      this.meet(name)
+    peer_connected: ({ peer_id: name, key }) => {
+      this.meet(name, key)
       this.on.resume({ peer_id: name })
     },
 
@@ -485,10 +486,11 @@ class Agent {
     },
   }
 
-  meet(name) {
+  meet(name, key = '') {
     if (!this.peers.has(name)) {
-      this.peers.set(name, new Peer(name))
+      this.peers.set(name, new Peer(name, key))
       this.event('connected', name)
+      if (key) this.event('key', name, key)
     }
     return this.peers.get(name)
   }
@@ -636,7 +638,8 @@ async function sleep(_peer, { payload }, signal) {
 }
 
 const FORMATS = {
-  joined: 'joined as {}', connected: '+ {}', disconnected: '- {}', message: '{}: {}',
+  joined: 'joined as {}', connected: '+ {}', key: '{} has key {}', no_key: '{} has no key',
+  disconnected: '- {}', message: '{}: {}',
   answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
 }
 
@@ -659,6 +662,7 @@ class Console {
       ['request', [['PEER', 'MESSAGE'], (peer, message) => this.request(peer, message)]],
       ['cancel', [['REQUEST_ID'], (id) => agent.cancel(id)]],
       ['connect', [['PEER'], (peer) => agent.connect(peer)]],
+      ['keys', [[], () => this.keys()]],
       ['quit', [[], () => this.quit()]],
     ])
     this.hurried = new Promise((resolve) => {
@@ -712,6 +716,13 @@ class Console {
     this.agent.listPeers().then(
       (peers) => this.say(['peers:', ...peers.map(named)].join(' ')),
       () => {}) // run reports that the sidecar is gone
+  }
+
+  keys() {
+    for (const { name, key } of this.agent.peers.values()) {
+      if (key) this.event('key', name, key)
+      else this.event('no_key', name)
+    }
   }
 
   request(peer, message) {

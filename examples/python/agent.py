@@ -31,7 +31,7 @@ MAX_DIGITS = 4300  # of an integer that is taken as one; Python takes quadratic 
 MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
 MAX_WORKING = 1024  # requests of one peer that are handled at once
 MAX_CALLS = 10_000  # our pending requests
-FEATURES = ["error", "flow", "cancel", "drain"]
+FEATURES = ["error", "flow", "cancel", "drain", "identity"]
 REQUESTS = ("_request", "_query", "_prompt")
 
 # How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
@@ -260,8 +260,9 @@ class Outgoing:
 class Peer:
     """A live peer."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str) -> None:
         self.name, self.stop = name, GO
+        self.key = key  # that it has proven, "" without one
         self.new: collections.deque[Outgoing] = collections.deque()  # sends and requests
         self.replies: collections.deque[Outgoing] = collections.deque()
         self.working: dict[str, asyncio.Task] = {}  # its requests, by request_id
@@ -441,8 +442,8 @@ class Agent:
         peers, keys = payload.get("peers") or [], payload.get("keys")
         if keys is not None and len(keys) != len(peers):
             raise MeshError("invalid_field: keys in peer_list are not one for each peer")
-        for name in peers:
-            self.meet(name)  # peers that were here before us are not announced
+        for name, key in zip(peers, keys or [""] * len(peers)):
+            self.meet(name, key)  # peers that were here before us are not announced
         if self.lists:
             answer = self.lists.popleft()
             if not answer.done():
@@ -455,16 +456,19 @@ class Agent:
         elif state == "replaced":  # the end of the link follows
             self.lost = Replaced(f"replaced: {payload.get('error') or 'a sidecar with the same key was started later'}")
         elif payload.get("error"):
-            self.event("error", f"signaling {state}: {payload['error']}")
+            why = f"{payload['code']}: " if payload.get("code") else ""
+            self.event("error", f"signaling {state}: {why}{payload['error']}")
 
-    def meet(self, name: str) -> Peer:
+    def meet(self, name: str, key: str = "") -> Peer:
         if name not in self.peers:
-            self.peers[name] = Peer(name)
+            self.peers[name] = Peer(name, key)
             self.event("connected", name)
+            if key:
+                self.event("key", name, key)
         return self.peers[name]
 
     def on_peer_connected(self, payload: dict) -> None:
-        self.meet(payload["peer_id"])
+        self.meet(payload["peer_id"], payload.get("key", ""))
         self.on_resume(payload)
 
     def on_peer_disconnected(self, payload: dict) -> None:
@@ -658,7 +662,8 @@ async def sleep(peer: str, message: dict) -> Any:
     return {"result": f"slept {seconds:g} s"}
 
 
-FORMATS = {"joined": "joined as {}", "connected": "+ {}", "disconnected": "- {}", "message": "{}: {}",
+FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}", "no_key": "{} has no key",
+           "disconnected": "- {}", "message": "{}: {}",
            "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
 
 
@@ -673,7 +678,7 @@ class Console:
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
             "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
             "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
-            "quit": ([], self.quit.set)}
+            "keys": ([], self.keys), "quit": ([], self.quit.set)}
 
     def say(self, text: str) -> None:
         try:
@@ -724,6 +729,10 @@ class Console:
             if not answer.exception():  # run reports that the sidecar is gone
                 self.say(" ".join(["peers:", *map(named, answer.result())]))
         self.agent.list_peers().add_done_callback(done)
+
+    def keys(self) -> None:
+        for peer in self.agent.peers.values():
+            self.event("key" if peer.key else "no_key", peer.name, *filter(None, [peer.key]))
 
     def request(self, peer: str, message: dict) -> None:
         check(message)
