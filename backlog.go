@@ -83,7 +83,11 @@ func (q *backlog) next() (raw []byte, event *PeerEvent, charge int, ok bool) {
 	piece := q.pieces[0]
 	line := piece[q.head : q.head+bytes.IndexByte(piece[q.head:], '\n')]
 	q.out++
-	raw = bytes.Clone(line)
+	if alone := len(line)+1 == len(piece); alone && cap(piece) > pieceKept && cap(piece) <= 2*len(piece) {
+		raw = line[:len(line):len(line)] // free gives the piece up
+	} else {
+		raw = bytes.Clone(line)
+	}
 	q.head += len(line) + 1
 	if q.head == len(piece) {
 		q.free()
