@@ -496,3 +496,5 @@ func refusesEachOther(t *testing.T, victims [2]*agent, ids [2]string, want strin
 		}
 	}
 }
+
+func isIdentity(err error) bool { return errors.Is(err, ErrIdentity) }

@@ -142,8 +142,12 @@ func (m *mallory) serve(w http.ResponseWriter, r *http.Request) {
 			m.register(id, ws)
 		case signal.Offer, signal.Answer, signal.Candidate:
 			m.mu.Lock()
-			m.said = append(m.said, msg)
 			relay := m.relay
+			if m.victims[id] != ws { // another connection has taken its place
+				relay = nothing
+			} else {
+				m.said = append(m.said, msg)
+			}
 			m.mu.Unlock()
 			relay(msg)
 		}
@@ -550,4 +554,20 @@ func (m *mallory) hellos(a, b string) map[string]string {
 		}
 	}
 	return all
+}
+
+// strip returns a message without some fields of its payload.
+func strip(t *testing.T, msg signal.Message, fields ...string) signal.Message {
+	var payload map[string]json.RawMessage
+	if err := json.Unmarshal(msg.Payload, &payload); err != nil {
+		t.Error(err)
+	}
+	for _, f := range fields {
+		delete(payload, f)
+	}
+	var err error
+	if msg.Payload, err = json.Marshal(payload); err != nil {
+		t.Error(err)
+	}
+	return msg
 }
