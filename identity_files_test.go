@@ -84,6 +84,43 @@ func TestPeerKey(t *testing.T) {
 	}
 }
 
+// Without sessions a signature could be of any other link between the two: it does not count, even if nobody is in the
+// middle.
+func TestIdentityWithoutSessions(t *testing.T) {
+	m, k := newMallory(t), newKeyring(t)
+	m.turn(without(m, "session"))
+	s := &stage{url: m.url}
+	alice, bob := s.startAs(t, InProcess, "alice", k.bare("alice")), s.startAs(t, InProcess, "bob", k.bare("bob"))
+	// The first to refuse closes the link, so that the other one may not learn why.
+	testutil.Eventually(t, "one of them refuses", func() bool { return alice.reports.Len()+bob.reports.Len() > 0 })
+	for _, a := range []*agent{alice, bob} {
+		for _, err := range a.reports.All() {
+			if !isIdentity(err) || !strings.Contains(err.Error(), "wrong signature") {
+				t.Errorf("%s: %v", a.id, err)
+			}
+		}
+		if a.events.Len() > 0 {
+			t.Errorf("%s: %v", a.id, a.events.All())
+		}
+	}
+}
+
+// A verified link goes on when the signaling server gives an agent without a key the id of its peer.
+func TestOwnIDIsThatOfAPeer(t *testing.T) {
+	m, k := newMallory(t), newKeyring(t)
+	s := &stage{url: m.url}
+	alice, bob := s.startAs(t, InProcess, "alice", Identity{MeshName: meshName}), s.startAs(t, InProcess, "bob", k.bare("bob"))
+	(&pair{alice: alice, bob: bob}).meet(t)
+	m.rename("alice", "bob")
+	m.hangUp("alice")
+	testutil.Eventually(t, "alice has another id", func() bool { return alice.ID() == "bob" })
+	m.settled(t, "bob") // alice, by now
+	works(t, alice, bob)
+	if alice.events.Len() != 1 || bob.events.Len() != 1 {
+		t.Errorf("events %v and %v", alice.events.All(), bob.events.All())
+	}
+}
+
 // without returns a way to relay that takes fields from payloads.
 func without(m *mallory, fields ...string) func(signal.Message) {
 	return func(msg signal.Message) {

@@ -183,6 +183,10 @@ var none = wants{
 
 var attacks = []attack{
 	{name: "hellos as they are", wants: everywhere("wrong signature", wants{"off, no keys": readable})},
+	{
+		name: "hellos as they are, in sessions of the same names", wants: everywhere("wrong signature", wants{"off, no keys": readable}),
+		prepare: func(*testing.T, *mallory, *keyring, [2]string) trick { return trick{borrow: true} },
+	},
 	{name: "hellos without identity", wants: none, prepare: func(*testing.T, *mallory, *keyring, [2]string) trick {
 		return trick{show: func(to *leg) string { return to.shows(nil) }}
 	}},

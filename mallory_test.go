@@ -253,6 +253,7 @@ func (m *mallory) readBytes() int {
 type trick struct {
 	noCaps    bool // her descriptions list no capabilities, so that framing is base
 	noSession bool // her descriptions have no session
+	borrow    bool // her sessions have the names of those of the victims, so that nothing but certificates differs
 	// show returns the hello that the victim of a leg is shown, "" if it is not time to; nil shows the other one's.
 	show func(to *leg) string
 	// alone: she does not introduce the victims to each other, but is the target herself.
@@ -276,6 +277,10 @@ func (m *mallory) middle(how trick) func(signal.Message) {
 			if l := m.legTo(msg.PeerID, msg.TargetID); l != nil {
 				d := description(m.t, msg)
 				l.theirs = d.Session
+				if first := l.other(); how.borrow && first != nil {
+					first.own = d.Session
+					first.answer()
+				}
 				// It fails when another tap has taken this one's place.
 				_ = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP})
 			}
@@ -354,11 +359,20 @@ func (m *mallory) tap(offer signal.Message, how trick) {
 	if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
 		return // another tap has taken this one's place
 	}
-	answer, err := l.pc.CreateAnswer(nil)
-	l.describe(signal.Answer, answer, err, d.Session)
+	if how.borrow { // she answers when she has the other one's answer
+		p.legs[to].own = d.Session
+	} else {
+		l.answer()
+	}
 	if !how.alone {
 		p.legs[to].offer()
 	}
+}
+
+// answer answers the victim's offer.
+func (l *leg) answer() {
+	answer, err := l.pc.CreateAnswer(nil)
+	l.describe(signal.Answer, answer, err, l.theirs)
 }
 
 func (p *tap) newLeg(victim, as string, offerer bool) *leg {
