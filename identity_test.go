@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -429,8 +430,12 @@ func testMiddle(t *testing.T, g guard, a attack, want string) {
 	m.list(ids[1], ids[0]) // bob offers
 	if want == readable {
 		for i := range victims {
-			heard[i].Wait(t, names[i]+" has the secret", func(all []string) bool { return len(all) > 0 })
-			fakes[i].Wait(t, names[i]+" has mallory's message", func(all []string) bool { return len(all) > 0 })
+			testutil.Eventually(t, names[i]+" has the secret, and mallory's message", func() bool {
+				return heard[i].Len() > 0 && fakes[i].Len() > 0 || victims[i].reports.Len() > 0
+			})
+			if all := victims[i].reports.All(); len(all) > 0 {
+				t.Fatalf("%s: %v", names[i], all)
+			}
 		}
 		for i := range victims {
 			other := 1 - i
@@ -473,14 +478,11 @@ func refusesEachOther(t *testing.T, victims [2]*agent, ids [2]string, want strin
 		reasons = [2]string{offered, offering}
 	}
 	for i, v := range victims {
-		v.reports.Wait(t, v.id+" says "+reasons[i], func(all []error) bool {
-			for _, err := range all {
-				if says(err, reasons[i]) {
-					return true
-				}
-			}
-			return false
-		})
+		linked := func() bool { return slices.ContainsFunc(v.Peers(), func(p Peer) bool { return p.ID == ids[1-i] }) }
+		testutil.Eventually(t, v.id+" says "+reasons[i], func() bool { return v.reports.Len() > 0 || linked() })
+		if all := v.reports.All(); linked() || !slices.ContainsFunc(all, func(err error) bool { return says(err, reasons[i]) }) {
+			t.Fatalf("%s has the peers %+v, and says %q, want %q", v.id, v.Peers(), all, reasons[i])
+		}
 	}
 	for i, v := range victims {
 		other, before := ids[1-i], victims[1-i].reports.Len()
