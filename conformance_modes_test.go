@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,11 +111,20 @@ type agent struct {
 // start starts an agent of any mode, and ends it when the test does.
 func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 	t.Helper()
+	return s.startAs(t, mode, id, Identity{})
+}
+
+// startAs is start for an agent with an identity, after edits of its configuration.
+func (s *stage) startAs(t *testing.T, mode Mode, id string, who Identity, edits ...func(*Config)) *agent {
+	t.Helper()
 	a := &agent{id: id}
 	cfg := Config{
-		Mode: mode, SignalingURL: s.url, APIKey: id, WaitSignaling: true,
+		Mode: mode, SignalingURL: s.url, APIKey: id, WaitSignaling: true, Identity: who,
 		OnPeer: a.events.Add, OnError: a.reports.Add,
 		Logger: zerolog.New(&a.log).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
+	}
+	for _, edit := range edits {
+		edit(&cfg)
 	}
 	start := launch
 	switch mode {
@@ -132,7 +142,7 @@ func (s *stage) start(t *testing.T, mode Mode, id string) *agent {
 		cfg.Binary = s.sidecar
 		a.sever = func(t *testing.T) { kill(t, a.SidecarPID()) }
 	case Attach:
-		a.own = s.startSidecar(t, id)
+		a.own = s.startSidecar(t, id, who)
 		cfg.Socket = a.own.socket
 		a.sever = func(t *testing.T) {
 			a.own.kill()
@@ -217,6 +227,7 @@ func (a *agent) waitEvents(t *testing.T, peer string, from, n int) []PeerEvent {
 type ownSidecar struct {
 	stage  *stage
 	id     string
+	who    Identity
 	socket string
 	log    testutil.LogBuffer
 
@@ -224,12 +235,12 @@ type ownSidecar struct {
 	done chan error // its exit
 }
 
-func (s *stage) startSidecar(t *testing.T, id string) *ownSidecar {
+func (s *stage) startSidecar(t *testing.T, id string, who Identity) *ownSidecar {
 	dir, err := os.MkdirTemp(s.dir, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &ownSidecar{stage: s, id: id, socket: filepath.Join(dir, "s")}
+	o := &ownSidecar{stage: s, id: id, who: who, socket: filepath.Join(dir, "s")}
 	o.run(t)
 	return o
 }
@@ -239,7 +250,10 @@ func (o *ownSidecar) run(t *testing.T) {
 	t.Helper()
 	o.cmd = exec.Command(o.stage.sidecar, "-no-stun", "-log-format", "json")
 	o.cmd.Dir = filepath.Dir(o.socket) // where no .env is
-	o.cmd.Env = append(os.Environ(), "SIGNALING_URL="+o.stage.url, "TOKEN_URL=", "API_KEY="+o.id, "IPC_SOCKET="+o.socket)
+	o.cmd.Env = append(os.Environ(), "SIGNALING_URL="+o.stage.url, "TOKEN_URL=", "API_KEY="+o.id, "IPC_SOCKET="+o.socket,
+		"MESH_IDENTITY_KEY="+o.who.KeyFile, "MESH_NAME="+o.who.MeshName, "MESH_IDENTITY_POLICY="+string(o.who.Policy),
+		"MESH_IDENTITY_REQUIRED="+strconv.FormatBool(o.who.Required), "MESH_KNOWN_PEERS="+o.who.KnownPeersFile,
+		"MESH_ROOTS="+strings.Join(o.who.Roots, ","), "MESH_MEMBERSHIP="+o.who.MembershipFile, "MESH_REVOKED="+o.who.RevokedFile)
 	o.cmd.Stderr = &o.log
 	if err := o.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -134,6 +134,8 @@ func (s *session) whyMissed(reason error) string {
 func (s *session) baseWait(reason error) time.Duration {
 	t := s.n.cfg.timing
 	switch {
+	case s.base() && errors.Is(reason, ErrIdentity):
+		return t.baseClosed // it is told, since DTLS is up
 	case s.base() && s.up && len(s.sl.parked) == 0 && errors.Is(reason, ErrPeerClosed):
 		return t.baseClosed
 	case s.base() || s.offerer && !s.answered && s.descSent && s.sl.kind != kindExtended:

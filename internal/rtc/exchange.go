@@ -64,6 +64,9 @@ func (s *session) applyAnswer(a description) error {
 // apply applies a description of the peer's. Its certificate is the same in all of them: what a later one says could
 // only be another's, and pion would go on with the first.
 func (s *session) apply(d description, typ webrtc.SDPType) error {
+	if s.fingerprint != "" { // a restart, in which only what is signed may change
+		d.instance, d.stream, d.restart, d.drain = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain
+	}
 	s.remote = d
 	s.remoteSeen = 0
 	r, err := readSDP(d.sdp)
