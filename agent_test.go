@@ -274,6 +274,27 @@ func TestCancelIsSent(t *testing.T) {
 	})
 }
 
+// A response counts only from the peer that was asked.
+func TestResponseFromAnotherPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reported := make(chan error, 1)
+		m, f := newFakeAgent(t, Config{OnError: func(err error) { reported <- err }}, true)
+		f.connect("bob")
+		f.connect("carol")
+		synctest.Wait()
+		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
+		id := f.request()
+		f.reply("carol", id)
+		if err := <-reported; !errors.Is(err, errUnexpectedResponse) {
+			t.Errorf("reported %v", err)
+		}
+		f.reply("bob", id)
+		if got := <-done; got.err != nil || got.reply.From != "bob" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 // A late reply is reported and gets no response: two agents that respond to each
 // other's errors would never stop.
 func TestLateReply(t *testing.T) {
@@ -482,10 +503,12 @@ func TestHandlerOrderAndLimit(t *testing.T) {
 	})
 }
 
-// A reply that waits counts towards the limit.
+// A reply that waits counts towards the limit. While it waits a request over the limit is
+// dropped: the peer does not read its responses.
 func TestLimitOfReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, f := newFakeAgent(t, Config{Limits: Limits{MaxRequests: 1}, Handlers: map[string]Handler{
+		var reports testutil.Record[error]
+		_, f := newFakeAgent(t, Config{OnError: reports.Add, Limits: Limits{MaxRequests: 1}, Handlers: map[string]Handler{
 			"x_request": func(context.Context, *Message) (any, error) { return "done", nil },
 		}}, true)
 		f.connect("bob")
@@ -503,7 +526,9 @@ func TestLimitOfReplies(t *testing.T) {
 		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
 		request("1")
 		request("2")
-		said("2", map[string]any{"error": "busy"})
+		if all := reports.All(); len(all) != 1 || !errors.Is(all[0], errNotRefused) {
+			t.Errorf("reported %v", all)
+		}
 		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
 		said("1", "done")
 		request("3")
@@ -512,12 +537,14 @@ func TestLimitOfReplies(t *testing.T) {
 		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
 		request("4")
 		request("5")
-		said("5", map[string]any{"error": "busy"})
 		f.say(`{"type":"cancel","payload":{"from_peer":"bob","request_id":"4"}}`)
 		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
 		synctest.Wait()
 		request("6")
 		said("6", "done")
+		if n := reports.Len(); n != 2 {
+			t.Errorf("%d reports", n)
+		}
 	})
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -106,8 +109,41 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
-// BenchmarkJoin is from the second agent's New until both know the other.
+// benchMembers returns the identities of agents under policy member, by id.
+func benchMembers(b *testing.B, ids ...string) map[string]Identity {
+	b.Helper()
+	dir := b.TempDir()
+	check := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	root, err := identity.NewKeyFile(filepath.Join(dir, "root"))
+	check(err)
+	sign, err := identity.ReadKey(filepath.Join(dir, "root"))
+	check(err)
+	all := make(map[string]Identity)
+	for _, id := range ids {
+		file := filepath.Join(dir, id)
+		key, err := identity.NewKeyFile(file)
+		check(err)
+		statement, err := json.Marshal(identity.NewStatement(sign, "", id, key, time.Now().Add(time.Hour)))
+		check(err)
+		check(os.WriteFile(file+".member", statement, 0o600))
+		all[id] = Identity{KeyFile: file, Policy: IdentityMember, Roots: []string{root.String()}, MembershipFile: file + ".member"}
+	}
+	return all
+}
+
+// BenchmarkJoin is from the second agent's New until both know the other, without
+// and with identities.
 func BenchmarkJoin(b *testing.B) {
+	for name, identities := range map[string]map[string]Identity{"off": nil, "member": benchMembers(b, "first", "second")} {
+		b.Run(name, func(b *testing.B) { benchJoin(b, identities) })
+	}
+}
+
+func benchJoin(b *testing.B, identities map[string]Identity) {
 	eachMode(b, func(b *testing.B, mode Mode) {
 		server, err := signaling.New(signaling.Config{Dev: true})
 		if err != nil {
@@ -119,7 +155,7 @@ func BenchmarkJoin(b *testing.B) {
 		met := make(chan struct{}, 2)
 		join := func(id string, wait bool) *Mesh {
 			m, err := New(context.Background(), Config{
-				Mode: mode, SignalingURL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", APIKey: id, WaitSignaling: wait,
+				Mode: mode, SignalingURL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", APIKey: id, WaitSignaling: wait, Identity: identities[id],
 				OnPeer: func(e PeerEvent) {
 					if e.Connected {
 						met <- struct{}{}

@@ -95,7 +95,8 @@ type Config struct {
 	// else chatixia-sidecar on the PATH.
 	Binary string
 	// Socket is the Unix socket of mode Attach. Default: $IPC_SOCKET, else
-	// /tmp/chatixia-sidecar.sock. The other modes make a private one.
+	// /tmp/chatixia-sidecar.sock, a name that any local user can hold: where there
+	// are others use one in $XDG_RUNTIME_DIR. The other modes make a private one.
 	Socket string
 
 	// Network is how the sidecar reaches peers and the signaling server.
@@ -117,7 +118,8 @@ type Config struct {
 	OnPeer func(PeerEvent)
 	// OnSignaling, if set, is told of changes of the connection to the signaling
 	// server. Calls of OnSignaling and OnError are in order and one at a time;
-	// what happens while 1024 calls are pending is logged and not told.
+	// what happens while 1024 calls are pending, or 128 about one peer, is logged and
+	// not told.
 	OnSignaling func(SignalingStatus)
 	// OnError, if set, is told of failures that no caller waits for: a message
 	// that was accepted and could not be delivered, one that no handler takes, a
@@ -186,7 +188,8 @@ type Limits struct {
 	MaxDepth int
 	// MaxRequests is how many requests of one peer may be in work at a time, their
 	// handlers running or their responses waiting until the peer reads; one more
-	// is refused with ErrBusy. Default 1024; 1 to 1,048,576.
+	// is refused with ErrBusy, or dropped if the peer does not read. Each takes about
+	// 8 KiB of memory besides its bytes. Default 1024; 1 to 1,048,576.
 	MaxRequests int
 }
 

@@ -153,8 +153,8 @@ func testHandlerError(t *testing.T, p *pair) {
 	p.bob.on(t, "unencodable_request", func(context.Context, *Message) (any, error) { return func() {}, nil })
 	for typ, want := range map[string]string{
 		"fail_request":        awful,
-		"panic_request":       "out of paper",
-		"unencodable_request": "cannot be sent",
+		"panic_request":       "internal error",
+		"unencodable_request": "internal error: the reply cannot be encoded",
 		"unheard_of_request":  "no handler",
 	} {
 		_, err := p.alice.Request(bounded(t), "bob", Message{Type: typ})

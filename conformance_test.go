@@ -29,7 +29,7 @@ var scenarios = []scenario{
 	{name: "send", run: testSend},
 	{name: "broadcast", run: testBroadcast},
 	{name: "request", run: testRequest},
-	{name: "handler-error", run: testHandlerError},
+	{name: "handler-error", run: testHandlerError, reports: true},
 	{name: "unknown-peer", run: testUnknownPeer},
 	{name: "cancel", run: testCancel},
 	{name: "large", run: testLarge},

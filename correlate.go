@@ -122,31 +122,28 @@ func (c *calls) add(peer, id string) (*call, error) {
 	return p, nil
 }
 
-// reply ends the call to which m is the response, and reports whether there is
-// one.
-func (c *calls) reply(m *Message) bool {
-	return c.finish(callKey{m.From, m.RequestID}, result{reply: m})
+// take takes the call to one peer with an id, for its response; nil if there is none.
+func (c *calls) take(peer string, id []byte) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pending[callKey{peer, string(id)}]
+	if p != nil {
+		delete(c.pending, p.key)
+	}
+	return p
 }
 
 // fail ends one call with an error, and reports whether it was still pending.
 func (c *calls) fail(peer, id string, err error) bool {
-	return c.finish(callKey{peer, id}, result{err: err})
-}
-
-func (c *calls) finish(k callKey, r result) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p := c.pending[k]
-	if p == nil {
-		return false
+	p := c.take(peer, []byte(id))
+	if p != nil {
+		p.done <- result{err: err}
 	}
-	delete(c.pending, k)
-	p.done <- r
-	return true
+	return p != nil
 }
 
 // drop forgets a call whose caller gave up, and reports whether it was still
-// pending; if not, its result is in done.
+// pending; if not, its result is in done, or about to be.
 func (c *calls) drop(p *call) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

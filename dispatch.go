@@ -7,6 +7,9 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -31,12 +34,12 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	case msg.RequestID != "" && !wire.WantsResponse(msg.Type, msg.RequestID):
 		return nil, errUnexpectedResponse
 	default:
-		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, msg.Type)
+		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, logs.Cut(msg.Type))
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			m.log.Error().Str("type", msg.Type).Str("peer", msg.From).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handler panicked")
-			reply, err = nil, fmt.Errorf("mesh: handler of %q panicked: %v", msg.Type, p)
+			m.panicked(p).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
+			reply, err = nil, &fault{fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
 		}
 	}()
 	return h(ctx, msg)
@@ -46,23 +49,46 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 func (m *Mesh) guard(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("callback panicked")
+			m.panicked(p).Msg("callback panicked")
 		}
 	}()
 	f()
 }
 
+// maxStack is how many bytes of a stack are logged.
+const maxStack = 8 << 10
+
+// panicked begins the record of a panic, with what names its cause. Peers can cause
+// panics without end.
+func (m *Mesh) panicked(p any) *zerolog.Event {
+	e := m.noise.Error()
+	if e.Enabled() {
+		stack := debug.Stack()
+		e = e.Str("panic", logs.Cut(fmt.Sprint(p))).Bytes("stack", stack[:min(len(stack), maxStack)])
+	}
+	return e
+}
+
 // report reports a failure that no caller waits for to Config.OnError and the log.
 func (m *Mesh) report(err error) {
-	m.noise.Warn().Err(inner{err}).Int64("count", m.reports.Add(1)).Msg("failure reported")
+	peer := ""
+	if e, ok := err.(*PeerError); ok { // whose fields a peer may have chosen
+		short := *e
+		short.RequestID, short.Type = logs.Cut(e.RequestID), logs.Cut(e.Type)
+		peer, err = e.Peer, &short
+	}
+	m.noise.Warn().Str(zerolog.ErrorFieldName, logs.Cut(plain(err))).Int64("count", m.reports.Add(1)).Msg("failure reported")
 	if f := m.cfg.OnError; f != nil {
-		m.notices.add(func() { f(err) })
+		m.notices.add(peer, func() { f(err) })
 	}
 }
 
-// maxNotices bounds the calls that wait for a slow callback; further ones are
-// dropped.
-const maxNotices = 1024
+const (
+	// maxNotices bounds the calls that wait for a slow callback, and maxPeerNotices
+	// those about one peer; further ones are dropped.
+	maxNotices     = 1024
+	maxPeerNotices = 128
+)
 
 // notices calls Config.OnError and Config.OnSignaling, one at a time and in order,
 // in a goroutine that lives only while there is something to tell.
@@ -70,27 +96,37 @@ type notices struct {
 	m *Mesh
 
 	mu      sync.Mutex
-	queue   []func()
+	queue   []notice
+	about   map[string]int // how many in queue are about a peer
 	running bool
 	lost    int // calls dropped so far
 }
 
-func (n *notices) add(f func()) {
-	if lost := n.push(f); lost > 0 {
+type notice struct {
+	peer string // "" if it is about none
+	call func()
+}
+
+func (n *notices) add(peer string, call func()) {
+	if lost := n.push(notice{peer, call}); lost > 0 {
 		n.m.noise.Error().Int("lost", lost).Msg("callback too slow; notice dropped")
 	}
 }
 
-// push queues f. It returns 0, or if f had to be dropped the number of all that
-// were.
-func (n *notices) push(f func()) (lost int) {
+// push queues a notice. It returns 0, or if it had to be dropped the number of all
+// that were.
+func (n *notices) push(it notice) (lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.queue) >= maxNotices {
+	if len(n.queue) >= maxNotices || it.peer != "" && n.about[it.peer] >= maxPeerNotices {
 		n.lost++
 		return n.lost
 	}
-	n.queue = append(n.queue, f)
+	n.queue = append(n.queue, it)
+	if n.about == nil {
+		n.about = make(map[string]int)
+	}
+	n.about[it.peer]++
 	if !n.running {
 		n.running = true
 		n.m.handlers.run(n.work)
@@ -122,9 +158,13 @@ func (n *notices) pop() func() {
 		n.queue, n.running = nil, false
 		return nil
 	}
-	f := n.queue[0]
+	it := n.queue[0]
+	n.queue[0] = notice{}
 	n.queue = n.queue[1:]
-	return f
+	if n.about[it.peer]--; n.about[it.peer] == 0 {
+		delete(n.about, it.peer)
+	}
+	return it.call
 }
 
 // maxIdleWorkers is how many goroutines wait for the next handler.

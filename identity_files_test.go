@@ -274,13 +274,9 @@ func TestSharedKnownPeers(t *testing.T) {
 			}
 		}
 	}
-	known, err := identity.OpenKnownPeers(k.path("shared.known"), meshName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := known.All()
-	if err != nil || len(all) != len(names)+1 {
-		t.Errorf("the file has %v, %v", all, err)
+	mesh, all, err := identity.ReadKnownPeers(k.path("shared.known"))
+	if err != nil || mesh != meshName || len(all) != len(names)+1 {
+		t.Errorf("the file of mesh %q has %v, %v", mesh, all, err)
 	}
 	for _, name := range append(names, "stranger") {
 		if all[name] != k.public(name) {
@@ -373,6 +369,8 @@ func TestOwnID(t *testing.T) {
 	}
 }
 
+const knownHeader = "# known peers of mesh \"" + meshName + "\"\n"
+
 // New refuses files that it cannot trust or use, and names the field.
 func TestIdentityFiles(t *testing.T) {
 	hour := time.Now().Add(time.Hour)
@@ -394,11 +392,11 @@ func TestIdentityFiles(t *testing.T) {
 		who         func(t *testing.T, k *keyring) Identity
 	}{
 		"damaged known peers": {"KnownPeersFile", "line 2", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "# known peers of mesh \"demo\"\nbob notakey\n")
+			k.write("alice.known", knownHeader+"bob notakey\n")
 			return k.known("alice", false)
 		}},
-		"known peers cut short": {"KnownPeersFile", "line 1", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "bob "+k.public("bob").String()[:20])
+		"known peers cut short": {"KnownPeersFile", "line 2", func(_ *testing.T, k *keyring) Identity {
+			k.write("alice.known", knownHeader+"bob "+k.public("bob").String()[:20])
 			return k.known("alice", false)
 		}},
 		"known peers of another mesh": {"KnownPeersFile", `"other"`, func(_ *testing.T, k *keyring) Identity {
@@ -406,7 +404,7 @@ func TestIdentityFiles(t *testing.T) {
 			return k.known("alice", false)
 		}},
 		"two keys of one peer": {"KnownPeersFile", "another key", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "bob "+k.public("bob").String()+"\nbob "+k.public("carol").String()+"\n")
+			k.write("alice.known", knownHeader+"bob "+k.public("bob").String()+"\nbob "+k.public("carol").String()+"\n")
 			return k.known("alice", false)
 		}},
 		"known peers of another user": {"KnownPeersFile", "belongs to uid 65534", func(t *testing.T, k *keyring) Identity {

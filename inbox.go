@@ -12,12 +12,20 @@ import (
 
 const (
 	// Over inboxHigh bytes of one peer's messages that wait for handlers, or are
-	// being handled, the peer is asked to pause; at inboxLow it may resume.
+	// being handled, and of the responses to them, the peer is asked to pause; at
+	// inboxLow it may resume. It is memory that is counted, not text.
 	inboxHigh = 8 << 20
 	inboxLow  = 2 << 20
 	// inboxHard is where messages are dropped and reported. The sidecar stops
 	// reading long before; only one that knows no pause gets here.
 	inboxHard = 256 << 20
+	// requestCost is what a request in work takes besides its bytes, most of it the
+	// stack of its goroutine. It is not charged: Limits.MaxRequests bounds it.
+	requestCost = 8 << 10
+	// maxRefusals and refusalBytes bound the refusals that wait for a peer to take
+	// them.
+	maxRefusals  = 256
+	refusalBytes = 64 << 10
 
 	busyText = "busy"
 )
@@ -30,6 +38,9 @@ var (
 	errPeerLeft = fmt.Errorf("mesh: the peer whose message is handled is gone: %w", context.Canceled)
 	// errDuplicateRun means that the peer made two requests with one id.
 	errDuplicateRun = errors.New("mesh: message dropped: a request with this id from this peer is being handled already")
+	// errNotRefused means that a peer makes more requests than it may, and does not
+	// read what it is told about that.
+	errNotRefused = errors.New("mesh: request dropped: the peer has too many requests in work and does not read its responses")
 )
 
 // An inbox takes what arrives from one peer, without ever making the link's
@@ -37,15 +48,22 @@ var (
 // the peer's comings and goings, pass through one queue in order; requests
 // start at once, each in a goroutine of its own.
 type inbox struct {
-	m    *Mesh
-	peer string
+	m     *Mesh
+	peer  string
+	quiet bool // OnPeer is not told of the peer
+
+	types  typeName // of messages from the queue; like parsed owned by work
+	parsed wire.Message
 
 	mu       sync.Mutex
-	queue    []item
+	queue    backlog
 	running  bool                 // a goroutine works through queue
-	bytes    int                  // in queue and in requests
+	bytes    int                  // charged: in queue, in requests, and in their responses
 	requests int                  // being handled, or their responses not yet sent
 	asked    map[string]*handling // the requests whose responses the peer waits for, by id
+	refused  []*Message           // the responses to requests that are not handled
+	refusals int                  // bytes of their strings
+	refusing bool                 // a goroutine works through refused
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
 	paused   link.Told[bool] // whether the sidecar was told to pause the peer
@@ -53,14 +71,11 @@ type inbox struct {
 
 // A handling is the work on one request, up to its response.
 type handling struct {
+	b      *inbox
 	id     string
 	cancel context.CancelFunc
 	freed  bool // by free
-}
-
-type item struct {
-	msg   *Message   // or
-	event *PeerEvent // one of the two
+	bytes  int  // charged to the inbox
 }
 
 func newInbox(m *Mesh, peer string) *inbox {
@@ -74,11 +89,12 @@ func (b *inbox) connected(e PeerEvent) {
 	b.update(func() {
 		b.leave(nil)
 		clear(b.asked)
+		b.refused, b.refusals = nil, 0
 		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
 		b.paused.Again = b.paused.Last
-		b.pushLocked(item{event: &e})
+		b.announceLocked(e)
 	})
 }
 
@@ -87,36 +103,48 @@ func (b *inbox) connected(e PeerEvent) {
 func (b *inbox) disconnected(e PeerEvent) {
 	b.update(func() {
 		b.leave(errPeerLeft) // not e.Err, which would pass for the error of whatever the handler waits for
-		b.pushLocked(item{event: &e})
+		b.announceLocked(e)
 	})
 	b.m.forgetPeer(b)
 }
 
 // message takes one message that is no response to a pending call.
-func (b *inbox) message(msg *Message) {
+func (b *inbox) message(typ string, w *wire.Message) {
+	id := string(w.RequestID)
+	work := wire.WantsResponse(typ, id)
+	if !work && id != "" && b.m.handler(typ) == nil {
+		b.drop(typ, id, errUnexpectedResponse)
+		return
+	}
 	var dropped error
 	busy := false
 	b.update(func() {
 		switch {
 		case b.bytes > inboxHard:
 			dropped = errInboxFull
-		case !wire.WantsResponse(msg.Type, msg.RequestID):
-			b.bytes += len(msg.Raw)
-			b.pushLocked(item{msg: msg})
-		case b.asked[msg.RequestID] != nil:
+		case !work:
+			b.bytes += b.queue.addMessage(w.Raw)
+			b.startLocked()
+		case b.asked[id] != nil:
 			dropped = errDuplicateRun
 		case b.requests >= b.m.cfg.Limits.MaxRequests:
 			busy = true
 		default:
-			b.runLocked(msg)
+			w.Detach()
+			b.runLocked(b.m.received(b.peer, typ, id, w))
 		}
 	})
-	switch {
-	case busy:
-		b.m.replyNow(msg, errorPayload(busyText))
-	case dropped != nil:
-		b.m.report(&PeerError{Op: "receive", Type: msg.Type, Peer: b.peer, RequestID: msg.RequestID, Err: dropped})
+	if busy && !b.refuse(typ, id, w) {
+		dropped = errNotRefused
 	}
+	if dropped != nil {
+		b.drop(typ, id, dropped)
+	}
+}
+
+// drop reports a message that was dropped.
+func (b *inbox) drop(typ, id string, why error) {
+	b.m.report(&PeerError{Op: "receive", Type: typ, Peer: b.peer, RequestID: id, Err: why})
 }
 
 // cancel ends the context of a request's handler: the requester gave up.
@@ -133,42 +161,58 @@ func (b *inbox) cancel(id string) {
 // runLocked starts a request's handler.
 func (b *inbox) runLocked(msg *Message) {
 	ctx, cancel := context.WithCancel(b.gone)
-	h := &handling{id: msg.RequestID, cancel: cancel}
+	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
 	b.asked[h.id] = h
 	b.requests++
-	b.bytes += len(msg.Raw)
+	b.bytes += h.bytes
 	b.m.handlers.run(func() {
 		defer cancel()
-		defer func() { // the handler may also end its goroutine
-			b.free(h)
-			b.update(func() { b.bytes -= len(msg.Raw) })
-			b.m.forgetPeer(b)
-		}()
+		defer h.end() // the handler may also end its goroutine
 		b.respond(ctx, h, msg)
+	})
+}
+
+// charge charges the peer for n bytes more until the end.
+func (h *handling) charge(n int) {
+	h.b.update(func() {
+		h.bytes += n
+		h.b.bytes += n
 	})
 }
 
 // free gives up a request's place and id. It happens before the peer can see the
 // response: the peer may use the id again at once, before respond has returned.
-func (b *inbox) free(h *handling) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (h *handling) free() {
+	h.b.mu.Lock()
+	defer h.b.mu.Unlock()
 	if h.freed {
 		return
 	}
 	h.freed = true
-	b.requests--
-	if b.asked[h.id] == h {
-		delete(b.asked, h.id)
+	h.b.requests--
+	if h.b.asked[h.id] == h {
+		delete(h.b.asked, h.id)
 	}
 }
 
-// pushLocked adds to the queue, and sees to it that a goroutine works through it.
-func (b *inbox) pushLocked(it item) {
-	if it.event != nil && b.m.cfg.OnPeer == nil {
+// end frees the request and what it was charged.
+func (h *handling) end() {
+	h.free()
+	h.b.update(func() { h.b.bytes -= h.bytes })
+	h.b.m.forgetPeer(h.b)
+}
+
+// announceLocked has OnPeer told of the peer, behind what waits.
+func (b *inbox) announceLocked(e PeerEvent) {
+	if b.m.cfg.OnPeer == nil || b.quiet {
 		return
 	}
-	b.queue = append(b.queue, it)
+	b.bytes += b.queue.addEvent(e)
+	b.startLocked()
+}
+
+// startLocked sees to it that a goroutine works through the queue.
+func (b *inbox) startLocked() {
 	if !b.running {
 		b.running = true
 		b.m.handlers.run(b.work)
@@ -183,39 +227,48 @@ func (b *inbox) work() {
 			b.m.handlers.run(b.work)
 		}
 	}()
-	for {
-		it, ctx, ok := b.pop()
-		switch {
-		case !ok:
-			empty = true
-			b.m.forgetPeer(b)
-			return
-		case it.event != nil:
-			b.m.guard(func() { b.m.cfg.OnPeer(*it.event) })
-		default:
-			b.notify(ctx, it.msg)
-		}
+	for b.step() {
 	}
+	empty = true
+	b.m.forgetPeer(b)
 }
 
-// pop takes the next item, with the context of its peer link. ok is false, and the
-// queue idle from then on, if there is none or the mesh has been closed.
-func (b *inbox) pop() (it item, ctx context.Context, ok bool) {
+// step handles the next message or event of the queue, and reports whether there was
+// one.
+func (b *inbox) step() bool {
+	raw, event, ctx, charge, ok := b.pop()
+	if !ok {
+		return false
+	}
+	defer b.update(func() { b.bytes -= charge }) // the handler may also end its goroutine
+	if event != nil {
+		b.m.guard(func() { b.m.cfg.OnPeer(*event) })
+	} else {
+		b.notify(ctx, raw)
+	}
+	return true
+}
+
+// pop takes the next message or event, with the context of its peer link. ok is false,
+// and the queue idle from then on, if there is none or the mesh has been closed.
+func (b *inbox) pop() (raw []byte, event *PeerEvent, ctx context.Context, charge int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.queue) == 0 || b.m.ctx.Err() != nil {
-		b.queue, b.running = nil, false
-		return item{}, nil, false
+	if b.m.ctx.Err() == nil {
+		raw, event, charge, ok = b.queue.next()
 	}
-	it = b.queue[0]
-	b.queue[0] = item{}
-	b.queue = b.queue[1:]
-	return it, b.gone, true
+	b.running = ok
+	return raw, event, b.gone, charge, ok
 }
 
 // notify runs the handler of a message that wants no response.
-func (b *inbox) notify(ctx context.Context, msg *Message) {
-	defer b.update(func() { b.bytes -= len(msg.Raw) })
+func (b *inbox) notify(ctx context.Context, raw []byte) {
+	if err := wire.ParseMessage(raw, b.m.limits, &b.parsed); err != nil {
+		b.m.report(fmt.Errorf("mesh: message from the sidecar rejected: %w", err)) // cannot happen: it was parsed before
+		return
+	}
+	msg := b.m.received(b.peer, b.types.of(b.parsed.Type), string(b.parsed.RequestID), &b.parsed)
+	b.parsed = wire.Message{}
 	if _, err := b.m.handle(ctx, msg); err != nil {
 		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
 	}
@@ -225,7 +278,7 @@ func (b *inbox) notify(ctx context.Context, msg *Message) {
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.running && b.bytes == 0
+	return !b.running && b.bytes == 0 && !b.refusing
 }
 
 // update changes the state, then tells the sidecar to pause or resume the peer
@@ -247,21 +300,27 @@ func (b *inbox) Tell(_, pause bool) { b.m.pausePeer(b.peer, pause) }
 
 // respond runs the handler of a request and sends its response.
 func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
-	free := func() { b.free(h) }
 	returned := false
 	defer func() {
-		if !returned && ctx.Err() == nil {
-			free()
-			b.m.replyNow(msg, errorPayload("the handler ended its goroutine"))
+		if !returned {
+			b.reply(ctx, h, msg, nil, &fault{errors.New("mesh: the handler ended its goroutine")})
 		}
 	}()
 	reply, err := b.m.handle(ctx, msg)
 	returned = true
-	if ctx.Err() != nil {
-		return // the requester gave up or is gone
-	}
+	b.reply(ctx, h, msg, reply, err)
+}
+
+// reply sends the response to a request. What the handler returned goes to the peer as
+// it is. Of a fault of this agent the peer learns that there is one; what it is stays
+// here.
+func (b *inbox) reply(ctx context.Context, h *handling, msg *Message, reply any, err error) {
 	out := responseTo(msg)
+	_, isFault := err.(*fault)
 	switch {
+	case isFault:
+		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
+		out.Payload = errorPayload(faultText)
 	case err != nil:
 		out.Payload = errorPayload(plain(err))
 	case reply == nil:
@@ -269,14 +328,95 @@ func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 	default:
 		out.Payload = reply
 	}
-	err = b.m.post(ctx, msg.From, &out, free)
-	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLarge) {
-		out.Payload = errorPayload("the handler's reply cannot be sent: " + plain(err))
-		err = b.m.post(ctx, msg.From, &out, free)
+	if ctx.Err() != nil {
+		return // the requester gave up or is gone
+	}
+	err = b.m.post(ctx, msg.From, &out, h)
+	if why := replyFault(err); why != "" {
+		b.failed(msg, err)
+		out.Payload = errorPayload(why)
+		err = b.m.post(ctx, msg.From, &out, h)
 	}
 	if err != nil && ctx.Err() == nil {
-		b.m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
+		b.failed(msg, err)
 	}
+}
+
+// failed reports that a response was not sent.
+func (b *inbox) failed(msg *Message, err error) {
+	b.m.report(&PeerError{Op: "reply", Peer: b.peer, RequestID: msg.RequestID, Err: err})
+}
+
+// faultText is what a peer learns of a fault in this agent.
+const faultText = "internal error"
+
+// A fault is an error of this agent's own doing, which is none of the peer's business.
+type fault struct{ error }
+
+// replyFault returns what a peer learns of a reply that cannot be sent to anyone, "" for
+// any other error.
+func replyFault(err error) string {
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return faultText + ": the reply is too large"
+	case errors.Is(err, ErrInvalid):
+		return faultText + ": the reply cannot be encoded"
+	}
+	return ""
+}
+
+// refuse has the peer told that it is busy, and reports whether it will be. A peer that
+// does not take its responses gets no further ones: they are its own loss.
+func (b *inbox) refuse(typ, id string, w *wire.Message) bool {
+	if c, _, _ := b.m.taker(b.peer, true); c == nil {
+		return false
+	}
+	msg := &Message{Type: typ, RequestID: id, SourceAgent: string(w.SourceAgent), TargetAgent: string(w.TargetAgent), From: b.peer}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.refused) >= maxRefusals || b.refusals+msg.cost() > refusalBytes {
+		return false
+	}
+	b.refused = append(b.refused, msg)
+	b.refusals += msg.cost()
+	if !b.refusing {
+		b.refusing = true
+		b.m.handlers.run(b.sayBusy)
+	}
+	return true
+}
+
+// sayBusy sends the refusals that wait, one at a time.
+func (b *inbox) sayBusy() {
+	for {
+		msg, ctx := b.nextRefused()
+		if msg == nil {
+			b.m.forgetPeer(b)
+			return
+		}
+		out := responseTo(msg)
+		out.Payload = errorPayload(busyText)
+		h := &handling{b: b, freed: true}
+		if err := b.m.post(ctx, b.peer, &out, h); err != nil && ctx.Err() == nil {
+			b.failed(msg, err)
+		}
+		b.update(func() { b.bytes -= h.bytes })
+	}
+}
+
+// nextRefused takes the next request to refuse, with the context of its peer link; nil if
+// there is none.
+func (b *inbox) nextRefused() (*Message, context.Context) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.refused) == 0 || b.m.ctx.Err() != nil {
+		b.refused, b.refusals, b.refusing = nil, 0, false
+		return nil, nil
+	}
+	msg := b.refused[0]
+	b.refused = b.refused[1:]
+	b.refusals -= msg.cost()
+	return msg, b.gone
 }
 
 // responseTo returns the response to a request, but for its payload.
@@ -293,17 +433,4 @@ func errorPayload(text string) any {
 	return struct {
 		Error string `json:"error"`
 	}{text}
-}
-
-// replyNow responds from the read path, which must not block.
-func (m *Mesh) replyNow(msg *Message, payload any) {
-	out := responseTo(msg)
-	out.Payload = payload
-	raw, err := out.encode(new([]byte), m.limits)
-	if c := m.ipc(); err == nil && c != nil {
-		err = c.writeNow(func(b []byte) []byte { return wire.AppendSend(b, msg.From, raw) })
-	}
-	if err != nil {
-		m.report(&PeerError{Op: "reply", Peer: msg.From, RequestID: msg.RequestID, Err: err})
-	}
 }

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -32,8 +31,8 @@ type ipc struct {
 	refused    error // valid after ended: the sidecar's reason to end
 
 	// Of take alone.
-	line     wire.Line
-	lastType string // of a message
+	line  wire.Line
+	types typeName // of messages
 
 	readyOnce, drainedOnce, replacedOnce sync.Once
 }
@@ -148,7 +147,7 @@ func (m *Mesh) pausePeer(peer string, pause bool) {
 // sendCancel tells a peer that the caller of a request gave up.
 func (m *Mesh) sendCancel(peer, id string) {
 	c := m.ipc()
-	if c == nil || !c.has(wire.FeatureCancel) {
+	if c == nil || !c.has(wire.FeatureCancel) || len(id) > wire.MaxCancelID {
 		return
 	}
 	// An error means that the link is gone, and the request with it.
@@ -189,13 +188,12 @@ func (c *ipc) read() {
 	c.link.Serve(c.take)
 }
 
-// take handles one event, or what was wrong with it. It never blocks, and must
-// write control lines only, no messages: a sidecar in this process may hold
-// locks then.
+// take handles one event, or what was wrong with it; it keeps nothing of the line.
+// It never blocks, and must write control lines only, no messages: a sidecar in this
+// process may hold locks then.
 func (c *ipc) take(line []byte, err error) bool {
 	if err == nil {
-		// The copy is what the message keeps: one for all of its parts.
-		err = wire.ParseEvent(bytes.Clone(line), c.m.limits, &c.line)
+		err = wire.ParseEvent(line, c.m.limits, &c.line)
 	} else if wire.BadLine(err) == nil {
 		c.readErr = err
 		return false
@@ -213,7 +211,7 @@ func (c *ipc) take(line []byte, err error) bool {
 func (c *ipc) event(e *wire.Line) error {
 	m := c.m
 	if e.Type == wire.TypeMessage {
-		m.receive(e.Peer, c.typeName(e.Message.Type), &e.Message)
+		m.receive(e.Peer, c.types.of(e.Message.Type), &e.Message)
 		return nil
 	}
 	peer := string(e.Peer)
@@ -252,31 +250,41 @@ func (c *ipc) event(e *wire.Line) error {
 	return nil
 }
 
-// typeName makes a string of a message type. Most messages are of the same type
+// A typeName makes strings of the types of messages. Most messages are of the same type
 // as the one before.
-func (c *ipc) typeName(b []byte) string {
-	if string(b) != c.lastType {
-		c.lastType = string(b)
+type typeName struct{ last string }
+
+func (n *typeName) of(b []byte) string {
+	if string(b) != n.last {
+		n.last = string(b)
 	}
-	return c.lastType
+	return n.last
 }
 
 // receive takes a message from a peer: the response that a call waits for, or
 // work for a handler. Responses are matched here, on the read path, so that a
-// handler may itself wait for one.
+// handler may itself wait for one. They are no queue: one for which no call waits
+// is dropped, unless the application has a handler for it.
 func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
-	m.mu.Lock()
-	p := m.peers[string(from)]
-	m.mu.Unlock()
+	p := m.peerOf(from)
 	if p == nil {
 		m.report(&PeerError{Op: "receive", Type: typ, Peer: string(from), RequestID: string(w.RequestID), Err: ErrNotConnected})
 		return
 	}
-	msg := m.received(p.id, typ, w)
-	if msg.RequestID != "" && wire.CanRespond(msg.Type) && m.calls.reply(msg) {
-		return
+	if len(w.RequestID) > 0 && wire.CanRespond(typ) {
+		if call := m.calls.take(p.id, w.RequestID); call != nil {
+			w.Detach()
+			call.done <- result{reply: m.received(p.id, typ, call.key.id, w)}
+			return
+		}
 	}
-	p.inbox.message(msg)
+	p.inbox.message(typ, w)
+}
+
+func (m *Mesh) peerOf(id []byte) *peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peers[string(id)]
 }
 
 func (c *ipc) onReady(payload []byte) error {

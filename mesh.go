@@ -39,6 +39,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -103,7 +104,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: sidecar.Sampled(cfg.Logger),
+		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: logs.Sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
 		turn:      make(chan struct{}, 1),
@@ -140,7 +141,8 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 // encoding/json, becomes the payload of the response; a nil reply becomes {}. Its
 // error reaches the requester as a *RemoteError. For a message that wants no
 // response the reply is dropped, and the error is reported to Config.OnError. A
-// panic is logged and counts as an error. ctx ends when the requester gives up,
+// panic is logged and reported; the requester learns only that there was an internal
+// error. ctx ends when the requester gives up,
 // when the link to the peer ends and when the mesh closes; the handler must return
 // then.
 //

@@ -103,10 +103,10 @@ func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 }
 
 // received returns the Message of a parsed one, whose bytes it keeps.
-func (m *Mesh) received(from, typ string, p *wire.Message) *Message {
+func (m *Mesh) received(from, typ, id string, p *wire.Message) *Message {
 	msg := &Message{
 		mesh: m,
-		Type: typ, RequestID: string(p.RequestID),
+		Type: typ, RequestID: id,
 		SourceAgent: string(p.SourceAgent), TargetAgent: string(p.TargetAgent),
 		From: from, Raw: p.Raw,
 	}
@@ -114,6 +114,13 @@ func (m *Mesh) received(from, typ string, p *wire.Message) *Message {
 		msg.Payload = json.RawMessage(p.Payload)
 	}
 	return msg
+}
+
+// cost returns about how many bytes of memory a message received takes: its bytes, its
+// strings, and what memory is rounded up by.
+func (m *Message) cost() int {
+	n := len(m.Raw) + len(m.Type) + len(m.RequestID) + len(m.SourceAgent) + len(m.TargetAgent)
+	return n + n/4
 }
 
 // failure returns the text of a payload {"error": "text"}, with which chatixia

@@ -90,6 +90,7 @@ func (m *Mesh) peerConnected(id, key string) {
 	p := m.peers[id]
 	if p == nil {
 		p = newPeer(m, id)
+		p.inbox.quiet = len(m.peers) >= maxPeers
 		m.peers[id] = p
 	}
 	if p.live {
@@ -125,6 +126,11 @@ func (m *Mesh) peerDisconnected(id string, reason error) {
 	m.calls.failPeer(id, reason)
 	p.inbox.disconnected(event)
 }
+
+// maxPeers is how many peers may be known, most of them gone and kept by callbacks
+// that do not return, before OnPeer is not told of further ones. A sidecar has half as
+// many links.
+const maxPeers = 8192
 
 // forgetPeer drops what is known of a peer that is gone, once its last message
 // was handled: peer ids may come without end.

@@ -138,9 +138,9 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 }
 
 // post encodes a message and gives it to the sidecar as soon as the peer takes
-// it. replied makes it a response; it is called as the line is added, before that
-// can be seen, with the link's lock held.
-func (m *Mesh) post(ctx context.Context, peer string, msg *Message, replied func()) error {
+// it. reply makes it a response: it is charged for what waits, and freed as the line is
+// added, before that can be seen, with the link's lock held.
+func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply *handling) error {
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
 	}
@@ -150,7 +150,10 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, replied func
 	if err != nil {
 		return err
 	}
-	return m.postRaw(ctx, peer, raw, replied)
+	if reply != nil {
+		reply.charge(cap(raw))
+	}
+	return m.postRaw(ctx, peer, raw, reply)
 }
 
 // buffer returns a buffer from m.buffers, where it belongs again as soon as the
@@ -163,9 +166,8 @@ func (m *Mesh) buffer() *[]byte {
 }
 
 // postRaw is post for an encoded message.
-func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied func()) error {
-	reply := replied != nil
-	turn, err := m.takeTurn(ctx, peer, reply)
+func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply *handling) error {
+	turn, err := m.takeTurn(ctx, peer, reply != nil)
 	if err != nil {
 		return err
 	}
@@ -173,7 +175,7 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied fun
 		defer func() { <-turn }()
 	}
 	for {
-		c, err := m.await(ctx, peer, reply)
+		c, err := m.await(ctx, peer, reply != nil)
 		if err == nil {
 			err = c.tooLarge(raw)
 		}
@@ -181,8 +183,8 @@ func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, replied fun
 			return err
 		}
 		room, err := c.tryWrite(func(b []byte) []byte {
-			if reply {
-				replied()
+			if reply != nil {
+				reply.free()
 			}
 			return wire.AppendSend(b, peer, raw)
 		})

@@ -70,7 +70,7 @@ func (m *Mesh) setSignaling(st SignalingStatus) {
 	}
 	m.mu.Unlock()
 	if f := m.cfg.OnSignaling; f != nil {
-		m.notices.add(func() { f(st) })
+		m.notices.add("", func() { f(st) })
 	}
 }
 

@@ -10,10 +10,10 @@ export CGO_ENABLED=0
 for target in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do
 	echo "--- $target"
 	export GOOS=${target%/*} GOARCH=${target#*/}
-	go build ./...
-	go vet ./... # compiles the tests too
+	go build ./... ./cmd/mesh/...
+	go vet ./... ./cmd/mesh/... # compiles the tests too
 	# -buildvcs=false: these binaries are thrown away, and a checkout without .git can be built too.
-	go build -buildvcs=false -o "$out/$GOOS-$GOARCH/" ./cmd/...
+	go build -buildvcs=false -o "$out/$GOOS-$GOARCH/" ./cmd/... ./cmd/mesh
 done
 
 # In a browser the library compiles, and New says what to use there instead.

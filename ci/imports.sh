@@ -1,33 +1,39 @@
 #!/usr/bin/env bash
 # Checks which package imports what, the standard library aside. Whatever the table does not list is
 # refused, so that a new arrow or a new dependency is a change of this file. Tests may import anything.
+# Also checks that docs/decisions names every direct dependency of every module.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# First the package, then what it may import: . and ./x are packages of this module, the rest are other
+# First the package, then what it may import: . and ./x are packages of this repository, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
-./internal/sidecar ./internal/identity ./internal/link ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/identity ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/identity ./internal/logs ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
-./internal/signal  ./internal/backoff github.com/coder/websocket github.com/rs/zerolog
+./internal/signal  ./internal/backoff ./internal/logs github.com/coder/websocket github.com/rs/zerolog
 ./internal/identity golang.org/x/sys
+./internal/logs    github.com/rs/zerolog
 ./internal/wire
 ./internal/nowait
 ./internal/backoff
 ./internal/cores
 ./internal/version
+./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
+./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
 ./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/*            . ./internal/cores ./internal/version ./signaling github.com/joho/godotenv github.com/rs/zerolog
+./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
+./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
+./internal/interop/readers ./internal/wire
 '
 
-module=$(go list -m)
+module=$(go list -f '{{.Module.Path}}' .)
 
 short() { # import path -> the notation of the table
 	case $1 in
@@ -57,7 +63,7 @@ refuse() {
 # Each system has files of its own, so each is asked.
 imports=$(for os in linux darwin windows; do
 	CGO_ENABLED=0 GOOS=$os go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}
-{{end}}' ./... || exit 1
+{{end}}' ./... ./cmd/mesh/... || exit 1
 done | sort -u)
 
 failed=0
@@ -69,4 +75,21 @@ while read -r pkg imp; do
 		failed=1
 	fi
 done <<<"$imports"
+
+# Prints the direct dependencies that a go.mod names, without host and major version, and the names of its tools.
+direct() {
+	awk '/^[a-z]/ { block = $1 } /^\)/ { block = "" } /\/\/ indirect/ { next }
+		block == "require" { for (i = 1; i < NF; i++) if ($(i + 1) ~ /^v[0-9]/) print $i }
+		block == "tool" && $NF ~ /\// { print $NF }' "$1" |
+		sed -E 's|/v[0-9]+$||; s|^github\.com/||; s|.*/cmd/||' | grep -vxF "${module#github.com/}" || true
+}
+
+while read -r mod; do
+	for dependency in $(direct "$mod"); do
+		if ! grep -qF -- "$dependency" docs/decisions/[0-9]*.md; then
+			echo "dependency: no decision names $dependency of $mod; say in docs/decisions what it is for (0054 has the small ones)" >&2
+			failed=1
+		fi
+	done
+done < <(git ls-files -- go.mod '*/go.mod' | grep -v /testdata/)
 exit $failed

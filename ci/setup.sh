@@ -19,4 +19,4 @@ if [ ${#missing[@]} != 0 ]; then
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 "$(go env CC)" --version | head -n 1
-go mod download
+GOWORK=off go mod download # in a workspace it would write a go.work.sum that no build needs

@@ -12,7 +12,7 @@ for arg in "$@"; do
 done
 # Packages that start browsers and many programs need the machine for themselves, and come last.
 crowds='/internal/interop$|/examples/browser$'
-packages=$(go list ./...)
+packages=$(go list ./... ./cmd/mesh/...)
 # shellcheck disable=SC2046 # a list of packages, none of which has spaces
 "${test[@]}" $(grep -Ev "$crowds" <<<"$packages")
 # shellcheck disable=SC2046

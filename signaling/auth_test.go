@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,14 +31,14 @@ func TestTokenExchange(t *testing.T) {
 		header []string
 		status int
 	}{
-		{"key", []string{"X-API-Key", "key-one"}, 200},
-		{"device token", []string{"X-Device-Token", "key-one"}, 200},
+		{"key", []string{"X-API-Key", "key-one-of-tests"}, 200},
+		{"device token", []string{"X-Device-Token", "key-one-of-tests"}, 200},
 		{"none", nil, 401},
 		{"wrong", []string{"X-API-Key", "key-onE"}, 401},
 		{"prefix", []string{"X-API-Key", "key-on"}, 401},
 		{"peer id", []string{"X-API-Key", "agent-001"}, 401},
 		{"empty", []string{"X-API-Key", ""}, 401},
-		{"in another header", []string{"Authorization", "Bearer key-one"}, 401},
+		{"in another header", []string{"Authorization", "Bearer key-one-of-tests"}, 401},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status, body := s.do(t, "POST", "/api/token", c.header...)
@@ -50,7 +51,7 @@ func TestTokenExchange(t *testing.T) {
 				}
 				return
 			}
-			if body["peer_id"] != "agent-001" || body["role"] != "agent" {
+			if body["peer_id"] != "agent-001" || body["role"] != "agent" || body["bearer"] != true {
 				t.Fatalf("answer %v", body)
 			}
 			claims := jwt.MapClaims{}
@@ -187,6 +188,22 @@ func TestDevelopmentModeIsLocal(t *testing.T) {
 		{"name", "localhost:1234", "", "", false},
 		{"through a proxy", "127.0.0.1:1", "X-Forwarded-For", "10.0.0.1", false},
 		{"through another proxy", "127.0.0.1:1", "Forwarded", "for=10.0.0.1", false},
+		{"through a proxy that hides it", "127.0.0.1:1", "X-Forwarded-For", "", false},
+		{"through a proxy that adds only its name", "127.0.0.1:1", "Via", "1.1 proxy", false},
+		{"through a proxy that adds only the host", "127.0.0.1:1", "X-Forwarded-Host", "mesh.example", false},
+		{"through a content delivery network", "127.0.0.1:1", "CF-Ray", "1", false},
+		{"through another one", "127.0.0.1:1", "True-Client-IP", "10.0.0.1", false},
+		{"through nginx with a common setting", "127.0.0.1:1", "X-Real-IP", "10.0.0.1", false},
+		{"through IIS", "127.0.0.1:1", "X-Original-Host", "mesh.example", false},
+		{"through Envoy", "127.0.0.1:1", "X-Envoy-External-Address", "10.0.0.1", false},
+		{"through nginx as it is", "127.0.0.1:1", "HTTP", "1.0", false},
+		{"localhost", "127.0.0.1:1", "Host", "LOCALHOST", true},
+		{"loopback host", "127.0.0.1:1", "Host", "127.0.0.1:8080", true},
+		{"loopback host, IPv6", "[::1]:1", "Host", "[::1]:8080", true},
+		{"loopback host, IPv6 without a port", "[::1]:1", "Host", "[::1]", true},
+		{"DNS rebinding", "127.0.0.1:1", "Host", "evil.example:8080", false},
+		{"DNS rebinding of a lookalike", "127.0.0.1:1", "Host", "127.0.0.1.evil.example", false},
+		{"no host", "127.0.0.1:1", "Host", "", false},
 		{"page of another site", "127.0.0.1:1", "Origin", "https://evil.example", false},
 		{"page of a lookalike", "127.0.0.1:1", "Origin", "https://localhost.evil.example", false},
 		{"page without an origin", "127.0.0.1:1", "Origin", "null", false},
@@ -195,8 +212,12 @@ func TestDevelopmentModeIsLocal(t *testing.T) {
 			for _, path := range []string{"POST /api/token", "GET /ws", "GET /api/config", "GET /healthz"} {
 				method, path, _ := strings.Cut(path, " ")
 				r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
-				r.RemoteAddr = c.remote
-				if c.header != "" {
+				r.RemoteAddr, r.Host = c.remote, "localhost:8080"
+				if c.header == "Host" {
+					r.Host = c.value
+				} else if c.header == "HTTP" {
+					r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0
+				} else if c.header != "" {
 					r.Header.Set(c.header, c.value)
 				}
 				w := httptest.NewRecorder()
@@ -222,16 +243,30 @@ func TestNewRefuses(t *testing.T) {
 		{"development", func(c *signaling.Config) { *c = signaling.Config{Dev: true} }, ""},
 		{"nothing set", func(c *signaling.Config) { *c = signaling.Config{} }, "Keys: "},
 		{"keys in development", func(c *signaling.Config) { c.Dev = true }, "Keys: "},
+		{"short secret", func(c *signaling.Config) { c.Secret = secret[:31] }, "Secret: 31 bytes"},
+		{"secret of 32 bytes", func(c *signaling.Config) { c.Secret = secret[:32] }, ""},
+		{"short key", func(c *signaling.Config) {
+			c.Keys = map[string]signaling.Key{"key-one-of-test": {PeerID: "agent-007", Role: "agent"}}
+		}, `"agent-007"`},
+		{"short TURN secret", func(c *signaling.Config) { c.TURNURL, c.TURNSecret = "turn:x", "x" }, "TURNSecret: 1 bytes"},
+		{"weak secrets allowed", func(c *signaling.Config) {
+			c.Keys = map[string]signaling.Key{"key-one": {PeerID: "a", Role: "agent"}}
+			c.Secret, c.TURNURL, c.TURNSecret, c.AllowWeakSecrets = "x", "turn:x", "x", true
+		}, ""},
+		{"short secret in development", func(c *signaling.Config) { *c = signaling.Config{Dev: true, Secret: "x"} }, ""},
+		{"proxies in development", func(c *signaling.Config) {
+			*c = signaling.Config{Dev: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+		}, "TrustedProxies: "},
 		{"no secret", func(c *signaling.Config) { c.Secret = "" }, "Secret: "},
 		{"the original's default secret", func(c *signaling.Config) { c.Secret = "dev-secret-change-me" }, "Secret: "},
-		{"no peer id", func(c *signaling.Config) { c.Keys = map[string]signaling.Key{"key-one": {Role: "agent"}} }, "peer_id: empty"},
-		{"no role", func(c *signaling.Config) { c.Keys = map[string]signaling.Key{"key-one": {PeerID: "a"}} }, "role: empty"},
+		{"no peer id", func(c *signaling.Config) { c.Keys = map[string]signaling.Key{"key-one-of-tests": {Role: "agent"}} }, "peer_id: empty"},
+		{"no role", func(c *signaling.Config) { c.Keys = map[string]signaling.Key{"key-one-of-tests": {PeerID: "a"}} }, "role: empty"},
 		{"empty key", func(c *signaling.Config) { c.Keys = map[string]signaling.Key{"": {PeerID: "a", Role: "agent"}} }, "key itself is empty"},
 		{"long peer id", func(c *signaling.Config) {
-			c.Keys = map[string]signaling.Key{"key-one": {PeerID: strings.Repeat("x", 129), Role: "agent"}}
+			c.Keys = map[string]signaling.Key{"key-one-of-tests": {PeerID: strings.Repeat("x", 129), Role: "agent"}}
 		}, "at most 128"},
 		{"control character", func(c *signaling.Config) {
-			c.Keys = map[string]signaling.Key{"key-one": {PeerID: "a\x1b", Role: "agent"}}
+			c.Keys = map[string]signaling.Key{"key-one-of-tests": {PeerID: "a\x1b", Role: "agent"}}
 		}, "U+001B"},
 		{"TURN secret alone", func(c *signaling.Config) { c.TURNSecret = "x" }, "TURNURL: "},
 		{"TURN URL alone", func(c *signaling.Config) { c.TURNURL = "turn:x" }, "TURNSecret: "},
@@ -251,7 +286,7 @@ func TestNewRefuses(t *testing.T) {
 				_ = s.Close()
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "key-one") {
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "key-one-of-tests") {
 				t.Fatalf("error %v, want one with %q and without a key", err, c.want)
 			}
 		})
@@ -310,18 +345,20 @@ func TestICEConfig(t *testing.T) {
 	}
 	s = serve(t, func(c *signaling.Config) {
 		c.ICEServers = []signaling.ICEServer{{URLs: []string{"stun:s"}}}
-		c.TURNURL, c.TURNSecret, c.TURNLifetime = "turn:t:3478", "hush", time.Hour
+		c.TURNURL, c.TURNSecret, c.TURNLifetime = "turn:t:3478", turnSecret, time.Hour
 	})
 	for _, path := range []string{"GET /api/config", "POST /api/token"} {
 		t.Run(path, func(t *testing.T) { checkICE(t, s, path) })
 	}
 }
 
+const turnSecret = "hush, thirty-two bytes and more of it"
+
 func checkICE(t *testing.T, s *site, path string) {
 	t.Helper()
 	before := time.Now()
 	method, path, _ := strings.Cut(path, " ")
-	_, body := s.do(t, method, path, "X-API-Key", "key-one")
+	_, body := s.do(t, method, path, "X-API-Key", "key-one-of-tests")
 	b, err := json.Marshal(body["iceServers"])
 	if err != nil {
 		t.Fatal(err)
@@ -336,23 +373,30 @@ func checkICE(t *testing.T, s *site, path string) {
 	if err != nil || name != "mesh" || at < before.Add(time.Hour).Unix() || at > time.Now().Add(time.Hour).Unix() {
 		t.Errorf("user %q", turn.Username)
 	}
-	mac := hmac.New(sha1.New, []byte("hush"))
+	mac := hmac.New(sha1.New, []byte(turnSecret))
 	mac.Write([]byte(turn.Username))
 	if want := base64.StdEncoding.EncodeToString(mac.Sum(nil)); turn.Credential != want || turn.URLs[0] != "turn:t:3478" {
 		t.Errorf("%+v, want the password %s", turn, want)
 	}
 }
 
-// TestShortSecret: a secret that can be guessed is accepted, with a warning.
-func TestShortSecret(t *testing.T) {
-	for secret, want := range map[string]int{strings.Repeat("x", 31): 1, strings.Repeat("x", 32): 0} {
+// TestWeakeningIsLogged: whatever weakens the server is in the log.
+func TestWeakeningIsLogged(t *testing.T) {
+	for text, weaken := range map[string]func(*signaling.Config){
+		"AllowWeakSecrets":   func(c *signaling.Config) { c.AllowWeakSecrets = true },
+		"AllowAnonymousTURN": func(c *signaling.Config) { c.AllowAnonymousTURN = true },
+		"development mode":   func(c *signaling.Config) { c.Dev, c.Keys = true, nil },
+		"":                   func(*signaling.Config) {},
+	} {
 		var log testutil.LogBuffer
-		s, err := signaling.New(signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(&log)})
+		cfg := signaling.Config{Secret: secret, Keys: testKeys, Logger: zerolog.New(&log)}
+		weaken(&cfg)
+		s, err := signaling.New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := log.Count("secret shorter than 32 bytes"); got != want {
-			t.Errorf("%d bytes: %d warnings, want %d", len(secret), got, want)
+		if text == "" && log.String() != "" || !strings.Contains(log.String(), text) {
+			t.Errorf("log %q, want %q", log.String(), text)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -2,10 +2,12 @@ package signaling
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -20,17 +22,19 @@ import (
 // closeGrace is how long a client has for the farewell message and the closing handshake.
 const closeGrace = time.Second
 
-// busyPause is how long the server stops reading from a client whose message got the error busy: it slows a
+// pause is how long the server stops reading from a client whose message was refused, or not relayed: it slows a
 // flood, and an honest client's burst of candidates only a little.
-const busyPause = 10 * time.Millisecond
+const pause = 10 * time.Millisecond
 
 // connection is one WebSocket connection. run, with the reader, runs in the HTTP handler's goroutine and returns
 // when the other goroutines have ended.
 type connection struct {
-	client client
-	cfg    *Config
-	log    zerolog.Logger
-	ws     *websocket.Conn
+	client  client
+	cfg     *Config
+	reports *reports
+	source  netip.Prefix
+	token   [sha256.Size]byte // hash of the token it was opened with
+	ws      *websocket.Conn
 
 	once     sync.Once
 	ended    chan struct{} // closed by end, which sets the rest before
@@ -46,41 +50,50 @@ var (
 	errClosed  = errors.New("the server is shutting down")
 	errFull    = errors.New("the server has no free connection; try again later")
 	errTooSlow = errors.New("too slow: did not take a message in time")
+	errAddress = errors.New("too many connections from this address; try again later")
+	errPeer    = errors.New("too many connections of this peer; try again when one has ended")
 )
 
+// maxPerPeer bounds the connections of one peer id: the member, a newcomer, and one that is ending.
+const maxPerPeer = 3
+
 func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
-	token := r.URL.Query().Get("token")
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		token = bearer
-	}
-	k, err := s.verify(token)
-	if err != nil {
-		s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
-		writeError(w, http.StatusUnauthorized, "invalid token; get one from /api/token of this server")
+	token := presentedToken(r)
+	k, ok := s.identify(w, r, func() (Key, error) {
+		if token == "" {
+			return Key{}, errNothing
+		}
+		return s.verify(token)
+	})
+	if !ok {
 		return
 	}
-	log := s.log.With().Str("peer_id", k.PeerID).Logger()
+	c := &connection{cfg: &s.cfg, reports: s.reports, source: s.source(r), token: sha256.Sum256([]byte(token)), ended: make(chan struct{})}
+	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue, s.pool), end: c.end}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
-		log.Error().Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
+		c.report(zerolog.ErrorLevel).Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
 		writeError(w, http.StatusNotImplemented, noHijacker)
 		return
 	}
-	c := &connection{cfg: &s.cfg, log: log, ended: make(chan struct{})}
-	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue), end: c.end}
 	if err := s.admit(c); err != nil {
-		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket refused")
-		writeError(w, http.StatusServiceUnavailable, err.Error())
+		c.report(zerolog.WarnLevel).Str("remote", cut(r.RemoteAddr)).Err(err).Msg("WebSocket refused")
+		if errors.Is(err, errAddress) || errors.Is(err, errPeer) {
+			writeTooMany(w, closeGrace, err.Error())
+		} else {
+			writeError(w, http.StatusServiceUnavailable, err.Error())
+		}
 		return
 	}
 	defer s.dismiss(c)
+	var err error
 	// The check of the origin protects cookies, and there are none: the token alone decides.
 	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("WebSocket handshake failed")
+		c.report(zerolog.WarnLevel).Str("remote", cut(r.RemoteAddr)).Str("error", cut(err.Error())).Msg("WebSocket handshake failed")
 		return
 	}
 	c.ws.SetReadLimit(int64(s.cfg.MaxMessage))
-	log.Info().Str("remote", r.RemoteAddr).Str("role", k.Role).Msg("peer connected")
+	c.report(zerolog.InfoLevel).Str("remote", cut(r.RemoteAddr)).Str("role", cut(k.Role)).Msg("peer connected")
 	s.hub.join(&c.client)
 	defer s.hub.leave(&c.client)
 	c.run(s.hub)
@@ -113,19 +126,50 @@ func (s *Server) admit(c *connection) error {
 	if s.closed {
 		return errClosed
 	}
+	if len(s.peers[c.client.id]) >= maxPerPeer {
+		return errPeer
+	}
 	if len(s.connections) >= s.cfg.MaxConnections && !returning {
 		return errFull
 	}
+	if s.addresses[c.source] >= s.cfg.MaxPerAddress && c.source.IsValid() && !returning {
+		return errAddress
+	}
 	s.connections[c] = struct{}{}
+	s.peers[c.client.id] = append(s.peers[c.client.id], c)
+	s.addresses[c.source]++
 	s.wg.Add(1)
 	return nil
 }
 
+// dismiss is the end of what admit has begun.
 func (s *Server) dismiss(c *connection) {
+	c.client.out.Close()
 	s.mu.Lock()
 	delete(s.connections, c)
+	if left := slices.DeleteFunc(s.peers[c.client.id], func(other *connection) bool { return other == c }); len(left) > 0 {
+		s.peers[c.client.id] = left
+	} else {
+		delete(s.peers, c.client.id)
+	}
+	if s.addresses[c.source]--; s.addresses[c.source] == 0 {
+		delete(s.addresses, c.source)
+	}
 	s.mu.Unlock()
 	s.wg.Done()
+}
+
+// connectedWith reports whether a connection of the peer was opened with token.
+func (s *Server) connectedWith(id, token string) bool {
+	hash := sha256.Sum256([]byte(token))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.peers[id], func(c *connection) bool { return c.token == hash })
+}
+
+// report begins a line that the peer has caused.
+func (c *connection) report(level zerolog.Level) *zerolog.Event {
+	return c.reports.at(level, c.client.id).Str("peer_id", c.client.id)
 }
 
 // end makes the connection end, and does not block: the client gets farewell, a message, unless that is nil, and
@@ -162,12 +206,13 @@ func (c *connection) run(h *hub) {
 	_ = c.ws.CloseNow()
 	wg.Wait() // before end: the other goroutines may know better why reading failed
 	c.end(websocket.StatusNormalClosure, "", nil)
-	event := c.log.Info()
+	level := zerolog.InfoLevel
 	if c.code == signal.CloseReplaced {
-		event = c.log.Warn() // two instances may share a key
+		level = zerolog.WarnLevel // two instances may share a key
 	}
+	event := c.report(level)
 	if !errors.Is(err, io.EOF) && c.reason == "" { // a client that hangs up is no fault
-		event = event.Err(err)
+		event = event.Str("error", cut(err.Error()))
 	}
 	if c.reason != "" {
 		event = event.Str("reason", c.reason)
@@ -188,13 +233,15 @@ func (c *connection) read(ctx context.Context, h *hub) error {
 			continue
 		default:
 		}
-		if typ != websocket.MessageText {
-			h.refuse(&c.client, signal.CodeMalformed, errors.New("not a text message"))
-			continue
+		ok := true
+		if typ == websocket.MessageText {
+			ok = h.handle(&c.client, raw)
+		} else {
+			ok = h.refuse(&c.client, signal.CodeMalformed, errors.New("not a text message"))
 		}
-		if h.handle(&c.client, raw) {
+		if !ok {
 			select {
-			case <-time.After(busyPause):
+			case <-time.After(pause):
 			case <-c.ended:
 			}
 		}

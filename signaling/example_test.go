@@ -16,8 +16,8 @@ func ExampleServer() {
 	server, err := signaling.New(signaling.Config{
 		Secret: "of at least 32 random bytes, which are kept elsewhere",
 		Keys: map[string]signaling.Key{
-			"the-key-of-alice": {PeerID: "alice", Role: "agent"},
-			"the-key-of-bob":   {PeerID: "bob", Role: "agent"},
+			"the-key-of-alice":  {PeerID: "alice", Role: "agent"},
+			"the-key-of-robert": {PeerID: "robert", Role: "agent"},
 		},
 	})
 	if err != nil {

@@ -28,10 +28,11 @@ func FuzzHandle(f *testing.F) {
 		f.Add([]byte(x.Line))
 	}
 	f.Add([]byte(`{"type":"offer","peer_id":"agent-002","PEER_ID":"agent-001","target_id":"agent-002"}`))
+	f.Add([]byte(`{"type":"offer","peer_id":"agent-001","Peer_ID":"agent-002","target_id":"agent-002"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		h := newHub(zerolog.Nop())
+		h := newHub(newReports(zerolog.Nop()))
 		newClient := func(id string) *client {
-			m := &client{id: id, out: signal.NewQueue(1 << 20), end: func(_ websocket.StatusCode, reason string, _ []byte) {
+			m := &client{id: id, out: signal.NewQueue(1<<20, nil), end: func(_ websocket.StatusCode, reason string, _ []byte) {
 				t.Fatalf("%s was cut: %s", id, reason)
 			}}
 			h.join(m)
@@ -42,6 +43,10 @@ func FuzzHandle(f *testing.F) {
 		if b, ok := two.out.Pop(); ok {
 			var m map[string]any
 			if err := json.Unmarshal(b, &m); err != nil || m["peer_id"] != "agent-001" || m["target_id"] != "agent-002" {
+				t.Fatalf("%q was relayed as %q: %v", raw, b, err)
+			}
+			var folded signal.Message // as a receiver that ignores case sees it
+			if err := json.Unmarshal(b, &folded); err != nil || folded.PeerID != "agent-001" || folded.TargetID != "agent-002" || folded.Type != m["type"] {
 				t.Fatalf("%q was relayed as %q: %v", raw, b, err)
 			}
 			if typ := m["type"]; typ != signal.Offer && typ != signal.Answer && typ != signal.Candidate {
@@ -59,7 +64,7 @@ func FuzzHandle(f *testing.F) {
 
 // TestReplacedMemberLeaves: a connection leaves some time after it was replaced.
 func TestReplacedMemberLeaves(t *testing.T) {
-	h := newHub(zerolog.Nop())
+	h := newHub(newReports(zerolog.Nop()))
 	ended := 0
 	old := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { ended++ }}
 	young := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { t.Error("the newer connection was ended") }}
@@ -79,7 +84,7 @@ func TestReplacedMemberLeaves(t *testing.T) {
 
 // FuzzVerify: no text is a token unless this server has signed it.
 func FuzzVerify(f *testing.F) {
-	s, err := New(Config{Secret: "a secret of more than thirty-two bytes", Keys: map[string]Key{"k": {PeerID: "a", Role: "agent"}}})
+	s, err := New(Config{Secret: "a secret of more than thirty-two bytes", Keys: map[string]Key{"the key of a in tests": {PeerID: "a", Role: "agent"}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -108,7 +113,7 @@ func FuzzParseKeys(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := New(Config{Secret: "a secret of more than thirty-two bytes", Keys: keys}); err != nil {
+		if _, err := New(Config{Secret: "a secret of more than thirty-two bytes", Keys: keys, AllowWeakSecrets: true}); err != nil {
 			t.Fatalf("%q was loaded and is refused: %v", b, err)
 		}
 	})

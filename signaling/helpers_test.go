@@ -26,9 +26,9 @@ const (
 )
 
 var testKeys = map[string]signaling.Key{
-	"key-one":   {PeerID: "agent-001", Role: "agent"},
-	"key-two":   {PeerID: "agent-002", Role: "agent"},
-	"key-three": {PeerID: "agent-003", Role: "boss"},
+	"key-one-of-tests":   {PeerID: "agent-001", Role: "agent"},
+	"key-two-of-tests":   {PeerID: "agent-002", Role: "agent"},
+	"key-three-of-tests": {PeerID: "agent-003", Role: "boss"},
 }
 
 // site is a running server.
@@ -81,7 +81,7 @@ func serveOn(t *testing.T, memory *memoryListener, change func(*signaling.Config
 			t.Error(err)
 		}
 		s.Server.Close()
-		for _, private := range []string{secret, "key-one", "key-two", "eyJ"} {
+		for _, private := range []string{secret, "key-one-of-tests", "key-two-of-tests", "eyJ"} {
 			if strings.Contains(log.String(), private) {
 				t.Errorf("the log tells the secret %q:\n%s", private, log)
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
@@ -22,8 +21,7 @@ const serverID = "registry"
 // says something, usually register: then the two are compared, the newer one becomes the member, and the other
 // is closed. A member that has said nothing yet cannot be compared, so it changes places with the newcomer.
 type hub struct {
-	log  zerolog.Logger
-	busy zerolog.Logger // sampled: what a flood may cause
+	reports *reports
 
 	mu        sync.Mutex
 	joined    uint64             // number of join calls
@@ -45,13 +43,13 @@ type client struct {
 	registered bool
 }
 
-func newHub(log zerolog.Logger) *hub {
-	return &hub{
-		log:       log,
-		busy:      log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Second}),
-		members:   map[string]*client{},
-		newcomers: map[string]*client{},
-	}
+func newHub(r *reports) *hub {
+	return &hub{reports: r, members: map[string]*client{}, newcomers: map[string]*client{}}
+}
+
+// report begins a line that c has caused.
+func (h *hub) report(level zerolog.Level, c *client) *zerolog.Event {
+	return h.reports.at(level, c.id).Str("peer_id", c.id)
 }
 
 // join adds c: as the member if its id is free, else as the one newcomer, in place of any other.
@@ -147,115 +145,116 @@ func (h *hub) find(id string) *client {
 var errInUse = errors.New("the peer id is in use by another connection")
 
 // register marks c and returns the other registered peers, or nil if c has been replaced. Both happen under one
-// lock, so that of two peers that register at once exactly one sees the other and offers.
-func (h *hub) register(c *client, p signal.RegisterPayload) ([]string, error) {
+// lock, so that of two peers that register at once exactly one sees the other and offers. again reports whether c was
+// marked already.
+func (h *hub) register(c *client, p signal.RegisterPayload) (peers []string, again bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.IfFree && h.members[c.id] != c {
 		if h.newcomers[c.id] == c {
 			delete(h.newcomers, c.id)
 		}
-		return nil, errInUse
+		return nil, false, errInUse
 	}
 	c.started = -1
 	if p.Started != nil {
 		c.started = *p.Started
 	}
 	if !h.claimLocked(c) {
-		return nil, nil
+		return nil, false, nil
 	}
-	c.registered = true
-	peers := []string{}
+	again, c.registered = c.registered, true
+	peers = []string{}
 	for id, other := range h.members {
 		if id != c.id && other.registered {
 			peers = append(peers, id)
 		}
 	}
 	slices.Sort(peers)
-	return peers, nil
+	return peers, again, nil
 }
 
-// handle does what one message from a client asks for. busy reports that it was not relayed because too much is
-// queued for its target.
-func (h *hub) handle(from *client, raw []byte) (busy bool) {
+// handle does what one message from a client asks for. It returns false if the client is to be slowed: for a message
+// that it could have known to be wrong or useless, or if too much is queued for the target.
+func (h *hub) handle(from *client, raw []byte) (ok bool) {
 	m, err := signal.ParseMessage(raw)
 	if err != nil {
-		h.refuse(from, signal.CodeMalformed, err)
-		return false
+		return h.refuse(from, signal.CodeMalformed, err)
 	}
 	if m.PeerID != from.id {
-		h.refuse(from, signal.CodeUnauthorized, errors.New("peer_id: not the subject of the token"))
-		return false
+		return h.refuse(from, signal.CodeUnauthorized, errors.New("peer_id: not the subject of the token"))
 	}
 	if m.Type == signal.Register {
-		h.handleRegister(from, m.Payload)
-		return false
+		return h.handleRegister(from, m.Payload)
 	}
 	if !h.claim(from) {
-		return false
+		return true
 	}
 	switch m.Type {
 	case signal.Offer, signal.Answer, signal.Candidate:
 		return h.relay(from, m, raw)
 	case signal.Heartbeat:
-	default:
-		h.log.Warn().Str("peer_id", from.id).Str("type", m.Type[:min(len(m.Type), 64)]).Msg("message of unknown type ignored")
+		return true
 	}
+	h.report(zerolog.WarnLevel, from).Str("type", cut(m.Type)).Msg("message of unknown type ignored")
 	return false
 }
 
-func (h *hub) handleRegister(from *client, payload json.RawMessage) {
+// handleRegister returns false, as handle does, also for registering again: the list is as long as the mesh is large.
+func (h *hub) handleRegister(from *client, payload json.RawMessage) (ok bool) {
 	p, err := signal.ParseRegister(payload)
 	if err != nil {
-		h.refuse(from, signal.CodeInvalidField, err)
-		return
+		return h.refuse(from, signal.CodeInvalidField, err)
 	}
-	peers, err := h.register(from, p)
+	peers, again, err := h.register(from, p)
 	if err != nil {
-		h.log.Info().Str("peer_id", from.id).Err(err).Msg("register refused")
+		h.report(zerolog.InfoLevel, from).Err(err).Msg("register refused")
 		e := signal.ErrorPayload{Code: signal.CodeInUse, Message: err.Error()}
 		from.end(signal.CloseInUse, err.Error(), h.encode(signal.ErrorType, e))
-		return
+		return true
 	}
 	if peers != nil {
-		h.log.Info().Str("peer_id", from.id).Int("peers", len(peers)).Msg("peer registered")
+		if !again {
+			h.report(zerolog.InfoLevel, from).Int("peers", len(peers)).Msg("peer registered")
+		}
 		h.list(from, peers)
 	}
+	return !again
 }
 
 // relay passes on the sender's own bytes: ParseMessage has made sure that every reader sees the same sender and
 // target in them. What others send never ends a target's connection: what has no room is not relayed.
-func (h *hub) relay(from *client, m signal.Message, raw []byte) (busy bool) {
+func (h *hub) relay(from *client, m signal.Message, raw []byte) (ok bool) {
 	if m.TargetID == "" {
-		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: missing or empty"))
-		return false
+		return h.refuse(from, signal.CodeInvalidField, errors.New("target_id: missing or empty"))
 	}
 	if m.TargetID == from.id {
-		h.refuse(from, signal.CodeInvalidField, errors.New("target_id: the sender itself"))
-		return false
+		return h.refuse(from, signal.CodeInvalidField, errors.New("target_id: the sender itself"))
 	}
 	// A peer can be reached once it is connected; registering is about being listed.
 	to := h.find(m.TargetID)
 	if to == nil {
-		h.log.Debug().Str("peer_id", from.id).Str("type", m.Type).Msg("target not connected")
+		h.report(zerolog.DebugLevel, from).Str("type", m.Type).Msg("target not connected")
 		h.tell(from, signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: m.TargetID})
-		return false
+		return true
 	}
 	if !to.out.PushFrom(from.id, raw) {
-		h.busy.Warn().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("code", signal.CodeBusy).
+		h.report(zerolog.WarnLevel, from).Str("target_id", m.TargetID).Str("code", signal.CodeBusy).
 			Int("bytes", len(raw)).Msg("message not relayed: too much is queued for its target")
 		h.tell(from, signal.ErrorPayload{Code: signal.CodeBusy, TargetID: m.TargetID,
 			Message: "not relayed: too much is queued for the target; try again later"})
-		return true
+		return false
 	}
-	h.log.Debug().Str("peer_id", from.id).Str("target_id", m.TargetID).Str("type", m.Type).Msg("relayed")
-	return false
+	h.report(zerolog.DebugLevel, from).Str("target_id", m.TargetID).Str("type", m.Type).Msg("relayed")
+	return true
 }
 
-// refuse tells the sender why its message is dropped.
-func (h *hub) refuse(from *client, code string, err error) {
-	h.log.Warn().Str("peer_id", from.id).Str("code", code).Err(err).Msg("message dropped")
-	h.tell(from, signal.ErrorPayload{Code: code, Message: err.Error()})
+// refuse tells the sender why its message is dropped. It returns false, for handle.
+func (h *hub) refuse(from *client, code string, err error) bool {
+	text := cut(err.Error())
+	h.report(zerolog.WarnLevel, from).Str("code", code).Str("error", text).Msg("message dropped")
+	h.tell(from, signal.ErrorPayload{Code: code, Message: text})
+	return false
 }
 
 // list responds to a register. It ends the connection of a client that keeps registering and does not read the
@@ -270,7 +269,7 @@ func (h *hub) list(to *client, peers []string) {
 // empty id, which no peer has.
 func (h *hub) tell(to *client, e signal.ErrorPayload) {
 	if b := h.encode(signal.ErrorType, e); b != nil && !to.out.PushFrom("", b) {
-		h.busy.Debug().Str("peer_id", to.id).Str("code", e.Code).Msg("error not sent: too many are queued")
+		h.report(zerolog.DebugLevel, to).Str("code", e.Code).Msg("error not sent: too many are queued")
 	}
 }
 
@@ -281,7 +280,7 @@ func (h *hub) encode(typ string, payload any) []byte {
 		p, err = json.Marshal(signal.Message{Type: typ, PeerID: serverID, Payload: p})
 	}
 	if err != nil {
-		h.log.Error().Err(err).Str("type", typ).Msg("cannot encode a message")
+		h.reports.at(zerolog.ErrorLevel, serverID).Err(err).Str("type", typ).Msg("cannot encode a message")
 		return nil
 	}
 	return p

@@ -13,10 +13,10 @@ import (
 
 // TestWhoIsCut: a peer is cut for registering endlessly, and not for a queue that others or errors have filled.
 func TestWhoIsCut(t *testing.T) {
-	h := newHub(zerolog.Nop())
+	h := newHub(newReports(zerolog.Nop()))
 	cut := map[string]bool{}
 	newClient := func(id string) *client {
-		m := &client{id: id, out: signal.NewQueue(10_000), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
+		m := &client{id: id, out: signal.NewQueue(10_000, nil), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
 		h.join(m)
 		return m
 	}
@@ -25,7 +25,7 @@ func TestWhoIsCut(t *testing.T) {
 		from := newClient(fmt.Sprintf("p%d", i))
 		offer := fmt.Sprintf(`{"type":"offer","peer_id":%q,"target_id":"victim","payload":%q}`, from.id, strings.Repeat("x", 1000))
 		h.handle(from, []byte(offer))
-		if !h.handle(from, []byte(offer)) {
+		if h.handle(from, []byte(offer)) {
 			t.Fatal("a sender got more than its share")
 		}
 		for range 100 {
@@ -47,10 +47,10 @@ func TestWhoIsCut(t *testing.T) {
 
 // TestReplacedIsSilent: what a connection says after it was replaced reaches nobody.
 func TestReplacedIsSilent(t *testing.T) {
-	h := newHub(zerolog.Nop())
+	h := newHub(newReports(zerolog.Nop()))
 	var replaced []string
 	connect := func(id string) *client {
-		m := &client{id: id, out: signal.NewQueue(1 << 20)}
+		m := &client{id: id, out: signal.NewQueue(1<<20, nil)}
 		m.end = func(code websocket.StatusCode, _ string, _ []byte) {
 			if code == signal.CloseReplaced {
 				replaced = append(replaced, id)

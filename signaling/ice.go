@@ -2,7 +2,10 @@ package signaling
 
 import (
 	"net/http"
+	"slices"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
@@ -19,8 +22,29 @@ type ICEServer struct {
 // UnmarshalJSON accepts a string or a list of strings for urls.
 func (s *ICEServer) UnmarshalJSON(b []byte) error { return (*signal.ICEServer)(s).UnmarshalJSON(b) }
 
-func (s *Server) handleConfig(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string][]ICEServer{"iceServers": s.iceServers(time.Now())})
+// handleConfig gives servers with credentials to holders of a token or key. A wrong one is an error, rather than a
+// shorter list: a client that renews its credentials would take that for the truth.
+func (s *Server) handleConfig(w http.ResponseWriter, r *http.Request) {
+	servers := s.iceServers(time.Now())
+	token, key := presentedToken(r), presentedKey(r)
+	switch {
+	case s.cfg.Dev || s.cfg.AllowAnonymousTURN: // for anyone
+	case token != "":
+		if _, ok := s.identify(w, r, func() (Key, error) { return s.verifyLasting(token) }); !ok {
+			return
+		}
+	case key != "":
+		if _, ok := s.identify(w, r, func() (Key, error) { return s.authenticate(key) }); !ok {
+			return
+		}
+	default:
+		all := len(servers)
+		servers = slices.DeleteFunc(servers, func(i ICEServer) bool { return i.Username != "" || i.Credential != "" })
+		if n := all - len(servers); n > 0 {
+			s.reportRequest(zerolog.InfoLevel, r).Int("withheld", n).Msg("ICE servers asked for without a token; those with credentials withheld")
+		}
+	}
+	writeJSON(w, http.StatusOK, map[string][]ICEServer{"iceServers": servers})
 }
 
 // iceServers returns the configured servers and, with TURNURL, one with fresh credentials. The list is never

@@ -4,29 +4,35 @@
 //
 // A Server is an http.Handler for four paths:
 //
-//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers"}
-//	GET  /ws          WebSocket; the token as ?token= or as Authorization: Bearer
-//	GET  /api/config  {"iceServers": [...]}
+//	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers", "bearer"}
+//	GET  /ws          WebSocket; the token as Authorization: Bearer, or as ?token= from who cannot set headers
+//	GET  /api/config  {"iceServers": [...]}; those with credentials for holders of a token or key only
 //	GET  /healthz     {"status": "ok"}
 //
 // It can be mounted in any mux, under a prefix with http.StripPrefix. A middleware around it must pass on
 // http.Hijacker, or have a method Unwrap. It speaks the protocol of chatixia-mesh's registry, and serves that
 // system's sidecars as well as this library's.
 //
-// Over plain HTTP, tokens and keys are not encrypted: outside of a trusted network serve it with TLS
-// (http.Server.ServeTLS, or a reverse proxy), and have clients use https and wss.
+// Over plain HTTP, tokens and keys are not encrypted: outside of this machine serve it with TLS, and have clients use
+// https and wss. A Certificate follows its files when they are renewed.
+//
+// The limits of Config are about what a Server sees: requests and WebSockets. Connections belong to the http.Server that
+// it is mounted in. Give that one ReadHeaderTimeout, a short IdleTimeout and MaxHeaderBytes, and let it serve the Listener
+// that Limit returns; the documentation of Listener shows how.
+//
+// Behind a reverse proxy all clients have the proxy's address. Name it in TrustedProxies, or they share the limits of one.
 //
 // A peer id belongs to one connection. When another instance of the same peer registers, the one that was
 // started later keeps the id, and the other is closed with code 4001.
 package signaling
 
 import (
-	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
 	"net/http"
-	"strings"
+	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -38,9 +44,12 @@ import (
 
 // The defaults of Config's fields.
 const (
-	DefaultMaxConnections = 10_000
+	DefaultMaxConnections = 10_000 // or what the limit of open files allows
+	DefaultMaxPerAddress  = 1000   // or half of MaxConnections, but 100 or more
+	DefaultMaxGuesses     = 300
 	DefaultMaxMessage     = 256 << 10
 	DefaultMaxQueue       = 4 << 20
+	DefaultMaxQueueTotal  = 64 * DefaultMaxQueue
 	DefaultPingInterval   = 20 * time.Second
 	DefaultIdleTimeout    = 10 * time.Second
 	DefaultTURNLifetime   = 24 * time.Hour
@@ -49,48 +58,82 @@ const (
 // TokenLifetime is how long a token can be used to open the WebSocket. A connection may outlive its token.
 const TokenLifetime = 5 * time.Minute
 
+// The shortest secrets and keys in bytes, unless Config.AllowWeakSecrets is set.
+const (
+	MinSecret = 32
+	MinKey    = 16
+)
+
 // exampleSecrets are in the examples of chatixia-mesh, and so publicly known.
 var exampleSecrets = []string{"dev-secret-change-me", "change-me-to-a-random-string"}
 
 // Config configures a Server. Outside of development mode Secret and Keys are required; the zero value of
 // every other field is useful.
 type Config struct {
-	// Secret signs the tokens (HMAC-SHA256; RFC 7518 section 3.2 asks for at least 32 bytes, and less is
-	// logged as a warning). Servers with the same Secret accept each other's tokens.
+	// Secret signs the tokens (HMAC-SHA256). It must have at least 32 bytes, all of them random: whoever has
+	// a token can try out secrets without asking the server. Servers with the same Secret accept each
+	// other's tokens.
 	Secret string
-	// Keys maps each API key to the peer that it belongs to. Several keys may name one peer.
+	// Keys maps each API key, of at least 16 bytes, to the peer that it belongs to. Several keys may name one
+	// peer.
 	Keys map[string]Key
-	// Dev is development mode, without Keys: the key that a client presents is its peer id (1 to 128
-	// printable bytes), and a client with an empty key gets a random id. The server accepts only clients on
-	// loopback addresses, no requests that a proxy has forwarded, and no web pages from other hosts. An
-	// empty Secret is replaced by a random one.
+	// AllowWeakSecrets accepts a Secret, Keys and a TURNSecret of any length, and logs a warning. It is for
+	// a while, until those that were made for another server have been replaced.
+	AllowWeakSecrets bool
+	// Dev is development mode, without Keys, for programs on one machine whose users all trust each other: the
+	// key that a client presents is its peer id (1 to 128 printable bytes), and a client with an empty key gets
+	// a random id. The server accepts only clients on loopback addresses that ask for one (Host), no
+	// requests with a sign of a proxy, and no web pages from other hosts. A tunnel or a proxy that adds nothing
+	// to a request cannot be recognized: never let one lead to such a server. An empty Secret is replaced by a
+	// random one.
 	Dev bool
 
-	// ICEServers are listed at /api/config, with their credentials: anyone who can reach the server can
-	// read them.
+	// ICEServers are listed in the response to the token exchange, and at /api/config. Those with
+	// credentials are for holders of a token or key.
 	ICEServers []ICEServer
 	// TURNURL and TURNSecret add a TURN server with ephemeral credentials, as coturn's
 	// use-auth-secret expects them: the user is "<unix expiry>:mesh", the password
-	// base64(HMAC-SHA1(TURNSecret, user)). They are valid for TURNLifetime, 24 hours by default.
+	// base64(HMAC-SHA1(TURNSecret, user)). They are valid for TURNLifetime, 24 hours by default. TURNSecret
+	// must have at least 32 bytes: whoever has credentials can try out secrets.
 	TURNURL, TURNSecret string
 	TURNLifetime        time.Duration
+	// AllowAnonymousTURN lists servers with credentials at /api/config for anyone, and so lets anyone use
+	// the TURN servers. The sidecars of chatixia-mesh need it: they ask without a token.
+	AllowAnonymousTURN bool
 
-	// MaxConnections bounds the number of WebSockets, 10,000 by default. A connected peer may always
-	// replace its own.
+	// TrustedProxies are the addresses of reverse proxies in front of this server. For requests from there the
+	// last address in X-Forwarded-For that is not one of them counts as the client's: the proxy must append
+	// to that header.
+	TrustedProxies []netip.Prefix
+	// MaxConnections bounds the number of WebSockets: 10,000 by default, or as many as the limit of open files
+	// allows. A connected peer may always replace its own. A peer id has two at most, and a third one only
+	// while it is ending.
 	MaxConnections int
+	// MaxPerAddress bounds the number of WebSockets from one address, or from one IPv6 network of 64 bits:
+	// 1,000 by default, or half of MaxConnections if that is less, but 100 or more.
+	MaxPerAddress int
+	// MaxGuesses bounds the wrong keys and tokens from one address (IPv6: /64) per minute, 300 by default.
+	// After as many at once, the address gets status 429, whatever it presents, until some time has passed.
+	MaxGuesses int
 	// MaxMessage is the maximum length of a message from a peer in bytes, 256 KiB by default. A longer one
 	// ends the connection (close code 1009).
 	MaxMessage int
-	// MaxQueue bounds the bytes queued from other peers for one peer, 4 MiB by default; each sender may
-	// fill a sixteenth of it, but may always queue one message. What exceeds it is not relayed, and its
-	// sender gets the error "busy". The server's responses to register are bounded by as much; a peer
-	// that exceeds that is disconnected (close code 1008).
+	// MaxQueue bounds the memory in bytes of what is queued from other peers for one peer, 4 MiB by default;
+	// each sender may fill a sixteenth of it, but may always queue one message. What exceeds it is not
+	// relayed, and its sender gets the error "busy". The server's responses to register are bounded by as
+	// much; a peer that exceeds that is disconnected (close code 1008). A message costs about a quarter more
+	// than its length, and 320 bytes.
 	MaxQueue int
+	// MaxQueueTotal bounds the memory in bytes of what is queued for all peers, 64 times MaxQueue by default. Each peer
+	// may have a 64th of what is free, so that the more is queued the less may be added to one queue, and a
+	// hundred full ones leave a fifth for others.
+	MaxQueueTotal int
 	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, or does not
 	// take a message, within IdleTimeout, 10 s by default, is disconnected.
 	PingInterval, IdleTimeout time.Duration
 
-	// Logger receives the log. The zero value logs nothing. Keys, tokens and payloads are never logged.
+	// Logger receives the log. The zero value logs nothing. Keys, tokens and payloads are never logged. Each peer
+	// and each address has 20 lines at once and one more every 5 s; the next line says how many were left out.
 	Logger zerolog.Logger
 }
 
@@ -102,16 +145,23 @@ type Key struct {
 
 // Server is a signaling server. Its methods may be called concurrently.
 type Server struct {
-	cfg    Config
-	log    zerolog.Logger
-	secret []byte
-	keys   []hashedKey
-	mux    *http.ServeMux
-	hub    *hub
+	cfg     Config
+	log     zerolog.Logger // of what the operator causes
+	reports *reports       // of what others cause
+	secret  []byte
+	keys    []hashedKey
+	mux     *http.ServeMux
+	hub     *hub
+	pool    *signal.Pool         // of the connections' queues
+	guesses *quota[netip.Prefix] // wrong keys and tokens
+	exposed sync.Once            // the warning about plain HTTP
+	proxied sync.Once            // the warning about a proxy
 
 	mu          sync.Mutex
 	closed      bool
 	connections map[*connection]struct{} // including those that are ending
+	peers       map[string][]*connection // the same, by peer id
+	addresses   map[netip.Prefix]int     // how many of them
 	wg          sync.WaitGroup           // one per connection
 }
 
@@ -124,129 +174,58 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:         cfg,
 		log:         cfg.Logger,
+		reports:     newReports(cfg.Logger),
 		secret:      []byte(cfg.Secret),
 		keys:        hashKeys(cfg.Keys),
-		hub:         newHub(cfg.Logger),
+		pool:        signal.NewPool(cfg.MaxQueueTotal),
+		guesses:     newQuota[netip.Prefix](cfg.MaxGuesses, time.Minute/time.Duration(cfg.MaxGuesses)),
 		connections: map[*connection]struct{}{},
+		peers:       map[string][]*connection{},
+		addresses:   map[netip.Prefix]int{},
 	}
+	s.hub = newHub(s.reports)
 	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("POST /api/token", s.handleToken)
 	s.mux.HandleFunc("GET /ws", s.handleWebSocket)
 	s.mux.HandleFunc("GET /api/config", s.handleConfig)
 	s.mux.HandleFunc("GET /healthz", s.handleHealth)
-	if cfg.Dev {
-		s.log.Warn().Msg("development mode: any program on this machine can be any peer")
-	} else if len(cfg.Secret) < 32 {
-		s.log.Warn().Int("bytes", len(cfg.Secret)).Msg("secret shorter than 32 bytes; it can be guessed to forge tokens")
-	}
+	s.warn()
 	return s, nil
 }
 
-// fill sets the defaults, and returns an error about the first field that cannot be used.
-func (cfg *Config) fill() error {
-	if err := cfg.fillSecrets(); err != nil {
-		return err
+// warn logs what weakens this server.
+func (s *Server) warn() {
+	if s.cfg.Dev {
+		s.log.Warn().Msg("development mode: any program on this machine can be any peer")
 	}
-	for _, f := range []struct {
-		name  string
-		value *int
-		def   int
-	}{
-		{"MaxConnections", &cfg.MaxConnections, DefaultMaxConnections},
-		{"MaxMessage", &cfg.MaxMessage, DefaultMaxMessage},
-		{"MaxQueue", &cfg.MaxQueue, DefaultMaxQueue},
-	} {
-		if err := fillDefault(f.name, f.value, f.def); err != nil {
-			return err
-		}
+	if s.cfg.AllowWeakSecrets {
+		s.log.Warn().Msg("weak secrets are allowed (AllowWeakSecrets): short ones can be guessed, to forge tokens or to be another peer")
 	}
-	for _, f := range []struct {
-		name  string
-		value *time.Duration
-		def   time.Duration
-	}{
-		{"PingInterval", &cfg.PingInterval, DefaultPingInterval},
-		{"IdleTimeout", &cfg.IdleTimeout, DefaultIdleTimeout},
-		{"TURNLifetime", &cfg.TURNLifetime, DefaultTURNLifetime},
-	} {
-		if err := fillDefault(f.name, f.value, f.def); err != nil {
-			return err
-		}
+	if s.cfg.AllowAnonymousTURN {
+		s.log.Warn().Msg("TURN credentials for anyone (AllowAnonymousTURN): whoever reaches this server can use the TURN servers")
 	}
-	return cfg.checkICE()
-}
-
-// invalid returns an error about one field.
-func invalid(field, text string) error { return errors.New(field + ": " + text) }
-
-func fillDefault[T int | time.Duration](name string, value *T, def T) error {
-	if *value < 0 {
-		return fmt.Errorf("%s: %v is negative", name, *value)
-	}
-	if *value == 0 {
-		*value = def
-	}
-	return nil
-}
-
-func (cfg *Config) fillSecrets() error {
-	if cfg.Dev {
-		if len(cfg.Keys) > 0 {
-			return invalid("Keys", "development mode uses none; leave either Keys or Dev unset")
-		}
-		if cfg.Secret == "" {
-			cfg.Secret = rand.Text() + rand.Text()
-		}
-		return nil
-	}
-	if len(cfg.Keys) == 0 {
-		return invalid("Keys", "empty, so that no peer could connect; set Keys, or Dev for development on this machine")
-	}
-	for key, k := range cfg.Keys {
-		if err := checkKey(key, k); err != nil {
-			return invalid("Keys", err.Error())
-		}
-	}
-	if cfg.Secret == "" {
-		return invalid("Secret", "empty; set at least 32 random bytes, for example two crypto/rand.Text()")
-	}
-	for _, s := range exampleSecrets {
-		if cfg.Secret == s {
-			return invalid("Secret", "from a published example, so that anyone can sign tokens; set at least 32 random bytes")
-		}
-	}
-	return nil
-}
-
-func (cfg *Config) checkICE() error {
-	for i, s := range cfg.ICEServers {
-		if err := signal.ICEServer(s).Check(); err != nil {
-			return fmt.Errorf("ICEServers[%d]: %w", i, err)
-		}
-	}
-	switch {
-	case cfg.TURNURL == "" && cfg.TURNSecret == "":
-		return nil
-	case cfg.TURNURL == "":
-		return invalid("TURNURL", "empty, but TURNSecret is set")
-	case cfg.TURNSecret == "":
-		return invalid("TURNSecret", "empty, but TURNURL is set; a TURN server with fixed credentials goes into ICEServers")
-	case !strings.HasPrefix(cfg.TURNURL, "turn:") && !strings.HasPrefix(cfg.TURNURL, "turns:"):
-		return invalid("TURNURL", fmt.Sprintf("%q must start with turn: or turns:", cfg.TURNURL))
-	}
-	return nil
 }
 
 // ServeHTTP serves the four paths of the package documentation.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Dev {
 		if err := checkLocal(r); err != nil {
-			s.log.Warn().Str("remote", r.RemoteAddr).Err(err).Msg("request refused")
+			s.reportRequest(zerolog.WarnLevel, r).Err(err).Msg("request refused")
 			writeError(w, http.StatusForbidden, "development mode: "+err.Error())
 			return
 		}
+	} else if r.Header["X-Forwarded-For"] != nil && !s.cfg.trusts(parseAddr(r.RemoteAddr)) {
+		s.proxied.Do(func() {
+			s.log.Warn().Str("remote", cut(r.RemoteAddr)).Msg("request with X-Forwarded-For from an address that is not in TrustedProxies; " +
+				"if a proxy is there, all of its clients share the limits of one address")
+		})
 	}
 	s.mux.ServeHTTP(w, r)
+}
+
+// reportRequest begins a line about a request.
+func (s *Server) reportRequest(level zerolog.Level, r *http.Request) *zerolog.Event {
+	return s.reports.at(level, s.source(r)).Str("remote", cut(r.RemoteAddr))
 }
 
 func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {
@@ -275,4 +254,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 func writeError(w http.ResponseWriter, status int, text string) {
 	writeJSON(w, status, map[string]string{"error": text})
+}
+
+// writeTooMany responds 429, with the time after which to try again.
+func writeTooMany(w http.ResponseWriter, wait time.Duration, text string) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	writeError(w, http.StatusTooManyRequests, text)
 }

@@ -7,22 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
 
-	"github.com/joho/godotenv"
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 )
 
 // run serves one agent until it disconnects or ctx ends, neither of which is an error. It writes only to
 // stderr. It puts the flags and .env into the environment of the process, from which the library takes its
 // defaults.
 func run(ctx context.Context, args []string, stderr io.Writer) error {
-	dotenvErr := loadDotEnv(".env")
+	env, dotenvErr := dotenv.Load(".env", os.LookupEnv)
+	if err := env.Export(variables); err != nil {
+		return err
+	}
 	set, err := parseSettings(args, stderr)
 	if err != nil {
 		return err
@@ -31,8 +33,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if dotenvErr != nil {
-		log.Warn().Err(dotenvErr).Msg(".env not read completely")
+	for name := range set.environ {
+		env.Override(name)
+	}
+	if err := env.Report(log, dotenvErr, aims, set.trustDotEnv); err != nil {
+		return err
 	}
 	for name, value := range set.environ {
 		if err := os.Setenv(name, value); err != nil {
@@ -64,7 +69,11 @@ func withAdvice(err error) error {
 	for name, source := range map[string]string{
 		"SignalingURL": "-signaling-url or SIGNALING_URL", "TokenURL": "-token-url or TOKEN_URL",
 		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "Network.UDPPort": "-udp-port",
-		"Network.CAFile": "-ca-file", "Network.CertFile": "-cert-file", "Network.KeyFile": "-key-file",
+		"Identity.KeyFile": "-identity-key or MESH_IDENTITY_KEY", "Identity.Policy": "-identity-policy or MESH_IDENTITY_POLICY",
+		"Identity.Required": "-identity-required or MESH_IDENTITY_REQUIRED", "Identity.KnownPeersFile": "-known-peers or MESH_KNOWN_PEERS",
+		"Identity.Roots": "-roots or MESH_ROOTS", "Identity.MembershipFile": "-membership or MESH_MEMBERSHIP",
+		"Identity.RevokedFile": "-revoked or MESH_REVOKED",
+		"Network.CAFile":       "-ca-file", "Network.CertFile": "-cert-file", "Network.KeyFile": "-key-file",
 	} {
 		if field.Field == name {
 			return fmt.Errorf("%w (set by %s)", err, source)
@@ -73,50 +82,10 @@ func withAdvice(err error) error {
 	return err
 }
 
-// loadDotEnv puts the variables of a file into the environment, except those that are already set. A
-// missing file is no error. Of a file with an invalid line, the lines before it are used, as in
-// chatixia-mesh's sidecar.
-func loadDotEnv(path string) error {
-	text, err := readText(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	lines := strings.SplitAfter(text, "\n")
-	good := len(lines)
-	vars, err := parseDotEnv(text)
-	for ; err != nil && good > 0; good-- {
-		vars, err = parseDotEnv(strings.Join(lines[:good-1], ""))
-	}
-	for name, value := range vars {
-		if _, set := os.LookupEnv(name); set {
-			continue
-		}
-		if err := os.Setenv(name, value); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if good < len(lines) {
-		// The parser's own error quotes the file, secrets included.
-		return fmt.Errorf("%s: line %d does not have the form NAME=value; only the lines before it are used", path, good+1)
-	}
-	return nil
-}
-
 // readText reads a file without the byte order mark that some editors put at its start.
 func readText(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	return strings.TrimPrefix(string(b), "\uFEFF"), err
-}
-
-func parseDotEnv(text string) (map[string]string, error) {
-	vars, err := godotenv.Unmarshal(text)
-	if _, nameless := vars[""]; nameless { // the parser's result for a last line without "=" and newline
-		return nil, errors.New("a variable without a name")
-	}
-	return vars, err
 }
 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -147,6 +148,11 @@ func TestExitStatus(t *testing.T) {
 		{name: "signaling URL", args: []string{"-signaling-url", "http://h"}, code: 1, want: []string{"http://h", "-signaling-url", "SIGNALING_URL"}},
 		{name: "socket path", args: []string{"-socket", strings.Repeat("x", 200)}, code: 1, want: []string{"IPC_SOCKET", "200 bytes"}},
 		{name: "no such directory", args: []string{"-socket", "no/s"}, code: 1, want: []string{"no/s"}},
+		{name: "identity policy", args: []string{"-socket", "s", "-identity-policy", "all"}, code: 1, want: []string{`"all"`, "-identity-policy", "MESH_IDENTITY_POLICY"}},
+		{name: "identity key", args: []string{"-socket", "s", "-identity-key", "none"}, code: 1, want: []string{"none", "mesh key new", "-identity-key", "MESH_IDENTITY_KEY"}},
+		{name: "known peers by the environment", args: []string{"-socket", "s", "-identity-policy", "known"}, env: []string{"MESH_KNOWN_PEERS=no/file"},
+			code: 1, want: []string{"no/file", "-known-peers", "MESH_KNOWN_PEERS"}},
+		{name: "what a policy needs", args: []string{"-socket", "s", "-identity-policy", "member"}, code: 1, want: []string{"-roots", "MESH_ROOTS"}},
 		{name: "refused credentials", args: []string{"-socket", "s", "-token-url", refusing.URL}, env: []string{"API_KEY=ak_wrong"},
 			code: 1, want: []string{refusing.URL, "API_KEY"}, not: "ak_wrong"},
 	} {
@@ -201,5 +207,29 @@ func TestRunEndsWithContext(t *testing.T) {
 	_ = conn.Close()
 	if !strings.Contains(log.String(), "stopped by a signal") {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// The error about a socket that is taken says who has it, and how to choose another one.
+func TestSocketTaken(t *testing.T) {
+	first, log := command(t, "-socket", "s")
+	start(t, first)
+	_ = dial(t, log, filepath.Join(first.Dir, "s")).Close()
+	second, stderr := command(t, "-socket", filepath.Join(first.Dir, "s"))
+	start(t, second)
+	err := second.Wait()
+	if second.ProcessState.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1", err)
+	}
+	for _, want := range []string{fmt.Sprintf("uid %d, pid %d", os.Getuid(), first.Process.Pid), "-socket or IPC_SOCKET"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("stderr does not say %q:\n%s", want, stderr)
+		}
+	}
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 )
 
 // errUsage marks an error in the command line.
@@ -26,11 +27,28 @@ const publicSTUN = "stun:stun.l.google.com:19302"
 
 // settings are the values of the flags.
 type settings struct {
-	environ   map[string]string // variables that flags set, for the environment of the process
-	network   mesh.Network
-	noSTUN    bool
-	logFormat string
-	logLevel  string
+	environ map[string]string // variables that flags set, for the environment of the process
+	network mesh.Network
+	noSTUN  bool
+	// trustDotEnv lets .env say where secrets go that are not in it.
+	trustDotEnv bool
+	logFormat   string
+	logLevel    string
+}
+
+// variables are what a .env file may set: what this command reads, and what the Go library reads on the way to the
+// signaling server.
+var variables = append([]string{"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET",
+	"TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG", "NO_PROXY", "no_proxy"}, detours...)
+
+// detours are the variables by which the connection to the signaling server can be led elsewhere or read on the way.
+var detours = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
+// aims are the secrets of this command.
+var aims = []dotenv.Aim{
+	{Secret: "API_KEY", At: append([]string{"TOKEN_URL", "SIGNALING_URL"}, detours...)},
+	{Secret: "TURN_SECRET", At: []string{"TURN_URL"}},
+	{Secret: "TURN_PASSWORD", At: []string{"TURN_URL"}},
 }
 
 const usageText = `usage: chatixia-sidecar [flags]
@@ -52,9 +70,15 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   TURN_USERNAME         -turn-username, and
   TURN_PASSWORD         password for the TURN server
   ICE_TRANSPORT_POLICY  relay means -relay-only
+  MESH_IDENTITY_KEY, MESH_NAME, MESH_IDENTITY_POLICY, MESH_IDENTITY_REQUIRED,
+  MESH_KNOWN_PEERS, MESH_ROOTS, MESH_MEMBERSHIP, MESH_REVOKED
+                        -identity-key, -mesh-name, -identity-policy, -identity-required,
+                        -known-peers, -roots, -membership, -revoked
   RUST_LOG              -log-level; of several directives the one without a target, or the first
 
-A file .env in the working directory may set any of them; variables that are already set keep their value.
+A file .env in the working directory may set any of them but those of the identity, and the variables of proxies
+and certificate authorities; variables that are already set keep their value. A secret that is not in the file itself is not
+sent where the file says, unless -` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
 Secrets are read from files (-api-key-file, -turn-secret-file, -turn-password-file) or variables: the
 values of flags are visible in the process list.
 Without TURN_URL the signaling server decides which STUN and TURN servers are used. The public STUN server
@@ -72,18 +96,20 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	fs.SetOutput(io.Discard) // errors are returned, and printed by main
 	s.variable(fs, "signaling-url", "SIGNALING_URL", "`URL` of the signaling server (default ws://localhost:8080/ws)")
 	s.variable(fs, "token-url", "TOKEN_URL", "`URL` at which the API key is exchanged for a token (default: api/token next to the signaling URL)")
-	s.variable(fs, "socket", "IPC_SOCKET", "`path` of the Unix socket to listen on (default /tmp/chatixia-sidecar.sock)")
+	s.variable(fs, "socket", "IPC_SOCKET", "`path` of the Unix socket to listen on (default /tmp/chatixia-sidecar.sock, a name that any local user can hold: among others use one in $XDG_RUNTIME_DIR)")
 	s.variable(fs, "turn-url", "TURN_URL", "`URL` of the TURN server, such as turn:turn.example.org:3478")
 	s.variable(fs, "turn-username", "TURN_USERNAME", "user `name` for the TURN server")
 	s.file(fs, "api-key-file", "API_KEY", "read the API key from this `file` instead of API_KEY")
 	s.file(fs, "turn-secret-file", "TURN_SECRET", "read the TURN secret from this `file` instead of TURN_SECRET")
 	s.file(fs, "turn-password-file", "TURN_PASSWORD", "read the TURN password from this `file` instead of TURN_PASSWORD")
+	s.identity(fs)
 	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "connect to peers only through the TURN server")
 	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
 	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server")
 	fs.StringVar(&s.network.CertFile, "cert-file", "", "present the certificate in this PEM `file` to the signaling server")
 	fs.StringVar(&s.network.KeyFile, "key-file", "", "the private key of -cert-file, a PEM `file`")
 	fs.BoolVar(&s.network.MDNS, "mdns", false, "resolve the .local names that browsers use to hide their addresses")
+	fs.BoolVar(&s.trustDotEnv, dotenv.TrustFlag, false, dotenv.TrustUsage)
 	fs.BoolVar(&s.noSTUN, "no-stun", false, "do not use the public STUN server")
 	fs.StringVar(&s.logFormat, "log-format", "text", "`format` of the log: text or json")
 	level := rustLevel(os.Getenv("RUST_LOG"))
@@ -111,6 +137,25 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 		s.environ["ICE_TRANSPORT_POLICY"] = "relay"
 	}
 	return s, nil
+}
+
+// identity defines the flags that say who this agent is, and who its peers must be.
+func (s *settings) identity(fs *flag.FlagSet) {
+	s.variable(fs, "identity-key", "MESH_IDENTITY_KEY", "`file` with the agent's private key, from mesh key new")
+	s.variable(fs, "mesh-name", "MESH_NAME", "`name` of the mesh, the same for all of its agents; part of what keys sign")
+	s.variable(fs, "identity-policy", "MESH_IDENTITY_POLICY", "the `policy` about the identities of peers: off, known or member (default off)")
+	fs.BoolFunc("identity-required", "refuse peers without an identity; with -identity-policy member they are refused in any case", func(value string) error {
+		required, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("want true or false")
+		}
+		s.environ["MESH_IDENTITY_REQUIRED"] = strconv.FormatBool(required)
+		return nil
+	})
+	s.variable(fs, "known-peers", "MESH_KNOWN_PEERS", "`file` that keeps the keys of peers, for -identity-policy known")
+	s.variable(fs, "roots", "MESH_ROOTS", "public `keys` that sign the members of the mesh, separated by commas, for -identity-policy member")
+	s.variable(fs, "membership", "MESH_MEMBERSHIP", "`file` with the statement about this agent, from mesh key sign")
+	s.variable(fs, "revoked", "MESH_REVOKED", "`file` with public keys that are refused, one a line")
 }
 
 // udpPort reads the value of -udp-port.

@@ -29,6 +29,12 @@ func TestParseSettings(t *testing.T) {
 			"-turn-url", "turn:h", "-turn-username", "u", "-turn-password-file", key, "-turn-secret-file", key, "-api-key-file", key, "-relay-only"},
 			want: map[string]string{"SIGNALING_URL": "ws://h/ws", "TOKEN_URL": "http://h/t", "IPC_SOCKET": "/s", "TURN_URL": "turn:h",
 				"TURN_USERNAME": "u", "TURN_PASSWORD": "k1", "TURN_SECRET": "k1", "API_KEY": "k1", "ICE_TRANSPORT_POLICY": "relay"}},
+		{name: "identity", args: []string{"-identity-key", "k", "-mesh-name=demo", "-identity-policy", "known", "-identity-required", "-known-peers", "p",
+			"-roots", "a,b", "-membership", "m", "-revoked", "r"},
+			want: map[string]string{"MESH_IDENTITY_KEY": "k", "MESH_NAME": "demo", "MESH_IDENTITY_POLICY": "known", "MESH_IDENTITY_REQUIRED": "true",
+				"MESH_KNOWN_PEERS": "p", "MESH_ROOTS": "a,b", "MESH_MEMBERSHIP": "m", "MESH_REVOKED": "r", "ICE_TRANSPORT_POLICY": "all"}},
+		{name: "identity not required", args: []string{"-identity-required=false"},
+			want: map[string]string{"MESH_IDENTITY_REQUIRED": "false", "ICE_TRANSPORT_POLICY": "all"}},
 		{name: "relay by the environment", policy: "relay", want: map[string]string{"ICE_TRANSPORT_POLICY": "relay"}},
 		{name: "a flag takes precedence", policy: "relay", args: []string{"-relay-only=false"}, want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
 	} {
@@ -54,6 +60,7 @@ func TestParseSettingsFails(t *testing.T) {
 		{[]string{"-no-such-flag"}, "no-such-flag"},
 		{[]string{"more"}, `"more"`},
 		{[]string{"-udp-port", "many"}, "udp-port"},
+		{[]string{"-identity-required=maybe"}, "identity-required"},
 		{[]string{"-api-key-file", empty}, "empty"},
 		{[]string{"-api-key-file", empty + "x"}, empty + "x"},
 	} {
@@ -78,7 +85,9 @@ func TestHelp(t *testing.T) {
 	}
 	for _, w := range []string{
 		"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG",
-		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level",
+		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level", "-trust-dotenv-with-secrets", "MESH_TRUST_DOTENV_WITH_SECRETS",
+		"MESH_IDENTITY_KEY", "MESH_IDENTITY_POLICY", "MESH_IDENTITY_REQUIRED", "MESH_KNOWN_PEERS", "MESH_ROOTS", "MESH_MEMBERSHIP", "MESH_REVOKED", "MESH_NAME",
+		"-identity-key", "-identity-policy", "-identity-required", "-known-peers", "-roots", "-membership", "-revoked", "-mesh-name",
 		"ws://localhost:8080/ws", "ak_dev_001", "/tmp/chatixia-sidecar.sock", publicSTUN, ".env", "(default info)",
 	} {
 		if !strings.Contains(out.String(), w) {
@@ -118,49 +127,5 @@ func TestRustLevel(t *testing.T) {
 		if got := rustLevel(directives); got != want {
 			t.Errorf("RUST_LOG=%q: level %q, want %q", directives, got, want)
 		}
-	}
-}
-
-func TestLoadDotEnv(t *testing.T) {
-	t.Setenv("MESH_TEST_SET", "stays")
-	for _, tc := range []struct {
-		name, text string
-		want       map[string]string
-		line       string // named in the error
-	}{
-		{name: "good", text: "MESH_TEST_A=1\nMESH_TEST_SET=2\nexport MESH_TEST_B='x y'\n", want: map[string]string{"A": "1", "SET": "stays", "B": "x y"}},
-		{name: "bad in the middle", text: "MESH_TEST_A=1\nno such thing\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": ""}, line: "line 2"},
-		{name: "bad at once", text: "no such thing\nMESH_TEST_A=1\n", want: map[string]string{"A": ""}, line: "line 1"},
-		{name: "bad at the end", text: "MESH_TEST_A=1\nsecret\n", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "bad at the end, no newline", text: "MESH_TEST_A=1\nsecret", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "byte order mark", text: "\uFEFFMESH_TEST_A=1\nMESH_TEST_B=2\n", want: map[string]string{"A": "1", "B": "2"}},
-		{name: "bad after a byte order mark", text: "\uFEFFMESH_TEST_A=1\nno such thing\n", want: map[string]string{"A": "1"}, line: "line 2"},
-		{name: "nothing but a byte order mark", text: "\uFEFF"},
-		{name: "empty"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			for _, name := range []string{"A", "B"} {
-				t.Setenv("MESH_TEST_"+name, "") // so that it is restored
-				if err := os.Unsetenv("MESH_TEST_" + name); err != nil {
-					t.Fatal(err)
-				}
-			}
-			path := filepath.Join(t.TempDir(), ".env")
-			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			err := loadDotEnv(path)
-			if (err != nil) != (tc.line != "") || err != nil && (!strings.Contains(err.Error(), tc.line) || strings.Contains(err.Error(), "secret")) {
-				t.Errorf("error %v, want one about %q", err, tc.line)
-			}
-			for name, want := range tc.want {
-				if got := os.Getenv("MESH_TEST_" + name); got != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
-				}
-			}
-		})
-	}
-	if err := loadDotEnv(filepath.Join(t.TempDir(), "none")); err != nil {
-		t.Error(err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -125,24 +126,27 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
-const keysFile = `{"keys":{"key-one":{"peer_id":"agent-001","role":"agent"}}}`
+const keysFile = `{"keys":{"key-one-of-tests":{"peer_id":"agent-001","role":"agent"}}}`
 
 func TestServes(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "keys.json", keysFile)
-	env := vars{"PORT": "0", "API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": strings.Repeat("hush", 9), "TURN_URL": "turn:t", "TURN_SECRET": "whisper"}
+	env := vars{"PORT": "0", "API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": strings.Repeat("hush", 9), "TURN_URL": "turn:t", "TURN_SECRET": strings.Repeat("whisper", 5)}
 	url, stop := start(t, env)
 	if status, body := request(t, "GET", url+"/healthz", ""); status != 200 {
 		t.Errorf("healthz: %d %s", status, body)
 	}
-	if status, body := request(t, "POST", url+"/api/token", "key-one"); status != 200 || !strings.Contains(body, "agent-001") {
+	if status, body := request(t, "POST", url+"/api/token", "key-one-of-tests"); status != 200 || !strings.Contains(body, "agent-001") {
 		t.Errorf("token: %d %s", status, body)
 	}
-	if status, _ := request(t, "POST", url+"/api/token", "key-two"); status != 401 {
+	if status, _ := request(t, "POST", url+"/api/token", "key-two-of-tests"); status != 401 {
 		t.Errorf("wrong key: %d", status)
 	}
-	if _, body := request(t, "GET", url+"/api/config", ""); !strings.Contains(body, `"turn:t"`) || !strings.Contains(body, ":mesh") {
+	if _, body := request(t, "GET", url+"/api/config", "key-one-of-tests"); !strings.Contains(body, `"turn:t"`) || !strings.Contains(body, ":mesh") {
 		t.Errorf("config: %s", body)
+	}
+	if _, body := request(t, "GET", url+"/api/config", ""); strings.Contains(body, "turn") {
+		t.Errorf("config for anyone: %s", body)
 	}
 	log := stop()
 	for _, want := range []string{"listening", "stopping", "stopped", `"token_url":"` + url + `/api/token"`, `"signaling_url":"ws` + strings.TrimPrefix(url, "http") + `/ws"`} {
@@ -150,7 +154,7 @@ func TestServes(t *testing.T) {
 			t.Errorf("the log does not say %s:\n%s", want, log)
 		}
 	}
-	for _, secret := range []string{"hush", "whisper", "key-one", "key-two"} {
+	for _, secret := range []string{"hush", "whisper", "key-one-of-tests", "key-two-of-tests"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log tells %q:\n%s", secret, log)
 		}
@@ -188,12 +192,12 @@ func TestPrecedence(t *testing.T) {
 		{"empty", vars{"PORT": "", "TURN_URL": "", "SIGNALING_SECRET": "", "API_KEYS_FILE": ""}, nil, settings{port: "8080"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			env, err := withDotEnv(c.env.lookup, ".env")
+			env, err := dotenv.Load(".env", c.env.lookup)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := parseSettings(c.args, env, io.Discard)
-			c.want.logFormat, c.want.logLevel = "text", "info"
+			got, err := parseSettings(c.args, env.Get, io.Discard)
+			c.want.logFormat, c.want.logLevel, c.want.given = "text", "info", got.given
 			if err != nil || got != c.want {
 				t.Fatalf("%+v, %v\nwant %+v", got, err, c.want)
 			}
@@ -213,8 +217,9 @@ func TestBadDotEnv(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "keys.json", keysFile)
-	write(t, "broken.json", `{"keys":{"key-one":{}}}`)
+	write(t, "broken.json", `{"keys":{"key-one-of-tests":{}}}`)
 	write(t, "empty", "\n")
+	write(t, "weak.json", `{"keys":{"ak_dev_001":{"peer_id":"agent-001","role":"agent"}}}`)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -240,6 +245,13 @@ func TestErrors(t *testing.T) {
 		{"port by name", nil, []string{"-dev", "-port", "http"}, []string{"-port", `"http"`}, true},
 		{"unknown flag", nil, []string{"-bogus"}, []string{"-bogus", "-h"}, true},
 		{"argument", nil, []string{"-dev", "8080"}, []string{`"8080"`, "-h"}, true},
+		{"weak secret", vars{"API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": "x"}, nil, []string{"Secret: 1 bytes", "-allow-weak-secrets"}, false},
+		{"weak key", nil, []string{"-keys-file", "weak.json"}, []string{"Keys: ", `"agent-001"`, "-allow-weak-secrets", "API_KEYS_FILE"}, false},
+		{"certificate alone", nil, []string{"-dev", "-tls-cert", "x"}, []string{"-tls-cert", "-tls-key"}, true},
+		{"certificate missing", nil, []string{"-dev", "-tls-cert", "none.pem", "-tls-key", "none.pem"}, []string{"none.pem", "-tls-cert"}, false},
+		{"bad proxy", nil, []string{"-trusted-proxies", "10.0.0.1,proxy"}, []string{"-trusted-proxies", `"proxy"`}, true},
+		{"proxy in development", nil, []string{"-dev", "-trusted-proxies", "10.0.0.1"}, []string{"-trusted-proxies", "TrustedProxies"}, false},
+		{"negative limit", nil, []string{"-dev", "-max-guesses", "-1"}, []string{"-max-guesses", "-1"}, true},
 		{"log level", nil, []string{"-dev", "-log-level", "loud"}, []string{"-log-level", `"loud"`}, true},
 		{"log format", nil, []string{"-dev", "-log-format", "xml"}, []string{"-log-format", `"xml"`}, true},
 	} {
@@ -257,7 +269,7 @@ func TestErrors(t *testing.T) {
 					t.Errorf("error %q does not say %s", err, want)
 				}
 			}
-			if strings.Contains(err.Error()+stderr.String(), "key-one") {
+			if strings.Contains(err.Error()+stderr.String(), "key-one-of-tests") {
 				t.Errorf("the key is told: %q %q", err, &stderr)
 			}
 		})
@@ -272,6 +284,8 @@ func TestHelp(t *testing.T) {
 	}
 	help := stderr.String()
 	for _, want := range []string{"-addr", "-port", "-keys-file", "-secret-file", "-turn-url", "-turn-secret-file", "-dev", "-log-format", "-log-level", "-version",
+		"-tls-cert", "-tls-key", "-trusted-proxies", "-max-connections", "-max-per-address", "-max-guesses", "-max-queue", "-max-queue-total",
+		"-allow-weak-secrets", "-allow-anonymous-turn",
 		"PORT", "API_KEYS_FILE", "SIGNALING_SECRET", "TURN_URL", "TURN_SECRET", "default 8080", ".env"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("-h does not mention %s", want)

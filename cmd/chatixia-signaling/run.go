@@ -1,23 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	stdlog "log"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/joho/godotenv"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/dotenv"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -26,8 +25,8 @@ const stopTimeout = 5 * time.Second
 
 // run serves until ctx ends, which is not an error. It writes only to stderr.
 func run(ctx context.Context, args []string, environ func(string) (string, bool), stderr io.Writer) error {
-	env, dotenvErr := withDotEnv(environ, ".env")
-	set, err := parseSettings(args, env, stderr)
+	env, dotenvErr := dotenv.Load(".env", environ)
+	set, err := parseSettings(args, env.Get, stderr)
 	if err != nil {
 		return err
 	}
@@ -35,8 +34,15 @@ func run(ctx context.Context, args []string, environ func(string) (string, bool)
 	if err != nil {
 		return err
 	}
-	if dotenvErr != nil {
-		log.Warn().Err(dotenvErr).Msg(".env ignored")
+	for _, f := range strings.Fields(set.given) {
+		env.Override(variableOf[f])
+	}
+	if err := env.Report(log, dotenvErr, aims, set.trustDotEnv); err != nil {
+		return err
+	}
+	certificate, err := newCertificate(set, log)
+	if err != nil {
+		return err
 	}
 	server, err := newServer(set, log)
 	if err != nil {
@@ -51,29 +57,51 @@ func run(ctx context.Context, args []string, environ func(string) (string, bool)
 	if err != nil {
 		return fmt.Errorf("%w; choose another port with -port or PORT, another address with -addr", err)
 	}
+	s := ""
+	if certificate != nil {
+		s = "s"
+	} else if !set.dev && !isLoopback(l.Addr()) {
+		log.Warn().Msg("keys and tokens travel unencrypted, over plain HTTP; use -tls-cert and -tls-key, or -addr 127.0.0.1 behind a proxy with TLS")
+	}
 	at := displayHost(host, l.Addr())
-	log.Info().Str("url", "http://"+at).
-		Str("signaling_url", "ws://"+at+"/ws").
-		Str("token_url", "http://"+at+"/api/token").
+	log.Info().Str("url", "http"+s+"://"+at).
+		Str("signaling_url", "ws"+s+"://"+at+"/ws").
+		Str("token_url", "http"+s+"://"+at+"/api/token").
 		Msg("listening")
-	return serve(ctx, l, server, log)
+	return serve(ctx, server.Limit(l), server, certificate, log)
 }
 
-// serve serves connections of l until ctx ends, and then lets running requests finish within stopTimeout.
-func serve(ctx context.Context, l net.Listener, server *signaling.Server, log zerolog.Logger) error {
-	// The timeouts are against clients that hold connections by being slow. net/http lifts them when a
-	// connection becomes a WebSocket.
-	hs := &http.Server{
-		Handler:           server,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          stdlog.New(log.With().Str("level", "warn").Logger(), "", 0),
+// newCertificate returns nil if no certificate is named.
+func newCertificate(set settings, log zerolog.Logger) (*signaling.Certificate, error) {
+	if set.tlsCert == "" {
+		return nil, nil
 	}
+	c, err := signaling.LoadCertificate(set.tlsCert, set.tlsKey, log)
+	if err != nil {
+		return nil, fmt.Errorf("%w (-tls-cert and -tls-key name the files)", err)
+	}
+	return c, nil
+}
+
+// isLoopback reports whether only this machine reaches addr.
+func isLoopback(addr net.Addr) bool {
+	a, ok := addr.(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
+}
+
+// serve serves connections of l until ctx ends, and then lets running requests finish within stopTimeout. Without a
+// certificate it serves plain HTTP.
+func serve(ctx context.Context, l *signaling.Listener, server *signaling.Server, certificate *signaling.Certificate, log zerolog.Logger) error {
+	hs := newHTTPServer(l, server, log)
 	served := make(chan error, 1)
-	go func() { served <- hs.Serve(l) }()
+	go func() {
+		if certificate == nil {
+			served <- hs.Serve(l)
+			return
+		}
+		hs.TLSConfig = &tls.Config{GetCertificate: certificate.Get}
+		served <- hs.ServeTLS(l, "", "")
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving: %w", err)
@@ -94,13 +122,53 @@ func serve(ctx context.Context, l net.Listener, server *signaling.Server, log ze
 	return nil
 }
 
+// newHTTPServer returns a server with limits for clients that hold connections by being slow, or silent. net/http lifts
+// them when a connection becomes a WebSocket.
+func newHTTPServer(l *signaling.Listener, server *signaling.Server, log zerolog.Logger) *http.Server {
+	// Whoever connects can cause errors, such as TLS handshakes that fail.
+	errorLog := log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}).With().Str("level", "warn").Logger()
+	hs := &http.Server{
+		Handler:           server,
+		ConnState:         l.ConnState,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       10 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          stdlog.New(shortLines{errorLog}, "", 0),
+		Protocols:         new(http.Protocols),
+	}
+	hs.Protocols.SetHTTP1(true) // WebSockets need no more, and HTTP/2 would multiply what a connection may ask for
+	return hs
+}
+
+// shortLines is a log of texts that outsiders cause, and so may make long.
+type shortLines struct{ log zerolog.Logger }
+
+func (s shortLines) Write(text []byte) (int, error) {
+	_, err := s.log.Write(text[:min(len(text), 300)])
+	return len(text), err
+}
+
 func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
+	proxies, err := set.proxies()
+	if err != nil {
+		return nil, err
+	}
 	cfg := signaling.Config{
-		Dev:        set.dev,
-		Secret:     set.secret,
-		TURNURL:    set.turnURL,
-		TURNSecret: set.turnSecret,
-		Logger:     log,
+		Dev:                set.dev,
+		Secret:             set.secret,
+		AllowWeakSecrets:   set.allow.weakSecrets,
+		TURNURL:            set.turnURL,
+		TURNSecret:         set.turnSecret,
+		AllowAnonymousTURN: set.allow.anonymousTURN,
+		TrustedProxies:     proxies,
+		MaxConnections:     set.limits.connections,
+		MaxPerAddress:      set.limits.perAddress,
+		MaxGuesses:         set.limits.guesses,
+		MaxQueue:           set.limits.queue,
+		MaxQueueTotal:      set.limits.queueTotal,
+		Logger:             log,
 	}
 	switch {
 	case set.dev && set.keysFile != "":
@@ -123,33 +191,10 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 	}
 	server, err := signaling.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%w (SIGNALING_SECRET, TURN_URL and TURN_SECRET set these fields)", err)
+		return nil, fmt.Errorf("%w (SIGNALING_SECRET, API_KEYS_FILE, TURN_URL and TURN_SECRET set these fields; "+
+			"-allow-weak-secrets sets AllowWeakSecrets, -trusted-proxies TrustedProxies)", err)
 	}
 	return server, nil
-}
-
-// withDotEnv returns a function that looks a variable up in the environment, then in the file. A variable
-// that is set in the environment takes precedence even if it is empty. A missing file is no error; a file with an
-// invalid line is one, and is not used.
-func withDotEnv(environ func(string) (string, bool), path string) (func(string) string, error) {
-	var file map[string]string
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = nil
-	case err == nil:
-		file, err = godotenv.UnmarshalBytes(bytes.TrimPrefix(text, []byte("\ufeff"))) // a byte order mark
-		if err != nil {
-			// The parser's own text quotes the file, secrets included.
-			err = fmt.Errorf("%s: not in the form NAME=value", path)
-		}
-	}
-	return func(name string) string {
-		if v, ok := environ(name); ok {
-			return v
-		}
-		return file[name]
-	}, err
 }
 
 func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {

@@ -1,4 +1,5 @@
-// A mesh driven by lines of text, for scripts, with the commands and lines of the agents in other languages.
+// A mesh driven by lines of text, for scripts, with the commands and lines of the agents in other languages, and three
+// of its own: identity prints our key, join takes a statement about us, forget has the next key of a peer taken.
 
 import { MeshError } from "./mesh.js";
 
@@ -15,6 +16,13 @@ const commands = {
     requests.get(id).abort();
   },
   connect: ({ mesh }, peer) => mesh.connect(peer),
+  keys: ({ mesh, print }) => mesh.peers.forEach((peer) => print(hasKey(peer, mesh.key(peer)))),
+  identity: async ({ mesh, print }) => {
+    const { key, lacks } = await mesh.identity();
+    print(key ? `identity: ${key}` : `no identity: ${lacks}`);
+  },
+  join: ({ mesh }, statement) => mesh.join(parse(statement)),
+  forget: ({ mesh }, peer) => mesh.forget(peer),
   quit: ({ mesh }) => mesh.close(),
 };
 
@@ -37,8 +45,12 @@ export function attach(mesh) {
   listen("signaling", ({ state, id, error }) => {
     if (state === "connected") print(`joined as ${id}`);
     if (state === "replaced") print(`error: signaling replaced: ${error.message}`);
+    if (error?.code === "identity") print(`error: signaling ${state}: identity: ${error.message}`);
   });
-  listen("peerconnected", ({ peer }) => print(`+ ${peer}`));
+  listen("peerconnected", ({ peer, key }) => {
+    print(`+ ${peer}`);
+    if (key) print(hasKey(peer, key));
+  });
   listen("peerdisconnected", ({ peer }) => print(`- ${peer}`));
   listen("message", ({ peer, message }) => print(`${peer}: ${JSON.stringify(message)}`));
   listen("cancel", ({ peer, requestID }) => print(`${peer} gave up on ${requestID}`));
@@ -87,6 +99,10 @@ function sleep({ payload }, { signal }) {
       reject(signal.reason);
     });
   });
+}
+
+function hasKey(peer, key) {
+  return `${peer} has ${key ? `key ${key}` : "no key"}`;
 }
 
 function peerAndMessage(rest) {

@@ -1,10 +1,15 @@
 // One link to one peer: lines over a data channel, with flow control.
 // The format is "Peer link" of docs/protocol.md.
 
+import { MeshError } from "./errors.js";
+import { checkForm, checkIdentity, refusal } from "./identity.js";
+import { ambiguous, shape } from "./shape.js";
+
 export const MAX_MESSAGE = 16 << 20; // bytes of one message
 const MAX_DEPTH = 512; // nesting of one message, its own object being the first level
 const BASE_MAX_MESSAGE = 65535; // bytes of one message of base framing
 const BASE_MAX_DEPTH = 127; // what a base peer's parser reads
+const MAX_HELLO = 64 << 10; // bytes of the first line, since nothing is known of the peer before it
 const SLICE_SIZE = 16 << 10; // bytes of one data channel message of stream framing
 const BUFFERED_HIGH = 1 << 20; // bytes the browser may have waiting before we wait
 const BUFFERED_LOW = 256 << 10;
@@ -13,24 +18,29 @@ const MAX_PAUSED = 1000; // messages waiting for the end of a pause
 const ENTRY_COST = 100; // bytes that a queued line costs besides its own
 const BUFFER_MIN = 64 << 10; // bytes for the beginning of a line whose end has not come
 const BUFFER_KEPT = 1 << 20; // bytes kept of it for the next line
+const MAX_TIMER = 2 ** 31 - 1; // ms
 const NEWLINE = 10;
 const NOTHING = new Uint8Array(0);
+const MARK = [0xef, 0xbb, 0xbf]; // a byte order mark, which may begin a stream
+const BLANK = [0x20, 0x09, 0x0d]; // of which a line is blank
+
+const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "payload"]);
+const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
+const IDENTITY = shape(["mesh", "key", "sig", "member"], { member: MEMBER });
+const HELLO = shape(["protocol", "max_message", "identity"], { identity: IDENTITY });
+const CONTROLS = new Map([["hello", shape([], { 1: HELLO })], ["member", shape([], { 1: MEMBER })]]);
 
 const encoder = new TextEncoder();
 // fatal: invalid UTF-8 is an error instead of being replaced. ignoreBOM: a byte order mark stays, and is no JSON.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-// MeshError has a code of docs/protocol.md, or: timeout, cancelled, remote, closed, replaced.
-export class MeshError extends Error {
-  constructor(code, message) {
-    super(message);
-    this.name = "MeshError";
-    this.code = code;
-  }
-}
-
 // A Link is made as soon as its data channel may deliver something, and sends nothing before open(). It is usable
-// from the call of "up" to that of "down". It calls:
+// from the call of "up" to that of "down". Until the peer is verified nothing but our hello is sent, and nothing of the
+// peer's is delivered. trust does what identity.js says, for this very link:
+//   show()                      our identity, or undefined
+//   verify(identity)            a proof of the peer's, or undefined; throws a MeshError
+//   renew(proof, statement)     a newer proof
+// It calls:
 //   up(), down(error)           at most once each; down also without up
 //   message(object, bytes)      a message came
 //   cancel(requestID)           the peer gave up one of its requests
@@ -38,11 +48,17 @@ export class MeshError extends Error {
 export class Link {
   #channel;
   #stream; // stream framing, otherwise base framing
+  #trust;
   #events;
   #maxSend;
   #open = false; // the channel takes data
   #greeted = false; // up was called
   #closed = false;
+  #hello; // settled once our hello is queued
+  #held; // while the peer is verified: lines that came, as [bytes, error]
+  #heldBytes = 0;
+  #renewing = false;
+  #expiry;
   #paused = false; // by the peer
   #pausing = false; // by us
   #queue = new Queue();
@@ -51,9 +67,12 @@ export class Link {
   #slice = new Uint8Array(SLICE_SIZE);
   #lines = new LineSplitter((line, error) => this.#receive(line, error));
 
-  constructor(channel, stream, maxSend, events) {
+  proof = { key: "" }; // what the peer has shown of itself: {key, mesh, until}, see identity.js
+
+  constructor(channel, stream, maxSend, trust, events) {
     this.#channel = channel;
     this.#stream = stream;
+    this.#trust = trust;
     this.#events = events;
     this.#maxSend = stream ? MAX_MESSAGE : Math.min(BASE_MAX_MESSAGE, maxSend);
     channel.binaryType = "arraybuffer";
@@ -62,14 +81,17 @@ export class Link {
     channel.onmessage = (event) => this.#data(event.data);
     channel.onopen = () => this.#pump(); // again, in Chromium: see Session
     channel.onclose = () => this.close(new MeshError("peer_lost", "the peer closed the link"));
-    this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE });
+    if (!stream) return;
+    this.#lines.max = MAX_HELLO;
+    this.#hello = this.#greet();
+    this.#hello.catch(() => {}); // awaited by #admit, but perhaps not yet
   }
 
   // open says that the channel takes data from now on. Data that arrives says so, too.
   open() {
     if (this.#open) return;
     this.#open = true;
-    if (!this.#stream) this.#up(); // base framing has no hello
+    if (!this.#stream) this.#admit(); // base framing has no hello
     this.#pump();
   }
 
@@ -127,13 +149,66 @@ export class Link {
   // abandon ends the link but not the data channel.
   abandon(error) {
     this.#closed = true;
+    this.#held = undefined;
+    clearTimeout(this.#expiry);
     for (const entry of [...this.#passing.clear(), ...this.#queue.clear()]) entry.reject(error);
   }
 
-  #up() {
-    if (this.#greeted || this.#closed) return;
+  // renew shows the peer a newer statement about us.
+  renew(statement) {
+    this.#control("member", statement);
+  }
+
+  async #greet() {
+    const identity = await this.#trust.show();
+    this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE, identity });
+  }
+
+  // admit announces the link once the peer is verified by what it has shown. What else comes meanwhile waits.
+  async #admit(identity) {
+    this.#held = [];
+    try {
+      await this.#hello;
+      this.proof = await this.#trust.verify(identity);
+    } catch (error) {
+      return this.close(error instanceof MeshError ? error : new MeshError("internal", `cannot check who the peer is: ${error.message}`));
+    }
+    if (this.#closed) return;
+    const held = this.#held;
+    this.#held = undefined;
     this.#greeted = true;
+    this.#watch();
     this.#events.up();
+    for (const line of held) this.#receive(...line);
+  }
+
+  #hold(bytes, error) {
+    this.#heldBytes += (bytes?.length ?? 0) + ENTRY_COST;
+    if (this.#heldBytes > MAX_QUEUE) return this.close(new MeshError("queue_full", "the peer sends too much before it is verified"));
+    this.#held.push([bytes?.slice(), error]);
+  }
+
+  // watch ends the link when the proof ends.
+  #watch() {
+    clearTimeout(this.#expiry);
+    if (this.proof.until === undefined || this.#closed) return;
+    const left = this.proof.until - Date.now();
+    if (left <= 0) return this.close(refusal("its membership has expired"));
+    this.#expiry = setTimeout(() => this.#watch(), Math.min(left, MAX_TIMER));
+  }
+
+  // renewed handles a newer statement of the peer's, one at a time.
+  async #renewed(statement) {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    try {
+      this.proof = await this.#trust.renew(this.proof, statement);
+      this.#watch();
+    } catch (error) {
+      this.#events.rejected(error);
+    } finally {
+      this.#renewing = false;
+    }
   }
 
   #control(...line) {
@@ -223,6 +298,7 @@ export class Link {
 
   #receive(bytes, error) {
     if (this.#closed) return;
+    if (this.#held) return this.#hold(bytes, error);
     let value;
     try {
       if (error) throw error;
@@ -232,16 +308,17 @@ export class Link {
       else this.#events.rejected(error);
       return;
     }
-    if (this.#stream && !this.#greeted) this.#hello(value);
+    if (this.#stream && !this.#greeted) this.#greeting(value);
     else if (Array.isArray(value)) this.#controlled(value);
     else this.#events.message(value, bytes.length);
   }
 
-  #hello(value) {
+  #greeting(value) {
     if (!Array.isArray(value) || value[0] !== "hello") return this.#violation("another line");
-    const max = value[1].max_message;
+    const { max_message: max, identity } = value[1];
     if (max > 0) this.#maxSend = Math.min(this.#maxSend, max);
-    this.#up();
+    this.#lines.max = MAX_MESSAGE;
+    this.#admit(identity);
   }
 
   #violation(what) {
@@ -255,6 +332,7 @@ export class Link {
     if (kind === "pause" || kind === "resume") this.#setPaused(kind === "pause");
     if (kind === "cancel") this.#events.cancel(argument);
     if (kind === "drain") this.#drain(argument);
+    if (kind === "member") this.#renewed(argument);
   }
 
   // drain responds at once, because lines are handled one by one. A peer that goes on asking without reading the
@@ -308,8 +386,10 @@ class Queue {
 }
 
 // LineSplitter cuts a stream of bytes into lines, and reports a line that is too long without keeping it.
-// A line is valid only until the callback returns.
-class LineSplitter {
+// A line is valid only until the callback returns. Blank lines are skipped, and a byte order mark at the beginning.
+export class LineSplitter {
+  max = MAX_MESSAGE; // bytes of a line
+  #begun = false;
   #buffer = NOTHING;
   #length = 0; // of the line so far, which #buffer holds unless it is too long
   #line;
@@ -328,17 +408,19 @@ class LineSplitter {
   #end(rest) {
     if (this.#length > 0) this.#keep(rest);
     const length = this.#length || rest.length;
-    const line = this.#length > 0 ? this.#buffer.subarray(0, length) : rest;
+    let line = this.#length > 0 ? this.#buffer.subarray(0, length) : rest;
+    if (!this.#begun && MARK.every((byte, i) => line[i] === byte)) line = line.subarray(MARK.length);
+    this.#begun = true;
     this.#length = 0;
     if (this.#buffer.length > BUFFER_KEPT) this.#buffer = NOTHING;
-    if (length > MAX_MESSAGE) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
-    else if (length > 0) this.#line(line);
+    if (length > this.max) this.#line(undefined, new MeshError("too_large", `a line of ${length} bytes`));
+    else if (!line.every((byte) => BLANK.includes(byte))) this.#line(line);
   }
 
   #keep(bytes) {
     const at = this.#length;
     this.#length += bytes.length;
-    if (this.#length > MAX_MESSAGE) this.#buffer = NOTHING;
+    if (this.#length > this.max) this.#buffer = NOTHING;
     else if (bytes.length > 0) {
       if (this.#length > this.#buffer.length) this.#grow();
       this.#buffer.set(bytes, at);
@@ -346,7 +428,7 @@ class LineSplitter {
   }
 
   #grow() {
-    const larger = new Uint8Array(Math.min(MAX_MESSAGE, Math.max(BUFFER_MIN, 2 * this.#buffer.length, this.#length)));
+    const larger = new Uint8Array(Math.min(this.max, Math.max(BUFFER_MIN, 2 * this.#buffer.length, this.#length)));
     larger.set(this.#buffer);
     this.#buffer = larger;
   }
@@ -363,14 +445,19 @@ function encode(message, limit, depth) {
   return bytes;
 }
 
-function parse(bytes) {
-  checkDepth(bytes);
-  let value;
+// parse returns the message or control line that a line is. It throws a MeshError if it is neither.
+export function parse(bytes) {
+  const control = bytes[bytes.findIndex((byte) => !BLANK.includes(byte))] === 0x5b; // [
+  checkDepth(bytes, control ? MAX_DEPTH + 4 : MAX_DEPTH);
+  let text, value;
   try {
-    value = JSON.parse(decoder.decode(bytes));
+    text = decoder.decode(bytes);
+    value = JSON.parse(text);
   } catch (error) {
     throw new MeshError("malformed", `not JSON in UTF-8: ${error.message}`);
   }
+  const key = ambiguous(text, control ? CONTROLS.get(value[0]) : MESSAGE);
+  if (key !== undefined) throw new MeshError("invalid_field", `the key ${key} comes twice, or in another case`);
   if (Array.isArray(value)) checkControl(value);
   else checkMessage(value);
   return value;
@@ -383,13 +470,17 @@ function checkControl([kind, argument]) {
   };
   check(typeof kind === "string", "a control line does not begin with a string");
   if (kind === "cancel") check(typeof argument === "string" && argument !== "", "cancel has no request id");
-  if (kind === "drain") check(Number.isSafeInteger(argument) && argument >= 0, "drain has no number");
+  if (kind === "drain" || kind === "drained") {
+    check(Number.isSafeInteger(argument) && argument >= 0, `${kind} has no number`);
+  }
+  if (kind === "member") checkForm(argument);
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
   for (const key of ["protocol", "max_message"]) {
     const n = argument[key] ?? 0;
     check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
   }
+  if (argument.identity !== undefined) checkIdentity(argument.identity);
 }
 
 function checkMessage(value) {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -761,10 +762,25 @@ func start(t *testing.T, listener net.Listener) (stop func()) {
 	}
 }
 
+// TestRules runs the tests of what needs no browser, in Node: the rules of identities with the fixtures of the protocol.
+func TestRules(t *testing.T) {
+	node, err := exec.LookPath("node")
+	switch {
+	case err == nil:
+	case testutil.Full():
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+	if out, err := exec.Command(node, "--test", "testdata/identity.test.js").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestScripts runs the modules' own tests in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)
-	for _, module := range []string{"link", "session", "signaling", "base", "console", "picture"} {
+	for _, module := range []string{"link", "session", "trust", "peers", "signaling", "base", "console", "picture"} {
 		t.Run(module, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + module + ".js")
 			if err != nil {

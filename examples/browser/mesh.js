@@ -7,7 +7,7 @@
 //
 // Events and their details:
 //   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
-//   peerconnected     {peer}
+//   peerconnected     {peer, key}                key: what the peer has proven, "" without one
 //   peerdisconnected  {peer, error}
 //   message           {peer, message}            every message but the responses to our requests
 //   cancel            {peer, requestID}          the peer gave up a request
@@ -15,11 +15,13 @@
 //   error             {peer, error}              a failure that no promise reports
 //
 // Every failure is a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled, remote (see request),
-// closed, or replaced.
+// closed, or replaced. A peer that is not who it should be is an error with the code identity.
 //
 // A mesh is replaced, which ends it for good, when another one with the same key is made later, as in another window.
 
-import { MeshError } from "./link.js";
+import { MeshError } from "./errors.js";
+import { Identity } from "./identity.js";
+import { KeyStore } from "./keystore.js";
 import { Peers } from "./peers.js";
 import { randomHex } from "./session.js";
 
@@ -35,20 +37,24 @@ const WORK_HARD = 64 << 20; // and at which further requests fail as busy, for p
 
 export class Mesh extends EventTarget {
   #peers;
+  #identity; // a promise
   #work = new Map(); // peer → Work, while there is a link
   #pending = new Map(); // our requests: id → {peer, resolve, reject}
   #handlers = new Map([["ping", () => ({})]]);
   #closed = false;
 
-  // url is the address of the signaling server; in its development mode the key is the peer id.
-  constructor({ key, url = location.href }) {
+  // url is the address of the signaling server; in its development mode the key is the peer id. identity says who this
+  // page is, and who its peers have to be: see Identity.open.
+  constructor({ key, url = location.href, identity = {} }) {
     super();
-    this.#peers = new Peers(url, key, {
+    this.#identity = Identity.open(identity, KeyStore.open);
+    this.#identity.catch(() => {}); // signaling reports it
+    this.#peers = new Peers(url, key, this.#identity, {
       signaling: (state, error) => {
         this.#emit("signaling", { state, id: this.id, error });
         if (state === "replaced") this.#end(error);
       },
-      up: (peer) => this.#up(peer),
+      up: (peer, key) => this.#up(peer, key),
       down: (peer, error) => this.#down(peer, error),
       message: (peer, message, bytes) => this.#received(peer, message, bytes),
       cancel: (peer, id) => this.#cancelled(peer, id),
@@ -64,6 +70,28 @@ export class Mesh extends EventTarget {
   // peers are the ids of the peers with a live link.
   get peers() {
     return this.#peers.live;
+  }
+
+  // key returns the key that a peer with a live link has proven, "" without one.
+  key(peer) {
+    return this.#peers.link(peer)?.proof.key ?? "";
+  }
+
+  // identity resolves with {key, lacks, statement}: our own key, or why there is none, and the statement about us.
+  async identity() {
+    const { key, lacks, statement } = await this.#identity;
+    return { key, lacks, statement };
+  }
+
+  // join keeps a statement about us, signed by a root, and shows it to the peers.
+  async join(statement) {
+    await (await this.#identity).join(statement);
+    this.#peers.show(statement);
+  }
+
+  // forget has the next key that a peer shows taken for its own, under the policy known.
+  async forget(peer) {
+    await (await this.#identity).forget(peer);
   }
 
   // handle sets the handler for a type of request: handler(message, {peer, signal}) returns the payload of the
@@ -158,9 +186,9 @@ export class Mesh extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  #up(peer) {
+  #up(peer, key) {
     this.#work.set(peer, new Work(this.#peers.link(peer)));
-    this.#emit("peerconnected", { peer });
+    this.#emit("peerconnected", { peer, key });
   }
 
   #down(peer, error) {

@@ -1,6 +1,6 @@
 // The connection to the signaling server: "Signaling" of docs/protocol.md.
 
-import { MeshError } from "./link.js";
+import { MeshError } from "./errors.js";
 
 const REQUEST_TIMEOUT = 10_000;
 const HEARTBEAT = 30_000;
@@ -15,6 +15,7 @@ export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
 }
 
 // Signaling connects and reconnects, until close() or until it is replaced. It calls:
+//   claim(id)                              before anything else; a rejection keeps us from registering
 //   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
 //   registered(id, others, iceServers)     on every connect
 //   receive(message)                       an offer, answer, candidate or error
@@ -59,7 +60,8 @@ export class Signaling {
     this.#events.state("connecting");
     try {
       const { token, id } = await this.#token();
-      const servers = await this.#iceServers();
+      await this.#events.claim(id);
+      const servers = await this.#iceServers(token);
       if (!this.#closed) this.#open(token, id, servers);
     } catch (error) {
       this.#again(error);
@@ -82,9 +84,10 @@ export class Signaling {
     return { token: body.token, id: body.peer_id };
   }
 
-  async #iceServers() {
+  async #iceServers(token) {
     try {
-      const body = await (await this.#fetch("api/config")).json();
+      const response = await this.#fetch("api/config", { headers: { Authorization: `Bearer ${token}` } });
+      const body = await response.json();
       return Array.isArray(body.iceServers) ? body.iceServers : [];
     } catch {
       return []; // peers on the same network need none
@@ -98,7 +101,7 @@ export class Signaling {
   #open(token, id, servers) {
     const url = new URL("ws", this.#url);
     url.protocol = url.protocol.replace("http", "ws");
-    url.searchParams.set("token", token);
+    url.searchParams.set("token", token); // a page cannot set headers of a WebSocket
     const socket = new WebSocket(url);
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;
@@ -138,8 +141,9 @@ export class Signaling {
 
   #again(error) {
     if (this.#closed) return;
-    const wait = error.refused ? BACKOFF_MAX : backoff(this.#failures++);
-    this.#events.state(error.refused ? "refused" : "connecting", error);
+    const refused = error.refused || error.code === "identity";
+    const wait = refused ? BACKOFF_MAX : backoff(this.#failures++);
+    this.#events.state(refused ? "refused" : "connecting", error);
     this.#retry = setTimeout(() => this.#connect(), wait);
   }
 }

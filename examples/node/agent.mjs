@@ -8,20 +8,23 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 const MAX_MESSAGE = 16 << 20 // bytes; told to the sidecar in hello
 const MAX_LINE = MAX_MESSAGE + (64 << 10) // a line holds a message and its envelope
+const MAX_DEPTH = 512 // of a message, its own object being the first level
 const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
 const MAX_WORKING = 1024 // requests of one peer that are handled at once
 const MAX_CALLS = 10_000 // our pending requests
-const FEATURES = ['error', 'flow', 'cancel', 'drain']
+const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity']
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
+const BLANK = new Set([0x20, 0x09, 0x0d])
 const REQUEST = /_(request|query|prompt)$/
 
 // How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
@@ -49,40 +52,158 @@ function decode(line) {
   return value
 }
 
+// What the protocol says of an object in a line: the keys that it knows, how many levels the object may have, and the
+// same for objects in it, by their keys. inspect refuses what breaks that, of which JSON.parse tells nothing.
+function shape(names, inside = {}, depth = Infinity) {
+  const alike = new RegExp(`^(?:${names.join('|') || '(?!)'})$`, 'iu') // Unicode's simple case folding
+  return { names, inside: new Map(Object.entries(inside)), depth, alike }
+}
+
+// inspect goes through text, which must be JSON, and throws for keys of the protocol that come twice or in another
+// case, since two readers could see two different values, and for values that are too deep.
+function inspect(text, outermost) {
+  const open = [] // the objects and arrays that the cursor is in
+  let next = outermost // the shape of the value at the cursor, undefined if the protocol says nothing of it
+  let key = false // at the cursor is a key, if it is in an object
+  for (let i = 0; i < text.length; i++) {
+    const top = open.at(-1)
+    switch (text[i]) {
+      case '"': {
+        const end = endOfString(text, i)
+        if (key && top.shape) next = top.shape.inside.get(known(JSON.parse(text.slice(i, end + 1)), top))
+        key = false
+        i = end
+        break
+      }
+      case '{':
+      case '[': {
+        key = text[i] === '{'
+        const limit = Math.min(top?.limit ?? Infinity, open.length + (key && next ? next.depth : Infinity)) // only objects have one
+        if (open.length >= limit) throw new MeshError(`too_deep: nested more than ${limit} levels`)
+        open.push({ shape: key ? next : undefined, seen: new Set(), limit, object: key })
+        next = undefined
+        break
+      }
+      case '}':
+      case ']':
+        open.pop()
+        key = false
+        break
+      case ',':
+        key = top.object
+        next = undefined
+    }
+  }
+}
+
+// endOfString returns where the string that begins at i ends.
+function endOfString(text, i) {
+  for (let at = i; ;) {
+    at = text.indexOf('"', at + 1)
+    let backslashes = 0
+    while (text[at - 1 - backslashes] === '\\') backslashes++
+    if (backslashes % 2 === 0) return at
+  }
+}
+
+// known returns a key of an object once it is clear that it is not ambiguous.
+function known(name, { shape, seen }) {
+  if (shape.names.includes(name) ? seen.has(name) : shape.alike.test(name)) {
+    throw new MeshError(`invalid_field: ${name} comes twice, or in another case`)
+  }
+  if (shape.names.includes(name)) seen.add(name)
+  return name
+}
+
+const MESSAGE = shape(['type', 'request_id', 'source_agent', 'target_agent', 'payload'], {}, MAX_DEPTH)
+
 function check(message) {
-  const fields = ['type', 'request_id', 'source_agent', 'target_agent']
+  const fields = MESSAGE.names.slice(0, 4)
   if (!('type' in message) || fields.some((f) => f in message && typeof message[f] !== 'string')) {
     throw new MeshError(`invalid_field: a message needs a type, and ${fields.join(', ')} are strings`)
   }
+}
+
+// What the fields of a line from the sidecar have to be. One that is null or absent is no mistake unless its line makes
+// no sense without it.
+const isText = (value) => value == null || typeof value === 'string'
+const isTexts = (value) => value == null || (Array.isArray(value) && value.every((v) => typeof v === 'string'))
+const isNumber = (value) => value == null || (Number.isInteger(value) && value >= 0)
+const isFlag = (value) => value == null || typeof value === 'boolean'
+const isName = (value) => typeof value === 'string' && value !== ''
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const EVENTS = new Map(Object.entries({
+  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText },
+  signaling: { state: isText, peer_id: isText, error: isText, code: isText },
+  peer_list: { peers: isTexts, keys: isTexts },
+  peer_connected: { peer_id: isName, key: isText },
+  peer_disconnected: { peer_id: isName },
+  message: { from_peer: isName, message: isObject },
+  pause: { peer_id: isName, all: isFlag },
+  resume: { peer_id: isName },
+  cancel: { from_peer: isName, request_id: isName },
+  drained: {},
+  error: { code: isText, message: isText, command: isText, target_peer: isText, request_id: isText },
+}))
+// Those that have a meaning in some line, and so must not be ambiguous in any.
+const COMMON = ['target_peer', 'target_peer_id', 'from_peer', 'peer_id', 'message', 'request_id', 'all', 'except']
+
+// parse returns type and payload of a line from the sidecar. The type may be one of a later version.
+function parse(line) {
+  const { type, payload } = decode(line)
+  const fields = EVENTS.get(type)
+  const message = type === 'message' ? MESSAGE : shape([], {}, MAX_DEPTH)
+  const inner = shape([...COMMON, ...Object.keys(fields ?? {})], { message })
+  inspect(utf8.decode(line), shape(['type', 'payload'], { payload: inner }, MAX_DEPTH + 4))
+  if (typeof type !== 'string') throw new MeshError('invalid_field: the type is no string')
+  if (!fields) return { type, payload: {} }
+  if (payload != null && !isObject(payload)) throw new MeshError('invalid_field: the payload is no object')
+  for (const [field, holds] of Object.entries(fields)) {
+    if (!holds(payload?.[field])) throw new MeshError(`invalid_field: ${field} in ${type}`)
+  }
+  if (type === 'message') check(payload.message)
+  return { type, payload: payload ?? {} }
 }
 
 // Cuts bytes into lines at 0x0A alone. node:readline also cuts at a CR and at U+2028, which may be inside of JSON
 // strings. Skips a byte order mark at the beginning.
 class Lines {
   partial = []
-  size = 0
+  size = 0 // of partial
   began = false
 
-  // feed returns the lines that end in chunk. null stands for a line that was too long and was dropped.
+  constructor(limit = MAX_LINE) {
+    this.limit = limit
+  }
+
+  // feed returns the lines that end in chunk and are not blank. null stands for a line that was too long.
   feed(chunk) {
     const lines = []
     for (let end; (end = chunk.indexOf(0x0a)) >= 0; chunk = chunk.subarray(end + 1)) {
-      this.add(chunk.subarray(0, end))
-      const line = Buffer.concat(this.partial)
-      const mark = !this.began && line.subarray(0, 3).equals(BYTE_ORDER_MARK)
-      lines.push(this.size > MAX_LINE ? null : line.subarray(mark ? 3 : 0))
-      this.began = true
-      this.partial = []
-      this.size = 0
+      this.keep(chunk.subarray(0, end))
+      lines.push(this.take())
     }
-    this.add(chunk)
-    return lines.filter((line) => line === null || line.some((byte) => byte > 0x20))
+    this.keep(chunk)
+    return lines.filter((line) => line === null || line.some((byte) => !BLANK.has(byte)))
   }
 
-  add(part) {
-    this.size += part.length
-    if (this.size > MAX_LINE) this.partial = []
-    else this.partial.push(part)
+  // keep keeps of a line that is too long as much as shows that it is: besides the limit a mark, a CR, and one byte.
+  keep(part) {
+    const kept = part.subarray(0, this.limit + 5 - this.size)
+    if (kept.length === 0) return
+    this.partial.push(kept)
+    this.size += kept.length
+  }
+
+  take() {
+    let line = Buffer.concat(this.partial)
+    this.partial = []
+    this.size = 0
+    if (!this.began && line.subarray(0, 3).equals(BYTE_ORDER_MARK)) line = line.subarray(3)
+    this.began = true
+    if (line.at(-1) === 0x0d) line = line.subarray(0, -1)
+    return line.length > this.limit ? null : line
   }
 }
 
@@ -123,8 +244,9 @@ class Link {
 
 // A live peer.
 class Peer {
-  constructor(name) {
+  constructor(name, key) {
     this.name = name
+    this.key = key // that it has proven, '' without one
     this.stop = GO
     this.fresh = [] // sends and requests, as {line, sent}
     this.replies = []
@@ -148,6 +270,11 @@ class Agent {
   }
 
   async open(path) {
+    const uid = statSync(path, { throwIfNoEntry: false })?.uid
+    if (uid !== undefined && uid !== process.geteuid()) {
+      throw new MeshError(`${path} belongs to uid ${uid}, who would read and forge everything; ` +
+        'let agent and sidecar use a path in $XDG_RUNTIME_DIR')
+    }
     this.link = new Link(this, path)
     try {
       await once(this.link.socket, 'connect')
@@ -281,9 +408,9 @@ class Agent {
   receive(text) {
     try {
       if (text === null) throw new MeshError(`it has over ${MAX_LINE} bytes`)
-      const { type, payload } = decode(text)
+      const { type, payload } = parse(text)
       // An unknown type belongs to an extension that we do not use.
-      this.on[type]?.(payload ?? {})
+      this.on[type]?.(payload)
     } catch (error) { // one bad line does not spoil the next
       this.event('error', `a line from the sidecar was skipped: ${describe(error)}`)
     }
@@ -293,24 +420,26 @@ class Agent {
     __proto__: null,
 
     ready: ({ features }) => {
-      this.features ??= features
+      this.features ??= features ?? []
     },
 
-    peer_list: ({ peers }) => {
+    peer_list: ({ peers: names, keys }) => {
+      const peers = names ?? []
+      if (keys && keys.length !== peers.length) throw new MeshError('invalid_field: keys in peer_list, not one for each')
       this.features ??= [] // no ready came before this
-      for (const name of peers) this.meet(name) // peers that were here before us are not announced
+      peers.forEach((name, i) => this.meet(name, keys?.[i])) // peers that were here before us are not announced
       this.lists.shift()?.resolve(peers)
     },
 
-    signaling: ({ state, peer_id: name, error }) => {
-      if (state === 'connected') this.event('joined', name)
+    signaling: ({ state, peer_id: name, error, code }) => {
+      if (state === 'connected') this.event('joined', name ?? '')
       else if (state === 'replaced') { // the end of the link follows
         this.lost = new Replaced(`replaced: ${error || 'a sidecar with the same key was started later'}`)
-      } else if (error) this.event('error', `signaling ${state}: ${error}`)
+      } else if (error) this.event('error', `signaling ${state}: ${code ? `${code}: ` : ''}${error}`)
     },
 
-    peer_connected: ({ peer_id: name }) => {
-      this.meet(name)
+    peer_connected: ({ peer_id: name, key }) => {
+      this.meet(name, key)
       this.on.resume({ peer_id: name })
     },
 
@@ -332,7 +461,7 @@ class Agent {
 
     error: ({ code, message, target_peer: peer, request_id: id }) => {
       const text = `${code}: ${message}`
-      if (this.calls.get(id)?.peer === peer) this.settle(id, new MeshError(text))
+      if (this.calls.has(id) && this.calls.get(id).peer === peer) this.settle(id, new MeshError(text))
       else this.event('error', !peer || text.includes(peer) ? text : `${text} (${peer})`)
     },
 
@@ -345,7 +474,6 @@ class Agent {
 
     message: ({ from_peer: name, message }) => {
       const peer = this.meet(name)
-      check(message)
       const { type, request_id: id } = message
       const asks = type === 'ping' || REQUEST.test(type)
       // A response counts only from the peer that was asked, because others could guess the request_id.
@@ -358,10 +486,11 @@ class Agent {
     },
   }
 
-  meet(name) {
+  meet(name, key = '') {
     if (!this.peers.has(name)) {
-      this.peers.set(name, new Peer(name))
+      this.peers.set(name, new Peer(name, key))
       this.event('connected', name)
+      if (key) this.event('key', name, key)
     }
     return this.peers.get(name)
   }
@@ -509,7 +638,8 @@ async function sleep(_peer, { payload }, signal) {
 }
 
 const FORMATS = {
-  joined: 'joined as {}', connected: '+ {}', disconnected: '- {}', message: '{}: {}',
+  joined: 'joined as {}', connected: '+ {}', key: '{} has key {}', no_key: '{} has no key',
+  disconnected: '- {}', message: '{}: {}',
   answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
 }
 
@@ -532,6 +662,7 @@ class Console {
       ['request', [['PEER', 'MESSAGE'], (peer, message) => this.request(peer, message)]],
       ['cancel', [['REQUEST_ID'], (id) => agent.cancel(id)]],
       ['connect', [['PEER'], (peer) => agent.connect(peer)]],
+      ['keys', [[], () => this.keys()]],
       ['quit', [[], () => this.quit()]],
     ])
     this.hurried = new Promise((resolve) => {
@@ -585,6 +716,13 @@ class Console {
     this.agent.listPeers().then(
       (peers) => this.say(['peers:', ...peers.map(named)].join(' ')),
       () => {}) // run reports that the sidecar is gone
+  }
+
+  keys() {
+    for (const { name, key } of this.agent.peers.values()) {
+      if (key) this.event('key', name, key)
+      else this.event('no_key', name)
+    }
   }
 
   request(peer, message) {
@@ -686,7 +824,7 @@ An agent of the mesh, to play with.
   NAME            API key for the sidecar that is started; in a development setup that is
                   our name (default: $API_KEY)
   --sidecar PATH  start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)
-  --socket PATH   use the sidecar that listens here
+  --socket PATH   use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock
   --base          use nothing but the base protocol
   --verbose       show the log of the sidecar that is started
 `
@@ -715,4 +853,7 @@ async function main() {
   return run(options, names[0])
 }
 
-process.exit(await main()) // unread output, or a terminal, would keep the process alive
+export { Agent, COMMON, EVENTS, Lines, MESSAGE, MeshError }
+
+// Unread output, or a terminal, would keep the process alive.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) process.exit(await main())

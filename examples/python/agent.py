@@ -22,14 +22,16 @@ import signal
 import sys
 import tempfile
 import threading
-from typing import Any, Awaitable, Callable, NamedTuple, Optional
+from typing import Any, Awaitable, Callable, Iterable, NamedTuple, Optional
 
 MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
 MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line holds a message and its envelope
+MAX_DEPTH = 512  # of a message, its own object being the first level
+MAX_DIGITS = 4300  # of an integer that is taken as one; Python takes quadratic time for them
 MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
 MAX_WORKING = 1024  # requests of one peer that are handled at once
 MAX_CALLS = 10_000  # our pending requests
-FEATURES = ["error", "flow", "cancel", "drain"]
+FEATURES = ["error", "flow", "cancel", "drain", "identity"]
 REQUESTS = ("_request", "_query", "_prompt")
 
 # How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
@@ -57,9 +59,29 @@ def encode(value: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+class Object(dict):
+    """A JSON object that knows which of its keys came more than once."""
+
+    __slots__ = ("twice",)
+
+    def __init__(self, pairs: list) -> None:
+        super().__init__(pairs)
+        self.twice: set[str] = set()
+        if len(self) < len(pairs):
+            self.twice = {key for key, n in collections.Counter(key for key, _ in pairs).items() if n > 1}
+
+
+def integer(digits: str) -> Any:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+
+
+def no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def decode(line: bytes) -> dict:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=Object, parse_int=integer, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise MeshError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(value, dict):
@@ -67,31 +89,125 @@ def decode(line: bytes) -> dict:
     return value
 
 
+def check_depth(value: Any, limit: int) -> None:
+    layer = [value]
+    for _ in range(limit):
+        layer = [v for c in layer for v in (c.values() if isinstance(c, dict) else c) if isinstance(v, (dict, list))]
+        if not layer:
+            return
+    raise MeshError(f"too_deep: nested more than {limit} levels")
+
+
+def check_keys(value: dict, known: Iterable[str]) -> None:
+    """Refuse known keys that come twice or in another case: two readers could see two different values."""
+    for key in value:
+        # The long s and the Kelvin sign are the only letters beyond ASCII that are a case of one in it.
+        same = key if key in known else key.replace("\u017f", "s").replace("\u212a", "k").lower()
+        if same in known and (same != key or key in getattr(value, "twice", ())):
+            raise MeshError(f"invalid_field: {same} comes twice, or in another case")
+
+
+MESSAGE = ("type", "request_id", "source_agent", "target_agent", "payload")
+
+
 def check(message: dict) -> None:
-    fields = ("type", "request_id", "source_agent", "target_agent")
-    if "type" not in message or not all(isinstance(message.get(f, ""), str) for f in fields):
-        raise MeshError(f"invalid_field: a message needs a type, and {', '.join(fields)} are strings")
+    check_keys(message, MESSAGE)
+    if "type" not in message or not all(isinstance(message.get(f, ""), str) for f in MESSAGE[:4]):
+        raise MeshError(f"invalid_field: a message needs a type, and {', '.join(MESSAGE[:4])} are strings")
+
+
+# What the fields of a line from the sidecar have to be. One that is null or absent, which is None here, is no mistake
+# unless its line makes no sense without it.
+
+def is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def is_texts(value: Any) -> bool:
+    return value is None or isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def is_number(value: Any) -> bool:
+    return value is None or type(value) is int and 0 <= value < 1 << 63
+
+
+def is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text},
+    "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
+    "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {},
+    "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
+    "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
+    "pause": {"peer_id": is_name, "all": is_flag}, "resume": {"peer_id": is_name},
+    "error": {"code": is_text, "message": is_text, "command": is_text, "target_peer": is_text, "request_id": is_text}}
+# Those that have a meaning in some line, and so must not be ambiguous in any.
+COMMON = ("target_peer", "target_peer_id", "from_peer", "peer_id", "message", "request_id", "all", "except")
+
+
+def parse(line: bytes) -> tuple[str, dict]:
+    """Return type and payload of a line from the sidecar. The type may be one of a later version."""
+    event = decode(line)
+    kind, payload = event.get("type"), event.get("payload")
+    message = payload.get("message") if isinstance(payload, dict) else None
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH:  # or it cannot be too deep
+        check_depth(event, MAX_DEPTH + 4)
+        if isinstance(message, dict):
+            check_depth(message, MAX_DEPTH)
+    check_keys(event, ("type", "payload"))
+    if not isinstance(kind, str):
+        raise MeshError("invalid_field: the type is no string")
+    if isinstance(payload, dict):
+        check_keys(payload, (*COMMON, *EVENTS.get(kind, ())))
+    if kind not in EVENTS:
+        return kind, {}
+    if payload is not None and not isinstance(payload, dict):
+        raise MeshError("invalid_field: the payload is no object")
+    payload = payload or {}
+    for field, holds in EVENTS[kind].items():
+        if not holds(payload.get(field)):
+            raise MeshError(f"invalid_field: {field} in {kind}")
+    if kind == "message":
+        check(message)
+    return kind, payload
 
 
 class Lines:
     """Cuts bytes into lines at 0x0A alone, unlike str.splitlines. Skips a byte order mark at the beginning."""
 
-    def __init__(self) -> None:
-        self.partial, self.skipping, self.began = bytearray(), False, False
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self.limit, self.partial, self.began = limit, bytearray(), False
 
     def feed(self, chunk: bytes) -> list[Optional[bytes]]:
-        """Return the lines that end in chunk. None stands for a line that was too long and was dropped."""
+        """Return the lines that end in chunk and are not blank. None stands for a line that was too long."""
         lines: list[Optional[bytes]] = []
-        for i, part in enumerate(chunk.split(b"\n")):
-            if i > 0:
-                text = bytes(self.partial) if self.began else bytes(self.partial).removeprefix(b"\xef\xbb\xbf")
-                lines.append(None if self.skipping else text)
-                self.partial, self.skipping, self.began = bytearray(), False, True
-            if self.skipping or len(self.partial) + len(part) > MAX_LINE:
-                self.partial, self.skipping = bytearray(), True
-            else:
-                self.partial += part
-        return [line for line in lines if line is None or line.strip()]
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            self.keep(part)
+            lines.append(self.take())
+        self.keep(rest)
+        return [line for line in lines if line is None or line.strip(b" \t\r")]
+
+    def keep(self, part: bytes) -> None:
+        # Of a line that is too long as much as shows that it is: besides the limit a mark, a CR, and one byte.
+        self.partial += part[:self.limit + 5 - len(self.partial)]
+
+    def take(self) -> Optional[bytes]:
+        line, self.partial = bytes(self.partial), bytearray()
+        if not self.began:
+            line, self.began = line.removeprefix(b"\xef\xbb\xbf"), True
+        line = line.removesuffix(b"\r")
+        return line if len(line) <= self.limit else None
 
 
 class Link(asyncio.Protocol):
@@ -144,8 +260,9 @@ class Outgoing:
 class Peer:
     """A live peer."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str) -> None:
         self.name, self.stop = name, GO
+        self.key = key  # that it has proven, "" without one
         self.new: collections.deque[Outgoing] = collections.deque()  # sends and requests
         self.replies: collections.deque[Outgoing] = collections.deque()
         self.working: dict[str, asyncio.Task] = {}  # its requests, by request_id
@@ -176,6 +293,9 @@ class Agent:
 
     async def open(self, path: str) -> None:
         try:
+            if (uid := os.stat(path).st_uid) != os.geteuid():
+                raise MeshError(f"{path} belongs to uid {uid}, who would read and forge everything; "
+                                "let agent and sidecar use a path in $XDG_RUNTIME_DIR")
             _, self.link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(self), path)
         except OSError as error:
             raise MeshError(f"cannot connect to {path}: {error.strerror}; does a sidecar run there?") from None
@@ -305,44 +425,50 @@ class Agent:
         try:
             if text is None:
                 raise MeshError(f"it has over {MAX_LINE} bytes")
-            event = decode(text)
+            kind, payload = parse(text)
             # An unknown type belongs to an extension that we do not use.
-            handle = getattr(self, f"on_{event.get('type')}", None)
-            if handle:
-                handle(event.get("payload") or {})
+            if kind in EVENTS:
+                getattr(self, f"on_{kind}")(payload)
         except Exception as error:  # one bad line does not spoil the next
             self.event("error", f"a line from the sidecar was skipped: {describe(error)}")
 
     def on_ready(self, payload: dict) -> None:
         if self.features is None:
-            self.features = payload["features"]
+            self.features = payload.get("features") or []
 
     def on_peer_list(self, payload: dict) -> None:
         if self.features is None:
             self.features = []  # no ready came before this
-        for name in payload["peers"]:
-            self.meet(name)  # peers that were here before us are not announced
+        peers, keys = payload.get("peers") or [], payload.get("keys")
+        if keys is not None and len(keys) != len(peers):
+            raise MeshError("invalid_field: keys in peer_list are not one for each peer")
+        for name, key in zip(peers, keys or [""] * len(peers)):
+            self.meet(name, key)  # peers that were here before us are not announced
         if self.lists:
             answer = self.lists.popleft()
             if not answer.done():
-                answer.set_result(payload["peers"])
+                answer.set_result(peers)
 
     def on_signaling(self, payload: dict) -> None:
-        if payload["state"] == "connected":
-            self.event("joined", payload["peer_id"])
-        elif payload["state"] == "replaced":  # the end of the link follows
+        state = payload.get("state")
+        if state == "connected":
+            self.event("joined", payload.get("peer_id") or "")
+        elif state == "replaced":  # the end of the link follows
             self.lost = Replaced(f"replaced: {payload.get('error') or 'a sidecar with the same key was started later'}")
         elif payload.get("error"):
-            self.event("error", f"signaling {payload['state']}: {payload['error']}")
+            why = f"{payload['code']}: " if payload.get("code") else ""
+            self.event("error", f"signaling {state}: {why}{payload['error']}")
 
-    def meet(self, name: str) -> Peer:
+    def meet(self, name: str, key: str = "") -> Peer:
         if name not in self.peers:
-            self.peers[name] = Peer(name)
+            self.peers[name] = Peer(name, key)
             self.event("connected", name)
+            if key:
+                self.event("key", name, key)
         return self.peers[name]
 
     def on_peer_connected(self, payload: dict) -> None:
-        self.meet(payload["peer_id"])
+        self.meet(payload["peer_id"], payload.get("key", ""))
         self.on_resume(payload)
 
     def on_peer_disconnected(self, payload: dict) -> None:
@@ -381,7 +507,7 @@ class Agent:
             self.pump()
 
     def on_error(self, payload: dict) -> None:
-        text, peer = f"{payload['code']}: {payload['message']}", payload.get("target_peer")
+        text, peer = f"{payload.get('code')}: {payload.get('message')}", payload.get("target_peer")
         request_id = payload.get("request_id")
         if request_id in self.calls and self.calls[request_id].peer == peer:
             self.settle(request_id, MeshError(text))
@@ -399,7 +525,6 @@ class Agent:
 
     def on_message(self, payload: dict) -> None:
         peer, message = self.meet(payload["from_peer"]), payload["message"]
-        check(message)
         kind, request_id = message["type"], message.get("request_id")
         call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
         # A response counts only from the peer that was asked, because others could guess the request_id.
@@ -537,7 +662,8 @@ async def sleep(peer: str, message: dict) -> Any:
     return {"result": f"slept {seconds:g} s"}
 
 
-FORMATS = {"joined": "joined as {}", "connected": "+ {}", "disconnected": "- {}", "message": "{}: {}",
+FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}", "no_key": "{} has no key",
+           "disconnected": "- {}", "message": "{}: {}",
            "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
 
 
@@ -552,7 +678,7 @@ class Console:
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
             "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
             "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
-            "quit": ([], self.quit.set)}
+            "keys": ([], self.keys), "quit": ([], self.quit.set)}
 
     def say(self, text: str) -> None:
         try:
@@ -603,6 +729,10 @@ class Console:
             if not answer.exception():  # run reports that the sidecar is gone
                 self.say(" ".join(["peers:", *map(named, answer.result())]))
         self.agent.list_peers().add_done_callback(done)
+
+    def keys(self) -> None:
+        for peer in self.agent.peers.values():
+            self.event("key" if peer.key else "no_key", peer.name, *filter(None, [peer.key]))
 
     def request(self, peer: str, message: dict) -> None:
         check(message)
@@ -696,7 +826,7 @@ def main() -> int:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--sidecar", metavar="PATH", default=os.environ.get("SIDECAR_BINARY") or "chatixia-sidecar",
                        help="start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)")
-    where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here")
+    where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock")
     parser.add_argument("--base", action="store_true", help="use nothing but the base protocol")
     parser.add_argument("--verbose", action="store_true", help="show the log of the sidecar that is started")
     parser.add_argument("name", metavar="NAME", nargs="?", help="API key for the sidecar that is started; in a "

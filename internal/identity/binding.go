@@ -71,9 +71,9 @@ func (id *Identity) Sign(d Description) string {
 	return sign(id.private, d.text(id.mesh, id.public))
 }
 
-// Signed reports whether the peer with this key has signed a description.
-func (id *Identity) Signed(d Description, by PublicKey, sig string) bool {
-	return verify(by, d.text(id.mesh, by), sig)
+// SignedBy reports whether a peer that has given this proof has signed the description.
+func (d Description) SignedBy(p Proof, sig string) bool {
+	return verify(p.Key, d.text(p.Mesh, p.Key), sig)
 }
 
 // fields returns strings, each after its length in four bytes, so that no two lists have the same bytes.
@@ -91,6 +91,6 @@ func sign(key ed25519.PrivateKey, text []byte) string {
 }
 
 func verify(key PublicKey, text []byte, sig string) bool {
-	raw, err := base64.StdEncoding.Strict().DecodeString(sig)
-	return err == nil && !key.IsZero() && ed25519.Verify(key[:], text, raw)
+	raw, ok := decode(sig)
+	return ok && !key.IsZero() && ed25519.Verify(key[:], text, raw)
 }

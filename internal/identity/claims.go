@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -36,19 +35,19 @@ func (c *claims) claim(peer string) error {
 
 // loadLocked reads the id, and makes peer the id if there is none.
 func (c *claims) loadLocked(peer string) error {
+	id, _, err := c.read()
+	if err != nil || id != "" {
+		c.id = id
+		return err
+	}
 	unlock, err := lockFile(c.path + ".lock")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	raw, err := readFile(c.path, maxListFile, 0o022)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	id, err := c.find(string(raw))
+	id, raw, err := c.read() // another process may have been faster
 	if err == nil && id == "" {
-		line := strconv.Quote(c.mesh) + " " + strconv.Quote(peer) + "\n"
-		id, err = peer, replaceFile(c.path, append(raw, line...))
+		id, err = peer, replaceFile(c.path, addClaim(raw, c.mesh, peer), 0o600)
 	}
 	if err != nil {
 		return err
@@ -57,21 +56,51 @@ func (c *claims) loadLocked(peer string) error {
 	return nil
 }
 
-func (c *claims) find(text string) (id string, err error) {
+// read returns the id that the file has for the mesh, "" if it has none, and all of the file.
+func (c *claims) read() (id string, raw []byte, err error) {
+	raw, err = readFile(c.path, maxListFile, 0o022)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if id, err = findClaim(string(raw), c.mesh); err != nil {
+		err = fmt.Errorf("%s: %w", c.path, err)
+	}
+	return id, raw, err
+}
+
+// findClaim returns the id that the text of a file has for a mesh, "" if it has none.
+func findClaim(text, mesh string) (id string, err error) {
 	for i, line := range strings.Split(text, "\n") {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		mesh, rest, err := cutID(line)
-		if err == nil {
-			line, _, err = cutID(strings.TrimSpace(rest))
+		name, peer, ok := cutClaim(line)
+		if !ok {
+			return "", fmt.Errorf("line %d: want the name of a mesh and a peer id, both quoted", i+1)
 		}
-		if err != nil || line == "" {
-			return "", fmt.Errorf("%s, line %d: want the name of a mesh and a peer id, both quoted", c.path, i+1)
-		}
-		if mesh == c.mesh {
-			return line, nil
+		if name == mesh {
+			return peer, nil
 		}
 	}
 	return "", nil
+}
+
+// addClaim returns the text of a file with one more line.
+func addClaim(text []byte, mesh, peer string) []byte {
+	if n := len(text); n > 0 && text[n-1] != '\n' {
+		text = append(text, '\n')
+	}
+	return fmt.Appendf(text, "%q %q\n", mesh, peer)
+}
+
+// cutClaim returns the name of a mesh and the id in a line.
+func cutClaim(line string) (mesh, peer string, ok bool) {
+	mesh, rest, err := cutID(line)
+	if err == nil {
+		peer, rest, err = cutID(strings.TrimSpace(rest))
+	}
+	return mesh, peer, err == nil && peer != "" && strings.TrimSpace(rest) == ""
 }

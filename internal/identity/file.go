@@ -43,19 +43,23 @@ func readFile(path string, most int64, forbidden fs.FileMode) ([]byte, error) {
 }
 
 // replaceFile puts a new file with this content in the place of a file: readers see the old one or the new one, also
-// after a crash of the system.
-func replaceFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+// after a crash of the system. Of two at once for the same file one may fail, so callers that can meet lock it.
+func replaceFile(path string, content []byte, mode fs.FileMode) error {
+	next := path + ".new" // always the same name, so that crashes leave one such file at most
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = rename(next, path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(next))
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -80,13 +84,17 @@ func lockFile(path string) (unlock func(), err error) {
 	}
 }
 
-// cached is what a file says. It is read again only when the file has changed.
+// settled is the age from which on a file's time tells one content from the next: a file that changes twice within a
+// tick of the file system's clock may look the same.
+const settled = 2 * time.Second
+
+// cached is what a file says. It is read again only when the file has changed, or may have.
 type cached[T any] struct {
 	path  string
 	parse func([]byte) (T, error)
 
 	mu    sync.Mutex
-	seen  fs.FileInfo // as value was read from it
+	seen  fs.FileInfo // as value was read from it; nil if it was too young to tell
 	value T
 }
 
@@ -102,6 +110,7 @@ func (c *cached[T]) read() (T, error) {
 	if c.seen != nil && os.SameFile(fi, c.seen) && fi.ModTime().Equal(c.seen.ModTime()) && fi.Size() == c.seen.Size() {
 		return c.value, nil
 	}
+	looked := time.Now()
 	raw, err := readFile(c.path, maxListFile, 0o022)
 	if err != nil {
 		return none, err
@@ -110,7 +119,10 @@ func (c *cached[T]) read() (T, error) {
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", c.path, err)
 	}
-	c.seen, c.value = fi, value
+	c.seen, c.value = nil, value
+	if looked.Sub(fi.ModTime()) > settled {
+		c.seen = fi
+	}
 	return value, nil
 }
 

@@ -32,6 +32,8 @@ func tryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
+func rename(from, to string) error { return os.Rename(from, to) }
+
 // syncDir makes a rename in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

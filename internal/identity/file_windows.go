@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/windows"
 )
@@ -18,6 +19,17 @@ func tryLock(f *os.File) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// rename waits until nobody reads the file that is to be replaced: Windows refuses meanwhile.
+func rename(from, to string) error {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
+		err := os.Rename(from, to)
+		busy := errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED)
+		if !busy || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // syncDir does nothing: Windows does not flush directories.

@@ -161,7 +161,10 @@ func (id *Identity) readMembership() (Statement, error) {
 	if err != nil {
 		return st, err
 	}
-	return st, id.checkStatement(st, st.PeerID, id.public)
+	if err := id.checkStatement(st, st.PeerID, id.public); err != nil {
+		return st, fmt.Errorf("%s: %w; make a new one with: mesh key sign", id.membershipFile, err)
+	}
+	return st, nil
 }
 
 // checkStatement returns what is wrong with a statement about a peer with this key. Without roots nobody can tell
@@ -170,7 +173,7 @@ func (id *Identity) checkStatement(st Statement, peer string, key PublicKey) err
 	if err := st.about(id.mesh, peer, key); err != nil || len(id.roots) == 0 {
 		return err
 	}
-	return st.verify(id.roots)
+	return st.Verify(id.roots)
 }
 
 func (id *Identity) openKnown(s Settings) (err error) {
@@ -224,13 +227,15 @@ func (id *Identity) Claim(peer string) error {
 // A Proof is what a peer has shown of itself.
 type Proof struct {
 	Key   PublicKey // zero if it has shown none
+	Mesh  string    // the name with which it signs
 	Until time.Time // when it ends; zero if it does not
 }
 
 // Shown is the identity in a hello.
 type Shown struct {
-	Key    string // base64
-	Sig    string // base64
+	Mesh   *string // nil for the reader's own
+	Key    string  // base64
+	Sig    string  // base64
 	Member *Statement
 }
 
@@ -245,16 +250,21 @@ func (id *Identity) Verify(l Link, shown *Shown) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("its key: %w", err)
 	}
+	proof := Proof{Key: key, Mesh: id.mesh}
+	if shown.Mesh != nil {
+		proof.Mesh = *shown.Mesh
+	}
 	switch {
-	case !l.signedBy(id.mesh, key, shown.Sig):
-		return Proof{}, errors.New("wrong signature: the link does not end at the agent with that key, or its mesh has another name")
+	case !l.signedBy(proof.Mesh, key, shown.Sig):
+		return Proof{}, errors.New("wrong signature: the link does not end at the agent with that key")
+	case proof.Mesh != id.mesh && (id.mesh != "" || id.policy != Off):
+		return Proof{}, fmt.Errorf("it is of mesh %.100q, and this agent is of %q", proof.Mesh, id.mesh)
 	case Certified(l.Other) && l.Other != key.ID():
 		return Proof{}, errors.New("its key is not the one that its id certifies")
 	}
 	if id.revoked != nil {
 		_ = id.revoked.reload() // Reload reports the error
 	}
-	proof := Proof{Key: key}
 	if err := id.Check(proof); err != nil {
 		return Proof{}, err
 	}
@@ -300,7 +310,7 @@ func (id *Identity) Renew(peer string, p Proof, st *Statement) (Proof, error) {
 	if err := id.checkStatement(*st, peer, p.Key); err != nil {
 		return p, fmt.Errorf("not a member: %w", err)
 	}
-	p.Until = st.end()
+	p.Until = st.End()
 	return p, nil
 }
 
@@ -326,7 +336,7 @@ func (id *Identity) Show(l Link) *Shown {
 	if id.private == nil {
 		return nil
 	}
-	return &Shown{Key: id.public.String(), Sig: l.sign(id.mesh, id.private), Member: id.Membership()}
+	return &Shown{Mesh: &id.mesh, Key: id.public.String(), Sig: l.sign(id.mesh, id.private), Member: id.Membership()}
 }
 
 // Membership returns the agent's own statement, nil if it has none.
@@ -352,11 +362,14 @@ func (id *Identity) Reload() (renewed *Statement, err error) {
 	}
 	st, readErr := id.readMembership()
 	if readErr != nil {
-		return nil, errors.Join(err, fmt.Errorf("%s: %w", id.membershipFile, readErr))
+		return nil, errors.Join(err, readErr)
 	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if st.PeerID == id.membership.PeerID && st.NotAfter > id.membership.NotAfter {
+	switch {
+	case st.PeerID != id.membership.PeerID:
+		return nil, errors.Join(err, fmt.Errorf("%s: the statement is about %q, and this agent is %q", id.membershipFile, st.PeerID, id.membership.PeerID))
+	case st.NotAfter > id.membership.NotAfter:
 		id.membership = &st
 		return &st, err
 	}

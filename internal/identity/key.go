@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -39,8 +40,8 @@ func (k PublicKey) String() string {
 
 // ParsePublicKey reads the text of a key. It refuses the few keys for which anyone can make signatures.
 func ParsePublicKey(text string) (PublicKey, error) {
-	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != ed25519.PublicKeySize || strings.ContainsAny(text, "\r\n") {
+	raw, ok := decode(text)
+	if !ok || len(raw) != ed25519.PublicKeySize {
 		return PublicKey{}, errors.New("not the base64 of 32 bytes")
 	}
 	k := PublicKey(raw)
@@ -50,32 +51,31 @@ func ParsePublicKey(text string) (PublicKey, error) {
 	return k, nil
 }
 
+// decode returns the bytes of base64 that is written in the one way in which this package writes it.
+func decode(text string) (raw []byte, ok bool) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	return raw, err == nil && !strings.ContainsAny(text, "\r\n") // which Go skips
+}
+
 // smallOrder are the y coordinates, little-endian, of the points whose order divides 8.
 var smallOrder = [...]string{
 	"0000000000000000000000000000000000000000000000000000000000000000",
 	"0100000000000000000000000000000000000000000000000000000000000000",
 	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
 	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	highestY,
 }
 
-// fieldSize is p = 2^255 - 19, little-endian.
-const fieldSize = "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+// highestY is p - 1, where p = 2^255 - 19 is the size of the field. A higher y differs from it in the first byte only.
+const highestY = "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
 
 // weak reports whether the key is a point of small order, or not written in the one way that RFC 8032 allows.
 func (k PublicKey) weak() bool {
 	k[31] &= 0x7f // without the sign of x
-	y := hex.EncodeToString(k[:])
-	if slices.Contains(smallOrder[:], y) {
-		return true
-	}
-	p, _ := hex.DecodeString(fieldSize)
-	for i := len(p) - 1; i >= 0; i-- {
-		if k[i] != p[i] {
-			return k[i] > p[i]
-		}
-	}
-	return true
+	var buf [2 * len(k)]byte
+	hex.Encode(buf[:], k[:])
+	y := string(buf[:])
+	return slices.Contains(smallOrder[:], y) || y[2:] == highestY[2:] && y[:2] > highestY[:2]
 }
 
 const (
@@ -120,15 +120,15 @@ func ReadKey(path string) (ed25519.PrivateKey, error) {
 	}
 	block, _ := pem.Decode(raw)
 	if block == nil || block.Type != pemType {
-		return nil, fmt.Errorf("it has no PEM block %q", pemType)
+		return nil, fmt.Errorf("%s: it has no PEM block %q", path, pemType)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, errors.New("its PEM block is no PKCS #8 key") // the cause may quote the key
+		return nil, fmt.Errorf("%s: its PEM block is no PKCS #8 key", path) // the cause may quote the key
 	}
 	key, ok := parsed.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("it is a %T, want an Ed25519 key", parsed)
+		return nil, fmt.Errorf("%s: it is a %T, want an Ed25519 key", path, parsed)
 	}
 	return key, nil
 }
@@ -151,5 +151,5 @@ func NewKeyFile(path string) (PublicKey, error) {
 	if err != nil {
 		return PublicKey{}, errors.Join(err, os.Remove(path))
 	}
-	return PublicKey(public), nil
+	return PublicKey(public), syncDir(filepath.Dir(path))
 }

@@ -31,7 +31,7 @@ func OpenKnownPeers(path, mesh string) (*KnownPeers, error) {
 	k.file = cached[map[string]PublicKey]{path: path, parse: k.parse}
 	_, err := k.file.read()
 	if errors.Is(err, fs.ErrNotExist) {
-		err = k.change(func(map[string]PublicKey) error { return nil })
+		err = k.change(func(map[string]PublicKey) (changed bool) { return false })
 	}
 	return k, err
 }
@@ -46,10 +46,16 @@ func (k *KnownPeers) Lookup(peer string) (key PublicKey, known bool, err error) 
 	return key, known, nil
 }
 
-// All returns the ids and keys in the file.
-func (k *KnownPeers) All() (map[string]PublicKey, error) {
-	all, err := k.file.read()
-	return maps.Clone(all), err
+// ReadKnownPeers returns the name of the mesh that a file is of, and the ids and keys in it.
+func ReadKnownPeers(path string) (mesh string, all map[string]PublicKey, err error) {
+	raw, err := readFile(path, maxListFile, 0o022)
+	if err != nil {
+		return "", nil, err
+	}
+	if mesh, all, err = parseKnown(string(raw)); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return mesh, all, err
 }
 
 // Pin returns nil if a peer has this key, or had none until now: then the file has it when Pin returns, durably.
@@ -65,84 +71,98 @@ func (k *KnownPeers) Pin(peer string, key PublicKey) error {
 	return err
 }
 
+// errFull means that a file has no room for one more peer.
+var errFull = fmt.Errorf("full: it has room for %d peers and %d bytes; remove some with: mesh key known forget", maxKnown, maxListFile)
+
 // add gives a peer a key, unless another process was faster, and returns the one that it has then.
 func (k *KnownPeers) add(peer string, key PublicKey) (has PublicKey, err error) {
-	full := false
-	err = k.change(func(all map[string]PublicKey) error {
+	err = k.change(func(all map[string]PublicKey) (changed bool) {
 		known := false
-		if has, known = all[peer]; known {
-			return nil
-		}
-		if full = len(all) >= maxKnown; !full {
+		if has, known = all[peer]; !known {
 			all[peer], has = key, key
 		}
-		return nil
+		return !known
 	})
 	switch {
+	case errors.Is(err, errFull):
+		err = fmt.Errorf("%s: %w", k.path, err)
 	case err != nil:
 		err = &FileError{fmt.Errorf("known peers: %w", err)}
-	case full:
-		err = fmt.Errorf("%s is full, it has %d peers; remove some with: mesh key known forget", k.path, maxKnown)
 	}
 	return has, err
 }
 
 // Forget removes a peer, so that the next key that it shows is pinned. It reports whether the peer was known.
 func (k *KnownPeers) Forget(peer string) (known bool, err error) {
-	err = k.change(func(all map[string]PublicKey) error {
+	err = k.change(func(all map[string]PublicKey) (changed bool) {
 		_, known = all[peer]
 		delete(all, peer)
-		return nil
+		return known
 	})
 	return known, err
 }
 
-// change rewrites the file, which no other process changes meanwhile.
-func (k *KnownPeers) change(edit func(map[string]PublicKey) error) error {
+// change rewrites the file, which no other process changes meanwhile, if edit changes something or there is no file.
+func (k *KnownPeers) change(edit func(map[string]PublicKey) (changed bool)) error {
 	unlock, err := lockFile(k.path + ".lock")
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	all, err := k.file.read()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
 		return err
 	}
 	if all = maps.Clone(all); all == nil {
 		all = make(map[string]PublicKey)
 	}
-	if err := edit(all); err != nil {
-		return err
+	had := len(all)
+	if !edit(all) && !missing {
+		return nil
 	}
-	return replaceFile(k.path, k.format(all))
+	text := k.format(all)
+	if len(all) > had && (len(all) > maxKnown || len(text) > maxListFile) {
+		return errFull
+	}
+	return replaceFile(k.path, text, 0o600)
 }
 
 func (k *KnownPeers) format(all map[string]PublicKey) []byte {
 	var b bytes.Buffer
 	b.WriteString(knownHeader + strconv.Quote(k.mesh) + "\n")
 	for _, peer := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&b, "%s %s\n", quoteID(peer), all[peer])
+		b.WriteString(QuoteID(peer) + " " + all[peer].String() + "\n")
 	}
 	return b.Bytes()
 }
 
 func (k *KnownPeers) parse(raw []byte) (map[string]PublicKey, error) {
-	all := make(map[string]PublicKey)
-	for i, line := range strings.Split(string(raw), "\n") {
-		if err := k.parseLine(all, strings.TrimSuffix(line, "\r")); err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, err)
-		}
+	mesh, all, err := parseKnown(string(raw))
+	if err == nil && mesh != k.mesh {
+		err = fmt.Errorf("the file is of mesh %q, and this mesh is %q", mesh, k.mesh)
 	}
-	return all, nil
+	return all, err
 }
 
-func (k *KnownPeers) parseLine(all map[string]PublicKey, line string) error {
-	if name, ok := strings.CutPrefix(line, knownHeader); ok {
-		if name != strconv.Quote(k.mesh) {
-			return fmt.Errorf("the file is of mesh %s, and this mesh is %q", name, k.mesh)
-		}
-		return nil
+// parseKnown reads the text of a file. One that does not name its mesh is damaged: an empty one would let any key pass
+// for that of a peer that was known.
+func parseKnown(text string) (mesh string, all map[string]PublicKey, err error) {
+	first, rest, _ := strings.Cut(text, "\n")
+	name, ok := strings.CutPrefix(strings.TrimSuffix(first, "\r"), knownHeader)
+	if mesh, err = strconv.Unquote(name); !ok || err != nil {
+		return "", nil, fmt.Errorf("line 1: want %q and the name of the mesh, quoted", knownHeader)
 	}
+	all = make(map[string]PublicKey)
+	for i, line := range strings.Split(rest, "\n") {
+		if err := parseKnownPeer(all, strings.TrimSuffix(line, "\r")); err != nil {
+			return "", nil, fmt.Errorf("line %d: %w", i+2, err)
+		}
+	}
+	return mesh, all, nil
+}
+
+func parseKnownPeer(all map[string]PublicKey, line string) error {
 	if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
 		return nil
 	}
@@ -161,8 +181,8 @@ func (k *KnownPeers) parseLine(all map[string]PublicKey, line string) error {
 	return nil
 }
 
-// quoteID returns an id as it stands in a file: as it is, or quoted as in Go if it could be taken for something else.
-func quoteID(id string) string {
+// QuoteID returns an id as it stands in a file: as it is, or quoted as in Go if it could be taken for something else.
+func QuoteID(id string) string {
 	if q := strconv.Quote(id); q != `"`+id+`"` || id == "" || strings.ContainsAny(id, "# ") {
 		return q
 	}
@@ -172,7 +192,9 @@ func quoteID(id string) string {
 // cutID returns the id with which a line begins, and what follows it.
 func cutID(line string) (id, rest string, err error) {
 	if !strings.HasPrefix(line, `"`) {
-		id, rest, _ = strings.Cut(line, " ")
+		if id, rest, _ = strings.Cut(line, " "); id == "" {
+			return "", "", errors.New("the line begins with a space")
+		}
 		return id, rest, nil
 	}
 	quoted, err := strconv.QuotedPrefix(line)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"time"
 )
@@ -34,17 +35,46 @@ func ReadStatement(path string) (st Statement, err error) {
 	if err != nil {
 		return st, err
 	}
+	if st, err = parseStatement(raw); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return st, err
+}
+
+func parseStatement(raw []byte) (st Statement, err error) {
 	if err := json.Unmarshal(raw, &st); err != nil {
 		return st, fmt.Errorf("not a statement: %w", err)
 	}
+	if st.PeerID == "" || st.Key == "" || st.Sig == "" {
+		return st, errors.New("not a statement: it has no peer_id, key or sig")
+	}
 	return st, nil
+}
+
+// WriteFile puts the statement into a file, which others may read, in the place of an older statement about the same
+// peer and mesh. It replaces nothing else.
+func (st Statement) WriteFile(path string) error {
+	old, err := ReadStatement(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("not replaced: %w", err)
+	case old.PeerID != st.PeerID || old.Mesh != st.Mesh:
+		return fmt.Errorf("%s: not replaced: it is a statement about peer %q of mesh %q", path, old.PeerID, old.Mesh)
+	}
+	text, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, append(text, '\n'), 0o644)
 }
 
 func (st Statement) text() []byte {
 	return fields(statementTag, st.Mesh, st.PeerID, st.Key, strconv.FormatInt(st.NotAfter, 10))
 }
 
-func (st Statement) end() time.Time { return time.Unix(st.NotAfter, 0) }
+// End returns when the statement expires.
+func (st Statement) End() time.Time { return time.Unix(st.NotAfter, 0) }
 
 // about returns why a statement is not about this peer with this key, now.
 func (st Statement) about(mesh, peer string, key PublicKey) error {
@@ -55,14 +85,14 @@ func (st Statement) about(mesh, peer string, key PublicKey) error {
 		return fmt.Errorf("the statement is about %.128q", st.PeerID)
 	case st.Key != key.String():
 		return errors.New("the statement is about another key")
-	case !time.Now().Before(st.end()):
-		return fmt.Errorf("the statement expired at %s", st.end().UTC().Format(time.RFC3339))
+	case !time.Now().Before(st.End()):
+		return fmt.Errorf("the statement expired at %s", st.End().UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// verify returns an error if none of the roots has signed the statement.
-func (st Statement) verify(roots []PublicKey) error {
+// Verify returns an error if none of the roots has signed the statement.
+func (st Statement) Verify(roots []PublicKey) error {
 	for _, root := range roots {
 		if verify(root, st.text(), st.Sig) {
 			return nil

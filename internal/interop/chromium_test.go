@@ -70,9 +70,15 @@ type pageParty struct {
 
 func startPage(t *testing.T, st *stage, id string) console {
 	t.Helper()
+	return openPage(t, st, url.Values{"name": {id}})
+}
+
+// openPage opens the page with settings in its address.
+func openPage(t *testing.T, st *stage, settings url.Values) *pageParty {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	page, err := browser(t).Open(ctx, st.web.URL+"/?name="+url.QueryEscape(id))
+	page, err := browser(t).Open(ctx, st.web.URL+"/?"+settings.Encode())
 	if err != nil {
 		t.Fatal(err)
 	}

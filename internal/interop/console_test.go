@@ -32,9 +32,15 @@ type scriptParty struct {
 func startScript(interpreter, script string, flags ...string) func(*testing.T, *stage, string) console {
 	return func(t *testing.T, st *stage, id string) console {
 		t.Helper()
-		args := append([]string{"--sidecar", theSidecar(t), "--verbose"}, flags...)
-		return runScript(t, st.environ(id), interpreter, script, append(args, id)...)
+		return runAgent(t, st.environ(id), id, interpreter, script, flags...)
 	}
+}
+
+// runAgent runs an example agent with a sidecar of its own, both in an environment.
+func runAgent(t *testing.T, environ []string, id, interpreter, script string, flags ...string) *scriptParty {
+	t.Helper()
+	args := append([]string{"--sidecar", theSidecar(t), "--verbose"}, flags...)
+	return runScript(t, environ, interpreter, script, append(args, id)...)
 }
 
 // runScript runs an example agent. A nil environment is that of the tests.

@@ -64,7 +64,7 @@ func freeAddress(t *testing.T) string {
 // TestRefused: wrong credentials at the start end a sidecar with status 1, ours like the original.
 func TestRefused(t *testing.T) {
 	server, err := signaling.New(signaling.Config{
-		Secret: "a secret of the tests, which is long enough", Keys: map[string]signaling.Key{"k1": {PeerID: "ann", Role: "agent"}},
+		Secret: "a secret of the tests, which is long enough", Keys: map[string]signaling.Key{"the key of ann in tests": {PeerID: "ann", Role: "agent"}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func (s *fakeSidecar) greets() {
 	s.t.Helper()
 	s.hears(`"hello"`)
 	s.hears(`"list_peers"`)
-	s.says(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain"]}}`,
+	s.says(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","identity"]}}`,
 		`{"type":"peer_list","payload":{"peers":["bob"]}}`)
 }
 

@@ -60,6 +60,9 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 	cfg.OnPeer = func(e mesh.PeerEvent) {
 		if e.Connected {
 			g.lines.add("+ " + e.Peer.ID)
+			if e.Peer.Key != "" {
+				g.lines.add(e.Peer.ID + " has key " + e.Peer.Key)
+			}
 		} else {
 			g.lines.add("- " + e.Peer.ID)
 		}

@@ -98,6 +98,40 @@ func TestByteOrderMark(t *testing.T) {
 	}
 }
 
+// TestKeysOfPeers: an agent asks for the keys of its peers and shows them, and why a peer was refused.
+func TestKeysOfPeers(t *testing.T) {
+	for name := range scripts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sidecar, agent := fakeSidecarFor(t, name)
+			if hello := sidecar.hears(`"hello"`); !strings.Contains(hello, `"identity"`) {
+				t.Errorf("its hello names no feature identity: %s", hello)
+			}
+			sidecar.hears(`"list_peers"`)
+			sidecar.says(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","identity"]}}`,
+				`{"type":"peer_list","payload":{"peers":["bob","cho"],"keys":["bobskey=",""]}}`,
+				`{"type":"peer_connected","payload":{"peer_id":"bob","key":"bobskey="}}`,
+				`{"type":"peer_connected","payload":{"peer_id":"dan","key":"danskey="}}`,
+				`{"type":"error","payload":{"code":"identity","message":"link to eve refused: its key has changed","target_peer":"eve"}}`,
+				`{"type":"signaling","payload":{"state":"connecting","error":"the id is not ours","code":"identity"}}`)
+			agent.awaits(t, "error: signaling ")
+			want := []string{
+				"+ bob", "bob has key bobskey=", "+ cho", "+ dan", "dan has key danskey=",
+				"error: identity: link to eve refused: its key has changed", "error: signaling connecting: identity: the id is not ours",
+			}
+			if got := agent.lines.all(); !slices.Equal(got, want) {
+				t.Errorf("the agent printed %q, want %q", got, want)
+			}
+			agent.does(t, "keys")
+			agent.awaits(t, "dan has key danskey=")
+			agent.awaits(t, "cho has no key")
+			sidecar.says(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`)
+			agent.does(t, "keys")
+			agent.awaits(t, "bob has no key")
+		})
+	}
+}
+
 // does gives the agent commands.
 func (s *scriptParty) does(t *testing.T, commands ...string) {
 	t.Helper()

@@ -21,9 +21,14 @@ const (
 	// overflow is where WriteNow refuses lines. Only a counterpart that no longer reads lets the queue
 	// grow this far.
 	overflow = 64 << 20
+	// sealSize is where a batch takes no more lines and the next one begins. What waits is thus in pieces, which are
+	// freed as they are written, instead of in one that would be copied whenever it grows.
+	sealSize = QueueSize
 	// keep is the largest buffer kept for reuse: that of a full queue, which would have to grow anew for
 	// each batch, but not that of one huge message.
-	keep = 4 * QueueSize
+	keep = 2 * QueueSize
+	// chargeCost is what each entry in a list of charges adds to its account: its memory, and that of the list.
+	chargeCost = 64
 )
 
 var (
@@ -43,8 +48,9 @@ type Link struct {
 	mu      sync.Mutex
 	closed  bool
 	why     error         // the link ended, for a reader that cannot see it; valid after done
-	waiting []byte        // lines
-	charges []charge      // who is charged for them
+	waiting batch         // lines, behind those in sealed
+	sealed  []batch       // full ones, in order
+	size    int           // bytes in sealed and waiting
 	writing bool          // a batch is being written, or taken by the other end
 	room    chan struct{} // closed when the waiting lines are taken; nil if no caller waits for that
 	idle    chan struct{} // closed when nothing waits and nothing is being written; nil likewise
@@ -69,11 +75,17 @@ type carrier interface {
 // Take returns.
 type Take func(line []byte, err error) (more bool)
 
-// An Account is charged for the bytes that wait on a link on behalf of one peer, so that one peer's
-// messages cannot fill the memory unnoticed.
+// An Account is charged for the memory that lines take which wait on a link on behalf of one peer, so that one peer
+// cannot fill it unnoticed.
 type Account interface {
-	Charge(n int)  // n bytes were added; called in order of the lines, with the link's lock held
+	Charge(n int)  // n bytes are taken; called in order of the lines, with the link's lock held
 	Release(n int) // n bytes were written or taken, or dropped with the link
+}
+
+// A batch is lines that are written together, and who is charged for them.
+type batch struct {
+	lines   []byte
+	charges []charge
 }
 
 type charge struct {
@@ -119,7 +131,7 @@ func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err erro
 	switch {
 	case l.closed:
 		return nil, ErrClosed
-	case len(l.waiting) >= QueueSize:
+	case l.size >= QueueSize:
 		return awaited(&l.room), nil
 	}
 	l.appendLocked(nil, add)
@@ -147,7 +159,7 @@ func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
 	switch {
 	case l.closed:
 		return ErrClosed
-	case to == nil && len(l.waiting) > overflow:
+	case to == nil && l.size > overflow:
 		return ErrOverflow
 	}
 	l.appendLocked(to, add)
@@ -157,24 +169,36 @@ func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
 // appendLocked adds lines, charges the account for those that wait, and wakes Run if they found the link
 // idle.
 func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
-	before := len(l.waiting)
-	lone := before == 0 && !l.writing
-	l.waiting = add(l.waiting)
-	if lone && l.carrier.passLocked() {
+	lone := l.size == 0 && !l.writing
+	if len(l.waiting.lines) >= sealSize {
+		l.sealed = append(l.sealed, l.waiting)
+		l.waiting = batch{}
+	}
+	before := len(l.waiting.lines)
+	l.waiting.lines = add(l.waiting.lines)
+	n := len(l.waiting.lines) - before
+	l.size += n
+	if n == 0 || lone && l.carrier.passLocked() {
 		return // it does not wait, so no account is charged
 	}
 	if to != nil {
-		n := len(l.waiting) - before
-		to.Charge(n)
-		if last := len(l.charges) - 1; last >= 0 && l.charges[last].to == to {
-			l.charges[last].n += n
-		} else {
-			l.charges = append(l.charges, charge{to, n})
-		}
+		l.chargeLocked(to, n)
 	}
 	if lone {
 		l.wakeUp()
 	}
+}
+
+// chargeLocked charges an account for n bytes of the waiting batch.
+func (l *Link) chargeLocked(to Account, n int) {
+	w := &l.waiting
+	if last := len(w.charges) - 1; last >= 0 && w.charges[last].to == to {
+		w.charges[last].n += n
+	} else {
+		n += chargeCost
+		w.charges = append(w.charges, charge{to, n})
+	}
+	to.Charge(n)
 }
 
 func (l *Link) wakeUp() {
@@ -184,35 +208,42 @@ func (l *Link) wakeUp() {
 	}
 }
 
-// takeLocked takes the waiting lines, and leaves the memory of batch for the next ones.
-func (l *Link) takeLocked(batch []byte) []byte {
-	if cap(batch) > keep {
-		batch = nil
+// takeLocked takes the first batch of the waiting lines, and leaves the memory of used for later ones.
+func (l *Link) takeLocked(used batch) (b batch) {
+	if cap(used.lines) > keep {
+		used.lines = nil
 	}
-	batch, l.waiting = l.waiting, batch[:0]
-	l.writing = len(batch) > 0
+	clear(used.charges)
+	used.lines, used.charges = used.lines[:0], used.charges[:0]
+	switch {
+	case len(l.sealed) == 0:
+		b, l.waiting = l.waiting, used
+		l.sealed = nil
+	default:
+		b, l.sealed[0] = l.sealed[0], batch{}
+		l.sealed = l.sealed[1:]
+		if cap(l.waiting.lines) == 0 {
+			l.waiting = used
+		}
+	}
+	l.size -= len(b.lines)
+	l.writing = len(b.lines) > 0
 	announce(&l.room)
 	if !l.writing {
 		announce(&l.idle)
 	}
-	return batch
-}
-
-// takeChargesLocked takes the charges of the waiting lines, and leaves the memory of used for the next
-// ones.
-func (l *Link) takeChargesLocked(used []charge) []charge {
-	clear(used)
-	used, l.charges = l.charges, used[:0]
-	return used
+	return b
 }
 
 // drop forgets what waits on a link that has ended.
 func (l *Link) drop() {
 	l.mu.Lock()
-	dropped := l.charges
-	l.charges, l.waiting = nil, nil
+	dropped := append(l.sealed, l.waiting)
+	l.sealed, l.waiting, l.size = nil, batch{}, 0
 	l.mu.Unlock()
-	settle(dropped)
+	for _, b := range dropped {
+		settle(b.charges)
+	}
 }
 
 // settle releases charges. It is called without locks, since accounts have locks of their own.
@@ -242,7 +273,7 @@ func announce(c *chan struct{}) {
 // other end has dealt with it. The error is ErrClosed or the cause of ctx.
 func (l *Link) Flush(ctx context.Context) error {
 	l.mu.Lock()
-	if !l.writing && len(l.waiting) == 0 {
+	if !l.writing && l.size == 0 {
 		l.mu.Unlock()
 		return nil
 	}

@@ -269,22 +269,62 @@ func TestLinkAccounts(t *testing.T) {
 		synctest.Wait() // with the writer, not yet read
 		add(&two)
 		add(&one)
-		if one.charged.Load() != 22 || two.charged.Load() != 11 || one.released.Load() != 0 {
+		const lone = 11 + chargeCost
+		if one.charged.Load() != 2*lone || two.charged.Load() != lone || one.released.Load() != 0 {
 			t.Errorf("charged %d and %d", one.charged.Load(), two.charged.Load())
 		}
 		if _, err := io.ReadFull(b, make([]byte, 11)); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if one.released.Load() != 11 {
+		if one.released.Load() != lone {
 			t.Errorf("released %d", one.released.Load())
 		}
 		b.Close()
 		synctest.Wait()
-		if one.released.Load() != 22 || two.released.Load() != 11 {
+		if one.released.Load() != 2*lone || two.released.Load() != lone {
 			t.Errorf("after the end released %d and %d", one.released.Load(), two.released.Load())
 		}
 	})
+}
+
+// Many lines that wait are taken in order, their charges are released as they go, and they take little more memory than
+// their bytes and their charges.
+func TestLinkPieces(t *testing.T) {
+	for name, ends := range linkKinds {
+		t.Run(name, func(t *testing.T) {
+			near, far := ends(t)
+			var one, two tally
+			const n = 200_000
+			for i := range n {
+				account := []*tally{&one, &two}[i%2]
+				if err := near.WriteNow(account, line(fmt.Sprint(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held := 0
+			for _, b := range append(near.sealed, near.waiting) {
+				held += cap(b.lines) + cap(b.charges)*24
+			}
+			if charged := int(one.charged.Load() + two.charged.Load()); held > charged || near.size > held {
+				t.Errorf("%d bytes of lines take %d, charged are %d", near.size, held, charged)
+			}
+			started(t, near)
+			lines := received(far)
+			for i := range n {
+				if got := <-lines; got != fmt.Sprint(i) {
+					t.Fatalf("line %d is %q", i, got)
+				}
+			}
+			if err := near.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			near.Close()
+			for range lines {
+				t.Error("one line too many")
+			}
+		})
+	}
 }
 
 // The same in memory, except for the first line, which does not wait.
@@ -299,21 +339,22 @@ func TestPipeAccounts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			const both = 22 + chargeCost
 			expect := func(when string, released int64) {
 				t.Helper()
 				synctest.Wait()
-				if one.charged.Load() != 0 || two.charged.Load() != 22 || two.released.Load() != released {
-					t.Errorf("%s: charged %d and %d, released %d; want 0, 22, %d",
-						when, one.charged.Load(), two.charged.Load(), two.released.Load(), released)
+				if one.charged.Load() != 0 || two.charged.Load() != both || two.released.Load() != released {
+					t.Errorf("%s: charged %d and %d, released %d; want 0, %d, %d",
+						when, one.charged.Load(), two.charged.Load(), two.released.Load(), both, released)
 				}
 			}
 			expect("unread", 0)
 			if read {
 				received(far)
-				expect("taken", 22)
+				expect("taken", both)
 			}
 			near.Close()
-			expect("closed", 22)
+			expect("closed", both)
 		})
 	}
 }

@@ -62,9 +62,9 @@ func (m *memory) serve(take Take) {
 	p.work()
 }
 
-// handOver returns the lines that wait at the other end, if any, and gives that end the memory of batch,
+// handOver returns the lines that wait at the other end, if any, and gives that end the memory of used,
 // whose lines have been taken.
-func (m *memory) handOver(batch []byte) ([]byte, error) {
+func (m *memory) handOver(used []byte) ([]byte, error) {
 	if why := m.link.endReason(); why != nil {
 		return nil, why
 	}
@@ -74,13 +74,16 @@ func (m *memory) handOver(batch []byte) ([]byte, error) {
 	if far.closed { // and this end is about to be
 		return nil, io.EOF
 	}
-	if len(far.charges) > 0 {
-		m.other.taken = append(m.other.taken, far.charges...)
-		clear(far.charges)
-		far.charges = far.charges[:0]
+	b := far.takeLocked(batch{lines: used})
+	if len(b.charges) > 0 {
+		m.other.taken = append(m.other.taken, b.charges...)
 		far.wakeUp()
+		clear(b.charges)
+		if far.waiting.charges == nil {
+			far.waiting.charges = b.charges[:0]
+		}
 	}
-	return far.takeLocked(batch), nil
+	return b.lines, nil
 }
 
 func (m *memory) close(first bool) {

@@ -54,45 +54,44 @@ func (s *socket) passLocked() bool {
 	if s.direct == nil || !s.pace.Lone() {
 		return false
 	}
-	l := s.link
-	l.waiting = l.waiting[:copy(l.waiting, l.waiting[s.direct.TryWrite(l.waiting):])]
-	return len(l.waiting) == 0
+	w := &s.link.waiting
+	w.lines = w.lines[:copy(w.lines, w.lines[s.direct.TryWrite(w.lines):])]
+	s.link.size = len(w.lines)
+	return s.link.size == 0
 }
 
 func (s *socket) added() {}
 
 func (s *socket) run() {
-	var batch []byte
-	var charges []charge
+	var b batch
 	for open := true; open; {
 		select {
 		case <-s.link.wake:
 		case <-s.link.done:
 		}
 		for {
-			if batch, charges, open = s.nextBatch(batch, charges); len(batch) == 0 {
+			if b, open = s.nextBatch(b); len(b.lines) == 0 {
 				break
 			}
-			if _, err := s.conn.Write(batch); err != nil {
+			if _, err := s.conn.Write(b.lines); err != nil {
 				s.stopWriting(err)
 			}
-			settle(charges)
+			settle(b.charges)
 		}
 	}
 	s.link.drop()
 }
 
-// nextBatch swaps the waiting lines for run's used buffers. open is false when the link has ended.
-func (s *socket) nextBatch(batch []byte, charges []charge) (_ []byte, _ []charge, open bool) {
+// nextBatch swaps waiting lines for run's used buffers. open is false when the link has ended.
+func (s *socket) nextBatch(used batch) (b batch, open bool) {
 	l := s.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		l.writing = false
-		return nil, nil, false
+		return batch{}, false
 	}
-	charges = l.takeChargesLocked(charges)
-	return l.takeLocked(batch), charges, true
+	return l.takeLocked(used), true
 }
 
 // stopWriting ends the link over a connection that takes no more. What its other end wrote before it

@@ -36,7 +36,8 @@ type basePeer struct {
 	channels map[string]*webrtc.DataChannel
 	early    map[string][]webrtc.ICECandidateInit
 	got      []string
-	mute     bool // answers no offer
+	mute     bool   // answers no offer
+	offered  string // the session of the last offer that it got
 	late     []func()
 	tamper   func(*signal.Description) // makes it another kind of peer
 	raw      func(*webrtc.DataChannel) // called when a channel opens
@@ -149,6 +150,11 @@ func (b *basePeer) describe(typ, to string, d webrtc.SessionDescription) {
 	if b.tamper != nil {
 		b.tamper(&desc)
 	}
+	if typ == signal.Answer && desc.Session != "" {
+		b.mu.Lock()
+		desc.Answers = b.offered
+		b.mu.Unlock()
+	}
 	b.send(typ, to, desc)
 }
 
@@ -201,6 +207,9 @@ func (b *basePeer) receive(m signal.Message) {
 		if pc = b.newPC(peer); pc == nil {
 			return
 		}
+		b.mu.Lock()
+		b.offered = d.Session
+		b.mu.Unlock()
 		_ = pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP})
 		b.addEarly(peer, pc)
 		answer, err := pc.CreateAnswer(nil)

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -54,7 +56,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
 	case label != channelLabel || s.peer != nil:
-		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", label).Msg("unexpected data channel; closing it")
+		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
 		_ = dc.Close()
 		return
 	case !reliable:
@@ -91,7 +93,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 
 // peerUp handles a link that has come up: PeerConnected was called.
 func (s *session) peerUp() {
-	s.up = true
+	s.up, s.upAt = true, time.Now()
 	stopTimer(s.deadline)
 	s.deadline = nil
 	s.sl.linked()

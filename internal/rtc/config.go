@@ -58,6 +58,8 @@ type timing struct {
 	restartMin, restartMax time.Duration // between ICE restarts, likewise
 	dialPace               time.Duration // how long a dial counts towards maxDials
 	offerPace              time.Duration // between a peer's offers that are taken up, after a burst
+	lasting                time.Duration // how long a link must have been up for its end to count as the first failure
+	refused                time.Duration // between two reports that a peer was refused
 	identityWatch          time.Duration // between looks at what may end an identity
 	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
@@ -75,6 +77,8 @@ var defaultTiming = timing{
 	dialPace:   time.Second,
 	// An offer with as many candidates as are allowed costs the better part of a second of one core.
 	offerPace:     5 * time.Second,
+	lasting:       10 * time.Second,
+	refused:       time.Minute,
 	identityWatch: 5 * time.Second,
 	glareHold:     5 * time.Second,
 	// A base peer forgets us when any of its connections to us fails, 30 s after it was cut, even one that

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -49,10 +50,7 @@ func (n *Node) connectFailed(sl *slot, code wire.Code, err error) {
 }
 
 func connectError(id string, code wire.Code, err error) *wire.Error {
-	if len(id) > maxIDLength {
-		id = id[:maxIDLength] + "..."
-	}
-	return &wire.Error{Code: code, Text: fmt.Sprintf("peer %q: %v", id, err)}
+	return &wire.Error{Code: code, Text: fmt.Sprintf("peer %q: %v", logs.Cut(id), err)}
 }
 
 // missing returns what the link to a peer lacks, and why the last attempt failed.

@@ -38,6 +38,9 @@ func (n *Node) lost(s *session, reason error) {
 	if s.offerer && !s.answered && s.descSent && !here {
 		sl.silence++
 	}
+	if s.up {
+		sl.ended(time.Since(s.upAt) >= n.cfg.timing.lasting)
+	}
 	if wait := s.baseWait(reason); wait > 0 {
 		sl.notBefore = time.Now().Add(wait)
 	}
@@ -83,14 +86,16 @@ func (n *Node) lostNext(sl *slot, reason error) {
 	n.outside.Info().Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
 }
 
-// refuse reports a peer that is not who it should be. No further offers are made to it until signaling lists it again
-// or Connect is called.
+// refuse reports a peer that is not who it should be, once a minute if it keeps coming. No further offers are made to it
+// until signaling lists it again or Connect is called.
 func (n *Node) refuse(sl *slot, reason error) {
 	n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer refused")
 	sl.wanted = false
-	if !sl.connecting && !n.refusals.allow(time.Now()) {
+	now := time.Now()
+	if !sl.connecting && (sl.refused.After(now) || !n.refusals.allow(now)) {
 		return
 	}
+	sl.refused = now.Add(n.cfg.timing.refused)
 	sl.connecting = false
 	stopTimer(sl.connectTimer)
 	n.ev.ConnectFailed(sl.id, connectError(sl.id, wire.CodeIdentity, reason))

@@ -101,7 +101,7 @@ func (s *session) unanswered() bool {
 // on while the description is on its way.
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
 	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
-	if s.up { // a restart
+	if s.number > 0 { // a restart
 		d.Number = s.number
 		d.Sig = s.n.cfg.Identity.Sign(identity.Description{
 			Type: sdp.Type.String(), Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pion/transport/v5"
+	"github.com/pion/webrtc/v4"
 )
 
 // Quick makes waits short enough for tests. baseWait and glareHold keep their proportion to each other.
@@ -17,6 +18,8 @@ func (c *Config) Quick() {
 	c.timing.backoffMin = 50 * time.Millisecond
 	c.timing.backoffMax = 200 * time.Millisecond
 	c.timing.offerPace = 20 * time.Millisecond
+	c.timing.lasting = time.Second
+	c.timing.refused = 0
 	c.timing.identityWatch = 50 * time.Millisecond
 	c.timing.restartMin = 100 * time.Millisecond
 	c.timing.restartMax = 500 * time.Millisecond
@@ -36,6 +39,12 @@ func (c *Config) GlareHold(d time.Duration) { c.timing.glareHold = d }
 
 // DialPace sets how long a dial counts that has come to nothing.
 func (c *Config) DialPace(d time.Duration) { c.timing.dialPace = d }
+
+// OfferPace sets the pace at which further offers of a peer are taken up.
+func (c *Config) OfferPace(d time.Duration) { c.timing.offerPace = d }
+
+// Refused sets the time between two reports that a peer was refused.
+func (c *Config) Refused(d time.Duration) { c.timing.refused = d }
 
 // MaxDials is how many dials count at a time.
 const MaxDials = maxDials
@@ -68,6 +77,38 @@ func (n *Node) Parked(id string) int {
 		}
 		return len(sl.parked)
 	})
+}
+
+// RemoteCandidates returns how many candidates of a peer ICE has, those that the peer did not announce included.
+func (n *Node) RemoteCandidates(id string) int {
+	return inLoop(n, id, func(sl *slot) (count int) {
+		for _, s := range sl.cur.pc.GetStats() {
+			if c, ok := s.(webrtc.ICECandidateStats); ok && c.Type == webrtc.StatsTypeRemoteCandidate {
+				count++
+			}
+		}
+		return count
+	})
+}
+
+// ICEURLs returns how many URLs of STUN and TURN servers the next link asks.
+func (n *Node) ICEURLs() int {
+	return inLoop(n, "", func(*slot) (count int) {
+		for _, s := range n.api.servers {
+			count += len(s.URLs)
+		}
+		return count
+	})
+}
+
+// Short returns how many links to a peer in a row have ended at once.
+func (n *Node) Short(id string) int {
+	return inLoop(n, id, func(sl *slot) int { return sl.short })
+}
+
+// Known reports whether anything is kept about a peer.
+func (n *Node) Known(id string) bool {
+	return inLoop(n, id, func(sl *slot) bool { return sl != nil })
 }
 
 // ICE returns the state of the ICE agent of the session with a peer.

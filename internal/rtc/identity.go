@@ -99,6 +99,7 @@ func (n *Node) admit(s *session) {
 		n.drop(sl, reason)
 		sl.cur = s
 	}
+	s.admitted = true
 	s.peer.announce()
 }
 
@@ -144,14 +145,14 @@ func shownIdentity(s *identity.Shown) *wire.Identity {
 	if s == nil {
 		return nil
 	}
-	return &wire.Identity{Key: s.Key, Sig: s.Sig, Member: (*wire.Membership)(s.Member)}
+	return &wire.Identity{Mesh: s.Mesh, Key: s.Key, Sig: s.Sig, Member: (*wire.Membership)(s.Member)}
 }
 
 func receivedIdentity(w *wire.Identity) *identity.Shown {
 	if w == nil {
 		return nil
 	}
-	return &identity.Shown{Key: w.Key, Sig: w.Sig, Member: (*identity.Statement)(w.Member)}
+	return &identity.Shown{Mesh: w.Mesh, Key: w.Key, Sig: w.Sig, Member: (*identity.Statement)(w.Member)}
 }
 
 // A bucket allows a burst of events, and then one each second. Its zero value is full.

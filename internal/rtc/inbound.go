@@ -4,12 +4,12 @@ package rtc
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -18,18 +18,10 @@ func (n *Node) Receive(m signal.Message) {
 	work, err := n.decode(m)
 	switch {
 	case err != nil:
-		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", brief(m.PeerID)).Msg("signaling message dropped")
+		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", logs.Cut(m.PeerID)).Msg("signaling message dropped")
 	case work != nil && !n.mail.post(n.box, m.PeerID, len(m.Payload), work):
 		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
 	}
-}
-
-// brief returns an id as it may stand in the log.
-func brief(id string) string {
-	if len(id) > maxIDLength {
-		return id[:maxIDLength] + "..."
-	}
-	return id
 }
 
 // decode returns what the loop is to do about a message, nil if nothing.
@@ -40,7 +32,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 	switch m.Type {
 	case signal.Offer, signal.Answer:
 		var d signal.Description
-		if err := json.Unmarshal(m.Payload, &d); err != nil {
+		if err := signal.Decode(m.Payload, &d); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		if err := checkIDs(d.Session, d.Instance, d.Answers, d.Sig); err != nil {
@@ -55,7 +47,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
 	case signal.Candidate:
 		var c signal.ICECandidate
-		if err := json.Unmarshal(m.Payload, &c); err != nil {
+		if err := signal.Decode(m.Payload, &c); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		if err := checkIDs(c.Session, c.Instance, value(c.SDPMid)); err != nil {
@@ -67,7 +59,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		return func() { n.candidate(m.PeerID, c) }, nil
 	case signal.ErrorType:
 		var e signal.ErrorPayload
-		if err := json.Unmarshal(m.Payload, &e); err != nil {
+		if err := signal.Decode(m.Payload, &e); err != nil {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		return func() { n.serverError(e) }, nil
@@ -100,7 +92,7 @@ func (n *Node) offered(id string, o description) {
 	}
 	sl, bad := n.slot(id)
 	if bad != nil {
-		n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("offer dropped")
+		n.outside.Warn().Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)
@@ -154,9 +146,10 @@ func (s *session) signedByPeer(typ string, d description) bool {
 	if typ == signal.Answer {
 		fresh = d.number == s.number
 	}
-	if fresh && s.n.cfg.Identity.Signed(identity.Description{
+	made := identity.Description{
 		Type: typ, Own: s.sl.id, Other: s.self, OwnSession: d.session, OtherSession: s.session, Number: d.number, SDP: d.sdp,
-	}, s.peer.Proof().Key, d.sig) {
+	}
+	if fresh && made.SignedBy(s.peer.Proof(), d.sig) {
 		return true
 	}
 	s.n.outside.Warn().Str("peer", s.sl.id).Str("type", typ).Msg("restart without the peer's signature dropped")

@@ -22,6 +22,7 @@ import (
 	"github.com/pion/webrtc/v4"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -42,6 +43,8 @@ const (
 	maxMail     = 16 << 20
 	maxMailFrom = 1 << 20
 	mailCost    = 512
+	// maxICEURLs bounds the URLs of STUN and TURN servers: each link asks all of them.
+	maxICEURLs = 32
 	// maxIDLength bounds the ids that come from outside.
 	maxIDLength = 256
 	// maxSilence is how many offers in a row a peer may leave unanswered before we wait for its own.
@@ -157,10 +160,14 @@ func (n *Node) Disconnected() {
 func (n *Node) ICEServers(servers []signal.ICEServer) {
 	n.box.post(func() {
 		var usable []webrtc.ICEServer
+		urls := 0
 		for _, s := range servers {
 			server, err := n.api.server(s)
+			if urls += len(s.URLs); err == nil && urls > maxICEURLs {
+				err = fmt.Errorf("over %d URLs", maxICEURLs)
+			}
 			if err != nil {
-				n.log.Warn().Err(err).Msg("ICE server not usable; leaving it out")
+				n.outside.Warn().Str("reason", logs.Cut(err.Error())).Msg("ICE server not usable; leaving it out")
 				continue
 			}
 			usable = append(usable, server)

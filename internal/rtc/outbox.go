@@ -10,10 +10,16 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none are queued.
 const (
-	keepBusy = 4 << 20
+	// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none are queued.
+	keepBusy = 2 << 20
 	keepIdle = 64 << 10
+	// sealSize is where a buffer takes no more lines and the next one begins. What is queued is thus in pieces, which
+	// are freed as they are sent, instead of in one that would be copied whenever it grows.
+	sealSize = 1 << 20
+	// cancelRoom is how many bytes of cancels may be queued. They have room of their own: they relieve a congested
+	// peer, and take none from messages.
+	cancelRoom = 256 << 10
 )
 
 // pauseState is a pause or resume that is to be sent.
@@ -34,8 +40,8 @@ const (
 	addedClosed
 )
 
-// outbox is the queue of lines to one peer: two byte buffers, one that Send appends to and one that the
-// writer works through. Thousands of queued messages are thus one piece of memory, which the writer cuts
+// outbox is the queue of lines to one peer: byte buffers, one that Send appends to, those that are full, and one that
+// the writer works through. Thousands of queued messages are thus a few pieces of memory, which the writer cuts
 // into slices of the best size.
 type outbox struct {
 	wake chan struct{} // there is something for the writer
@@ -48,8 +54,10 @@ type outbox struct {
 	congested atomic.Bool // over the high mark, and since then not down to the low one; written under mu
 
 	mu      sync.Mutex
+	full    [][]byte // lines before those in lines
 	lines   []byte
 	queued  int // bytes here and with the writer
+	cancels int // bytes of cancels that were added since the queue was empty
 	pause   pauseState
 	drain   int // number of the drain to send behind the lines; 0 if there is none
 	drained int // number of the drained to send; -1 if there is none
@@ -84,26 +92,29 @@ func (o *outbox) addMessage(msg []byte, limit int) addResult {
 	return added
 }
 
-func (o *outbox) addCancel(requestID string, limit int) addResult {
+// addCancel adds a cancel, unless there are too many.
+func (o *outbox) addCancel(requestID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r := o.admitLocked(len(requestID), limit); r != added {
-		return r
+	lines := wire.AppendPeerCancel(o.lines, requestID)
+	n := len(lines) - len(o.lines)
+	if o.closed || o.cancels+n > cancelRoom {
+		return
 	}
-	o.commitLocked(wire.AppendPeerCancel(o.lines, requestID))
-	return added
+	o.cancels += n
+	o.commitLocked(lines)
 }
 
 // emptyLocked reports whether a new line would be the next one written.
 func (o *outbox) emptyLocked() bool {
-	return o.idle && len(o.lines) == 0 && !o.controlPendingLocked()
+	return o.idle && len(o.lines) == 0 && len(o.full) == 0 && !o.controlPendingLocked()
 }
 
 func (o *outbox) admitLocked(size, limit int) addResult {
 	if o.closed {
 		return addedClosed
 	}
-	if o.queued+size > limit {
+	if o.queued-o.cancels+size > limit {
 		return addedFull
 	}
 	return added
@@ -112,6 +123,9 @@ func (o *outbox) admitLocked(size, limit int) addResult {
 func (o *outbox) commitLocked(lines []byte) {
 	o.accountLocked(len(lines) - len(o.lines))
 	o.lines = lines
+	if len(lines) >= sealSize {
+		o.full, o.lines = append(o.full, lines), nil
+	}
 	notify(o.wake)
 }
 
@@ -147,13 +161,21 @@ func (o *outbox) setMember(m *wire.Membership) {
 	notify(o.wake)
 }
 
-// take exchanges the writer's used-up buffer for the queued lines, with the drain behind them.
+// take exchanges the writer's used-up buffer for queued lines, with the drain behind the last ones.
 func (o *outbox) take(used []byte) []byte {
 	if cap(used) > keepBusy {
 		used = nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.full) > 0 {
+		lines := o.full[0]
+		o.full[0] = nil
+		if o.full = o.full[1:]; o.lines == nil {
+			o.lines = used[:0]
+		}
+		return lines
+	}
 	lines := o.lines
 	if o.drain > 0 && !o.closed {
 		lines = wire.AppendPeerDrain(lines, o.drain)
@@ -169,6 +191,9 @@ func (o *outbox) take(used []byte) []byte {
 func (o *outbox) shrink(used []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.full) == 0 {
+		o.full = nil
+	}
 	if len(o.lines) == 0 && cap(o.lines) > keepIdle {
 		o.lines = nil
 	}
@@ -219,7 +244,9 @@ func (o *outbox) sent(n int) {
 
 // accountLocked changes how much is queued.
 func (o *outbox) accountLocked(n int) {
-	o.queued += n
+	if o.queued += n; o.queued == 0 {
+		o.cancels = 0
+	}
 	switch {
 	case o.queued > o.high:
 		o.congested.Store(true)
@@ -238,7 +265,7 @@ func (o *outbox) size() int {
 func (o *outbox) close() (lost int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	lost, o.queued, o.lines, o.closed = o.queued, 0, nil, true
+	lost, o.queued, o.cancels, o.full, o.lines, o.closed = o.queued, 0, 0, nil, nil, true
 	return lost
 }
 

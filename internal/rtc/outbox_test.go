@@ -53,8 +53,9 @@ func TestOutboxMarks(t *testing.T) {
 	if r := o.addMessage(msg, 150); r != addedFull {
 		t.Errorf("over the limit: %d", r)
 	}
-	if r := o.addCancel("r", 150); r != added {
-		t.Errorf("cancel: %d", r)
+	before := o.size()
+	if o.addCancel("r"); o.size() == before {
+		t.Error("no room for a cancel")
 	}
 	lines := o.take(nil)
 	check("taken", true) // the writer still has it
@@ -75,6 +76,62 @@ func TestOutboxMarks(t *testing.T) {
 	o.sent(60)
 	if o.size() != 0 {
 		t.Errorf("%d bytes after close", o.size())
+	}
+}
+
+// Cancels have room of their own: as many as there are, they take none from messages, and their number is bounded.
+func TestOutboxCancels(t *testing.T) {
+	o := newOutbox(1<<20, 1<<18, never)
+	for range 100_000 {
+		o.addCancel(strings.Repeat("\x00", 100)) // which takes six times as much as text
+	}
+	if n := o.size(); n > cancelRoom || n < cancelRoom/2 {
+		t.Errorf("%d bytes of cancels are queued, want %d", n, cancelRoom)
+	}
+	if r := o.addMessage(make([]byte, 100), 101); r != added {
+		t.Errorf("a message behind cancels: %d", r)
+	}
+	lines := o.take(nil)
+	o.sent(len(lines))
+	before := o.size()
+	if o.addCancel("again"); o.size() == before {
+		t.Error("no room for a cancel after those before were sent")
+	}
+}
+
+// What is queued takes little more memory than its bytes, and is given back piece by piece as it is sent.
+func TestOutboxPieces(t *testing.T) {
+	o := newOutbox(1<<20, 1<<18, never)
+	const n, size = 20_000, 1000
+	for i := range n {
+		m := []byte(strings.Repeat(string(rune('a'+i%26)), size))
+		if r := o.addMessage(m, 1<<30); r != added {
+			t.Fatal(r)
+		}
+	}
+	o.setDrain(7)
+	held := cap(o.lines)
+	for _, piece := range o.full {
+		held += cap(piece)
+	}
+	if queued := o.size(); held > queued+queued/4 {
+		t.Errorf("%d bytes take %d", queued, held)
+	}
+	var all, used []byte
+	for {
+		used = o.take(used)
+		if len(used) == 0 {
+			break
+		}
+		if len(used) > 2*sealSize {
+			t.Errorf("the writer got %d bytes at once", len(used))
+		}
+		all = append(all, used...)
+		o.sent(len(used))
+	}
+	lines := strings.SplitAfter(string(all), "\n")
+	if len(lines) != n+2 || lines[n] != `["drain",7]`+"\n" || lines[27][0] != 'b' || o.size() != 0 {
+		t.Errorf("%d lines, the last is %q; %d bytes are left", len(lines)-1, lines[n], o.size())
 	}
 }
 

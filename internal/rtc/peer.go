@@ -46,9 +46,6 @@ type Events interface {
 	ConnectFailed(id string, err *wire.Error)
 }
 
-// cancelRoom is how far cancels may exceed QueueHard: they relieve a congested peer.
-const cancelRoom = 64 << 10
-
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
 // Order of locks: evMu before out.mu, reading.mu and that of the node's mailbox; Node.peersMu before out.mu and
@@ -174,12 +171,12 @@ func (p *Peer) settleCongestion() {
 }
 
 // Cancel tells the peer that the request is given up. It stays behind the messages sent before, since it must
-// not overtake its own request. One that finds the queue full is dropped: it only saves work.
+// not overtake its own request. One that finds too many others queued is dropped: it only saves work.
 func (p *Peer) Cancel(requestID string) {
 	if !p.stream {
 		return
 	}
-	p.out.addCancel(requestID, p.cfg.QueueHard+cancelRoom)
+	p.out.addCancel(requestID)
 }
 
 // Pause asks the peer to send nothing but replies until Resume. Both overtake queued messages.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/pion/logging"
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 )
 
 // pionLoggers hands pion loggers that write to zerolog, because pion's own default writes to stderr.
@@ -38,8 +40,16 @@ func (l *pionLogger) write(level zerolog.Level, format string, args []any) {
 		return
 	}
 	if e := l.log.WithLevel(level); l.log.GetLevel() <= level && e.Enabled() {
-		e.Str("pion", l.scope).Msg(redact(text(format, args)))
+		e.Str("pion", l.scope).Msg(l.shown(redact(text(format, args))))
 	}
+}
+
+// shown returns what is logged of a text, in which a peer may have a part: all of it for who has asked for it.
+func (l *pionLogger) shown(text string) string {
+	if l.all {
+		return text
+	}
+	return logs.Cut(text)
 }
 
 func text(format string, args []any) string {

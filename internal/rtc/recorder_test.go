@@ -29,6 +29,7 @@ type recorder struct {
 	busy     map[string]*atomic.Int32
 	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
 	onGone   func(p *rtc.Peer)
+	onFailed func()
 }
 
 func newRecorder(t *testing.T, name string) *recorder {
@@ -121,6 +122,9 @@ func (r *recorder) ConnectFailed(id string, err *wire.Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed[id] = err
+	if r.onFailed != nil {
+		r.onFailed()
+	}
 }
 
 // get reads fields of the recorder.

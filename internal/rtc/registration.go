@@ -5,6 +5,7 @@ package rtc
 import (
 	"errors"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -50,7 +51,7 @@ func (n *Node) want(peers []string) map[string]bool {
 		}
 		sl, bad := n.slot(id)
 		if bad != nil {
-			n.outside.Warn().Str("peer", id).Str("reason", bad.Text).Msg("peer left out")
+			n.outside.Warn().Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("peer left out")
 			continue
 		}
 		sl.wanted = true
@@ -82,7 +83,7 @@ func (n *Node) resume(s *session) {
 func (n *Node) serverError(e signal.ErrorPayload) {
 	sl := n.slots[e.TargetID]
 	if e.Code != signal.CodePeerUnavailable || sl == nil {
-		n.outside.Info().Str("code", e.Code).Str("peer", e.TargetID).Str("message", e.Message).Msg("signaling reports an error")
+		n.outside.Info().Str("code", logs.Cut(e.Code)).Str("peer", logs.Cut(e.TargetID)).Str("message", logs.Cut(e.Message)).Msg("signaling reports an error")
 		return
 	}
 	// It may be about a candidate for a link that works, or that may yet.

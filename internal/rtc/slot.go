@@ -31,7 +31,8 @@ type slot struct {
 	connectTimer *time.Timer // the timeout of Connect
 
 	kind       kind
-	failures   int       // attempts since the last link
+	failures   int       // attempts since the last link that lasted, or short links since then
+	short      int       // links that ended at once, since one that lasted
 	silence    int       // attempts since the peer was last heard from
 	missed     missed    // why the last one came to nothing
 	notBefore  time.Time // no offer before
@@ -42,6 +43,7 @@ type slot struct {
 
 	pace    time.Time // offers are taken up from then on, less offerBurst times the pace
 	early   earlyCandidates
+	refused time.Time    // until then Events is not told again that the peer was refused
 	delayed *description // an offer that came too soon after others
 	delay   *time.Timer
 
@@ -59,10 +61,10 @@ func (sl *slot) about(session string) *session {
 	return sl.cur
 }
 
-// proven reports whether the peer of the link, or of the attempt at one, has proven its key. Such a link does not end
-// because signaling says so.
+// proven reports whether there is a link to a peer that has proven its key. Such a link does not end because
+// signaling says so.
 func (sl *slot) proven() bool {
-	return sl.cur != nil && sl.cur.peer != nil && !sl.cur.peer.Proof().Key.IsZero()
+	return sl.cur != nil && sl.cur.admitted && !sl.cur.peer.Proof().Key.IsZero()
 }
 
 // heard notes a sign of life, and what it says about the peer's software.
@@ -82,10 +84,20 @@ func (sl *slot) linked() {
 	stopTimer(sl.retryTimer)
 }
 
+// ended notes that the link has ended. One that did not last, as with a peer that refuses us as soon as we have said who
+// we are, counts as a failure, so that it is not tried again and again.
+func (sl *slot) ended(lasted bool) {
+	sl.short++
+	if lasted {
+		sl.short = 0
+	}
+	sl.failures = sl.short
+}
+
 // idle reports whether there is nothing to remember about the peer.
 func (sl *slot) idle(now time.Time) bool {
 	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && sl.delayed == nil &&
-		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.pace.After(now)
+		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.pace.After(now) && !sl.refused.After(now)
 }
 
 // stop stops the timers.
@@ -130,7 +142,7 @@ func (n *Node) tidy(sl *slot) {
 		return
 	}
 	// What is left are early candidates whose offer may never come, or a time before which something must not be.
-	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore), time.Until(sl.pace))
+	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore), time.Until(sl.pace), time.Until(sl.refused))
 	sl.sweep = n.after(sl, wait, func() {
 		sl.sweep = nil
 		if sl.cur == nil {

@@ -5,6 +5,7 @@ package rtc_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,11 +73,17 @@ func TestStreamInAnySlices(t *testing.T) {
 
 // A peer whose first line is not hello is refused, and not tried again.
 func TestFirstLineIsNotHello(t *testing.T) {
-	for _, first := range []string{`{"type":"x"}`, `["pause"]`, `["hello"]`, `["hello",{"protocol":1,"max_message":-1}]`, `junk`, `7`} {
-		t.Run(first, func(t *testing.T) {
+	for _, first := range []string{`{"type":"x"}`, `["pause"]`, `["hello"]`, `["hello",{"protocol":1,"max_message":-1}]`, `junk`, `7`,
+		`["hello",{"protocol":1,"padding":"` + strings.Repeat("x", 64<<10) + `"}]`} {
+		t.Run(fmt.Sprintf("%.40s", first), func(t *testing.T) {
 			h := newHub(t)
 			a := start(t, h, "a").join()
-			x := crafted(t, h, "s1", first+"\n"+`{"type":"late"}`+"\n")
+			x := crafted(t, h, "s1")
+			x.raw = func(dc *webrtc.DataChannel) {
+				for part := range slices.Chunk([]byte(first+"\n"+`{"type":"late"}`+"\n"), 16<<10) {
+					_ = dc.Send(part) // fails once the link has ended
+				}
+			}
 			x.join()
 			a.Connect("x")
 			testutil.Eventually(t, "ConnectFailed", func() bool { return get(a.recorder, func() *wire.Error { return a.failed["x"] }) != nil })

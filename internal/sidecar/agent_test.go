@@ -27,8 +27,8 @@ func alone(token string) Settings {
 	return Settings{Signaling: signal.Settings{URL: "ws://127.0.0.1:1/ws", TokenURL: "http://127.0.0.1:1/api/token", APIKey: "k"}, Token: token}
 }
 
-// newSignaling returns settings of sidecars that meet, for any API key.
-func newSignaling(t *testing.T) func(key string) Settings {
+// newServer starts a signaling server and returns its URL.
+func newServer(t *testing.T) string {
 	t.Helper()
 	server, err := signaling.New(signaling.Config{Dev: true})
 	if err != nil {
@@ -39,9 +39,19 @@ func newSignaling(t *testing.T) func(key string) Settings {
 		_ = server.Close()
 		web.Close()
 	})
-	return func(key string) Settings {
-		return Settings{Signaling: signal.Settings{URL: "ws" + strings.TrimPrefix(web.URL, "http") + "/ws", TokenURL: web.URL + "/api/token", APIKey: key}}
-	}
+	return web.URL
+}
+
+// settingsFor returns the settings of a sidecar that uses a signaling server.
+func settingsFor(url, key string) Settings {
+	return Settings{Signaling: signal.Settings{URL: "ws" + strings.TrimPrefix(url, "http") + "/ws", TokenURL: url + "/api/token", APIKey: key}}
+}
+
+// newSignaling returns settings of sidecars that meet, for any API key.
+func newSignaling(t *testing.T) func(key string) Settings {
+	t.Helper()
+	url := newServer(t)
+	return func(key string) Settings { return settingsFor(url, key) }
 }
 
 // An agent speaks to a sidecar line by line, as one in another language does.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -32,7 +33,8 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 			p.setHalted(cmd.Type == wire.TypePause)
 		}
 	case wire.TypeCancel:
-		if p := s.peer(cmd.Peer); p != nil {
+		if p := s.peer(cmd.Peer); p != nil && len(cmd.RequestID) <= wire.MaxCancelID {
+			p.gaveUp()
 			p.Cancel(string(cmd.RequestID))
 		}
 	case wire.TypeDrain:
@@ -55,11 +57,17 @@ func (s *Sidecar) listPeers() {
 func (s *Sidecar) send(cmd *wire.Line) {
 	p := s.peer(cmd.Peer)
 	if p == nil {
-		s.failCommand(cmd, cmd.Peer, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to " + string(cmd.Peer)})
+		s.failCommand(cmd, nil, brief(cmd.Peer), &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to " + logs.Cut(cmd.Peer)})
 		return
 	}
+	s.sendTo(p, cmd)
+}
+
+// sendTo sends the message of a command to one peer.
+func (s *Sidecar) sendTo(p *peer, cmd *wire.Line) {
+	p.asked(&cmd.Message) // before the response can arrive
 	if err := p.Send(cmd.Message.Raw); err != nil {
-		s.failCommand(cmd, cmd.Peer, err)
+		s.failCommand(cmd, p, p.ID(), err)
 	}
 }
 
@@ -77,16 +85,14 @@ func (s *Sidecar) broadcast(cmd *wire.Line) {
 	}
 	s.mu.RUnlock()
 	for _, p := range to {
-		if err := p.Send(cmd.Message.Raw); err != nil {
-			s.failCommand(cmd, []byte(p.ID()), err)
-		}
+		s.sendTo(p, cmd)
 	}
 }
 
 func (s *Sidecar) hello(cmd *wire.Line) {
 	h, err := wire.DecodeHello(cmd.Payload)
 	if err != nil {
-		s.failCommand(cmd, nil, &wire.Error{Code: wire.CodeInvalidField, Text: err.Error()})
+		s.failCommand(cmd, nil, "", &wire.Error{Code: wire.CodeInvalidField, Text: err.Error()})
 		return
 	}
 	s.event(nil, func(b []byte) []byte {
@@ -105,34 +111,34 @@ func (s *Sidecar) drain(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 		defer cancel()
 		if err := s.network.flush(ctx); err != nil {
-			s.log.Warn().Err(err).Msg("drain ended early")
+			s.noise.Warn().Str("error", logs.Error(err)).Msg("drain ended early")
 		}
 		s.draining.Store(false)
-		s.tell(wire.FeatureDrain, wire.AppendDrained)
+		s.tell(wire.FeatureDrain, nil, wire.AppendDrained)
 	})
 }
 
 // rejectLine reports a line that could not be read, with what was read of it.
 func (s *Sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
 	s.noise.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
-		Bytes("command", cmd.Name).Err(err).Msg("line from the agent rejected")
+		Str("command", logs.Cut(cmd.Name)).Str("error", logs.Error(err)).Msg("line from the agent rejected")
 	id := cmd.Message.RequestID
 	if cmd.Type == wire.TypeCancel {
 		id = cmd.RequestID
 	}
-	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: brief(cmd.Name), TargetPeer: brief(cmd.Peer), RequestID: brief(id)})
+	s.tellError(nil, wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: brief(cmd.Name), TargetPeer: brief(cmd.Peer), RequestID: brief(id)})
 }
 
-// failCommand reports a command that could not be carried out for a peer.
-func (s *Sidecar) failCommand(cmd *wire.Line, peer []byte, err error) {
+// failCommand reports a command that could not be carried out for a peer, which is nil if there is no link to it.
+func (s *Sidecar) failCommand(cmd *wire.Line, p *peer, id string, err error) {
 	e := wire.ErrorEvent{Code: wire.CodeInternal, Message: err.Error(), Command: cmd.Type.String(),
-		TargetPeer: string(peer), RequestID: string(cmd.Message.RequestID)}
+		TargetPeer: id, RequestID: string(cmd.Message.RequestID)}
 	if w := (*wire.Error)(nil); errors.As(err, &w) {
 		e.Code, e.Message = w.Code, w.Text
 	}
 	s.noise.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
-		Str("peer", e.TargetPeer).Str("request_id", e.RequestID).Str("reason", e.Message).Msg("command failed")
-	s.tellError(e)
+		Str("peer", logs.Cut(e.TargetPeer)).Str("request_id", logs.Cut(e.RequestID)).Str("reason", logs.Cut(e.Message)).Msg("command failed")
+	s.tellError(p, e)
 }
 
 // brief returns a name in a bad line, or "" if it is too long to be one.

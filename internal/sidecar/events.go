@@ -1,6 +1,9 @@
 package sidecar
 
 import (
+	"fmt"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -11,7 +14,7 @@ func (s *Sidecar) peerConnected(l peerLink) {
 	s.mu.Lock()
 	s.peers[l.ID()] = newPeer(s, l)
 	s.mu.Unlock()
-	s.log.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
+	s.comings.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
 	key := ""
 	if s.terms.Load().knows(wire.FeatureIdentity) {
 		key = l.Key()
@@ -27,7 +30,7 @@ func (s *Sidecar) peerDisconnected(l peerLink, reason error) {
 	if p != nil {
 		p.end()
 	}
-	s.log.Info().Str("peer", l.ID()).AnErr("reason", reason).Msg("peer disconnected")
+	s.comings.Info().Str("peer", l.ID()).Str("reason", logs.Error(reason)).Msg("peer disconnected")
 	s.event(nil, func(b []byte) []byte { return wire.AppendPeerDisconnected(b, l.ID()) })
 }
 
@@ -41,10 +44,23 @@ func (s *Sidecar) peerLine(l peerLink, line *wire.PeerLine) {
 	case wire.PeerMessage:
 		s.forward(p, &line.Message)
 	case wire.PeerCancel:
-		s.tell(wire.FeatureCancel, func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(line.RequestID)) })
+		s.cancelled(p, line.RequestID)
 	case wire.PeerPause, wire.PeerResume:
 		p.setRefused(line.Kind == wire.PeerPause)
 	}
+}
+
+var errLongCancel = fmt.Errorf("cancel whose request_id has more than %d bytes", wire.MaxCancelID)
+
+// cancelled passes on that a peer gave up a request. It waits at the peer's charge like a message, and may be dropped,
+// since it only saves work.
+func (s *Sidecar) cancelled(p *peer, id []byte) {
+	if len(id) > wire.MaxCancelID {
+		s.peerRejected(p, errLongCancel)
+		return
+	}
+	s.tell(wire.FeatureCancel, p, func(b []byte) []byte { return wire.AppendCancelEvent(b, p.ID(), string(id)) })
+	p.settle()
 }
 
 func (s *Sidecar) peerOf(l peerLink) *peer {
@@ -74,7 +90,7 @@ func (s *Sidecar) forward(p *peer, m *wire.Message) {
 
 // peerRejected logs and counts a line from a peer that is dropped.
 func (s *Sidecar) peerRejected(l peerLink, err error) {
-	s.noise.Warn().Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Err(err).Msg("line from a peer rejected")
+	s.noise.Warn().Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Str("error", logs.Error(err)).Msg("line from a peer rejected")
 }
 
 func (s *Sidecar) peerCongested(l peerLink, congested bool) {
@@ -85,8 +101,8 @@ func (s *Sidecar) peerCongested(l peerLink, congested bool) {
 
 // connectFailed tells the agent that its connect led nowhere.
 func (s *Sidecar) connectFailed(id string, err *wire.Error) {
-	s.log.Info().Str("peer", id).Err(err).Msg("connect failed")
-	s.tellError(wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: id})
+	s.noise.Info().Str("peer", logs.Cut(id)).Str("error", logs.Error(err)).Msg("connect failed")
+	s.tellError(nil, wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: brief([]byte(id))})
 }
 
 func (s *Sidecar) signalingChanged(st signal.Status) {
@@ -97,6 +113,6 @@ func (s *Sidecar) signalingChanged(st signal.Status) {
 	if known {
 		return
 	}
-	s.log.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).AnErr("reason", st.Err).Msg("signaling")
+	s.noise.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).Str("reason", logs.Error(st.Err)).Msg("signaling")
 	s.tellStatus()
 }

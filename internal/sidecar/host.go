@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
@@ -36,8 +37,9 @@ type Host struct {
 	Patience time.Duration   // how long to wait for the agent; 0 means for ever
 	Orphaned <-chan struct{} // closed when the process that would connect is gone; may be nil
 
-	silence time.Duration // silentAgent, but in tests
-	places  chan struct{} // semaphore: the callers that are looked at
+	noise   zerolog.Logger // Log, sampled, for what callers can cause without end
+	silence time.Duration  // silentAgent, but in tests
+	places  chan struct{}  // semaphore: the callers that are looked at
 }
 
 // Run serves the first agent. It returns nil when that is gone or ctx ends, ErrNoAgent, or the error of
@@ -49,6 +51,7 @@ func (h *Host) Run(ctx context.Context) error {
 	if h.silence == 0 {
 		h.silence = silentAgent
 	}
+	h.noise = logs.Sampled(h.Log)
 	h.places = make(chan struct{}, maxCallers)
 	looking, stopLooking := context.WithCancel(ctx)
 	agents := make(chan *caller)
@@ -114,12 +117,12 @@ func (h *Host) accept(ctx context.Context, agents chan<- *caller) {
 			return
 		}
 		if err != nil {
-			h.Log.Error().Err(err).Msg("agent not accepted")
+			h.noise.Error().Err(err).Msg("agent not accepted")
 			<-time.After(acceptPause)
 			continue
 		}
 		if err := sock.CheckPeer(conn); err != nil {
-			h.Log.Warn().Err(err).Msg("connection refused")
+			h.noise.Warn().Err(err).Msg("connection refused")
 			_ = conn.Close()
 			continue
 		}
@@ -139,7 +142,7 @@ func (h *Host) accept(ctx context.Context, agents chan<- *caller) {
 }
 
 func (h *Host) refuse(conn net.Conn) {
-	h.Log.Warn().Msg("connection refused: a sidecar serves one agent")
+	h.noise.Warn().Msg("connection refused: a sidecar serves one agent")
 	_ = conn.Close()
 }
 
@@ -150,7 +153,7 @@ func (h *Host) look(ctx context.Context, conn net.Conn, agents chan<- *caller) {
 	if err := c.prove(); err != nil {
 		stop()
 		_ = conn.Close()
-		h.Log.Debug().Err(err).Msg("connection closed: not the agent's")
+		h.noise.Debug().Err(err).Msg("connection closed: not the agent's")
 		return
 	}
 	if !stop() {

@@ -8,18 +8,21 @@ import (
 )
 
 const (
-	// Over inboundHigh bytes of one peer's messages that wait on the link, the peer is asked to pause, over
-	// inboundHard its channel is no longer read; both end at inboundLow. An agent reads all the time, so
-	// that many wait only if it is stopped or starved.
+	// Over inboundHigh bytes of memory that one peer's lines take while they wait on the link, the peer is asked to
+	// pause, over inboundHard its channel is no longer read; both end at inboundLow. An agent reads all the time, so
+	// that many wait only if it is stopped or starved, and then what waits is in front of the other peers' lines.
 	inboundHigh = 1 << 20
 	inboundLow  = 256 << 10
-	inboundHard = 64 << 20
+	inboundHard = 8 << 20
 	// outboundHigh is how many bytes may wait for one peer before the agent is asked to pause.
 	outboundHigh = 1 << 20
 	// haltedAllowance is how many bytes may still arrive after the agent has paused a peer: they were on
 	// their way. A peer that sends more ignores the pause, and its channel is not read until the agent
-	// resumes it. Responses do not count: holding them up could deadlock the two agents.
+	// resumes it. As many responses as the agent waits for do not count: holding them up could deadlock the two
+	// agents.
 	haltedAllowance = 64 << 20
+	// messageCost is what is added to the bytes of a message that counts towards haltedAllowance.
+	messageCost = 32
 )
 
 // crossing returns how many bytes may still come from an agent after it was asked to pause: what waits for
@@ -41,8 +44,10 @@ type peer struct {
 	congested bool // our queue to the peer is full
 	refused   bool // the far sidecar said pause
 	halted    bool // our agent said pause
-	since     int  // bytes of new work that arrived since then
-	queued    int  // bytes of the peer's messages waiting on the link
+	since     int  // bytes that arrived since then, but for responses that were awaited
+	awaited   int  // responses that the agent may be waiting for
+	queued    int  // bytes of the peer's lines waiting on the link
+	stopWaits bool // the line that tells the agent what to hold back waits on the link
 	told      link.Told[flow]
 }
 
@@ -62,6 +67,8 @@ func (p *peer) WantLocked(last flow) flow {
 	}
 	var w flow
 	switch {
+	case p.stopWaits: // told when that line is gone: a peer that changes its mind without end has one line
+		w.agent = last.agent
 	case p.congested:
 		w.agent = wire.StopAll
 	case p.refused:
@@ -76,7 +83,7 @@ func (p *peer) WantLocked(last flow) flow {
 // Tell carries out the change of the flow.
 func (p *peer) Tell(was, want flow) {
 	if was.agent != want.agent {
-		p.sidecar.tell(wire.FeatureFlow, func(b []byte) []byte {
+		p.sidecar.tell(wire.FeatureFlow, stopLine{p}, func(b []byte) []byte {
 			switch {
 			case p.hasEnded(): // behind peer_disconnected it could stop the next link
 				return b
@@ -110,6 +117,9 @@ func (p *peer) setRefused(on bool)   { p.update(func() { p.refused = on }) }
 func (p *peer) setHalted(on bool)    { p.update(func() { p.halted, p.since = on, 0 }) }
 func (p *peer) end()                 { p.update(func() { p.ended = true }) }
 
+// settle carries out what follows from lines that were charged.
+func (p *peer) settle() { p.update(func() {}) }
+
 // hasEnded is called with the link's lock held.
 func (p *peer) hasEnded() bool {
 	p.mu.Lock()
@@ -117,7 +127,7 @@ func (p *peer) hasEnded() bool {
 	return p.ended
 }
 
-// Charge is called with the link's lock held, so it only counts; arrived follows with the consequences.
+// Charge is called with the link's lock held, so it only counts; settle or arrived follows with the consequences.
 func (p *peer) Charge(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,11 +137,44 @@ func (p *peer) Charge(n int) {
 // Release is called when n bytes no longer wait on the link.
 func (p *peer) Release(n int) { p.update(func() { p.queued -= n }) }
 
+// A stopLine is the account of the line that tells the agent what to hold back for a peer.
+type stopLine struct{ *peer }
+
+// Charge is called with the link's lock held.
+func (l stopLine) Charge(int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopWaits = true
+}
+
+// Release is called when the line no longer waits.
+func (l stopLine) Release(int) { l.update(func() { l.stopWaits = false }) }
+
+// asked is called before a message is sent to the peer, which may have to respond to it.
+func (p *peer) asked(m *wire.Message) {
+	if len(m.RequestID) > 0 && wire.WantsResponse(string(m.Type), "id") {
+		p.await(1)
+	}
+}
+
+// gaveUp is called when the agent does not wait for a response any more.
+func (p *peer) gaveUp() { p.await(-1) }
+
+func (p *peer) await(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.awaited = max(p.awaited+n, 0)
+}
+
 // arrived is called after a message of the peer was forwarded.
 func (p *peer) arrived(m *wire.Message) {
+	response := m.RequestID != nil && wire.CanRespond(string(m.Type))
 	p.update(func() {
-		if p.halted && (m.RequestID == nil || !wire.CanRespond(string(m.Type))) {
-			p.since += len(m.Raw)
+		switch {
+		case response && p.awaited > 0:
+			p.awaited--
+		case p.halted:
+			p.since += len(m.Raw) + messageCost
 		}
 	})
 }

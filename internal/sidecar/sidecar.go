@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/link"
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -36,6 +37,7 @@ type Sidecar struct {
 	limits  wire.Limits
 	log     zerolog.Logger
 	noise   zerolog.Logger // log, sampled, for what an agent or a peer can cause without end
+	comings zerolog.Logger // likewise, for peers that come and go
 	link    *link.Link
 	network network
 	work    sync.WaitGroup
@@ -66,7 +68,7 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
-		set: set, limits: set.Limits, log: log, noise: Sampled(log),
+		set: set, limits: set.Limits, log: log, noise: logs.Sampled(log), comings: logs.Sampled(log),
 		link:   l,
 		spoke:  make(chan struct{}),
 		peers:  make(map[string]*peer),
@@ -75,12 +77,6 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 	var err error
 	s.network, err = newWebRTC(set, log, s)
 	return s, err
-}
-
-// Sampled returns a logger for records that others can cause without end: it keeps a hundred a second. Such
-// records have a count, so that those that remain tell of the others.
-func Sampled(log zerolog.Logger) zerolog.Logger {
-	return log.Sample(&zerolog.BurstSampler{Burst: 100, Period: time.Second})
 }
 
 func (s *Sidecar) serve(ctx context.Context) error {
@@ -175,7 +171,7 @@ func (s *Sidecar) agentGone(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	if !errors.Is(err, io.EOF) {
-		s.log.Debug().Err(err).Msg("link to the agent broke")
+		s.log.Debug().Str("error", logs.Error(err)).Msg("link to the agent broke")
 	}
 	return nil
 }
@@ -201,7 +197,7 @@ func (s *Sidecar) peerList() wire.PeerList {
 	return list
 }
 
-// event writes a line of the base protocol.
+// event writes a line of the base protocol. The account is that of the peer who caused it, nil if none did.
 func (s *Sidecar) event(to link.Account, add func([]byte) []byte) {
 	// The link refuses only when it has ended, and then there is no reader, or when the agent has not read
 	// for a very long time. An agent that misses events would be wrong about its peers for good, so that
@@ -213,9 +209,9 @@ func (s *Sidecar) event(to link.Account, add func([]byte) []byte) {
 }
 
 // tell writes a line of an extension, if the agent knows it.
-func (s *Sidecar) tell(feature string, add func([]byte) []byte) {
+func (s *Sidecar) tell(feature string, to link.Account, add func([]byte) []byte) {
 	if s.terms.Load().knows(feature) {
-		s.event(nil, add)
+		s.event(to, add)
 	}
 }
 
@@ -237,9 +233,16 @@ func (s *Sidecar) tellStatus() {
 	case errors.Is(st.Err, signal.ErrMisconfigured):
 		e.Code = wire.SignalingMisconfigured
 	}
-	s.tell(wire.FeatureError, func(b []byte) []byte { return wire.AppendSignaling(b, e) })
+	s.tell(wire.FeatureError, nil, func(b []byte) []byte { return wire.AppendSignaling(b, e) })
 }
 
-func (s *Sidecar) tellError(e wire.ErrorEvent) {
-	s.tell(wire.FeatureError, func(b []byte) []byte { return wire.AppendError(b, e) })
+// tellError tells the agent of an error that is about a peer, nil if it is about none with a link.
+func (s *Sidecar) tellError(p *peer, e wire.ErrorEvent) {
+	add := func(b []byte) []byte { return wire.AppendError(b, e) }
+	if p == nil {
+		s.tell(wire.FeatureError, nil, add)
+		return
+	}
+	s.tell(wire.FeatureError, p, add)
+	p.settle()
 }

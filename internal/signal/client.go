@@ -16,6 +16,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/backoff"
 	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
 )
 
 // State is the state of the connection to the server.
@@ -102,15 +103,18 @@ const (
 	// readLimit bounds a message in bytes: enough for a peer_list of ten thousand ids of 128 bytes with
 	// every byte escaped.
 	readLimit = 4 << 20
-	// sendLimit bounds the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
+	// sendLimit bounds the memory of the send queue in bytes: enough for the offers of a newcomer to a mesh of thousands.
 	sendLimit = 8 << 20
-	// holdLimit bounds the number of messages held until the peer_list.
-	holdLimit = 1024
+	// holdLimit bounds the memory of messages held until the peer_list, in bytes; holdCost is what one costs besides
+	// its payload.
+	holdLimit = 4 << 20
+	holdCost  = 512
 )
 
 // Client is a signaling client. Send and CheckCredentials may be called concurrently, at any time.
 type Client struct {
 	cfg    Config
+	noise  zerolog.Logger // cfg.Log, sampled, for what the server can cause without end
 	timing timing
 
 	// Used by Run only.
@@ -124,7 +128,8 @@ type Client struct {
 
 // New returns a client, which does nothing before Run or CheckCredentials.
 func New(cfg Config) *Client {
-	return &Client{cfg: cfg, timing: defaultTiming, key: cfg.APIKey}
+	noise := cfg.Log.Sample(&zerolog.BurstSampler{Burst: 20, Period: time.Minute})
+	return &Client{cfg: cfg, noise: noise, timing: defaultTiming, key: cfg.APIKey}
 }
 
 // Run connects, and connects again whenever the connection ends, until ctx ends or another instance with
@@ -218,7 +223,7 @@ func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err 
 		// keeps the id across reconnects.
 		c.key = tok.PeerID
 	}
-	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit)}
+	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit, nil)}
 	return cn.run(ctx)
 }
 

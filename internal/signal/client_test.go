@@ -20,8 +20,10 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -32,7 +34,7 @@ func serve(t *testing.T, peers ...string) (cfg func(peer string) signal.Config, 
 	for _, p := range peers {
 		keys["key-"+p] = signaling.Key{PeerID: p, Role: "agent"}
 	}
-	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys})
+	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +287,7 @@ func TestFailures(t *testing.T) {
 			signal.Refused, []string{"/api/token: 401 Unauthorized: unknown API key ***"}},
 		{"403", func(f *fake) { f.token = reply(403, `gone`) }, signal.Refused, []string{"/api/token: 403 Forbidden; check the API key"}},
 		{"500", func(f *fake) { f.token = reply(500, apiKey) }, signal.Connecting, []string{"/api/token", "500"}},
-		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not a JSON object"}},
+		{"not JSON", func(f *fake) { f.token = reply(200, apiKey) }, permanent, []string{"/api/token", "not JSON"}},
 		{"no peer id", func(f *fake) { f.token = reply(200, `{"token":"t","role":"r"}`) }, permanent, []string{"peer_id: missing"}},
 		{"number as token", func(f *fake) { f.token = reply(200, `{"token":1,"peer_id":"x","role":"r"}`) }, permanent, []string{"token: not a string"}},
 		{"endless", func(f *fake) { f.token = reply(200, strings.Repeat(" ", 1<<21)) }, permanent, []string{"longer than"}},
@@ -580,6 +582,40 @@ func TestICEServersWithToken(t *testing.T) {
 	}
 }
 
+// TestICEServersOfOurServer: the client gets TURN credentials from our own server, which gives them to holders of a
+// token or key only, at the start and again before they expire.
+func TestICEServersOfOurServer(t *testing.T) {
+	server, err := signaling.New(signaling.Config{
+		Secret: strings.Repeat("s", 32), Keys: map[string]signaling.Key{"the key of agent a": {PeerID: "a", Role: "agent"}},
+		TURNURL: "turn:t", TURNSecret: strings.Repeat("t", 32), TURNLifetime: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := httptest.NewServer(server)
+	t.Cleanup(func() {
+		_ = server.Close()
+		hs.Close()
+	})
+	for name, user := range map[string]string{"token": "", "key, beside the credentials of a proxy": "u:p@"} {
+		t.Run(name, func(t *testing.T) {
+			c := signal.New(signal.Config{FetchICE: true, Settings: signal.Settings{
+				URL:      strings.Replace(hs.URL, "//", "//"+user, 1) + "/ws",
+				TokenURL: strings.Replace(hs.URL, "//", "//"+user, 1) + "/api/token",
+				APIKey:   "the key of agent a",
+			}})
+			signal.SetTiming(c, "refresh", time.Millisecond)
+			r := newRecorder()
+			defer start(t, c, r)()
+			for range 2 {
+				if e := r.waitKind(t, "ice"); len(e.ice) != 1 || e.ice[0].Credential == "" {
+					t.Fatalf("%+v, want a TURN server with credentials", e)
+				}
+			}
+		})
+	}
+}
+
 // TestICEServersMeanwhile: the WebSocket connects while the ICE servers are fetched, and registers then.
 func TestICEServersMeanwhile(t *testing.T) {
 	f := newFake(t)
@@ -678,6 +714,37 @@ func TestEarlyMessagesWait(t *testing.T) {
 		if e := r.next(t); e.kind != "receive" || e.msg.PeerID != fmt.Sprintf("p%d", i) {
 			t.Fatalf("%+v, want the offer of p%d", e, i)
 		}
+	}
+}
+
+// TestFlood: a server that sends without end before its peer_list fills neither the memory nor the log.
+func TestFlood(t *testing.T) {
+	f := newFake(t)
+	large := strings.Repeat("x", 200_000)
+	f.ws = func(ctx context.Context, c *websocket.Conn) {
+		for range 40 {
+			_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"offer","peer_id":"p","target_id":"agent-002","payload":{"sdp":"`+large+`"}}`))
+			_ = c.Write(ctx, websocket.MessageText, []byte("what?"))
+		}
+		_ = register(ctx, c)
+		_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"answer","peer_id":"p","target_id":"agent-002"}`))
+		readAll(ctx, c)
+	}
+	var log testutil.LogBuffer
+	cfg := f.clientConfig()
+	cfg.Log = zerolog.New(&log)
+	r := newRecorder()
+	start(t, signal.New(cfg), r)
+	r.waitKind(t, "registered")
+	held := 0
+	for r.next(t).msg.Type != signal.Answer {
+		held++
+	}
+	if size := held * len(large); size > 4<<20 || size < 2<<20 {
+		t.Errorf("%d bytes were held", size)
+	}
+	if n := log.Count("dropped"); n > 20 {
+		t.Errorf("%d lines in the log", n)
 	}
 }
 

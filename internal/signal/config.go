@@ -12,8 +12,9 @@ import (
 type Settings struct {
 	URL      string `json:"url"`       // the WebSocket: ws, wss, http or https
 	TokenURL string `json:"token_url"` // the token exchange: http or https
-	// APIKey is sent in the header X-API-Key of the token exchange and nowhere else: not in a log, an error
-	// or a redirected request. An empty key asks a server in development mode for a random id.
+	// APIKey is sent in the header X-API-Key of the token exchange, and of the request for ICE servers if
+	// credentials in TokenURL leave no room for the token there, and nowhere else: not in a log, an error or a
+	// redirected request. An empty key asks a server in development mode for a random id.
 	APIKey string `json:"api_key"`
 	// Started is when this instance was started. Of two instances with the same API key, the server keeps
 	// the one started later. The zero time is not sent.

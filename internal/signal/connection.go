@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/coder/websocket"
 )
 
@@ -25,6 +27,7 @@ type connection struct {
 
 	registered time.Time // zero before the peer_list
 	held       []Message // received before it
+	heldBytes  int       // what they cost
 }
 
 // run connects, serves the connection to its end, and returns why it ended. Meanwhile it asks for the ICE
@@ -139,7 +142,7 @@ func (cn *connection) read(ctx context.Context, in chan<- Message) error {
 		}
 		m, err := ParseMessage(b)
 		if err != nil {
-			cn.client.cfg.Log.Warn().Err(err).Int("bytes", len(b)).Msg("unreadable signaling message dropped")
+			cn.client.noise.Warn().Err(err).Int("bytes", len(b)).Msg("unreadable signaling message dropped")
 			continue
 		}
 		select {
@@ -259,7 +262,7 @@ func (cn *connection) iceServers(ctx context.Context, first bool) (servers []ICE
 // dispatch passes one message to the handler, or logs why it is dropped.
 func (cn *connection) dispatch(m Message) {
 	if err := cn.accept(m); err != nil {
-		cn.client.cfg.Log.Warn().Err(err).Str("type", shorten(m.Type)).Msg("signaling message dropped")
+		cn.client.noise.Warn().Err(err).Str("type", logs.Cut(m.Type)).Msg("signaling message dropped")
 	}
 }
 
@@ -289,10 +292,13 @@ func (cn *connection) accept(m Message) error {
 	}
 	// A server may relay messages before it sends the peer_list. The handler learns its own id from
 	// Registered, so they are held until then.
-	if len(cn.held) >= holdLimit {
+	cost := holdCost + len(m.Payload)
+	if cn.heldBytes+cost > holdLimit {
 		return errors.New("too many messages before the peer_list")
 	}
+	m.Payload = bytes.Clone(m.Payload) // what was read may have been larger
 	cn.held = append(cn.held, m)
+	cn.heldBytes += cost
 	return nil
 }
 
@@ -305,7 +311,7 @@ func (cn *connection) register(peers []string) {
 	}
 	cn.handler.Registered(cn.token.PeerID, peers)
 	held := cn.held
-	cn.held = nil
+	cn.held, cn.heldBytes = nil, 0
 	for _, m := range held {
 		cn.handler.Receive(m)
 	}
@@ -314,17 +320,9 @@ func (cn *connection) register(peers []string) {
 // decodePeers returns the ids in a peer_list's payload, sorted, without self, empty ids and duplicates.
 func decodePeers(payload json.RawMessage, self string) ([]string, error) {
 	var p PeersPayload
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return nil, errors.New("payload: peers is not a list of strings")
+	if err := Decode(payload, &p); err != nil {
+		return nil, fmt.Errorf("payload: %w", err)
 	}
 	slices.Sort(p.Peers)
 	return slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self }), nil
-}
-
-// shorten bounds a text from outside in the log.
-func shorten(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "..."
-	}
-	return s
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-func dialOptions(hc *http.Client) *websocket.DialOptions {
-	return &websocket.DialOptions{HTTPClient: hc}
+const canSetHeaders = true
+
+func dialOptions(hc *http.Client, header http.Header) *websocket.DialOptions {
+	return &websocket.DialOptions{HTTPClient: hc, HTTPHeader: header}
 }

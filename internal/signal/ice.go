@@ -29,7 +29,7 @@ func (s *ICEServer) UnmarshalJSON(b []byte) error {
 		Username   string          `json:"username"`
 		Credential string          `json:"credential"`
 	}
-	if err := json.Unmarshal(b, &raw); err != nil {
+	if err := Decode(b, &raw); err != nil {
 		return err
 	}
 	var urls []string
@@ -64,13 +64,13 @@ func (c *Client) fetchICE(ctx context.Context, t token) (servers []ICEServer, re
 		return nil, 0, err
 	}
 	// chatixia-mesh's registry serves anyone; the token tells a stricter server who asks. Credentials in the
-	// URL, for a proxy in front of the server, need the same header.
-	key := "Authorization"
+	// URL, for a proxy in front of the server, need the same header: then it is the key, as for the token.
+	header, secret := "Authorization", "Bearer "+t.Token
 	if u.User != nil {
-		key = ""
+		header, secret = "X-API-Key", c.cfg.APIKey
 	}
 	e := endpoint{method: http.MethodGet, url: u, noun: "ICE servers", suffix: "/api/config"}
-	body, err := c.request(ctx, e, key, "Bearer "+t.Token)
+	body, err := c.request(ctx, e, header, secret)
 	if err != nil {
 		return nil, c.timing.refresh, err
 	}
@@ -84,7 +84,7 @@ func (c *Client) readICE(name string, body []byte) (servers []ICEServer, refresh
 		return nil, c.timing.refresh, fmt.Errorf("%s: unexpected response: %w", name, err)
 	}
 	for _, why := range dropped {
-		c.cfg.Log.Warn().Str("request", name).Str("reason", why).Msg("ICE server left out")
+		c.noise.Warn().Str("request", name).Str("reason", why).Msg("ICE server left out")
 	}
 	if refresh = refreshIn(servers, time.Now()); refresh > 0 {
 		refresh = max(refresh, c.timing.refresh)
@@ -101,7 +101,7 @@ type iceList struct {
 // in dropped, so that it does not cost the others.
 func parseICEServers(b []byte) (servers []ICEServer, dropped []string, err error) {
 	var body iceList
-	if err := json.Unmarshal(b, &body); err != nil {
+	if err := Decode(b, &body); err != nil {
 		return nil, nil, fmt.Errorf("iceServers: %w", err)
 	}
 	servers = []ICEServer{}

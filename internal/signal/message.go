@@ -1,10 +1,8 @@
 package signal
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"unicode/utf8"
 )
 
@@ -96,8 +94,8 @@ const (
 	CloseInUse    = 4002 // the peer id is in use, and register asked for a free one only
 )
 
-// ParseRegister reads the payload of a register message. An empty payload and null count as {}. Unknown keys
-// are ignored.
+// ParseRegister reads the payload of a register message. An empty payload and null count as {}. Keys are as in
+// Decode.
 func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
 	var p RegisterPayload
 	var fields map[string]json.RawMessage
@@ -107,7 +105,9 @@ func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
 	if err := json.Unmarshal(payload, &fields); err != nil {
 		return p, errors.New("payload: not an object")
 	}
-	// By exact keys: encoding/json by itself would take STARTED for started.
+	if err := checkKeys(payload, &p); err != nil {
+		return p, err
+	}
 	if b, ok := fields["started"]; ok {
 		if err := json.Unmarshal(b, &p.Started); err != nil || p.Started != nil && *p.Started < 0 {
 			return p, errors.New("started: not a Unix time in milliseconds, an integer from 0 on")
@@ -122,70 +122,18 @@ func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
 }
 
 // ParseMessage reads one signaling message: a single JSON object of valid UTF-8 with a non-empty string
-// type; peer_id and target_id are strings or null if present. Unknown keys are ignored. The payload
-// is a view of b's value, not a decoded one.
-//
-// It is stricter than encoding/json on purpose. That package takes the last of duplicate keys and
-// matches names in any case, other readers take the first and match exactly: with it, a sender could
-// show the server one peer_id and the receiver of the same bytes another.
+// type; peer_id and target_id are strings or null if present. As in Decode, unknown keys are ignored, and a known
+// one must not be there twice or in another case. The payload is a view of b's value, not a decoded one.
 func ParseMessage(b []byte) (Message, error) {
 	var m Message
 	if !utf8.Valid(b) {
 		return m, errors.New("not valid UTF-8")
 	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(b, &whole); err != nil {
-		return m, fmt.Errorf("not JSON: %w", err)
-	}
-	dec := json.NewDecoder(bytes.NewReader(whole))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return m, errors.New("not a JSON object")
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return m, fmt.Errorf("not JSON: %w", err)
-		}
-		key, _ := t.(string)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return m, fmt.Errorf("not JSON: %w", err)
-		}
-		if err := m.set(key, value, seen); err != nil {
-			return m, err
-		}
+	if err := Decode(b, &m); err != nil {
+		return Message{}, err
 	}
 	if m.Type == "" {
-		return m, errors.New("type: missing or empty")
+		return Message{}, errors.New("type: missing or empty")
 	}
 	return m, nil
-}
-
-// set takes over one key of the message object.
-func (m *Message) set(key string, value json.RawMessage, seen map[string]bool) error {
-	var field *string
-	switch key {
-	case "type":
-		field = &m.Type
-	case "peer_id":
-		field = &m.PeerID
-	case "target_id":
-		field = &m.TargetID
-	case "payload":
-	default:
-		return nil
-	}
-	if seen[key] {
-		return fmt.Errorf("%s: given twice", key)
-	}
-	seen[key] = true
-	if field == nil {
-		m.Payload = value
-		return nil
-	}
-	if err := json.Unmarshal(value, field); err != nil {
-		return fmt.Errorf("%s: not a string", key)
-	}
-	return nil
 }

@@ -14,18 +14,20 @@ func TestParseRegister(t *testing.T) {
 		ifFree  bool
 		err     string // a part of it
 	}{
-		``:                               {},
-		`null`:                           {},
-		`{}`:                             {},
-		`{"started":5,"if_free":true}`:   {started: ms(5), ifFree: true},
-		`{"STARTED":5,"If_Free":true}`:   {}, // other keys
-		`{"started":null,"other":[1]}`:   {},
-		`[]`:                             {err: "payload: not an object"},
-		`7`:                              {err: "payload: not an object"},
-		`{"started":-1}`:                 {err: "started: not a Unix time"},
-		`{"started":1.5}`:                {err: "started: not a Unix time"},
-		`{"started":"5"}`:                {err: "started: not a Unix time"},
-		`{"started":5,"if_free":"true"}`: {err: "if_free: not true or false"},
+		``:                                {},
+		`null`:                            {},
+		`{}`:                              {},
+		`{"started":5,"if_free":true}`:    {started: ms(5), ifFree: true},
+		`{"STARTED":5}`:                   {err: "started: written in another case"},
+		`{"if_free":true,"If_Free":true}`: {err: "if_free: written in another case"},
+		`{"started":5,"started":6}`:       {err: "started: given twice"},
+		`{"started":null,"other":[1]}`:    {},
+		`[]`:                              {err: "payload: not an object"},
+		`7`:                               {err: "payload: not an object"},
+		`{"started":-1}`:                  {err: "started: not a Unix time"},
+		`{"started":1.5}`:                 {err: "started: not a Unix time"},
+		`{"started":"5"}`:                 {err: "started: not a Unix time"},
+		`{"started":5,"if_free":"true"}`:  {err: "if_free: not true or false"},
 	} {
 		got, err := ParseRegister([]byte(payload))
 		if want.err != "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -79,13 +78,8 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (*websocket.Conn
 	if err := useTunnel(ctx, hc, e.url); err != nil {
 		return nil, e.transportError(err)
 	}
-	// The header would keep the token out of access logs, but chatixia-mesh's registry reads only the
-	// query.
-	u := *e.url
-	q := u.Query()
-	q.Set("token", t.Token)
-	u.RawQuery = q.Encode()
-	conn, resp, err := websocket.Dial(ctx, u.String(), dialOptions(hc))
+	u, header := t.present(e.url)
+	conn, resp, err := websocket.Dial(ctx, u, dialOptions(hc, header))
 	switch {
 	case err == nil:
 		conn.SetReadLimit(readLimit)
@@ -100,6 +94,20 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (*websocket.Conn
 		body, _ = io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	}
 	return nil, e.statusError(resp, body, t.Token)
+}
+
+// present returns the URL and the header that carry t to the WebSocket at u. A header keeps it out of access
+// logs, but chatixia-mesh's registry reads only the query, browsers cannot set headers, and credentials in the URL
+// need the same one.
+func (t token) present(u *url.URL) (string, http.Header) {
+	if t.bearer && canSetHeaders && u.User == nil {
+		return u.String(), http.Header{"Authorization": {"Bearer " + t.Token}}
+	}
+	with := *u
+	q := with.Query()
+	q.Set("token", t.Token)
+	with.RawQuery = q.Encode()
+	return with.String(), nil
 }
 
 func misconfigured(cause error, format string, args ...any) error {
@@ -252,7 +260,7 @@ func serverText(body []byte, secret string) string {
 	var e struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(body, &e) != nil {
+	if Decode(body, &e) != nil {
 		return ""
 	}
 	text := []rune(strings.Map(func(r rune) rune {

@@ -2,12 +2,14 @@ package signal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 )
+
+// maxPeerID is the length of the longest peer id that a sidecar uses, in bytes.
+const maxPeerID = 256
 
 // token is the response of the token exchange.
 type token struct {
@@ -15,27 +17,31 @@ type token struct {
 	PeerID string `json:"peer_id"`
 	Role   string `json:"role"`
 	ice    []byte // the whole response if it also lists ICE servers, as our own server's does
+	bearer bool   // the server takes the token in the header Authorization, as our own server does
 }
 
 func parseToken(b []byte) (token, error) {
 	var t token
-	if err := json.Unmarshal(b, &t); err != nil {
-		var te *json.UnmarshalTypeError
-		if errors.As(err, &te) && te.Field != "" {
-			return token{}, fmt.Errorf("%s: not a string", te.Field)
-		}
-		// The error quotes a byte of the response: harmless, and useful for an HTML page.
-		return token{}, fmt.Errorf("not a JSON object: %w", err)
+	if err := Decode(b, &t); err != nil {
+		// The error may quote a byte of the response: harmless, and useful for an HTML page.
+		return token{}, err
 	}
 	for _, f := range []struct{ name, value string }{{"token", t.Token}, {"peer_id", t.PeerID}, {"role", t.Role}} {
 		if f.value == "" {
 			return token{}, fmt.Errorf("%s: missing or empty", f.name)
 		}
 	}
+	if len(t.PeerID) > maxPeerID {
+		return token{}, fmt.Errorf("peer_id: %d bytes, the limit is %d", len(t.PeerID), maxPeerID)
+	}
 	var list iceList
-	if json.Unmarshal(b, &list) == nil && list.ICEServers != nil {
+	if Decode(b, &list) == nil && list.ICEServers != nil {
 		t.ice = b
 	}
+	var more struct {
+		Bearer bool `json:"bearer"`
+	}
+	t.bearer = Decode(b, &more) == nil && more.Bearer
 	return t, nil
 }
 

@@ -1,6 +1,10 @@
 package signal
 
 import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +19,12 @@ func TestParseToken(t *testing.T) {
 		{"empty peer id", `{"token":"t","peer_id":"","role":"agent"}`, "peer_id: missing or empty"},
 		{"null role", `{"token":"t","peer_id":"a","role":null}`, "role: missing or empty"},
 		{"number as peer id", `{"token":"t","peer_id":1,"role":"agent"}`, "peer_id: not a string"},
-		{"a page", `<html>`, "not a JSON object"},
+		{"a page", `<html>`, "not JSON"},
 		{"a list", `[]`, "not a JSON object"},
-		{"nothing", ``, "not a JSON object"},
+		{"nothing", ``, "not JSON"},
+		{"a token in another case", `{"token":"t","Token":"u","peer_id":"agent-001","role":"agent"}`, "token: written in another case"},
+		{"two tokens", `{"token":"t","token":"u","peer_id":"agent-001","role":"agent"}`, "token: given twice"},
+		{"ICE servers in another case", `{"token":"t","peer_id":"agent-001","role":"agent","ICEServers":[]}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := parseToken([]byte(c.body))
@@ -34,6 +41,61 @@ func TestParseToken(t *testing.T) {
 	}
 }
 
+// The token is in a header where the server says that it takes it there, since URLs end up in logs. Base servers
+// read the query only, and credentials in the URL need the same header.
+func TestTokenInHeader(t *testing.T) {
+	for _, c := range []struct {
+		name, answer, user string
+		header             bool
+	}{
+		{"base server", ``, "", false},
+		{"our server", `,"bearer":true`, "", true},
+		{"a server that does not", `,"bearer":false`, "", false},
+		{"another kind", `,"bearer":"true"`, "", false},
+		{"null", `,"bearer":null`, "", false},
+		{"another case", `,"Bearer":true`, "", false},
+		{"credentials in the URL", `,"bearer":true`, "user:password@", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			requests := make(chan *http.Request, 10)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/api/token" {
+					_, _ = io.WriteString(w, `{"token":"tok-1","peer_id":"a","role":"agent"`+c.answer+`}`)
+					return
+				}
+				requests <- r
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}))
+			defer server.Close()
+			client := New(Config{Settings: Settings{
+				URL:      "ws://" + c.user + strings.TrimPrefix(server.URL, "http://") + "/ws?keep=1",
+				TokenURL: server.URL + "/api/token",
+			}})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- client.Run(ctx, nobody{}) }()
+			r := <-requests
+			cancel()
+			<-done
+			query, auth := r.URL.RawQuery, r.Header.Get("Authorization")
+			if c.header && (query != "keep=1" || auth != "Bearer tok-1") {
+				t.Errorf("query %q, Authorization %q; want the token in the header only", query, auth)
+			}
+			if !c.header && (query != "keep=1&token=tok-1" || strings.HasPrefix(auth, "Bearer")) {
+				t.Errorf("query %q, Authorization %q; want the token in the query only", query, auth)
+			}
+			if basic := strings.HasPrefix(auth, "Basic"); basic != (c.user != "") {
+				t.Errorf("Authorization %q", auth)
+			}
+		})
+	}
+}
+
+// nobody is a Handler that does nothing.
+type nobody struct{ Handler }
+
+func (nobody) Status(Status) {}
+
 func FuzzParseToken(f *testing.F) {
 	f.Add([]byte(`{"token":"t","peer_id":"agent-001","role":"agent"}`))
 	f.Add([]byte(`{"token":1}`))
@@ -42,6 +104,7 @@ func FuzzParseToken(f *testing.F) {
 		if err == nil && (got.Token == "" || got.PeerID == "" || got.Role == "") {
 			t.Fatalf("accepted %q as %+v", b, got)
 		}
+		exact(t, b, err, "token", "peer_id", "role")
 	})
 }
 

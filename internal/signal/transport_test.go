@@ -284,7 +284,8 @@ func TestPathHint(t *testing.T) {
 	}
 }
 
-// TestBasicAuthentication: credentials in the URLs go with every request, the refresh of ICE servers included.
+// TestBasicAuthentication: credentials in the URLs go with every request, the refresh of ICE servers included. There the
+// key says who asks, since the token has no room.
 func TestBasicAuthentication(t *testing.T) {
 	f := newFake(t)
 	handler := f.Config.Handler
@@ -295,7 +296,10 @@ func TestBasicAuthentication(t *testing.T) {
 		}
 		handler.ServeHTTP(w, r)
 	})
-	f.config = func(w http.ResponseWriter, _ *http.Request) {
+	f.config = func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("X-API-Key"); got != apiKey {
+			t.Errorf("X-API-Key %q", got)
+		}
 		_, _ = w.Write([]byte(`{"iceServers":[{"urls":["stun:x"]}]}`))
 	}
 	cfg := f.clientConfig()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,7 +20,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
-// helperEnv makes the test binary act as another process: "dial PATH", "listen PATH" or "tempdir".
+// helperEnv makes the test binary act as another process: "dial PATH", "listen PATH", "lock
+// DIR" or "tempdir".
 const helperEnv = "SOCK_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -43,6 +45,11 @@ func helper(command string) string {
 		keep, err = net.Dial("unix", path)
 	case "listen":
 		keep, err = net.Listen("unix", path)
+	case "lock":
+		var f *os.File
+		if f, err = os.Open(path); err == nil {
+			keep, err = f, syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		}
 	case "tempdir":
 		if path, err = sock.TempDir(); err == nil {
 			err = os.Remove(path)

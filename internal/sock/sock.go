@@ -18,11 +18,13 @@ var (
 	// ErrPath means that no socket can have the path: it is empty, too long, or not a file name.
 	ErrPath = errors.New("unusable socket path")
 	// ErrInUse means that another process is listening at the path.
-	ErrInUse = errors.New("another process is listening on this socket; stop it or choose another path")
+	ErrInUse = errors.New("another process is listening on this socket")
 	// ErrNotSocket means that the path holds something other than a socket, which is left as it is.
-	ErrNotSocket = errors.New("not a socket; remove it or choose another path")
+	ErrNotSocket = errors.New("not a socket")
 	// ErrOwner means that the socket file belongs to another user.
 	ErrOwner = errors.New("socket belongs to another user")
+	// ErrLocked means that another process has kept the directory of a new socket locked.
+	ErrLocked = errors.New("another process has locked its directory")
 	// ErrPeer means that the process at the other end of a connection runs as another user.
 	ErrPeer = errors.New("process at the other end belongs to another user")
 	// ErrUnsupported means that this operating system cannot do it. It wraps [errors.ErrUnsupported].

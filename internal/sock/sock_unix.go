@@ -145,6 +145,9 @@ func cause(err error) error {
 // socket is left alone ([ErrNotSocket]). Calls of Listen in one directory exclude each other, also from
 // several processes: of two that find the same stale socket exactly one gets the path.
 //
+// An error about what others hold (ErrInUse, ErrNotSocket, ErrOwner, ErrLocked) says who, as far as the system tells, and
+// where other users can write, which path would be free of them.
+//
 // Closing the listener removes the socket file unless another file has replaced it. Accept does not check
 // which user connects: call [CheckPeer].
 func Listen(path string) (net.Listener, error) {
@@ -155,24 +158,33 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, pathError(path, err)
 	}
+	l, err := listenAt(abs)
+	if err != nil {
+		return nil, pathError(path, advise(path, err))
+	}
+	return l, nil
+}
+
+// listenAt is Listen for an absolute path that can be one.
+func listenAt(path string) (net.Listener, error) {
 	unlock, err := lockDir(filepath.Dir(path))
 	if err != nil {
-		return nil, pathError(path, err)
+		return nil, err
 	}
 	defer unlock()
 	if err := removeStale(path); err != nil {
-		return nil, pathError(path, err)
+		return nil, err
 	}
-	l, err := listenBeside(abs)
+	l, err := listenBeside(path)
 	if err != nil {
-		return nil, pathError(path, err)
+		return nil, err
 	}
 	if mode := l.file.Mode().Perm(); mode != 0o600 {
 		err := fmt.Errorf("its mode is %#o instead of 0600; choose a directory on a file system that keeps modes", mode)
-		return nil, pathError(path, errors.Join(err, l.Close()))
+		return nil, errors.Join(err, l.Close())
 	}
-	if err := l.moveTo(abs); err != nil {
-		return nil, pathError(path, errors.Join(err, l.Close()))
+	if err := l.moveTo(path); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
@@ -185,7 +197,8 @@ func (l *listener) moveTo(path string) error {
 	case err == nil:
 		err = os.Remove(l.path)
 	case errors.Is(err, fs.ErrExist):
-		return ErrInUse
+		who, _, _ := listening(path)
+		return inUse(who)
 	default:
 		err = os.Rename(l.path, path)
 	}
@@ -199,18 +212,24 @@ func (l *listener) moveTo(path string) error {
 // as long as is allowed.
 func listenBeside(path string) (*listener, error) {
 	var beside string
-	var err error
+	var all error
 	for _, last := range "~#+" {
 		if beside = path[:len(path)-1] + string(last); beside == path {
 			continue
 		}
 		// A process that died between here and moveTo may have left it.
-		if err = removeStale(beside); err == nil {
+		err := removeStale(beside)
+		if err == nil {
+			all = nil
 			break
 		}
+		if err = fmt.Errorf("%s: %w", beside, err); all != nil {
+			err = fmt.Errorf("%w; %w", all, err)
+		}
+		all = err
 	}
-	if err != nil {
-		return nil, err
+	if all != nil {
+		return nil, fmt.Errorf("it needs one more name for a moment, and none is free: %w", all)
 	}
 	ln, err := listenPrivate(beside)
 	if err != nil {
@@ -269,7 +288,11 @@ func lockDir(dir string) (unlock func(), err error) {
 			return func() { _ = f.Close() }, nil
 		}
 		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("another process has held a lock on %s for over %v; choose another directory", dir, lockWait), f.Close())
+			err := fmt.Errorf("%w, %s, for over %v", ErrLocked, dir, lockWait)
+			if who := lockHolder(f); who != "" {
+				err = fmt.Errorf("%w: %s", err, who)
+			}
+			return nil, errors.Join(fmt.Errorf("%w; choose another directory", err), f.Close())
 		}
 		time.Sleep(lockPause)
 	}
@@ -284,43 +307,32 @@ func removeStale(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFile(fi); err != nil {
+	if err := checkFile(path, fi); err != nil {
 		return err
 	}
-	live, err := listening(path)
+	who, live, err := listening(path)
 	if err != nil {
 		return err
 	}
 	if live {
-		return ErrInUse
+		return inUse(who)
 	}
 	return os.Remove(path)
 }
 
-// checkFile returns an error if a file is not a socket of this user.
-func checkFile(fi os.FileInfo) error {
-	if fi.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%w (its mode is %v)", ErrNotSocket, fi.Mode())
-	}
-	if uid := owner(fi); uid != os.Geteuid() {
-		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrOwner, uid, os.Geteuid())
-	}
-	return nil
-}
-
-// listening reports whether a process listens on the socket at path.
-func listening(path string) (bool, error) {
+// listening reports whether a process listens on the socket at path, and who that is, "" if unknown.
+func listening(path string) (who string, live bool, err error) {
 	conn, err := net.DialTimeout("unix", path, probeWait)
 	switch {
 	case err == nil:
-		return true, conn.Close()
+		return process(conn), true, conn.Close()
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		// macOS also refuses when the backlog is full: there a flooded listener looks stale.
-		return false, nil
+		return "", false, nil
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
-		return true, nil // a listener whose backlog is full
+		return "", true, nil // a listener whose backlog is full
 	default:
-		return false, err
+		return "", false, err
 	}
 }
 
@@ -336,8 +348,8 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFile(fi); err != nil {
-		return nil, pathError(path, err)
+	if err := checkFile(path, fi); err != nil {
+		return nil, pathError(path, advise(path, err))
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
@@ -345,7 +357,7 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 		return nil, err
 	}
 	if err := CheckPeer(conn); err != nil {
-		return nil, pathError(path, errors.Join(err, conn.Close()))
+		return nil, pathError(path, errors.Join(advise(path, err), conn.Close()))
 	}
 	return conn, nil
 }
@@ -360,7 +372,7 @@ func CheckPeer(c net.Conn) error {
 		return err
 	}
 	if uid != os.Geteuid() {
-		return fmt.Errorf("%w: uid %d, and this process is uid %d", ErrPeer, uid, os.Geteuid())
+		return fmt.Errorf("%w: %s, and this process is uid %d", ErrPeer, process(c), os.Geteuid())
 	}
 	return nil
 }

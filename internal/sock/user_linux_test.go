@@ -17,15 +17,29 @@ import (
 // other is the id of another user, by convention that of "nobody".
 const other = 65534
 
+// asOtherPID runs the helper as the other user, which must succeed, and returns the id of the process.
+func asOtherPID(t *testing.T, command string) (pid int) {
+	t.Helper()
+	cmd := otherHelper(command)
+	if got := startHelper(t, cmd); got != "ok" {
+		t.Fatalf("helper: %s", got)
+	}
+	return cmd.Process.Pid
+}
+
 // asOther runs the helper as the other user and returns its answer.
 func asOther(t *testing.T, command string, env ...string) string {
 	t.Helper()
+	return startHelper(t, otherHelper(command, env...))
+}
+
+func otherHelper(command string, env ...string) *exec.Cmd {
 	// By /proc/self/exe, because go test puts the binary into a directory that is closed to others.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Dir = "/"
 	cmd.Env = append(env, helperEnv+"="+command)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
-	return startHelper(t, cmd)
+	return cmd
 }
 
 // sharedDir is a directory that the other user can enter and write to. It lies in /tmp itself: t.TempDir and TMPDIR may

@@ -56,7 +56,8 @@ func Start(cmd *exec.Cmd, log zerolog.Logger) (*Process, error) {
 		p.stderr.mu.Unlock()
 		return nil, err
 	}
-	p.stderr.log = log.With().Int("pid", cmd.Process.Pid).Logger()
+	p.stderr.log = log.With().Int("pid", cmd.Process.Pid).Logger().
+		Sample(&zerolog.BurstSampler{Burst: stderrRate, Period: time.Second})
 	p.stderr.mu.Unlock()
 	go func() { // Stop and Done wait for it
 		defer close(p.done)

@@ -93,3 +93,18 @@ func TestStopWithGrandchild(t *testing.T) {
 		t.Errorf("the grandchild is gone, so it held nothing open: %v", err)
 	}
 }
+
+// A process that writes without end does not fill the log; the end of what it wrote is kept.
+func TestStderrIsSampled(t *testing.T) {
+	var log testutil.LogBuffer
+	p, err := Start(exec.Command("sh", "-c", "yes again | head -n 50000 >&2; echo last >&2"), zerolog.New(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := p.End(); !strings.HasSuffix(e.Stderr, "\nlast") {
+		t.Errorf("kept %.100q", e.Stderr)
+	}
+	if n := log.Count("again"); n == 0 || n > 50_000/4 {
+		t.Errorf("%d lines are logged", n)
+	}
+}

@@ -14,10 +14,13 @@ const (
 	stderrKept = 8 << 10
 	// stderrLine is the length in bytes at which a longer line is cut.
 	stderrLine = 8 << 10
+	// stderrRate is how many lines a second are logged; those of our own sidecar are few. What it says when it crashes is
+	// kept, however long.
+	stderrRate = 200
 )
 
 // A stderrTail keeps the end of what a process writes to its stderr and passes
-// every line on to a logger.
+// its lines on to a logger, but no more than stderrRate a second.
 type stderrTail struct {
 	mu   sync.Mutex
 	log  zerolog.Logger

@@ -56,8 +56,8 @@ func checkVerdict(t *testing.T, text []byte, first string, err error) bool {
 	return err == nil
 }
 
-// members decodes an object with encoding/json; known names must not be duplicated. It returns nil if text
-// is no object.
+// members decodes an object with encoding/json; known names must not be duplicated or written in another case.
+// It returns nil if text is no object.
 func members(t *testing.T, text []byte, known ...string) map[string]json.RawMessage {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -73,6 +73,11 @@ func members(t *testing.T, text []byte, known ...string) map[string]json.RawMess
 		name := key.(string)
 		if _, twice := object[name]; twice && slices.Contains(known, name) {
 			t.Fatalf("%q: accepted, although %q is duplicated", text, name)
+		}
+		for _, k := range known {
+			if k != name && strings.EqualFold(k, name) {
+				t.Fatalf("%q: accepted, although readers that ignore case take %q for %q", text, name, k)
+			}
 		}
 		var v json.RawMessage
 		if err := d.Decode(&v); err != nil {
@@ -278,7 +283,10 @@ func FuzzParsePeerLine(f *testing.F) {
 // checkIdentity compares what was read of an identity with what encoding/json reads.
 func checkIdentity(t *testing.T, raw json.RawMessage, id *wire.Identity) {
 	t.Helper()
-	object := members(t, raw, "key", "sig", "member")
+	object := members(t, raw, "mesh", "key", "sig", "member")
+	if id.Mesh != nil {
+		checkString(t, "mesh", *id.Mesh, object["mesh"])
+	}
 	for name, got := range map[string]string{"key": id.Key, "sig": id.Sig} {
 		checkString(t, name, got, object[name])
 	}

@@ -1,5 +1,7 @@
 package wire
 
+import "unicode/utf8"
+
 // key is a member name that the parsers know. Every other name is keyOther, and its value is ignored.
 type key uint8
 
@@ -53,14 +55,52 @@ type keySet uint32
 
 func (s keySet) has(k key) bool { return s>>k&1 != 0 }
 
-// lookup returns the key that a string's contents spell. A name written with escapes ("\u0074ype") is the
-// name that it spells: otherwise a duplicate could pass.
-func lookup(raw []byte, escaped bool) key {
-	if !escaped {
-		return lookupText(raw)
+// lookup returns the key that a string's contents spell, and if there is none, the one that they spell in
+// another case. A name written with escapes ("\u0074ype") is the name that it spells: otherwise a duplicate
+// could pass.
+func lookup(raw []byte, escaped bool) (exact, alike key) {
+	if escaped {
+		var buf [64]byte
+		raw = appendUnescaped(buf[:0], raw)
 	}
-	var buf [64]byte
-	return lookupText(appendUnescaped(buf[:0], raw))
+	if exact = lookupText(raw); exact == keyOther && !lowerCase(raw) {
+		alike = lookupFolded(raw)
+	}
+	return exact, alike
+}
+
+// lowerCase reports whether name has no other case: most names that are no keys are like that.
+func lowerCase(name []byte) bool {
+	for _, c := range name {
+		if c-'A' <= 'Z'-'A' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// lookupFolded returns the key that name spells in any case, as encoding/json, bytes.EqualFold and other
+// readers that ignore case see it.
+func lookupFolded(name []byte) key {
+	var buf [longestKey]byte
+	n := 0
+	for _, r := range string(name) {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			r += 'a' - 'A'
+		case r == '\u212a': // the Kelvin sign
+			r = 'k'
+		case r == '\u017f': // the long s
+			r = 's'
+		}
+		// No other character beyond ASCII is a case of an ASCII letter, and all keys are ASCII.
+		if r >= utf8.RuneSelf || n == len(buf) {
+			return keyOther
+		}
+		buf[n] = byte(r)
+		n++
+	}
+	return lookupText(buf[:n])
 }
 
 func lookupText(name []byte) key {

@@ -29,6 +29,8 @@ const (
 	BaseMaxDepth = 127
 	// SliceSize is the length of the longest data channel message of stream framing.
 	SliceSize = 16 << 10
+	// MaxCancelID is the length in bytes of the longest request_id in a cancel, which only saves work.
+	MaxCancelID = 1 << 10
 	// ProtocolVersion is the version in hello and ready.
 	ProtocolVersion = 1
 )

@@ -17,7 +17,7 @@ type Line struct {
 }
 
 // ParseCommand parses a line from an agent to its sidecar. Unknown members are ignored, known ones must
-// not be duplicated. A type that is no command is an error with [CodeUnknownType].
+// not be duplicated or written in another case. A type that is no command is an error with [CodeUnknownType].
 //
 // The error is an [*Error]. l then holds what was read before it (Name, Peer, Message.RequestID), to
 // identify the command that failed. l refers to line.
@@ -54,10 +54,15 @@ type lineParser struct {
 	typ        value
 	payload    value
 	members    [keyExcept + 1]value // the payload's
-	bad        *Error               // a known member is duplicated
+	bad        *Error               // a known member is duplicated, or written in another case
 	badMessage *Error               // `message` is an object, but no valid message
 	badExcept  *Error               // `except` is an array, but not of strings
 }
+
+const (
+	envelopeKeys = keySet(1<<keyType | 1<<keyPayload)
+	payloadKeys  = keySet(1<<(keyExcept+1) - 1<<(keyOther+1)) // of lineParser.members
+)
 
 func (p *lineParser) envelope(m *Message) {
 	if p.peek() != '{' {
@@ -78,7 +83,7 @@ func (p *lineParser) envelope(m *Message) {
 				p.payload = p.value()
 			}
 		default:
-			p.skip()
+			p.other(envelopeKeys)
 		}
 	}
 	p.end()
@@ -91,14 +96,21 @@ func (p *lineParser) once(earlier value) {
 	}
 }
 
+// other skips a member without a meaning.
+func (p *lineParser) other(known keySet) {
+	if err := p.skipOther(known); p.bad == nil {
+		p.bad = err
+	}
+}
+
 func (p *lineParser) readPayload(m *Message) value {
 	start := p.i
 	p.where = "payload"
 	p.open()
 	for p.next() {
 		k := p.key
-		if k == keyOther || int(k) >= len(p.members) {
-			p.skip()
+		if !payloadKeys.has(k) {
+			p.other(payloadKeys)
 			continue
 		}
 		p.once(p.members[k])
@@ -161,12 +173,12 @@ func (p *lineParser) name(l *Line, event bool) {
 // check checks a line that is valid JSON and fills in the rest of l.
 func (p *lineParser) check(l *Line, event bool) *Error {
 	switch {
+	case p.bad != nil:
+		return p.bad
 	case p.typ.kind == 0:
 		return problem(CodeInvalidField, "type", "missing", 0)
 	case p.typ.kind != '"':
 		return problem(CodeInvalidField, "type", "want a string", p.typ.start)
-	case p.bad != nil:
-		return p.bad
 	case l.Type == TypeUnknown && event:
 		l.Message = Message{}
 		return nil

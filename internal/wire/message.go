@@ -1,5 +1,7 @@
 package wire
 
+import "bytes"
+
 // Message is one parsed mesh message. Its fields are subslices of the text it was parsed from, except
 // that strings with escapes are decoded into new memory. An absent field is nil, an empty string is not.
 type Message struct {
@@ -9,12 +11,22 @@ type Message struct {
 	SourceAgent []byte
 	TargetAgent []byte
 	Payload     []byte // JSON text
+
+	payloadAt int // where in Raw
+}
+
+// Detach gives Raw, and Payload as a part of it, memory of their own, in which nothing is of the line around the message.
+func (m *Message) Detach() {
+	m.Raw = bytes.Clone(m.Raw)
+	if m.Payload != nil {
+		m.Payload = m.Raw[m.payloadAt:][:len(m.Payload):len(m.Payload)]
+	}
 }
 
 // ParseMessage parses b, which must be exactly one JSON object in valid UTF-8 within lim, with a string
 // `type`. The members `request_id`, `source_agent` and `target_agent` must be strings if present, and none
-// of these four or `payload` may be duplicated. White space around the object is allowed and not part of
-// m.Raw.
+// of these four or `payload` may be duplicated or written in another case. White space around the object is
+// allowed and not part of m.Raw.
 //
 // The error is an [*Error] (malformed, invalid_field, too_large or too_deep); m then holds what was read
 // before it. m refers to b.
@@ -52,7 +64,9 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	for s.next() {
 		k := s.key
 		if !messageKeys.has(k) {
-			s.skip()
+			if err := s.skipOther(messageKeys); bad == nil {
+				bad = err
+			}
 			continue
 		}
 		if seen.has(k) && bad == nil {
@@ -61,7 +75,7 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 		seen |= 1 << k
 		v := s.value()
 		if k == keyPayload {
-			m.Payload = s.raw(v)
+			m.Payload, m.payloadAt = s.raw(v), v.start-start
 			continue
 		}
 		if v.kind != '"' {

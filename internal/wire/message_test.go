@@ -39,7 +39,7 @@ func TestParseMessage(t *testing.T) {
 		{"escaped key", `{"\u0074y\u0070e":"t"}`, [5]string{"t", none, none, none, none}},
 		{"lone surrogates", `{"type":"a\ud83db","request_id":"\ude00\ud83d\ud83d\ude00"}`,
 			[5]string{"a\uFFFDb", "\uFFFD\uFFFD😀", none, none, none}},
-		{"other members", `{"a":{"type":1,"type":2},"peer_id":1,"peer_id":2,"type":"t","Type":3}`,
+		{"other members", `{"a":{"type":1,"type":2,"Type":3},"peer_id":1,"peer_id":2,"type":"t","Peer_ID":3}`,
 			[5]string{"t", none, none, none, none}},
 		{"white space", " \t\r\n{ \"type\" :\r\n\"t\"\t} \n", [5]string{"t", none, none, none, none}},
 		{"numbers", `{"type":"t","payload":[0,-0,10,-1.5,1e5,1E+5,1e-5,0.0e0,1e400]}`,

@@ -122,12 +122,13 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
+	to  any // *string, **string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
 //
-// It does not use encoding/json, which accepts `Token` for `token` and the last one of two duplicates.
+// It does not use encoding/json, which takes `Token` for `token` and the last one of two duplicates; here both
+// are errors.
 func decodeObject(payload []byte, fields []field) error {
 	if payload == nil {
 		return nil
@@ -144,12 +145,17 @@ func decodeObject(payload []byte, fields []field) error {
 
 // decodeMembers decodes the object at the cursor into fields.
 func (s *scanner) decodeMembers(fields []field) (bad *Error) {
-	var seen keySet
+	var seen, known keySet
+	for _, f := range fields {
+		known |= 1 << f.key
+	}
 	s.open()
 	for s.next() {
 		to := target(fields, s.key)
 		if to == nil {
-			s.skip()
+			if err := s.skipOther(known); bad == nil {
+				bad = err
+			}
 			continue
 		}
 		if seen.has(s.key) && bad == nil {
@@ -201,6 +207,13 @@ func (s *scanner) decode(to any) (bad *Error) {
 	case *string:
 		if v.kind == '"' {
 			*to = string(s.text(v))
+			return nil
+		}
+		return problem(CodeInvalidField, path, "want a string", v.start)
+	case **string:
+		if v.kind == '"' {
+			text := string(s.text(v))
+			*to = &text
 			return nil
 		}
 		return problem(CodeInvalidField, path, "want a string", v.start)

@@ -47,6 +47,7 @@ type Greeting struct {
 
 // An Identity is the one in a hello: docs/protocol.md, "Identity".
 type Identity struct {
+	Mesh     *string // nil if absent
 	Key, Sig string
 	Member   *Membership // nil if absent
 }
@@ -186,7 +187,7 @@ func (s *scanner) hello(h *Greeting) *Error {
 }
 
 func (s *scanner) identity(id *Identity) *Error {
-	return s.object("identity", []field{{keyKey, &id.Key}, {keySig, &id.Sig}, {keyMember, func() *Error {
+	return s.object("identity", []field{{keyMesh, &id.Mesh}, {keyKey, &id.Key}, {keySig, &id.Sig}, {keyMember, func() *Error {
 		id.Member = new(Membership)
 		return s.membership(id.Member)
 	}}})
@@ -208,7 +209,11 @@ func AppendPeerHello(dst []byte, h Greeting) []byte {
 	dst = append(dst, `,"max_message":`...)
 	dst = strconv.AppendInt(dst, int64(h.MaxMessage), 10)
 	if id := h.Identity; id != nil {
-		dst = AppendString(append(dst, `,"identity":{"key":`...), id.Key)
+		dst = append(dst, `,"identity":{`...)
+		if id.Mesh != nil {
+			dst = append(AppendString(append(dst, `"mesh":`...), *id.Mesh), ',')
+		}
+		dst = AppendString(append(dst, `"key":`...), id.Key)
 		dst = AppendString(append(dst, `,"sig":`...), id.Sig)
 		if id.Member != nil {
 			dst = appendMembership(append(dst, `,"member":`...), id.Member)

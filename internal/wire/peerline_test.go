@@ -19,8 +19,8 @@ func TestParsePeerLine(t *testing.T) {
 		{`["hello",{}]`, wire.PeerLine{Kind: wire.PeerHello}},
 		{` [ "h\u0065llo" , { "max_message" : 5 , "protocol" : 2 , "x" : [] } , 7 ] `,
 			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Protocol: 2, MaxMessage: 5}}},
-		{`["hello",{"identity":{"key":"k","sig":"s","later":1},"protocol":1}]`,
-			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Protocol: 1, Identity: &wire.Identity{Key: "k", Sig: "s"}}}},
+		{`["hello",{"identity":{"mesh":"","key":"k","sig":"s","later":1},"protocol":1}]`,
+			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Protocol: 1, Identity: &wire.Identity{Mesh: new(string), Key: "k", Sig: "s"}}}},
 		{`["hello",{"identity":{"member":{"mesh":"m","peer_id":"p","key":"k","not_after":5000000000,"sig":"s"}}}]`,
 			wire.PeerLine{Kind: wire.PeerHello, Hello: wire.Greeting{Identity: &wire.Identity{
 				Member: &wire.Membership{Mesh: "m", PeerID: "p", Key: "k", NotAfter: 5000000000, Sig: "s"}}}}},

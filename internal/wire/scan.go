@@ -18,6 +18,7 @@ type scanner struct {
 	outer   int    // those around the object that the limit is for; errors do not count them
 	first   bool   // before the first member of the container entered last
 	key     key    // of the member that next moved to
+	alike   key    // if key is keyOther: the key that the member's name spells in another case
 	escaped bool   // the last string has escapes
 	where   string // path of the object being walked, for errors
 	err     *Error
@@ -113,8 +114,19 @@ func (s *scanner) next() bool {
 	if !s.str() {
 		return false
 	}
-	s.key = lookup(s.b[start:s.i-1], s.escaped)
+	s.key, s.alike = lookup(s.b[start:s.i-1], s.escaped)
 	return s.colon()
+}
+
+// skipOther skips the value of a member that has no meaning in the object being walked; known are the keys
+// that have one. A name that differs from one of them only in case is an error: readers that ignore case would
+// take the member for the known one, and see another line than this parser.
+func (s *scanner) skipOther(known keySet) (bad *Error) {
+	if s.key == keyOther && known.has(s.alike) {
+		bad = problem(CodeInvalidField, s.path(s.alike), "written in another case", s.i)
+	}
+	s.skip()
+	return bad
 }
 
 // knownKey skips the string at the cursor if it is the name of a key, written without escapes. It is the

@@ -30,10 +30,12 @@
     }
   }
 
-  function pair(stream = true, open = true) {
+  const trusting = { show: async () => undefined, verify: async () => ({ key: "" }), renew: async (proof) => proof };
+
+  function pair(stream = true, open = true, trust = trusting) {
     const channel = new Channel();
     const seen = [];
-    const link = new Link(channel, stream, 262144, {
+    const link = new Link(channel, stream, 262144, trust, {
       up: () => seen.push("up"),
       down: (error) => seen.push(`down ${error.code}`),
       message: (message, bytes) => seen.push([message, bytes]),
@@ -69,6 +71,7 @@
     check("not up before the peer's", take(), []);
     channel.receive('["hel');
     channel.receive('lo",{}]\n\n{"type":"a"}\n');
+    await turn();
     check("hello", take(), ["up", [{ type: "a" }, 12]]);
   }
   for (const line of [
@@ -78,6 +81,10 @@
     ...["max_message", "protocol"].flatMap((key) =>
       ["-1", "0.5", "1e400", '"1"', '""', "true", "[]", "{}"].map((value) => `["hello",{"${key}":${value}}]`),
     ),
+    ...['null', '7', '[]', '{}', '{"key":"a"}', '{"key":"a","sig":7}', '{"key":"a","sig":"b","member":null}', '{"key":"a","sig":"b","member":{}}'].map(
+      (identity) => `["hello",{"identity":${identity}}]`,
+    ),
+    `["hello",{"later":"${"x".repeat(64 << 10)}"}]`,
   ]) {
     const { channel, take } = pair();
     channel.receive(line + "\n");
@@ -87,12 +94,14 @@
   for (const line of ['["hello",{"protocol":0,"max_message":0}]', '["hello",{"protocol":2,"later":{}},1]', '["hello",{"max_message":null}]']) {
     const { channel, link, take } = pair();
     channel.receive(line + "\n");
+    await turn();
     check(`first line ${line}`, take(), ["up"]);
     check("no limit of the peer's", await link.send({ type: "a", payload: "x".repeat(100) }), undefined);
   }
   {
     const { channel, link, take } = pair();
     channel.receive('["hello",{"max_message":12}]\n');
+    await turn();
     await link.send({ type: "a" });
     check("a limit of the peer's", await link.send({ type: "ab" }).catch((error) => error.code), "too_large");
     check("up", take(), ["up"]);
@@ -266,6 +275,7 @@
     channel.onmessage({ data: '{"type":"b"}' });
     channel.receive('{"type":"c"}');
     channel.receive('["pause"]');
+    await turn();
     check("received", take(), [[{ type: "b" }, 12], [{ type: "c" }, 12], "rejected malformed"]);
   }
   {
@@ -273,9 +283,88 @@
     await turn();
     check("base framing is up when the channel is", take(), []);
     channel.receive('{"type":"a"}');
+    await turn();
     check("what arrives shows that it is", take(), ["up", [{ type: "a" }, 12]]);
     link.open();
     check("up comes once", take(), []);
+  }
+  {
+    // Until the peer is verified nothing but our hello goes out, and nothing of the peer's is delivered.
+    const member = { mesh: "m", peer_id: "ann", key: "k", not_after: 7, sig: "s" };
+    let decide;
+    const trust = {
+      show: async () => ({ key: "ours", sig: "s" }),
+      verify: (shown) => new Promise((resolve, reject) => (decide = { shown, resolve, reject })),
+      renew: async (proof, statement) => {
+        if (statement.not_after < 0) throw Object.assign(new Error("expired"), { code: "identity" });
+        return { ...proof, until: statement.not_after };
+      },
+    };
+    const greeted = async () => {
+      const p = pair(true, true, trust);
+      p.channel.receive(`["hello",{"identity":{"key":"k","sig":"s","member":${JSON.stringify(member)}}}]\n{"type":"a"}\n["drain",1]\n{"type"`);
+      await turn();
+      return p;
+    };
+    {
+      const { channel, link, take } = await greeted();
+      check("what is verified", decide.shown, { key: "k", sig: "s", member });
+      channel.receive(':"b"}\n');
+      const sent = await link.send({ type: "x" }).catch((error) => error.code);
+      await turn();
+      check("not verified yet", [take(), link.live, sent], [[], false, "peer_lost"]);
+      check("only our hello", channel.text, '["hello",{"protocol":1,"max_message":16777216,"identity":{"key":"ours","sig":"s"}}]\n');
+      decide.resolve({ key: "k" });
+      await turn();
+      check("verified", take(), ["up", [{ type: "a" }, 12], [{ type: "b" }, 12]]);
+      check("in order", [channel.text, link.proof], ['["drained",1]\n', { key: "k" }]);
+
+      for (const bad of ['{}', '7', 'null', '{"mesh":"m","peer_id":"ann","key":"k","not_after":1.5,"sig":"s"}']) {
+        channel.receive(`["member",${bad}]\n`);
+        check(`member ${bad}`, take(), ["rejected invalid_field"]);
+      }
+      channel.receive(`["member",${JSON.stringify({ ...member, not_after: -1 })}]\n`);
+      await turn();
+      check("a bad renewal", [take(), link.live], [["rejected identity"], true]);
+      channel.receive(`["member",${JSON.stringify({ ...member, not_after: Date.now() + 3e10 })}]\n`);
+      await turn();
+      check("a renewal", [take(), link.live], [[], true]);
+      link.renew(member);
+      await turn();
+      check("our renewal", channel.text, `["member",${JSON.stringify(member)}]\n`);
+      channel.receive(`["member",${JSON.stringify({ ...member, not_after: Date.now() })}]\n`);
+      await turn();
+      check("its end", [take(), link.live], [["down identity"], false]);
+    }
+    {
+      const { channel, take } = await greeted();
+      decide.reject(Object.assign(new Error("no"), { code: "identity" }));
+      await turn();
+      check("refused", [take(), channel.readyState], [["down internal"], "closed"]);
+    }
+    {
+      const { channel, take } = await greeted();
+      for (let i = 0; i < 40 && channel.readyState === "open"; i++) channel.receive(`:"${"x".repeat(1 << 20)}"}\n{"type"`);
+      check("too much before that", take(), ["down queue_full"]);
+      decide.resolve({ key: "k" });
+      await turn();
+      check("and nothing of it", take(), []);
+    }
+    {
+      const { channel, take } = await greeted();
+      channel.receive(':"b"}\n');
+      for (let i = 0; i < 400_000 && channel.readyState === "open"; i++) channel.receive("7\n");
+      check("too many before that", take(), ["down queue_full"]);
+    }
+    {
+      const { channel, take } = pair(false, true, trust);
+      channel.receive('{"type":"a"}');
+      await turn();
+      check("base framing, not verified yet", [take(), decide.shown], [[], undefined]);
+      decide.resolve({ key: "" });
+      await turn();
+      check("base framing, verified", take(), ["up", [{ type: "a" }, 12]]);
+    }
   }
   return failures;
 })();

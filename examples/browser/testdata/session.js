@@ -2,6 +2,8 @@
 // threads is held up: until then it drops what is sent and holds what arrives. The value is a list of failures.
 (async () => {
   const { Session } = await import("/session.js");
+  const { Identity } = await import("/identity.js");
+  const identity = new Identity();
   const Real = RTCPeerConnection;
   let early; // statistics to come that tell of a channel that is not open yet
   let dropped; // messages sent to it
@@ -53,7 +55,7 @@
           },
           down: reject,
         };
-        return new Session([], "i", events);
+        return new Session({ self: `${self}`, peer: `${other}` }, identity, [], "i", events);
       };
       sessions.push(make(0, 1), make(1, 0));
       sessions[0].offer();

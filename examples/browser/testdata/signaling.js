@@ -33,16 +33,19 @@
 
   // join makes a client that registers and whose connection then ends with a close code.
   async function join(code) {
+    const claimed = [];
     [sockets, timers] = [[], []];
     const states = [];
     const before = Date.now();
     const signaling = new Signaling("http://localhost/", "k", {
+      claim: async (id) => claimed.push(id),
       state: (name, error) => states.push([name, error?.code, error?.message]),
       registered() {},
       receive() {},
     });
     while (sockets.length === 0) await turn();
     const [socket] = sockets;
+    check("claimed", claimed, ["ann"]);
     socket.onopen();
     const [{ type, payload }] = socket.said;
     check("the first message", type, "register");
@@ -73,6 +76,20 @@
       check("is not made again", timers.length, 0);
       signaling.close();
       check("and that was the last state", states.length, 1);
+    }
+    {
+      [sockets, timers] = [[], []];
+      const states = [];
+      const signaling = new Signaling("http://localhost/", "k", {
+        claim: async () => {
+          throw Object.assign(new Error("not ours"), { code: "identity" });
+        },
+        state: (name, error) => states.push([name, error?.code, error?.message]),
+      });
+      while (states.length < 2) await turn();
+      check("an id that is not ours", states, [["connecting", null, null], ["refused", "identity", "not ours"]]);
+      check("is not taken", sockets.length, 0);
+      signaling.close();
     }
   } finally {
     Object.assign(window, real);

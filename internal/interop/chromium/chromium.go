@@ -222,6 +222,11 @@ func (p *Page) load(ctx context.Context, method string, params any) error {
 	}
 }
 
+// Before has a script run in every document that the page loads from now on, before the document's own scripts.
+func (p *Page) Before(ctx context.Context, script string) error {
+	return p.call(ctx, "Page.addScriptToEvaluateOnNewDocument", object{"source": script}, nil)
+}
+
 // Reload reloads the page and blocks until it is loaded.
 func (p *Page) Reload(ctx context.Context) error { return p.load(ctx, "Page.reload", nil) }
 

@@ -1,0 +1,350 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/testutil/hostile"
+)
+
+// What a peer that keeps to no rule can do to an agent.
+
+// from returns the line of a message from a peer.
+func from(peer, message string) string {
+	return `{"type":"message","payload":{"from_peer":"` + peer + `","message":` + message + `}}`
+}
+
+// flood gives the agent n lines, which line makes.
+func (f *fakeSidecar) flood(n int, line func(i int) string) {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(line(i))
+		if i < n-1 {
+			b.WriteByte('\n')
+		}
+		if b.Len() > 64<<10 {
+			f.say(strings.TrimSuffix(b.String(), "\n"))
+			b.Reset()
+		}
+	}
+	if b.Len() > 0 {
+		f.say(b.String())
+	}
+}
+
+// memory returns how many bytes of heap and stacks are in use.
+func memory() int64 {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc + s.StackInuse)
+}
+
+// taken blocks until the agent has taken all lines so far.
+func (f *fakeSidecar) taken(m *Mesh) {
+	f.t.Helper()
+	f.connect("the last one")
+	if err := m.WaitPeer(bounded(f.t), "the last one"); err != nil {
+		f.t.Fatal(err)
+	}
+	f.say(`{"type":"peer_disconnected","payload":{"peer_id":"the last one"}}`)
+}
+
+// Messages that wait for a handler cost about their bytes, however small they are.
+func TestSmallMessagesCost(t *testing.T) {
+	const n = 200_000
+	note := `{"type":"x"}`
+	started, release := make(chan struct{}), make(chan struct{})
+	var ended testutil.Record[struct{}]
+	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"first": func(context.Context, *Message) (any, error) { close(started); <-release; return nil, nil },
+		"x":     func(context.Context, *Message) (any, error) { return nil, nil },
+		"last":  func(context.Context, *Message) (any, error) { ended.Add(struct{}{}); return nil, nil },
+	}}, true)
+	f.connect("bob")
+	f.say(from("bob", `{"type":"first"}`))
+	<-started
+	before := memory()
+	f.flood(n, func(int) string { return from("bob", note) })
+	f.taken(m)
+	cost, wire := memory()-before, int64(n*len(note))
+	t.Logf("%d messages of %d bytes take %d bytes each", n, len(note), cost/n)
+	if cost > 3*wire {
+		t.Errorf("%d bytes of messages take %d bytes of memory", wire, cost)
+	}
+	f.say(from("bob", `{"type":"last"}`))
+	close(release)
+	ended.Wait(t, "the last message", func(all []struct{}) bool { return len(all) == 1 })
+}
+
+// A response that no request waits for is dropped when it arrives: it does not queue behind a handler that is busy.
+func TestUnexpectedResponsesDoNotQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		var reports testutil.Record[error]
+		release := make(chan struct{})
+		m, f := newFakeAgent(t, Config{OnError: reports.Add, Handlers: map[string]Handler{
+			"n": func(context.Context, *Message) (any, error) { <-release; return nil, nil },
+		}}, true)
+		f.connect("bob")
+		f.say(from("bob", `{"type":"n"}`))
+		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
+		id := f.request()
+		for i := range n {
+			typ := []string{"a_response", "x_response", "pong", "x_stream_chunk"}[i%4]
+			f.say(from("bob", fmt.Sprintf(`{"type":"%s","request_id":"%d"}`, typ, i)))
+			synctest.Wait()
+		}
+		if got := reports.Len(); got != n || !errors.Is(reports.All()[0], errUnexpectedResponse) {
+			t.Errorf("%d of %d are reported while a handler is busy: %v", got, n, reports.All())
+		}
+		// One counts, its copies are dropped.
+		for range 3 {
+			f.reply("bob", id)
+		}
+		if got := <-done; got.err != nil {
+			t.Error(got.err)
+		}
+		synctest.Wait()
+		if got := reports.Len(); got != n+2 {
+			t.Errorf("%d are reported, want %d", got, n+2)
+		}
+		close(release)
+	})
+}
+
+// A handler for responses gets those that no request waits for.
+func TestUnexpectedResponseWithHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got testutil.Record[*Message]
+		_, f := newFakeAgent(t, Config{Handlers: map[string]Handler{"x_response": collect(&got)}}, true)
+		f.connect("bob")
+		f.reply("bob", "1")
+		synctest.Wait()
+		if all := got.All(); len(all) != 1 || all[0].RequestID != "1" {
+			t.Errorf("got %v", all)
+		}
+	})
+}
+
+// A peer whose queue is full gets no refusals, and takes nobody else's place on the link.
+func TestNoRefusalsForDeafPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 2000
+		_, f := newFakeAgent(t, Config{Limits: Limits{MaxRequests: 1}}, true)
+		f.connect("bob")
+		f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+		f.flood(n, func(i int) string { return from("bob", fmt.Sprintf(`{"type":"ping","request_id":"%d"}`, i)) })
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Errorf("%d lines for a peer that does not read, first: %.200s", len(f.lines), <-f.lines)
+		}
+		f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+		f.heard() // the one that was run
+		synctest.Wait()
+		if len(f.lines) != 0 {
+			t.Errorf("%d more lines", len(f.lines))
+		}
+	})
+}
+
+// A peer that comes and goes while OnPeer does not return costs little, and OnPeer is told in the end how it is.
+func TestPeerComesAndGoes(t *testing.T) {
+	for _, live := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 1000
+			var told testutil.Record[PeerEvent]
+			release := make(chan struct{})
+			_, f := newFakeAgent(t, Config{OnPeer: func(e PeerEvent) { told.Add(e); <-release }}, true)
+			f.connect("bob")
+			f.flood(n, func(i int) string {
+				if i%2 == 0 {
+					return `{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`
+				}
+				return `{"type":"peer_connected","payload":{"peer_id":"bob"}}`
+			})
+			if !live {
+				f.say(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`)
+			}
+			synctest.Wait()
+			close(release)
+			synctest.Wait()
+			all := told.All()
+			if len(all) > 32 || all[len(all)-1].Connected != live {
+				t.Errorf("%d events, the last of which is %+v; want few, and connected: %t", len(all), all[len(all)-1], live)
+			}
+			for i, e := range all {
+				if e.Connected != (i%2 == 0) {
+					t.Fatalf("event %d is %+v", i, e)
+				}
+			}
+		})
+	}
+}
+
+// Reports of what one peer did wrong are short, and leave room for reports about others.
+func TestReportsAreBounded(t *testing.T) {
+	id := strings.Repeat("i", 256<<10)
+	var told testutil.Record[error]
+	var log testutil.LogBuffer
+	release := make(chan struct{})
+	m, f := newFakeAgent(t, Config{Logger: zerolog.New(&log), OnError: func(err error) { <-release; told.Add(err) }}, true)
+	f.connect("bob", "carol")
+	before := memory()
+	for range 1100 {
+		f.say(from("bob", `{"type":"x_response","request_id":"`+id+`"}`))
+	}
+	f.say(from("carol", `{"type":"x_response","request_id":"hers"}`))
+	f.taken(m)
+	if cost := memory() - before; cost > 8<<20 {
+		t.Errorf("reports take %d bytes", cost)
+	}
+	if n := len(log.String()); n > 1<<20 {
+		t.Errorf("%d bytes are logged", n)
+	}
+	close(release)
+	told.Wait(t, "the report about carol", func(all []error) bool {
+		for _, err := range all {
+			if pe := (*PeerError)(nil); errors.As(err, &pe) && pe.Peer == "carol" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// What goes wrong inside this agent is reported here; the peer learns that it did.
+func TestFaultsStayHere(t *testing.T) {
+	for typ, tt := range map[string]struct {
+		handler     Handler
+		reply, here string
+	}{
+		"panic_request":  {func(context.Context, *Message) (any, error) { panic("secret") }, "internal error", "secret"},
+		"goexit_request": {func(context.Context, *Message) (any, error) { runtime.Goexit(); return nil, nil }, "internal error", "ended its goroutine"},
+		"encode_request": {func(context.Context, *Message) (any, error) { return func() {}, nil }, "internal error: the reply cannot be encoded", "func()"},
+		"large_request": {func(context.Context, *Message) (any, error) { return strings.Repeat("x", 20<<20), nil },
+			"internal error: the reply is too large", "16777216"},
+		"own_request": {func(context.Context, *Message) (any, error) { return nil, errors.New("on purpose") }, "on purpose", ""},
+	} {
+		t.Run(typ, func(t *testing.T) {
+			var reports testutil.Record[error]
+			var log testutil.LogBuffer
+			_, f := newFakeAgent(t, Config{OnError: reports.Add, Logger: zerolog.New(&log), Handlers: map[string]Handler{typ: tt.handler}}, true)
+			f.connect("bob")
+			f.say(from("bob", `{"type":"`+typ+`","request_id":"1"}`))
+			payload := f.heard()["payload"].(map[string]any)["message"].(map[string]any)["payload"].(map[string]any)
+			if payload["error"] != tt.reply {
+				t.Errorf("the peer is told %v, want %q", payload, tt.reply)
+			}
+			if tt.here == "" {
+				return
+			}
+			all := reports.Wait(t, "the report", func(all []error) bool { return len(all) == 1 })
+			var pe *PeerError
+			if !errors.As(all[0], &pe) || pe.Op != "handle" && pe.Op != "reply" || pe.Peer != "bob" || pe.RequestID != "1" ||
+				!strings.Contains(all[0].Error(), tt.here) || log.Count(tt.here) == 0 {
+				t.Errorf("reported %v; the log:\n%s", all, &log)
+			}
+		})
+	}
+}
+
+// A peer that makes a handler panic again and again does not fill the log.
+func TestPanicsAreSampled(t *testing.T) {
+	var log testutil.LogBuffer
+	m, f := newFakeAgent(t, Config{Logger: zerolog.New(&log), Handlers: map[string]Handler{
+		"n": func(context.Context, *Message) (any, error) { panic(strings.Repeat("x", 64<<10)) },
+	}}, true)
+	f.connect("bob")
+	f.flood(1000, func(int) string { return from("bob", `{"type":"n"}`) })
+	f.taken(m)
+	testutil.Eventually(t, "the end of the messages", func() bool { p := m.peer("bob"); return p == nil || p.inbox.idle() })
+	if n := len(log.String()); n > 2<<20 {
+		t.Errorf("%d bytes are logged", n)
+	}
+}
+
+// What an inbox is charged for is what it costs: never much less, and not many times as much.
+func TestRequestCost(t *testing.T) {
+	for _, size := range []int{0, 1000, 20_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			const n = defaultMaxRequests
+			var started testutil.Record[struct{}]
+			m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+				"x_request": func(ctx context.Context, _ *Message) (any, error) {
+					started.Add(struct{}{})
+					<-ctx.Done()
+					return nil, nil
+				},
+			}}, true)
+			f.connect("bob")
+			f.taken(m)
+			before := memory()
+			filler := strings.Repeat("x", size)
+			f.flood(n, func(i int) string {
+				return from("bob", fmt.Sprintf(`{"type":"x_request","request_id":"%d","payload":"%s"}`, i, filler))
+			})
+			started.Wait(t, "the handlers", func(all []struct{}) bool { return len(all) == n })
+			real := memory() - before
+			b := m.peer("bob").inbox
+			b.mu.Lock()
+			charged := int64(b.bytes + b.requests*requestCost)
+			b.mu.Unlock()
+			t.Logf("a request of %d bytes takes %d, charged are %d", size, real/n, charged/n)
+			if charged < real || charged > 4*real {
+				t.Errorf("charged are %d bytes for %d of memory", charged, real)
+			}
+			if limit := int64(inboxHard + n*requestCost); charged > limit {
+				t.Errorf("charged are %d bytes, the limit is %d", charged, limit)
+			}
+		})
+	}
+}
+
+// A peer that asks and does not read the responses gets no more of them than fit into its queue, and nobody else waits.
+func TestDeafPeer(t *testing.T) {
+	s := newStage(t, "")
+	ctx := bounded(t)
+	var reports testutil.Record[error]
+	join := func(id string) *Mesh {
+		m, err := New(ctx, Config{SignalingURL: s.url, APIKey: id, OnError: reports.Add})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = m.Close() })
+		return m
+	}
+	alice := join("alice")
+	join("carol")
+	if err := alice.WaitPeer(ctx, "carol"); err != nil {
+		t.Fatal(err)
+	}
+	mallory := hostile.Join(t, strings.TrimSuffix("http"+strings.TrimPrefix(s.url, "ws"), "/ws"), "mallory").Link("alice")
+	mallory.SetReading(false)
+	filler := strings.Repeat("i", 18_000)
+	for i := range 3500 { // 1024 are run, and the refusals of the others do not fit into a queue of 36 MiB
+		testutil.Eventually(t, "room", func() bool {
+			return hostile.Say(mallory, fmt.Sprintf(`{"type":"ping","request_id":"%d %s"}`, i, filler))
+		})
+		if i%10 == 0 {
+			if _, err := alice.Request(ctx, "carol", Message{Type: "ping"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	testutil.Eventually(t, "all to be read", func() bool { return mallory.Queued() == 0 })
+	for _, err := range reports.All() {
+		if errors.Is(err, ErrCongested) || !errors.Is(err, errNotRefused) {
+			t.Fatalf("reported %.300v", err)
+		}
+	}
+}
