@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -274,9 +275,9 @@ func TestSharedKnownPeers(t *testing.T) {
 			}
 		}
 	}
-	_, all, err := identity.ReadKnownPeers(k.path("shared.known"))
-	if err != nil || len(all) != len(names)+1 {
-		t.Errorf("the file has %v, %v", all, err)
+	mesh, all, err := identity.ReadKnownPeers(k.path("shared.known"))
+	if err != nil || mesh != meshName || len(all) != len(names)+1 {
+		t.Errorf("the file of mesh %q has %v, %v", mesh, all, err)
 	}
 	for _, name := range append(names, "stranger") {
 		if all[name] != k.public(name) {
@@ -335,9 +336,11 @@ func TestOwnID(t *testing.T) {
 			cfg := Config{SignalingURL: m.url, APIKey: "key", WaitSignaling: true, Identity: who}
 			if tc.before != "" {
 				m.rename("key", tc.before)
-				if err := start(t, cfg).Close(); err != nil {
+				before, err := New(bounded(t), cfg)
+				if err != nil {
 					t.Fatal(err)
 				}
+				_ = before.Close()
 			}
 			m.rename("key", tc.given(k))
 			says := tc.says(k)
@@ -355,7 +358,10 @@ func TestOwnID(t *testing.T) {
 			cfg.WaitSignaling = false
 			changed := make(chan SignalingStatus, 16)
 			cfg.OnSignaling = func(st SignalingStatus) { changed <- st }
-			a = start(t, cfg)
+			if a, err = New(bounded(t), cfg); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = a.Close() }()
 			for st := range changed {
 				if st.Err == nil {
 					continue
@@ -369,6 +375,8 @@ func TestOwnID(t *testing.T) {
 	}
 }
 
+const knownHeader = "# known peers of mesh \"" + meshName + "\"\n"
+
 // New refuses files that it cannot trust or use, and names the field.
 func TestIdentityFiles(t *testing.T) {
 	hour := time.Now().Add(time.Hour)
@@ -381,6 +389,9 @@ func TestIdentityFiles(t *testing.T) {
 		}
 	}
 	chmod := func(t *testing.T, path string, mode fs.FileMode) {
+		if runtime.GOOS == "windows" {
+			t.Skip("files have no such modes here")
+		}
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
@@ -390,11 +401,11 @@ func TestIdentityFiles(t *testing.T) {
 		who         func(t *testing.T, k *keyring) Identity
 	}{
 		"damaged known peers": {"KnownPeersFile", "line 2", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "# known peers of mesh \"demo\"\nbob notakey\n")
+			k.write("alice.known", knownHeader+"bob notakey\n")
 			return k.known("alice", false)
 		}},
-		"known peers cut short": {"KnownPeersFile", "line 1", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "bob "+k.public("bob").String()[:20])
+		"known peers cut short": {"KnownPeersFile", "line 2", func(_ *testing.T, k *keyring) Identity {
+			k.write("alice.known", knownHeader+"bob "+k.public("bob").String()[:20])
 			return k.known("alice", false)
 		}},
 		"known peers of another mesh": {"KnownPeersFile", `"other"`, func(_ *testing.T, k *keyring) Identity {
@@ -402,7 +413,7 @@ func TestIdentityFiles(t *testing.T) {
 			return k.known("alice", false)
 		}},
 		"two keys of one peer": {"KnownPeersFile", "another key", func(_ *testing.T, k *keyring) Identity {
-			k.write("alice.known", "bob "+k.public("bob").String()+"\nbob "+k.public("carol").String()+"\n")
+			k.write("alice.known", knownHeader+"bob "+k.public("bob").String()+"\nbob "+k.public("carol").String()+"\n")
 			return k.known("alice", false)
 		}},
 		"known peers of another user": {"KnownPeersFile", "belongs to uid 65534", func(t *testing.T, k *keyring) Identity {

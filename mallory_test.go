@@ -521,6 +521,9 @@ func (l *leg) shows(s *identity.Shown) string {
 	h := map[string]any{"protocol": 1}
 	if s != nil {
 		id := map[string]any{"key": s.Key, "sig": s.Sig}
+		if s.Mesh != nil {
+			id["mesh"] = s.Mesh
+		}
 		if s.Member != nil {
 			id["member"] = s.Member
 		}
