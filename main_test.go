@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -18,6 +19,12 @@ func TestMain(m *testing.M) {
 	}
 	if SidecarMain() {
 		return
+	}
+	flag.Parse()
+	// Tests that run side by side wait most of their time: for ICE to notice something, or for what is done at a pace.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	// Everything that the mesh puts into a temporary directory is to be gone at the end.
 	tmp, err := os.MkdirTemp("", "t")
