@@ -87,7 +87,7 @@
 
   {
     const [a, b] = await linked([ann, bob]);
-    check("each has proven its key", [a.session.link.proof, b.session.link.proof], [{ key: bob.key }, { key: ann.key }]);
+    check("each has proven its key", [a.session.link.proof.key, b.session.link.proof.key], [bob.key, ann.key]);
     close(a, b);
     const [c, d] = await linked([ann, new Identity()]);
     check("one has none", [c.session.link.proof, d.session.proven, d.session.link.proof], [{ key: "" }, false, { key: "" }]);
