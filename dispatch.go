@@ -23,8 +23,8 @@ var (
 	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
 )
 
-// handle runs the handler of a message's type. A panic is an error like any other:
-// a peer's message must not end the program.
+// handle runs the handler of a message's type, and encodes its reply. A panic in
+// either is an error like any other: a peer's message must not end the program.
 func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
 	h := m.handler(msg.Type)
 	switch {
@@ -34,16 +34,37 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	case msg.RequestID != "" && !wire.WantsResponse(msg.Type, msg.RequestID):
 		return nil, errUnexpectedResponse
 	default:
-		return nil, fmt.Errorf("%w: type %q; register one with Config.Handlers or Handle", errNoHandler, logs.Cut(msg.Type))
+		return nil, fmt.Errorf("%w: type %q", errNoHandler, logs.Cut(msg.Type))
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			m.panicked(p).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
-			reply, err = nil, &fault{fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
+			reply, err = nil, &fault{error: fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
 		}
 	}()
-	return h(ctx, msg)
+	reply, err = h(ctx, msg)
+	switch {
+	case err != nil:
+		return nil, &handlerError{err.Error(), err}
+	case reply == nil || !wire.WantsResponse(msg.Type, msg.RequestID):
+		return nil, nil
+	}
+	raw, err := payload(reply)
+	if err != nil {
+		return nil, &fault{err, ": the reply cannot be encoded"}
+	}
+	return raw, nil
 }
+
+// A handlerError is what a handler returned. Its text was made where a panic of the
+// error's own code ends no more than the request.
+type handlerError struct {
+	text string
+	err  error
+}
+
+func (e *handlerError) Error() string { return e.text }
+func (e *handlerError) Unwrap() error { return e.err }
 
 // guard runs a callback of the application, and logs its panic.
 func (m *Mesh) guard(f func()) {

@@ -222,6 +222,12 @@ func TestReportsAreBounded(t *testing.T) {
 	})
 }
 
+// A bomb is a reply, or an error, whose own code panics.
+type bomb struct{}
+
+func (bomb) MarshalJSON() ([]byte, error) { panic("secret") }
+func (bomb) Error() string                { panic("secret") }
+
 // What goes wrong inside this agent is reported here; the peer learns that it did.
 func TestFaultsStayHere(t *testing.T) {
 	for typ, tt := range map[string]struct {
@@ -233,7 +239,9 @@ func TestFaultsStayHere(t *testing.T) {
 		"encode_request": {func(context.Context, *Message) (any, error) { return func() {}, nil }, "internal error: the reply cannot be encoded", "func()"},
 		"large_request": {func(context.Context, *Message) (any, error) { return strings.Repeat("x", 20<<20), nil },
 			"internal error: the reply is too large", "16777216"},
-		"own_request": {func(context.Context, *Message) (any, error) { return nil, errors.New("on purpose") }, "on purpose", ""},
+		"marshal_request": {func(context.Context, *Message) (any, error) { return bomb{}, nil }, "internal error", "secret"},
+		"text_request":    {func(context.Context, *Message) (any, error) { return nil, bomb{} }, "internal error", "secret"},
+		"own_request":     {func(context.Context, *Message) (any, error) { return nil, errors.New("on purpose") }, "on purpose", ""},
 	} {
 		t.Run(typ, func(t *testing.T) {
 			var reports testutil.Record[error]

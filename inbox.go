@@ -270,6 +270,9 @@ func (b *inbox) notify(ctx context.Context, raw []byte) {
 	msg := b.m.received(b.peer, b.types.of(b.parsed.Type), string(b.parsed.RequestID), &b.parsed)
 	b.parsed = wire.Message{}
 	if _, err := b.m.handle(ctx, msg); err != nil {
+		if errors.Is(err, errNoHandler) {
+			err = fmt.Errorf("%w; register one with Config.Handlers or Handle", err)
+		}
 		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
 	}
 }
@@ -303,7 +306,7 @@ func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 	returned := false
 	defer func() {
 		if !returned {
-			b.reply(ctx, h, msg, nil, &fault{errors.New("mesh: the handler ended its goroutine")})
+			b.reply(ctx, h, msg, nil, &fault{error: errors.New("mesh: the handler ended its goroutine")})
 		}
 	}()
 	reply, err := b.m.handle(ctx, msg)
@@ -316,11 +319,11 @@ func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 // here.
 func (b *inbox) reply(ctx context.Context, h *handling, msg *Message, reply any, err error) {
 	out := responseTo(msg)
-	_, isFault := err.(*fault)
+	fault, isFault := err.(*fault)
 	switch {
 	case isFault:
 		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
-		out.Payload = errorPayload(faultText)
+		out.Payload = errorPayload(faultText + fault.what)
 	case err != nil:
 		out.Payload = errorPayload(plain(err))
 	case reply == nil:
@@ -351,7 +354,10 @@ func (b *inbox) failed(msg *Message, err error) {
 const faultText = "internal error"
 
 // A fault is an error of this agent's own doing, which is none of the peer's business.
-type fault struct{ error }
+type fault struct {
+	error
+	what string // what the peer learns besides faultText
+}
 
 // replyFault returns what a peer learns of a reply that cannot be sent to anyone, "" for
 // any other error.

@@ -17,8 +17,9 @@ import (
 
 const (
 	channelLabel = "mesh"
-	// maxForeign is how many other data channels a peer may open: each costs memory here until the end of the link.
-	maxForeign = 8
+	// maxChannels is how many data channels there may be, of which one is used: each costs memory here until the end of
+	// the link.
+	maxChannels = 9
 )
 
 // dataChannel is what a Peer needs of a data channel.
@@ -34,10 +35,11 @@ type dataChannel interface {
 
 // useChannel passes a data channel to the loop once it is open. It is called from pion's goroutines too.
 func (s *session) useChannel(dc *webrtc.DataChannel) {
-	if n := s.foreign.Load(); n > maxForeign || dc.Label() != channelLabel && s.foreign.Add(1) > maxForeign {
-		if s.foreign.Swap(2*maxForeign) < 2*maxForeign { // once
-			s.post(func() { s.n.lost(s, fmt.Errorf("%w: it opens data channels without end", ErrViolation)) })
-		}
+	switch n := s.channels.Add(1); {
+	case n == maxChannels+1:
+		s.post(func() { s.n.lost(s, fmt.Errorf("%w: it opens data channels without end", ErrViolation)) })
+		return
+	case n > maxChannels:
 		return
 	}
 	dc.OnOpen(func() {

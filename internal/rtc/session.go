@@ -37,7 +37,7 @@ type session struct {
 	number     int   // of our last restart offer, or of the peer's
 
 	fingerprint string       // of the peer's certificate, as its first description says
-	foreign     atomic.Int32 // data channels that it has no use for
+	channels    atomic.Int32 // data channels, ours and the peer's
 
 	peer       *Peer // once there is a data channel
 	up         bool  // PeerConnected was called
