@@ -429,6 +429,40 @@ func TestListener(t *testing.T) {
 	}
 }
 
+// TestManyFromFewAddresses: who has one connection keeps it, however many come from a few other addresses.
+func TestManyFromFewAddresses(t *testing.T) {
+	s := limited(t, func(c *signaling.Config) { c.MaxConnections, c.MaxPerAddress = 20, 16 })
+	dial := func(host byte) net.Conn {
+		from := net.TCPAddr{IP: net.IPv4(127, 0, 0, host)}
+		c, err := (&net.Dialer{LocalAddr: &from}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Skipf("this system has one loopback address: %v", err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	honest := dial(9)
+	responses := bufio.NewReader(honest)
+	ask := func() error {
+		_, _ = io.WriteString(honest, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		resp, err := http.ReadResponse(responses, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		dial(byte(10 + i%4))
+	}
+	s.log.Wait(t, "to make room")
+	if err := ask(); err != nil {
+		t.Errorf("the connection of an honest client was closed for those of a few addresses: %v", err)
+	}
+}
+
 // TestListenerFullOfWebSockets: a connection for which there is no room is closed, and one that ends makes room.
 func TestListenerFullOfWebSockets(t *testing.T) {
 	s := limited(t, func(c *signaling.Config) { c.MaxConnections, c.MaxPerAddress = 1, 1 }) // 9 sockets

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"container/heap"
 	"container/list"
 	"net"
 	"net/http"
@@ -23,8 +24,9 @@ func maxSockets() int {
 }
 
 // Listener is a net.Listener that bounds the TCP connections of an http.Server: all of them, and those from one
-// address. When there are too many, a new one takes the place of the one that has been without a request for
-// longest, unless all are WebSockets; then it is closed at once. So idle connections shut nobody out.
+// address. When there are too many, a new one takes the place of another one of the address that has the most, WebSockets
+// apart: of one that is in no request, if there is any, and of the one whose last request is the longest ago. Where all
+// are WebSockets it is closed at once. So neither idle connections nor many of them from a few addresses shut others out.
 //
 // Make one with Server.Limit. It needs the http.Server's ConnState:
 //
@@ -42,14 +44,40 @@ type Listener struct {
 
 	mu        sync.Mutex
 	open      int
-	closable  list.List // of *socket: the one to close first is in front; without WebSockets
+	exempted  address // the connections that are not bounded per address
 	addresses map[netip.Prefix]*address
+	heaviest  byClosable // those in addresses
 }
 
 // address is what a Listener knows of the connections from one address. It is guarded by Listener.mu.
 type address struct {
 	open     int
-	closable list.List // of *socket, as in Listener
+	closable list.List // of *socket: that with the oldest request is in front; without WebSockets
+	index    int       // in Listener.heaviest
+}
+
+// byClosable is a heap (container/heap), with the address that has the most closable connections in front.
+type byClosable []*address
+
+func (b byClosable) Len() int           { return len(b) }
+func (b byClosable) Less(i, j int) bool { return b[i].closable.Len() > b[j].closable.Len() }
+func (b byClosable) Swap(i, j int) {
+	b[i], b[j] = b[j], b[i]
+	b[i].index, b[j].index = i, j
+}
+
+func (b *byClosable) Push(x any) {
+	a := x.(*address)
+	a.index = len(*b)
+	*b = append(*b, a)
+}
+
+func (b *byClosable) Pop() any {
+	last := len(*b) - 1
+	a := (*b)[last]
+	(*b)[last] = nil
+	*b = (*b)[:last]
+	return a
 }
 
 // socket is one connection of a Listener. All but Conn is guarded by Listener.mu.
@@ -57,10 +85,10 @@ type socket struct {
 	net.Conn
 	listener *Listener
 	source   netip.Prefix
-	address  *address // nil if connections from there are not bounded
+	address  *address
 	closed   bool
-
-	inAll, inAddress *list.Element // nil if not closable
+	active   bool          // in a request
+	place    *list.Element // in address.closable; nil if not closable
 }
 
 // Limit returns a Listener that bounds the connections of l: a quarter and 8 more than Config.MaxConnections and
@@ -105,18 +133,25 @@ func (l *Listener) Accept() (net.Conn, error) {
 func (l *Listener) admit(s *socket, exempt bool) (out *socket, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.address = &l.exempted
 	if !exempt {
 		s.address = l.addresses[s.source]
 		if s.address == nil {
 			s.address = &address{}
 			l.addresses[s.source] = s.address
+			heap.Push(&l.heaviest, s.address)
 		}
 	}
 	switch {
-	case s.address != nil && s.address.open >= l.maxEach:
-		out = front(&s.address.closable)
+	case !exempt && s.address.open >= l.maxEach:
+		out = s.address.first()
 	case l.open >= l.maxAll:
-		out = front(&l.closable)
+		if len(l.heaviest) > 0 {
+			out = l.heaviest[0].first()
+		}
+		if out == nil {
+			out = l.exempted.first()
+		}
 	default:
 		ok = true
 	}
@@ -126,16 +161,20 @@ func (l *Listener) admit(s *socket, exempt bool) (out *socket, ok bool) {
 	}
 	if ok {
 		l.open++
-		if s.address != nil {
-			s.address.open++
-		}
+		s.address.open++
 	}
 	l.forgetLocked(s)
 	return out, ok
 }
 
-func front(l *list.List) *socket {
-	if e := l.Front(); e != nil {
+// first returns the connection to close first, nil if there is none.
+func (a *address) first() *socket {
+	for e := a.closable.Front(); e != nil; e = e.Next() {
+		if s := e.Value.(*socket); !s.active {
+			return s
+		}
+	}
+	if e := a.closable.Front(); e != nil {
 		return e.Value.(*socket)
 	}
 	return nil
@@ -143,8 +182,9 @@ func front(l *list.List) *socket {
 
 // forgetLocked removes the address of s from the table if no connection is open from there.
 func (l *Listener) forgetLocked(s *socket) {
-	if s.address != nil && s.address.open == 0 {
+	if s.address != &l.exempted && s.address.open == 0 {
 		delete(l.addresses, s.source)
+		heap.Remove(&l.heaviest, s.address.index)
 	}
 }
 
@@ -164,6 +204,7 @@ func (l *Listener) ConnState(c net.Conn, state http.ConnState) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.active = state == http.StateActive
 	switch state {
 	case http.StateNew, http.StateActive:
 		s.keepLocked()
@@ -177,22 +218,25 @@ func (l *Listener) ConnState(c net.Conn, state http.ConnState) {
 
 // closableLocked makes s the last to be closed.
 func (s *socket) closableLocked() {
-	s.inAll = s.listener.closable.PushBack(s)
-	if s.address != nil {
-		s.inAddress = s.address.closable.PushBack(s)
+	s.place = s.address.closable.PushBack(s)
+	s.weighLocked()
+}
+
+// weighLocked puts the address of s in its place among the others.
+func (s *socket) weighLocked() {
+	if l := s.listener; s.address != &l.exempted {
+		heap.Fix(&l.heaviest, s.address.index)
 	}
 }
 
 // keepLocked makes s one that is not closed for another.
 func (s *socket) keepLocked() {
-	if s.inAll == nil {
+	if s.place == nil {
 		return
 	}
-	s.listener.closable.Remove(s.inAll)
-	if s.address != nil {
-		s.address.closable.Remove(s.inAddress)
-	}
-	s.inAll, s.inAddress = nil, nil
+	s.address.closable.Remove(s.place)
+	s.place = nil
+	s.weighLocked()
 }
 
 // Close closes the connection, which then does not count any more.
@@ -207,10 +251,8 @@ func (s *socket) Close() error {
 	s.closed = true
 	s.keepLocked()
 	l.open--
-	if s.address != nil {
-		s.address.open--
-		l.forgetLocked(s)
-	}
+	s.address.open--
+	l.forgetLocked(s)
 	return err
 }
 
