@@ -43,7 +43,8 @@ type slot struct {
 
 	pace    time.Time // offers are taken up from then on, less offerBurst times the pace
 	early   earlyCandidates
-	refused time.Time    // until then Events is not told again that the peer was refused
+	refused time.Time    // until then Events is not told again that the peer was refused for the same reason
+	refusal string       // that reason
 	delayed *description // an offer that came too soon after others
 	delay   *time.Timer
 
