@@ -8,8 +8,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// The lines that an outsider can cause: each source, which is a peer id or an address, has 20 at once, and one more every
-// 5 s; all together have 2,000, and 10 more every second.
+// The lines that an outsider can cause: each source, which is a peer id or an address, has 20 at once of each level, so that
+// what is relayed does not hide who has come, and one more every 5 s; all together have 2,000, and 10 more every second.
 const (
 	linesPerSource      = 20
 	linesPerSourceEvery = 5 * time.Second
@@ -24,7 +24,7 @@ const maxField = 200
 // many, as left_out.
 type reports struct {
 	log     zerolog.Logger
-	sources *quota[any]
+	sources *quota[sourceLevel]
 	all     *quota[struct{}]
 	leftOut atomic.Uint64
 }
@@ -32,9 +32,14 @@ type reports struct {
 func newReports(log zerolog.Logger) *reports {
 	return &reports{
 		log:     log,
-		sources: newQuota[any](linesPerSource, linesPerSourceEvery),
+		sources: newQuota[sourceLevel](linesPerSource, linesPerSourceEvery),
 		all:     newQuota[struct{}](linesOfAll, linesOfAllEvery),
 	}
+}
+
+type sourceLevel struct {
+	source any
+	level  zerolog.Level
 }
 
 // at begins a line that source has caused, or returns nil, which zerolog takes for a line that is not to be written.
@@ -43,7 +48,7 @@ func (r *reports) at(level zerolog.Level, source any) *zerolog.Event {
 	if e == nil {
 		return nil
 	}
-	if !r.sources.spend(source) || !r.all.spend(struct{}{}) {
+	if !r.sources.spend(sourceLevel{source, level}) || !r.all.spend(struct{}{}) {
 		r.leftOut.Add(1)
 		return e.Discard()
 	}

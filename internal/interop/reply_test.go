@@ -125,7 +125,9 @@ func TestKeysOfPeers(t *testing.T) {
 			agent.does(t, "keys")
 			agent.awaits(t, "dan has key danskey=")
 			agent.awaits(t, "cho has no key")
-			sidecar.says(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`)
+			sidecar.says(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`,
+				`{"type":"error","payload":{"code":"internal","message":"bob has come again"}}`)
+			agent.awaits(t, "error: internal: bob has come again")
 			agent.does(t, "keys")
 			agent.awaits(t, "bob has no key")
 		})
