@@ -161,19 +161,19 @@ func (id *Identity) readMembership() (Statement, error) {
 	if err != nil {
 		return st, err
 	}
-	if err := id.checkStatement(st, st.PeerID, id.public); err != nil {
+	if _, err := id.checkStatement(st, st.PeerID, id.public); err != nil {
 		return st, fmt.Errorf("%s: %w; make a new one with: mesh key sign", id.membershipFile, err)
 	}
 	return st, nil
 }
 
-// checkStatement returns what is wrong with a statement about a peer with this key. Without roots nobody can tell
-// whether its signature is right.
-func (id *Identity) checkStatement(st Statement, peer string, key PublicKey) error {
+// checkStatement returns the root that has signed a statement about a peer with this key, or what is wrong with it.
+// Without roots nobody can tell whether its signature is right.
+func (id *Identity) checkStatement(st Statement, peer string, key PublicKey) (root PublicKey, err error) {
 	if err := st.about(id.mesh, peer, key); err != nil || len(id.roots) == 0 {
-		return err
+		return root, err
 	}
-	return st.Verify(id.roots)
+	return st.signer(id.roots)
 }
 
 func (id *Identity) openKnown(s Settings) (err error) {
@@ -228,6 +228,7 @@ func (id *Identity) Claim(peer string) error {
 type Proof struct {
 	Key   PublicKey // zero if it has shown none
 	Mesh  string    // the name with which it signs
+	Root  PublicKey // that has signed its statement; zero if none is needed
 	Until time.Time // when it ends; zero if it does not
 }
 
@@ -307,11 +308,16 @@ func (id *Identity) Renew(peer string, p Proof, st *Statement) (Proof, error) {
 	case st == nil:
 		return p, errors.New("not a member: it has shown no statement of a root")
 	}
-	if err := id.checkStatement(*st, peer, p.Key); err != nil {
+	root, err := id.checkStatement(*st, peer, p.Key)
+	if err != nil {
 		return p, fmt.Errorf("not a member: %w", err)
 	}
-	p.Until = st.End()
-	return p, nil
+	renewed := p
+	renewed.Root, renewed.Until = root, st.End()
+	if err := id.Check(renewed); err != nil {
+		return p, err
+	}
+	return renewed, nil
 }
 
 // Check returns why a proof no longer counts: its end, or the list of revoked keys as of the last [Identity.Reload].
@@ -319,8 +325,12 @@ func (id *Identity) Check(p Proof) error {
 	if !p.Until.IsZero() && !time.Now().Before(p.Until) {
 		return fmt.Errorf("its membership expired at %s", p.Until.UTC().Format(time.RFC3339))
 	}
-	if id.revoked != nil && id.revoked.has(p.Key) {
+	switch {
+	case id.revoked == nil:
+	case id.revoked.has(p.Key):
 		return errors.New("its key is revoked")
+	case id.revoked.has(p.Root):
+		return errors.New("the key of the root that has signed its statement is revoked")
 	}
 	return nil
 }

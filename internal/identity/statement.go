@@ -93,10 +93,16 @@ func (st Statement) about(mesh, peer string, key PublicKey) error {
 
 // Verify returns an error if none of the roots has signed the statement.
 func (st Statement) Verify(roots []PublicKey) error {
+	_, err := st.signer(roots)
+	return err
+}
+
+// signer returns the root that has signed the statement.
+func (st Statement) signer(roots []PublicKey) (PublicKey, error) {
 	for _, root := range roots {
 		if verify(root, st.text(), st.Sig) {
-			return nil
+			return root, nil
 		}
 	}
-	return errors.New("the statement is not signed by a root of this mesh")
+	return PublicKey{}, errors.New("the statement is not signed by a root of this mesh")
 }

@@ -56,6 +56,29 @@ func TestMember(t *testing.T) {
 	wantError(t, err, "not a member", `"alice"`)
 }
 
+// A root whose key is revoked vouches for nobody any more, not even for who is connected.
+func TestRevokedRoot(t *testing.T) {
+	sa, _ := member(t, "alice", later)
+	sb, _ := member(t, "bob", later)
+	_, rootKey := seeded(9)
+	_, otherKey := seeded(8)
+	sb.Roots = append(sb.Roots, otherKey.String())
+	sb.RevokedFile = filepath.Join(t.TempDir(), "revoked")
+	write(t, sb.RevokedFile, "# none\n", 0o600)
+	a, b := open(t, sa), open(t, sb)
+	proof, err := meet(a, b, "alice", "bob")
+	if err != nil || proof.Root != rootKey {
+		t.Fatalf("%+v, %v", proof, err)
+	}
+	write(t, sb.RevokedFile, rootKey.String()+"\n", 0o600)
+	if _, err := b.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, b.Check(proof), "root", "revoked")
+	_, err = meet(a, b, "alice", "bob")
+	wantError(t, err, "root", "revoked")
+}
+
 // A statement counts only as the root has signed it, for the peer that shows it.
 func TestStatementTampered(t *testing.T) {
 	sa, _ := member(t, "alice", later)
