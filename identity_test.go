@@ -372,14 +372,17 @@ func collectHellos(t *testing.T, m *mallory, peers [2]string, how trick, victims
 // secrets are what the victims say to each other as soon as they are linked.
 func secret(name string) string { return "the secret of " + name }
 
-// TestManInTheMiddle has mallory between two agents, with every trick and under every guard.
+// TestManInTheMiddle has mallory between two agents, with every trick and under every guard. The quick tests have each
+// trick under the first guard that it is for, and the first trick under every guard.
 func TestManInTheMiddle(t *testing.T) {
+	tried := make(map[string]bool)
 	for _, g := range guards {
-		for _, a := range attacks {
+		for i, a := range attacks {
 			want, applies := a.wants[g.name]
-			if !applies {
+			if !applies || !testutil.Full() && i > 0 && tried[a.name] {
 				continue
 			}
+			tried[a.name] = true
 			t.Run(g.name+"/"+a.name, func(t *testing.T) {
 				t.Parallel()
 				testMiddle(t, g, a, want)

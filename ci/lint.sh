@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the code without running it: go vet, staticcheck (pinned in ci/tools/go.mod, checks chosen in
 # staticcheck.conf), the direction of imports, that everything exported is documented, and that the documents
-# name files that exist.
+# name files and tests that exist.
 # Needs the Go release that ci/tools/go.mod names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,4 +21,12 @@ tools run ./undocumented "$root"
 docfiles() { tools run ./docfiles "$root" "$@"; }
 # shellcheck disable=SC2046 # a list of files, none of which has spaces
 docfiles links $(git ls-files '*.md')
+# The threat model names tests, in their packages.
+missing=$(grep -oE '`(Test|Fuzz)[A-Za-z]+`' docs/threat-model.md | tr -d '`' | sort -u | while read -r name; do
+	git grep -qE "^func $name\(" -- '*_test.go' || echo "docs/threat-model.md: there is no test $name"
+done)
+if [ -n "$missing" ]; then
+	printf '%s\n' "$missing" >&2
+	exit 1
+fi
 docfiles files docs/architecture.md . internal/identity internal/link internal/sidecar internal/spawn

@@ -99,7 +99,6 @@ func (n *Node) admit(s *session) {
 		n.drop(sl, reason)
 		sl.cur = s
 	}
-	s.admitted = true
 	s.peer.announce()
 }
 

@@ -40,7 +40,6 @@ type session struct {
 	foreign     atomic.Int32 // data channels that it has no use for
 
 	peer       *Peer // once there is a data channel
-	admitted   bool  // its peer has said hello
 	up         bool  // PeerConnected was called
 	upAt       time.Time
 	ice        webrtc.ICEConnectionState

@@ -61,10 +61,10 @@ func (sl *slot) about(session string) *session {
 	return sl.cur
 }
 
-// proven reports whether there is a link to a peer that has proven its key. Such a link does not end because
-// signaling says so.
+// proven reports whether the peer of the link, or of the attempt at one, has proven its key. Such a link does not end
+// because signaling says so.
 func (sl *slot) proven() bool {
-	return sl.cur != nil && sl.cur.admitted && !sl.cur.peer.Proof().Key.IsZero()
+	return sl.cur != nil && sl.cur.peer != nil && !sl.cur.peer.Proof().Key.IsZero()
 }
 
 // heard notes a sign of life, and what it says about the peer's software.
