@@ -214,8 +214,8 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-// connection makes a PeerConnection, which notes its failures.
-func (a *api) connection(f *failures) (*webrtc.PeerConnection, error) {
+// connection makes a PeerConnection, which notes its failures, and whose checks come from bounded sources.
+func (a *api) connection(f *failures, from *sources) (*webrtc.PeerConnection, error) {
 	cert, err := a.cert()
 	if err != nil {
 		return nil, err
@@ -226,7 +226,7 @@ func (a *api) connection(f *failures) (*webrtc.PeerConnection, error) {
 	loggers.failures = f
 	se := a.se
 	se.LoggerFactory = &loggers
-	se.SetNet(gatherNet{a.net, f})
+	se.SetNet(gatherNet{a.net, f, from})
 	return newWebRTC(se).NewPeerConnection(c)
 }
 

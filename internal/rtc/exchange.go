@@ -77,6 +77,7 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
 	}
 	s.fingerprint = r.fingerprint
+	s.sources.reset()
 	s.sawCandidates(r.candidates)
 	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: typ, SDP: r.text}); err != nil {
 		return s.notApplied(typ.String(), err)

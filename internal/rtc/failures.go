@@ -68,16 +68,20 @@ func (f *failures) noteLog(scope, msg string) {
 	}
 }
 
-// gatherNet is the network of one session. It notes failures.
+// gatherNet is the network of one session. It notes failures, and bounds where checks come from.
 type gatherNet struct {
 	transport.Net
 	failures *failures
+	sources  *sources
 }
 
 func (n gatherNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(network, addr)
 	n.noted(socketFailure, err)
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return n.sources.bound(c), nil
 }
 
 func (n gatherNet) ListenPacket(network, address string) (net.PacketConn, error) {

@@ -131,7 +131,7 @@ func (m mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 		return nil, err
 	}
 	if fast, ok := c.(fastConn); ok {
-		return fastMuxConn{fast}, nil
+		return fastMuxConn{fast, &sources{}}, nil
 	}
 	return muxConn{c}, nil
 }
@@ -151,8 +151,19 @@ type fastConn interface {
 	ice.AddrPortReaderWriter
 }
 
+// fastMuxConn is of one session and one ICE generation, so that its sources are, too.
 type fastMuxConn struct {
 	fastConn
+	sources *sources
+}
+
+func (c fastMuxConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		n, from, err := c.fastConn.ReadFromAddrPort(b)
+		if err != nil || c.sources.admits(b[:n], from) {
+			return n, from, err
+		}
+	}
 }
 
 func (c fastMuxConn) WriteTo(b []byte, addr net.Addr) (int, error) {

@@ -24,6 +24,7 @@ type session struct {
 	log  zerolog.Logger
 
 	failures *failures
+	sources  *sources
 
 	// The last description of ours and its candidates, and how much of that signaling has taken.
 	descType   string
@@ -57,13 +58,13 @@ type session struct {
 
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	f := &failures{}
-	pc, err := n.api.connection(f)
+	f, from := &failures{}, &sources{}
+	pc, err := n.api.connection(f, from)
 	if err != nil {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		self: n.self, n: n, sl: sl, pc: pc, failures: f, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, failures: f, sources: from, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()

@@ -1,0 +1,90 @@
+//go:build !js
+
+package rtc
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/transport/v5"
+)
+
+// maxSources bounds the addresses from which a peer may check a path: pion makes a candidate of each that no description
+// has announced, without any bound. An honest peer has its candidates, and as many more behind its NAT.
+const maxSources = 2 * maxRemoteCandidates
+
+// sources are the addresses from which checks have come since the last description.
+type sources struct {
+	mu   sync.Mutex
+	seen map[netip.AddrPort]struct{}
+}
+
+func (s *sources) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = nil
+}
+
+// admits reports whether pion may see a packet: it is no check, or it comes from one of the first addresses.
+func (s *sources) admits(b []byte, from netip.AddrPort) bool {
+	if len(b) < 2 || b[0] != 0 || b[1] != 1 { // STUN binding request (RFC 8489, 5)
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.seen[from]; ok {
+		return true
+	}
+	if len(s.seen) >= maxSources {
+		return false
+	}
+	if s.seen == nil {
+		s.seen = make(map[netip.AddrPort]struct{})
+	}
+	s.seen[from] = struct{}{}
+	return true
+}
+
+// bound returns a socket that drops what sources does not admit.
+func (s *sources) bound(c transport.UDPConn) transport.UDPConn {
+	if fast, ok := c.(fastUDP); ok {
+		return boundFastUDP{fast, s}
+	}
+	return boundUDP{c, s}
+}
+
+type boundUDP struct {
+	transport.UDPConn
+	sources *sources
+}
+
+func (c boundUDP) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.UDPConn.ReadFrom(b)
+		if u, ok := from.(*net.UDPAddr); err != nil || !ok || c.sources.admits(b[:n], u.AddrPort()) {
+			return n, from, err
+		}
+	}
+}
+
+// fastUDP is what pion prefers for its packets, since it needs no allocation.
+type fastUDP interface {
+	transport.UDPConn
+	ice.AddrPortReaderWriter
+}
+
+type boundFastUDP struct {
+	fastUDP
+	sources *sources
+}
+
+func (c boundFastUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		n, from, err := c.fastUDP.ReadFromAddrPort(b)
+		if err != nil || c.sources.admits(b[:n], from) {
+			return n, from, err
+		}
+	}
+}
