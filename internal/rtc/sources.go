@@ -47,8 +47,11 @@ func (s *sources) admits(b []byte, from netip.AddrPort) bool {
 	return true
 }
 
-// bound returns a socket that drops what sources does not admit.
+// bound returns a socket that drops what sources does not admit; that of mDNS as it is, see directly.
 func (s *sources) bound(c transport.UDPConn) transport.UDPConn {
+	if local, ok := c.LocalAddr().(*net.UDPAddr); !ok || local.IP.IsUnspecified() || local.IP.IsMulticast() {
+		return c
+	}
 	if fast, ok := c.(fastUDP); ok {
 		return boundFastUDP{fast, s}
 	}
