@@ -281,7 +281,7 @@ func TestPanicsAreSampled(t *testing.T) {
 	}
 }
 
-// What an inbox is charged for is what it costs: never much less, and not many times as much.
+// What an inbox is charged for is what it costs: never less, and not many times as much.
 func TestRequestCost(t *testing.T) {
 	for _, size := range []int{0, 1000, 20_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -308,7 +308,8 @@ func TestRequestCost(t *testing.T) {
 			charged := int64(b.bytes + b.requests*requestCost)
 			b.mu.Unlock()
 			t.Logf("a request of %d bytes takes %d, charged are %d", size, real/n, charged/n)
-			if charged < real || charged > 4*real {
+			// What real lacks is memory that tests before this one have left, such as stacks, so it bounds one side only.
+			if charged < real || charged > 2*int64(n*(size+requestCost)) {
 				t.Errorf("charged are %d bytes for %d of memory", charged, real)
 			}
 			if limit := int64(inboxHard + n*requestCost); charged > limit {
