@@ -113,6 +113,10 @@ func (s *Sidecar) signalingChanged(st signal.Status) {
 	if known {
 		return
 	}
-	s.noise.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID).Str("reason", logs.Error(st.Err)).Msg("signaling")
+	e := s.noise.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID)
+	if st.Err != nil {
+		e = e.Str("reason", logs.Error(st.Err))
+	}
+	e.Msg("signaling")
 	s.tellStatus()
 }
