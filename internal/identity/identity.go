@@ -61,7 +61,6 @@ type Identity struct {
 	required bool
 	private  ed25519.PrivateKey // nil without a key
 	public   PublicKey
-	keyFile  string
 	roots    []PublicKey
 	known    *KnownPeers // nil but for Known
 	revoked  *revoked    // nil if there is no file
@@ -75,7 +74,7 @@ type Identity struct {
 
 // Open reads the files that the settings name. The error is a *FieldError.
 func Open(s Settings) (*Identity, error) {
-	id := &Identity{mesh: s.MeshName, policy: s.Policy, required: s.Required, keyFile: s.KeyFile, membershipFile: s.MembershipFile}
+	id := &Identity{mesh: s.MeshName, policy: s.Policy, required: s.Required, membershipFile: s.MembershipFile}
 	if id.policy == "" {
 		id.policy = Off
 	}
@@ -336,9 +335,10 @@ func (id *Identity) Check(p Proof) error {
 }
 
 // Displaces reports whether a peer with one proof may end the link to the same peer with another proof: with the same
-// key, or, where roots vouch for keys, with any that they vouch for.
+// key, or, where roots or the known peers vouch for keys, with any that they vouch for. So the first key after the old
+// one was forgotten takes over at once.
 func (id *Identity) Displaces(next, present Proof) bool {
-	return present.Key.IsZero() || next.Key == present.Key || id.policy == Member && !next.Key.IsZero()
+	return present.Key.IsZero() || next.Key == present.Key || id.policy != Off && !next.Key.IsZero()
 }
 
 // Show returns the agent's identity for a link, nil without a key.

@@ -86,14 +86,17 @@ func (n *Node) lostNext(sl *slot, reason error) {
 	n.outside.Info().Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
 }
 
-// refuse reports a peer that is not who it should be, once a minute if it keeps coming for the same reason. No further offers are made to it
-// until signaling lists it again or Connect is called.
+// refusalBurst is how many refused peers that nobody asked for are reported at once; others are reported one a second.
+const refusalBurst = 20
+
+// refuse reports a peer that is not who it should be, once a minute if it keeps coming for the same reason. No further
+// offers are made to it until signaling lists it again or Connect is called.
 func (n *Node) refuse(sl *slot, reason error) {
 	n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer refused")
 	sl.wanted = false
 	now := time.Now()
 	known := sl.refused.After(now) && sl.refusal == reason.Error()
-	if !sl.connecting && (known || !n.refusals.allow(now)) {
+	if !sl.connecting && (known || n.refusals.take(now, refusalBurst, time.Second) > 0) {
 		return
 	}
 	sl.refused, sl.refusal = now.Add(n.cfg.timing.refused), reason.Error()

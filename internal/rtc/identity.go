@@ -153,19 +153,3 @@ func receivedIdentity(w *wire.Identity) *identity.Shown {
 	}
 	return &identity.Shown{Mesh: w.Mesh, Key: w.Key, Sig: w.Sig, Member: (*identity.Statement)(w.Member)}
 }
-
-// A bucket allows a burst of events, and then one each second. Its zero value is full.
-type bucket struct{ next time.Time }
-
-const bucketBurst = 20
-
-func (b *bucket) allow(now time.Time) bool {
-	if b.next.Before(now) {
-		b.next = now
-	}
-	if b.next.Sub(now) > (bucketBurst-1)*time.Second {
-		return false
-	}
-	b.next = b.next.Add(time.Second)
-	return true
-}

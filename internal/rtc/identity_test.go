@@ -278,7 +278,7 @@ func TestProvenLinkStays(t *testing.T) {
 		}
 	}
 	for _, from := range []string{"a", "b"} {
-		for name, edit := range map[string]func(*signal.Description){
+		for _, edit := range map[string]func(*signal.Description){
 			"restart":          credentials,
 			"numbered restart": func(d *signal.Description) { credentials(d); d.Number = 1 },
 			"signed restart":   func(d *signal.Description) { credentials(d); d.Number, d.Sig = 7, strings.Repeat("A", 86)+"==" },
@@ -294,7 +294,6 @@ func TestProvenLinkStays(t *testing.T) {
 		} {
 			for _, typ := range []string{signal.Offer, signal.Answer} {
 				forge(typ, from, edit)
-				_ = name
 			}
 		}
 	}
@@ -393,20 +392,23 @@ func TestProvenLinkAndBasePeer(t *testing.T) {
 	}
 }
 
-// A peer that was restarted replaces its link at once if it proves the same key, or one that a root vouches for.
+// A peer that was restarted replaces its link at once if it proves the same key, or one that a root vouches for, or the
+// first one after its old one was forgotten.
 func TestProvenRestart(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		policy   identity.Policy
 		rotated  bool // another key
+		forgot   bool // as "mesh key known forget" does
 		replaced bool
 	}{
-		{"off, same key", identity.Off, false, true},
-		{"off, another key", identity.Off, true, false},
-		{"known, same key", identity.Known, false, true},
-		{"known, another key", identity.Known, true, false},
-		{"member, same key", identity.Member, false, true},
-		{"member, another key", identity.Member, true, true},
+		{"off, same key", identity.Off, false, false, true},
+		{"off, another key", identity.Off, true, false, false},
+		{"known, same key", identity.Known, false, false, true},
+		{"known, another key", identity.Known, true, false, false},
+		{"known, another key, forgotten", identity.Known, true, true, true},
+		{"member, same key", identity.Member, false, false, true},
+		{"member, another key", identity.Member, true, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, h := newAuthority(t), newHub(t)
@@ -418,6 +420,15 @@ func TestProvenRestart(t *testing.T) {
 					t.Fatal(err)
 				}
 				_ = os.Remove(c.path("b.member"))
+			}
+			if tt.forgot {
+				known, err := identity.OpenKnownPeers(c.path("a.known"), "demo")
+				if err == nil {
+					_, err = known.Forget("b")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
 			again := start(t, h, "b", c.with("b", tt.policy)).join()
 			if !tt.replaced {
@@ -501,5 +512,44 @@ func TestHelloRelayed(t *testing.T) {
 	testutil.Eventually(t, "the refusal", func() bool { return strings.Contains(refusal(a, "x"), "wrong signature") })
 	if a.history() != "[]" {
 		t.Errorf("history %s", a.history())
+	}
+}
+
+// What is wrong with this agent's own file is not said of the peer.
+func TestKnownPeersUnreadable(t *testing.T) {
+	for name, meet := range map[string]func(*testing.T, *authority, *hub, *agent){
+		"a key": func(t *testing.T, c *authority, h *hub, a *agent) {
+			start(t, h, "b", c.with("b", identity.Off)).join()
+			a.Connect("b")
+		},
+		"no key": func(t *testing.T, _ *authority, h *hub, a *agent) {
+			start(t, h, "b").join()
+			a.Connect("b")
+		},
+		"base framing": func(t *testing.T, _ *authority, h *hub, a *agent) {
+			b := startBase(t, h, "b")
+			b.mute = true
+			h.mu.Lock()
+			h.members["b"] = b // there, but not announced
+			h.mu.Unlock()
+			a.Connect("b")
+			testutil.Eventually(t, "our offer", func() bool { return h.count(signal.Offer, "a", "b") == 1 })
+			b.offer("a")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, h := newAuthority(t), newHub(t)
+			a := start(t, h, "a", c.with("a", identity.Known)).join()
+			if err := os.WriteFile(c.path("a.known"), []byte("garbage\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			meet(t, c, h, a)
+			failure := func() *wire.Error { return get(a.recorder, func() *wire.Error { return a.failed["b"] }) }
+			testutil.Eventually(t, "the failure", func() bool { return failure() != nil })
+			if e := failure(); e.Code != wire.CodeInternal || !strings.Contains(e.Text, c.path("a.known")) {
+				t.Errorf("%s: %s", e.Code, e.Text)
+			}
+		})
 	}
 }

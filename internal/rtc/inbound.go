@@ -3,7 +3,7 @@
 package rtc
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -162,13 +162,8 @@ const offerBurst = 4
 // inPace reports whether an offer may be taken up now. Each costs a PeerConnection, or an ICE restart, so one that
 // comes too soon after others waits, and the last one that waits is taken up when there may be another.
 func (n *Node) inPace(sl *slot, o description) bool {
-	now, pace := time.Now(), n.cfg.timing.offerPace
-	if sl.pace.Before(now) {
-		sl.pace = now
-	}
-	wait := sl.pace.Sub(now) - (offerBurst-1)*pace
-	if wait <= 0 {
-		sl.pace = sl.pace.Add(pace)
+	wait := sl.offers.take(time.Now(), offerBurst, n.cfg.timing.offerPace)
+	if wait == 0 {
 		return true
 	}
 	if sl.delayed == nil {
@@ -200,8 +195,15 @@ func (n *Node) accept(sl *slot, o description) {
 		return
 	}
 	if !o.identifies() {
-		if _, err := n.cfg.Identity.Verify(identity.Link{Own: n.self, Other: sl.id}, nil); err != nil || sl.proven() {
-			n.refuse(sl, identityError(cmp.Or(err, errDowngrade)))
+		_, err := n.cfg.Identity.Verify(identity.Link{Own: n.self, Other: sl.id}, nil)
+		if err == nil && sl.proven() {
+			err = errDowngrade
+		}
+		if err = identityError(err); errors.Is(err, ErrIdentity) {
+			n.refuse(sl, err)
+			return
+		} else if err != nil {
+			n.failedHere(sl, err)
 			return
 		}
 	}

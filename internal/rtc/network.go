@@ -136,6 +136,7 @@ func (m mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 	return muxConn{c}, nil
 }
 
+// muxConn is of a socket without the methods of fastConn, which only a test's network makes.
 type muxConn struct {
 	net.PacketConn
 }
