@@ -12,7 +12,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/sock"
 )
 
-// The error of mode Attach about a socket of another user says who has it, and which path nobody else can have.
+// The error of mode Attach about a socket of another user names that user, and a path that no other user can take.
 func TestAttachToAnotherUsersSocket(t *testing.T) {
 	const other = 65534
 	if os.Getuid() != 0 {

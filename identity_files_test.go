@@ -247,6 +247,10 @@ func TestRevokedWhileConnected(t *testing.T) {
 	if err := alice.Connect(bounded(t), "bob"); !isIdentity(err) || !strings.Contains(err.Error(), "its key is revoked") {
 		t.Errorf("Connect: %v", err)
 	}
+	k.write("revoked", "damaged\n") // what it said before counts
+	alice.reports.Wait(t, "alice says what is wrong with the file", func(all []error) bool {
+		return slices.ContainsFunc(all, func(err error) bool { return strings.Contains(err.Error(), who.RevokedFile+": line 1") })
+	})
 	works(t, alice, carol)
 }
 

@@ -357,6 +357,9 @@ func (c *ipc) onError(payload []byte) error {
 	case e.Code == wire.CodeUnauthorized:
 		c.refused = cause
 		return nil
+	case e.Code == wire.CodeInternal && e.Command == "" && e.TargetPeer == "":
+		c.m.report(cause) // about the sidecar itself
+		return nil
 	case e.Command == wire.TypeConnect.String():
 		if e.Code == wire.CodeIdentity {
 			c.m.noteRefused(e.TargetPeer, cause)

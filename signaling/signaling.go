@@ -202,7 +202,7 @@ func (s *Server) warn() {
 		s.log.Warn().Msg("weak secrets are allowed (AllowWeakSecrets): short ones can be guessed, to forge tokens or to be another peer")
 	}
 	if s.cfg.AllowAnonymousTURN {
-		s.log.Warn().Msg("TURN credentials for anyone (AllowAnonymousTURN): whoever reaches this server can use the TURN servers")
+		s.log.Warn().Msg("TURN credentials for anyone (AllowAnonymousTURN): any client of this server can use the TURN servers")
 	}
 }
 

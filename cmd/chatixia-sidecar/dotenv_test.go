@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A .env file of whoever wrote the working directory must not send a key that it does not hold where it says.
+// A .env file, which anybody may have put into the working directory, must not have a key from elsewhere sent where it
+// says.
 func TestDotEnvDoesNotAimSecrets(t *testing.T) {
 	requests := make(chan *http.Request, 100)
 	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

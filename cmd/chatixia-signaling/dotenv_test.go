@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A .env file of whoever wrote the working directory must not use a secret that it does not hold: it could have tokens
-// signed for keys of its own, and credentials of the TURN server shown to another one.
+// A .env file, which anybody may have put into the working directory, must not use a secret from elsewhere: it could
+// have tokens signed for keys of its own, and credentials of the TURN server shown to another one.
 func TestDotEnvDoesNotAimSecrets(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "keys.json", keysFile)

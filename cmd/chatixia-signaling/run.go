@@ -125,7 +125,7 @@ func serve(ctx context.Context, l *signaling.Listener, server *signaling.Server,
 // newHTTPServer returns a server with limits for clients that hold connections by being slow, or silent. net/http lifts
 // them when a connection becomes a WebSocket.
 func newHTTPServer(l *signaling.Listener, server *signaling.Server, log zerolog.Logger) *http.Server {
-	// Whoever connects can cause errors, such as TLS handshakes that fail.
+	// Any client can cause errors, for example by a TLS handshake that fails.
 	errorLog := log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}).With().Str("level", "warn").Logger()
 	hs := &http.Server{
 		Handler:           server,

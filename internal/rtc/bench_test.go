@@ -34,6 +34,7 @@ func (c *counter) PeerConnected(p *rtc.Peer)         { c.peer <- p }
 func (c *counter) PeerDisconnected(*rtc.Peer, error) {}
 func (c *counter) PeerRejected(*rtc.Peer, error)     {}
 func (c *counter) ConnectFailed(string, *wire.Error) {}
+func (c *counter) Fault(error)                       {}
 func (c *counter) PeerCongested(_ *rtc.Peer, congested bool) {
 	if !congested {
 		wake(c.room)

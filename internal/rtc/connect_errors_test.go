@@ -17,6 +17,7 @@ type failedEvents struct {
 }
 
 func (e *failedEvents) ConnectFailed(_ string, err *wire.Error) { e.err = err }
+func (e *failedEvents) Fault(error)                             {}
 
 // Each reason for which Connect does not even try has a text of its own.
 func TestConnectErrors(t *testing.T) {

@@ -117,7 +117,7 @@ func (n *Node) watchIdentities(ctx context.Context) {
 		renewed, err := n.cfg.Identity.Reload()
 		text := fmt.Sprint(err)
 		if err != nil && text != told {
-			n.log.Error().Err(err).Msg("identity file not usable; what it said before counts")
+			n.ev.Fault(fmt.Errorf("identity file not usable; what it said before counts: %w", err))
 		}
 		told = text
 		n.box.post(func() { n.recheck(renewed) })

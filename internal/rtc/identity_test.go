@@ -493,6 +493,9 @@ func TestRevoked(t *testing.T) {
 	write("# lost\n" + c.key("b").String() + " # b's laptop\n")
 	testutil.Eventually(t, "the end", func() bool { return strings.Contains(refusal(a, "b"), "its key is revoked") })
 	write("damaged\n") // what it said before counts
+	testutil.Eventually(t, "the report of that", func() bool {
+		return get(a.recorder, func() bool { return len(a.faults) == 1 && strings.Contains(a.faults[0].Error(), c.path("revoked")) })
+	})
 	b.Connect("a")
 	a.Connect("b")
 	testutil.Eventually(t, "the end of another try", func() bool { return strings.Contains(refusal(a, "b"), "its key is revoked") })

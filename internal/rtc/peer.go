@@ -44,6 +44,9 @@ type Events interface {
 	// ConnectFailed is called when a Connect has not led to a link, and when the identity of a peer was refused,
 	// with or without a Connect. err says why; the node may still be trying.
 	ConnectFailed(id string, err *wire.Error)
+	// Fault is called when something is wrong with this agent itself that no command and no peer has caused, such
+	// as an identity file that can no longer be used.
+	Fault(err error)
 }
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.

@@ -22,6 +22,7 @@ type recorder struct {
 	log      []string // "+peer", "-peer", in order
 	reasons  []error
 	failed   map[string]*wire.Error
+	faults   []error
 	rejected []error
 	controls []string
 	jams     map[string][]bool // PeerCongested
@@ -125,6 +126,12 @@ func (r *recorder) ConnectFailed(id string, err *wire.Error) {
 	if r.onFailed != nil {
 		r.onFailed()
 	}
+}
+
+func (r *recorder) Fault(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = append(r.faults, err)
 }
 
 // get reads fields of the recorder.

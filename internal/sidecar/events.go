@@ -105,6 +105,12 @@ func (s *Sidecar) connectFailed(id string, err *wire.Error) {
 	s.tellError(nil, wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: brief([]byte(id))})
 }
 
+// fault tells the agent of what no command and no peer has caused.
+func (s *Sidecar) fault(err error) {
+	s.log.Error().Str("error", logs.Error(err)).Msg("fault")
+	s.tellError(nil, wire.ErrorEvent{Code: wire.CodeInternal, Message: err.Error()})
+}
+
 func (s *Sidecar) signalingChanged(st signal.Status) {
 	s.mu.Lock()
 	known := st.Err == nil && s.status.Err == nil && st.State == s.status.State // as at the start

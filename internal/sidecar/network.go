@@ -47,5 +47,6 @@ type networkEvents interface {
 	peerRejected(p peerLink, err error)
 	peerCongested(p peerLink, congested bool)
 	connectFailed(peer string, err *wire.Error)
+	fault(err error) // about this agent itself, and caused by no command
 	signalingChanged(st signal.Status)
 }

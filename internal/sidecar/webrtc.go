@@ -116,3 +116,4 @@ func (e peerEvents) PeerLine(p *rtc.Peer, l *wire.PeerLine)     { e.to.peerLine(
 func (e peerEvents) PeerRejected(p *rtc.Peer, err error)        { e.to.peerRejected(p, err) }
 func (e peerEvents) PeerCongested(p *rtc.Peer, congested bool)  { e.to.peerCongested(p, congested) }
 func (e peerEvents) ConnectFailed(peer string, err *wire.Error) { e.to.connectFailed(peer, err) }
+func (e peerEvents) Fault(err error)                            { e.to.fault(err) }

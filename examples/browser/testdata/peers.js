@@ -101,7 +101,7 @@
     const link = bob.peers.link("ann");
     check("proven", link.proof.key, (await ann.identity).key);
 
-    // Offers of whoever runs signaling, in both framings, and all else that it may say.
+    // Offers that the signaling server makes up, in both framings, and all else that it may say.
     const pcs = [];
     for (const extras of [{}, { session: "x" }, { session: "x1", caps: [] }, { session: "x2", caps: ["jsonl"] }, { session: "x3", caps: ["jsonl"], instance: "i" }]) {
       const pc = await fresh();

@@ -1,4 +1,4 @@
-// Links between two sessions with identities, and attacks on them by whoever runs signaling. The value is a list of
+// Links between two sessions with identities, and attacks on them by the signaling server. The value is a list of
 // failures.
 (async () => {
   const { Session } = await import("/session.js");

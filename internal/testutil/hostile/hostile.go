@@ -103,3 +103,4 @@ func (e events) PeerLine(*rtc.Peer, *wire.PeerLine) {
 func (events) PeerRejected(*rtc.Peer, error)     {}
 func (events) PeerCongested(*rtc.Peer, bool)     {}
 func (events) ConnectFailed(string, *wire.Error) {}
+func (events) Fault(error)                       {}
