@@ -51,7 +51,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	}
 	raw, err := payload(reply)
 	if err != nil {
-		return nil, &fault{err, ": the reply cannot be encoded"}
+		return nil, &fault{err, unencodable}
 	}
 	return raw, nil
 }

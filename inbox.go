@@ -69,15 +69,6 @@ type inbox struct {
 	paused   link.Told[bool] // whether the sidecar was told to pause the peer
 }
 
-// A handling is the work on one request, up to its response.
-type handling struct {
-	b      *inbox
-	id     string
-	cancel context.CancelFunc
-	freed  bool // by free
-	bytes  int  // charged to the inbox
-}
-
 func newInbox(m *Mesh, peer string) *inbox {
 	b := &inbox{m: m, peer: peer, asked: make(map[string]*handling)}
 	b.gone, b.leave = context.WithCancelCause(m.ctx)
@@ -156,50 +147,6 @@ func (b *inbox) cancel(id string) {
 	if h != nil {
 		h.cancel()
 	}
-}
-
-// runLocked starts a request's handler.
-func (b *inbox) runLocked(msg *Message) {
-	ctx, cancel := context.WithCancel(b.gone)
-	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
-	b.asked[h.id] = h
-	b.requests++
-	b.bytes += h.bytes
-	b.m.handlers.run(func() {
-		defer cancel()
-		defer h.end() // the handler may also end its goroutine
-		b.respond(ctx, h, msg)
-	})
-}
-
-// charge charges the peer for n bytes more until the end.
-func (h *handling) charge(n int) {
-	h.b.update(func() {
-		h.bytes += n
-		h.b.bytes += n
-	})
-}
-
-// free gives up a request's place and id. It happens before the peer can see the
-// response: the peer may use the id again at once, before respond has returned.
-func (h *handling) free() {
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	if h.freed {
-		return
-	}
-	h.freed = true
-	h.b.requests--
-	if h.b.asked[h.id] == h {
-		delete(h.b.asked, h.id)
-	}
-}
-
-// end frees the request and what it was charged.
-func (h *handling) end() {
-	h.free()
-	h.b.update(func() { h.b.bytes -= h.bytes })
-	h.b.m.forgetPeer(h.b)
 }
 
 // announceLocked has OnPeer told of the peer, behind what waits.
@@ -301,76 +248,6 @@ func (b *inbox) WantLocked(paused bool) bool {
 // Tell asks the sidecar to pause or resume the peer.
 func (b *inbox) Tell(_, pause bool) { b.m.pausePeer(b.peer, pause) }
 
-// respond runs the handler of a request and sends its response.
-func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
-	returned := false
-	defer func() {
-		if !returned {
-			b.reply(ctx, h, msg, nil, &fault{error: errors.New("mesh: the handler ended its goroutine")})
-		}
-	}()
-	reply, err := b.m.handle(ctx, msg)
-	returned = true
-	b.reply(ctx, h, msg, reply, err)
-}
-
-// reply sends the response to a request. What the handler returned goes to the peer as
-// it is. Of a fault of this agent the peer learns that there is one; what it is stays
-// here.
-func (b *inbox) reply(ctx context.Context, h *handling, msg *Message, reply any, err error) {
-	out := responseTo(msg)
-	fault, isFault := err.(*fault)
-	switch {
-	case isFault:
-		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
-		out.Payload = errorPayload(faultText + fault.what)
-	case err != nil:
-		out.Payload = errorPayload(plain(err))
-	case reply == nil:
-		out.Payload = struct{}{} // agents in other languages expect an object
-	default:
-		out.Payload = reply
-	}
-	if ctx.Err() != nil {
-		return // the requester gave up or is gone
-	}
-	err = b.m.post(ctx, msg.From, &out, h)
-	if why := replyFault(err); why != "" {
-		b.failed(msg, err)
-		out.Payload = errorPayload(why)
-		err = b.m.post(ctx, msg.From, &out, h)
-	}
-	if err != nil && ctx.Err() == nil {
-		b.failed(msg, err)
-	}
-}
-
-// failed reports that a response was not sent.
-func (b *inbox) failed(msg *Message, err error) {
-	b.m.report(&PeerError{Op: "reply", Peer: b.peer, RequestID: msg.RequestID, Err: err})
-}
-
-// faultText is what a peer learns of a fault in this agent.
-const faultText = "internal error"
-
-// A fault is an error of this agent's own doing, which is none of the peer's business.
-type fault struct {
-	error
-	what string // what the peer learns besides faultText
-}
-
-// replyFault returns what a peer learns of a reply that cannot be sent to anyone, "" for
-// any other error.
-func replyFault(err error) string {
-	switch {
-	case errors.Is(err, ErrTooLarge):
-		return faultText + ": the reply is too large"
-	case errors.Is(err, ErrInvalid):
-		return faultText + ": the reply cannot be encoded"
-	}
-	return ""
-}
-
 // refuse has the peer told that it is busy, and reports whether it will be. A peer that
 // does not take its responses gets no further ones: they are its own loss.
 func (b *inbox) refuse(typ, id string, w *wire.Message) bool {
@@ -423,20 +300,4 @@ func (b *inbox) nextRefused() (*Message, context.Context) {
 	b.refused = b.refused[1:]
 	b.refusals -= msg.cost()
 	return msg, b.gone
-}
-
-// responseTo returns the response to a request, but for its payload.
-func responseTo(msg *Message) Message {
-	return Message{
-		Type: wire.ResponseType(msg.Type), RequestID: msg.RequestID,
-		SourceAgent: msg.TargetAgent, TargetAgent: msg.SourceAgent,
-	}
-}
-
-// errorPayload returns what agents respond to a request that failed:
-// {"error": "text"}.
-func errorPayload(text string) any {
-	return struct {
-		Error string `json:"error"`
-	}{text}
 }
