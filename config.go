@@ -87,7 +87,8 @@ type Config struct {
 	// Network is how the sidecar reaches peers and the signaling server.
 	Network Network
 	// Identity is who this agent is to its peers, and whom it takes for a peer. In
-	// mode Attach the sidecar's own settings count.
+	// mode Attach the sidecar's own settings count; New fails if its policy is not the
+	// one wanted here.
 	Identity Identity
 	// Limits bound messages and what peers may ask for.
 	Limits Limits
@@ -109,6 +110,9 @@ type Config struct {
 	// OnError, if set, is told of failures that no caller waits for: a message
 	// that was accepted and could not be delivered, one that no handler takes, a
 	// response that could not be sent, a sidecar that was lost. See OnSignaling.
+	// Of what one peer causes, which are the PeerErrors with Op "receive", "handle"
+	// and "reply", it is told 128 at once and 16 a second; the log has how many more
+	// there were.
 	OnError func(error)
 
 	// RequestTimeout bounds a Request whose context has no deadline.
@@ -313,8 +317,13 @@ func (c *Config) settings() (sidecar.Settings, error) {
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
 	}
+	forgetful := s.Identity.Forgetful()
 	if err := c.settingsError(s.Check()); err != nil {
 		return s, err
+	}
+	if forgetful {
+		c.Logger.Warn().Str("file", s.Identity.KnownPeersFile).
+			Msg("there was no file of known peers, so there is a new one: the first key that each peer shows is taken for its own")
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -90,6 +92,9 @@ func (m *Mesh) panicked(p any) *zerolog.Event {
 	return e
 }
 
+// causedRate is how many of the failures that one peer causes are reported.
+var causedRate = pace.Rate{Burst: 128, Every: time.Second / 16}
+
 // report reports a failure that no caller waits for to Config.OnError and the log.
 func (m *Mesh) report(err error) {
 	peer := ""
@@ -97,6 +102,10 @@ func (m *Mesh) report(err error) {
 		short := *e
 		short.RequestID, short.Type = logs.Cut(e.RequestID), logs.Cut(e.Type)
 		peer, err = e.Peer, &short
+		if e.causedByPeer() && !m.caused.Take(peer) {
+			m.noise.Warn().Str("peer", peer).Int64("count", m.unreported.Add(1)).Msg("the peer causes too many failures; not reported")
+			return
+		}
 	}
 	m.noise.Warn().Str(zerolog.ErrorFieldName, logs.Cut(plain(err))).Int64("count", m.reports.Add(1)).Msg("failure reported")
 	if f := m.cfg.OnError; f != nil {

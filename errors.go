@@ -131,6 +131,11 @@ func (e *PeerError) Error() string {
 
 func (e *PeerError) Unwrap() error { return e.Err }
 
+// causedByPeer reports whether it is the peer that decides how often this happens.
+func (e *PeerError) causedByPeer() bool {
+	return e.Op == "receive" || e.Op == "handle" || e.Op == "reply"
+}
+
 // A BroadcastError lists the peers that a Broadcast did not reach, each with
 // its reason. errors.Is and errors.As look into every one.
 type BroadcastError struct {

@@ -22,7 +22,8 @@ func (b *inbox) runLocked(msg *Message) {
 	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
 	b.asked[h.id] = h
 	b.requests++
-	b.bytes += h.bytes
+	b.m.inboxes.add(requestCost)
+	b.chargeLocked(h.bytes)
 	b.m.handlers.run(func() {
 		defer cancel()
 		defer h.end() // the handler may also end its goroutine
@@ -34,7 +35,7 @@ func (b *inbox) runLocked(msg *Message) {
 func (h *handling) charge(n int) {
 	h.b.update(func() {
 		h.bytes += n
-		h.b.bytes += n
+		h.b.chargeLocked(n)
 	})
 }
 
@@ -56,7 +57,8 @@ func (h *handling) free() {
 // end frees the request and what it was charged.
 func (h *handling) end() {
 	h.free()
-	h.b.update(func() { h.b.bytes -= h.bytes })
+	h.b.m.inboxes.add(-requestCost)
+	h.b.update(func() { h.b.chargeLocked(-h.bytes) })
 	h.b.m.forgetPeer(h.b)
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -219,6 +220,40 @@ func TestReportsAreBounded(t *testing.T) {
 			}
 		}
 		return false
+	})
+}
+
+// A peer that causes failures without end has few of them reported, nobody else's are held back, and messages to it
+// that are lost are all reported.
+func TestReportsArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := map[string]int{}
+		_, f := newFakeAgent(t, Config{OnError: func(err error) {
+			if pe := (*PeerError)(nil); errors.As(err, &pe) {
+				told[pe.Op+" "+pe.Peer]++
+			}
+		}}, true)
+		f.connect("bob", "carol")
+		fail := func(n int, peer string) {
+			for i := range n {
+				f.say(from(peer, []string{`{"type":"x_response","request_id":"1"}`, `{"type":"no handler"}`}[i%2]))
+				f.say(`{"type":"error","payload":{"code":"queue_full","message":"full","command":"send","target_peer":"` + peer + `"}}`)
+				synctest.Wait()
+			}
+		}
+		check := func(peer string, caused, lost int) {
+			t.Helper()
+			if got := told["receive "+peer] + told["handle "+peer]; got != caused || told["send "+peer] != lost {
+				t.Errorf("of %s %v are reported, want %d failures that it caused and %d messages that were lost", peer, told, caused, lost)
+			}
+		}
+		fail(500, "bob")
+		check("bob", causedRate.Burst, 500)
+		fail(50, "carol")
+		check("carol", 50, 50)
+		<-time.After(time.Second)
+		fail(500, "bob")
+		check("bob", causedRate.Burst+16, 1000)
 	})
 }
 

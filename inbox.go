@@ -11,17 +11,6 @@ import (
 )
 
 const (
-	// Over inboxHigh bytes of one peer's messages that wait for handlers, or are
-	// being handled, and of the responses to them, the peer is asked to pause; at
-	// inboxLow it may resume. It is memory that is counted, not text.
-	inboxHigh = 8 << 20
-	inboxLow  = 2 << 20
-	// inboxHard is where messages are dropped and reported. The sidecar stops
-	// reading long before; only one that knows no pause gets here.
-	inboxHard = 256 << 20
-	// requestCost is what a request in work takes besides its bytes, most of it the
-	// stack of its goroutine. It is not charged: Limits.MaxRequests bounds it.
-	requestCost = 8 << 10
 	// maxRefusals and refusalBytes bound the refusals that wait for a peer to take
 	// them.
 	maxRefusals  = 256
@@ -80,7 +69,7 @@ func (b *inbox) connected(e PeerEvent) {
 	b.update(func() {
 		b.leave(nil)
 		clear(b.asked)
-		b.refused, b.refusals = nil, 0
+		b.dropRefusedLocked()
 		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
@@ -111,10 +100,10 @@ func (b *inbox) message(typ string, w *wire.Message) {
 	busy := false
 	b.update(func() {
 		switch {
-		case b.bytes > inboxHard:
+		case b.m.inboxes.full(b.bytes):
 			dropped = errInboxFull
 		case !work:
-			b.bytes += b.queue.addMessage(w.Raw)
+			b.chargeLocked(b.queue.addMessage(w.Raw))
 			b.startLocked()
 		case b.asked[id] != nil:
 			dropped = errDuplicateRun
@@ -154,7 +143,7 @@ func (b *inbox) announceLocked(e PeerEvent) {
 	if b.m.cfg.OnPeer == nil || b.quiet {
 		return
 	}
-	b.bytes += b.queue.addEvent(e)
+	b.chargeLocked(b.queue.addEvent(e))
 	b.startLocked()
 }
 
@@ -187,7 +176,7 @@ func (b *inbox) step() bool {
 	if !ok {
 		return false
 	}
-	defer b.update(func() { b.bytes -= charge }) // the handler may also end its goroutine
+	defer b.update(func() { b.chargeLocked(-charge) }) // the handler may also end its goroutine
 	if event != nil {
 		b.m.guard(func() { b.m.cfg.OnPeer(*event) })
 	} else {
@@ -240,9 +229,16 @@ func (b *inbox) update(change func()) {
 	b.paused.SettleLocked(&b.mu, b)
 }
 
+// chargeLocked charges the peer for n bytes of memory more, or less.
+func (b *inbox) chargeLocked(n int) {
+	b.bytes += n
+	b.m.inboxes.add(n)
+}
+
 // WantLocked reports whether the peer is to be paused.
 func (b *inbox) WantLocked(paused bool) bool {
-	return b.bytes > inboxHigh || paused && b.bytes > inboxLow
+	high := b.m.inboxes.high()
+	return b.bytes > high || paused && b.bytes > high/4
 }
 
 // Tell asks the sidecar to pause or resume the peer.
@@ -262,6 +258,7 @@ func (b *inbox) refuse(typ, id string, w *wire.Message) bool {
 	}
 	b.refused = append(b.refused, msg)
 	b.refusals += msg.cost()
+	b.m.inboxes.add(msg.cost())
 	if !b.refusing {
 		b.refusing = true
 		b.m.handlers.run(b.sayBusy)
@@ -283,7 +280,7 @@ func (b *inbox) sayBusy() {
 		if err := b.m.post(ctx, b.peer, &out, h); err != nil && ctx.Err() == nil {
 			b.failed(msg, err)
 		}
-		b.update(func() { b.bytes -= h.bytes })
+		b.update(func() { b.chargeLocked(-h.bytes) })
 	}
 }
 
@@ -293,11 +290,18 @@ func (b *inbox) nextRefused() (*Message, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.refused) == 0 || b.m.ctx.Err() != nil {
-		b.refused, b.refusals, b.refusing = nil, 0, false
+		b.dropRefusedLocked()
+		b.refusing = false
 		return nil, nil
 	}
 	msg := b.refused[0]
 	b.refused = b.refused[1:]
 	b.refusals -= msg.cost()
+	b.m.inboxes.add(-msg.cost())
 	return msg, b.gone
+}
+
+func (b *inbox) dropRefusedLocked() {
+	b.m.inboxes.add(-b.refusals)
+	b.refused, b.refusals = nil, 0
 }

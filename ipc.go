@@ -292,12 +292,23 @@ func (c *ipc) onReady(payload []byte) error {
 	if err != nil {
 		return err
 	}
+	c.start(ready)
+	return nil
+}
+
+// start begins the use of a sidecar, unless it does not demand of peers what it should.
+func (c *ipc) start(ready wire.Hello) {
 	c.readyOnce.Do(func() {
+		if want := c.m.settings.Identity.Demand(); want != "" && want != ready.Policy {
+			c.refused = &ConfigError{Field: "Identity.Policy", Value: want, Err: fmt.Errorf(
+				"the sidecar has the policy %s; start it with the same settings, as with -identity-policy", cmp.Or(ready.Policy, "off"))}
+			c.link.Close()
+			return
+		}
 		c.features, c.maxMessage = ready.Features, ready.MaxMessage
 		c.m.begin(c)
 		close(c.ready)
 	})
-	return nil
 }
 
 // onPeerList handles the response to list_peers, with the peers that were there
@@ -308,10 +319,7 @@ func (c *ipc) onPeerList(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	c.readyOnce.Do(func() {
-		c.m.begin(c)
-		close(c.ready)
-	})
+	c.start(wire.Hello{})
 	for i, p := range list.Peers {
 		key := ""
 		if list.Keys != nil {

@@ -45,9 +45,13 @@ func (m *Mesh) start(ctx context.Context, limit time.Duration) (*ipc, error) {
 	return c, nil
 }
 
-// startError returns the *StartError for err. What the sidecar said itself is the
-// better reason, except when the caller's context has ended.
+// startError returns the *StartError for err, unless that is a *ConfigError. What the
+// sidecar said itself is the better reason, except when the caller's context has
+// ended.
 func (m *Mesh) startError(ctx context.Context, side *launched, err error) error {
+	if cfg := (*ConfigError)(nil); errors.As(err, &cfg) {
+		return err
+	}
 	if cause := side.diagnose(); cause != nil && ctx.Err() == nil {
 		err = cause
 	}

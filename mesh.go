@@ -40,6 +40,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -47,19 +48,22 @@ import (
 // A Mesh is an agent's place on the mesh. Its methods are safe for concurrent
 // use; Close ends it.
 type Mesh struct {
-	cfg      Config
-	settings sidecar.Settings
-	limits   wire.Limits
-	launch   func(context.Context, *Config, sidecar.Settings) (*launched, error)
-	log      zerolog.Logger
-	noise    zerolog.Logger // log, sampled, for what a peer or the sidecar can cause without end
-	reports  atomic.Int64   // failures logged there
+	cfg        Config
+	settings   sidecar.Settings
+	limits     wire.Limits
+	launch     func(context.Context, *Config, sidecar.Settings) (*launched, error)
+	log        zerolog.Logger
+	noise      zerolog.Logger        // log, sampled, for what a peer or the sidecar can cause without end
+	reports    atomic.Int64          // failures logged there
+	caused     *pace.Sources[string] // failures by the peer that causes them
+	unreported atomic.Int64          // those that were too many
 
 	ctx      context.Context // ends when Close begins
 	cancel   context.CancelCauseFunc
 	work     sync.WaitGroup // run, and the goroutines of links
 	handlers *workers       // handlers and callbacks of the application
 	notices  notices
+	inboxes  allowance
 	calls    calls
 	ids      requestIDs
 	done     chan struct{}
@@ -107,6 +111,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: logs.Sampled(cfg.Logger),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
+		caused:    pace.NewSources[string](causedRate),
 		turn:      make(chan struct{}, 1),
 		peers:     make(map[string]*peer),
 		waiters:   make(map[string][]*waiter),

@@ -87,7 +87,7 @@ func processLogger(w io.Writer, level string) zerolog.Logger {
 // the signaling server can be reached. Agents of other users, and further
 // agents, are refused.
 //
-// Of cfg it reads SignalingURL, TokenURL, APIKey, Socket, Network,
+// Of cfg it reads SignalingURL, TokenURL, APIKey, Socket, Network, Identity,
 // Limits.MaxMessage, Limits.MaxDepth and Logger. The other fields concern agents
 // and are ignored.
 //
@@ -102,7 +102,7 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 	cfg, err := Config{
 		Mode:         Attach, // the mode in which Socket counts
 		SignalingURL: cfg.SignalingURL, TokenURL: cfg.TokenURL, APIKey: cfg.APIKey, Socket: cfg.Socket,
-		Network: cfg.Network, Logger: cfg.Logger,
+		Network: cfg.Network, Identity: cfg.Identity, Logger: cfg.Logger,
 		Limits: Limits{MaxMessage: cfg.Limits.MaxMessage, MaxDepth: cfg.Limits.MaxDepth},
 	}.withDefaults()
 	if err != nil {

@@ -36,6 +36,9 @@ fuzz() { # package, target, time or number of executions
 # First of all go executes what it knows: the seeds, and what it has kept in its cache.
 known() { sed -n 's|.*gathering baseline coverage: [0-9]*/\([0-9]*\) completed.*|\1|p' "$log" | tail -n 1 | grep . || echo 0; }
 
+# Prints how many it will execute so the next time: what it has kept of this run is among them.
+kept() { sed -n 's|.*(total: \([0-9]*\)).*|\1|p' "$log" | tail -n 1 | grep . || known; }
+
 # Prints the executions of new inputs.
 executions() {
 	local all
@@ -59,7 +62,7 @@ while read -r package target; do
 	n=$(executions)
 	if [ "$n" -lt "$fuzzexecs" ]; then
 		echo "--- only $n new inputs in $fuzztime; going on to $fuzzexecs"
-		run "$package" "$target" "$(($(known) + fuzzexecs))x"
+		run "$package" "$target" "$(($(kept) + fuzzexecs))x"
 		n=$(executions)
 	fi
 	if [ "$n" -lt "$fuzzexecs" ]; then

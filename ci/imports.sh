@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this repository, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
 ./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/identity ./internal/logs ./internal/nowait ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
@@ -20,12 +20,13 @@ table='
 ./internal/wire
 ./internal/nowait
 ./internal/backoff
+./internal/pace
 ./internal/cores
 ./internal/version
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
 ./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
-./signaling        ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
+./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling

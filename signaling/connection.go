@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -76,7 +77,7 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.admit(c); err != nil {
-		c.report(zerolog.WarnLevel).Str("remote", cut(r.RemoteAddr)).Err(err).Msg("WebSocket refused")
+		c.report(zerolog.WarnLevel).Str("remote", logs.Cut(r.RemoteAddr)).Err(err).Msg("WebSocket refused")
 		if errors.Is(err, errAddress) || errors.Is(err, errPeer) {
 			writeTooMany(w, closeGrace, err.Error())
 		} else {
@@ -89,11 +90,11 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	// The check of the origin protects cookies, and there are none: the token alone decides.
 	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		c.report(zerolog.WarnLevel).Str("remote", cut(r.RemoteAddr)).Str("error", cut(err.Error())).Msg("WebSocket handshake failed")
+		c.report(zerolog.WarnLevel).Str("remote", logs.Cut(r.RemoteAddr)).Str("error", logs.Error(err)).Msg("WebSocket handshake failed")
 		return
 	}
 	c.ws.SetReadLimit(int64(s.cfg.MaxMessage))
-	c.report(zerolog.InfoLevel).Str("remote", cut(r.RemoteAddr)).Str("role", cut(k.Role)).Msg("peer connected")
+	c.report(zerolog.InfoLevel).Str("remote", logs.Cut(r.RemoteAddr)).Str("role", logs.Cut(k.Role)).Msg("peer connected")
 	s.hub.join(&c.client)
 	defer s.hub.leave(&c.client)
 	c.run(s.hub)
@@ -212,7 +213,7 @@ func (c *connection) run(h *hub) {
 	}
 	event := c.report(level)
 	if !errors.Is(err, io.EOF) && c.reason == "" { // a client that hangs up is no fault
-		event = event.Str("error", cut(err.Error()))
+		event = event.Str("error", logs.Error(err))
 	}
 	if c.reason != "" {
 		event = event.Str("reason", c.reason)

@@ -9,6 +9,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -196,7 +197,7 @@ func (h *hub) handle(from *client, raw []byte) (ok bool) {
 	case signal.Heartbeat:
 		return true
 	}
-	h.report(zerolog.WarnLevel, from).Str("type", cut(m.Type)).Msg("message of unknown type ignored")
+	h.report(zerolog.WarnLevel, from).Str("type", logs.Cut(m.Type)).Msg("message of unknown type ignored")
 	return false
 }
 
@@ -251,7 +252,7 @@ func (h *hub) relay(from *client, m signal.Message, raw []byte) (ok bool) {
 
 // refuse tells the sender why its message is dropped. It returns false, for handle.
 func (h *hub) refuse(from *client, code string, err error) bool {
-	text := cut(err.Error())
+	text := logs.Error(err)
 	h.report(zerolog.WarnLevel, from).Str("code", code).Str("error", text).Msg("message dropped")
 	h.tell(from, signal.ErrorPayload{Code: code, Message: text})
 	return false

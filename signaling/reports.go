@@ -1,39 +1,35 @@
 package signaling
 
 import (
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/pace"
 )
 
-// The lines that an outsider can cause: each source, which is a peer id or an address, has 20 at once of each level, so that
-// what is relayed does not hide who has come, and one more every 5 s; all together have 2,000, and 10 more every second.
-const (
-	linesPerSource      = 20
-	linesPerSourceEvery = 5 * time.Second
-	linesOfAll          = 2000
-	linesOfAllEvery     = time.Second / 10
+// The lines that an outsider can cause. A source is a peer id or an address, and has a share for each level, so that what is
+// relayed does not hide who has come.
+var (
+	linesOfSource = pace.Rate{Burst: 20, Every: 5 * time.Second}
+	linesOfAll    = pace.Rate{Burst: 2000, Every: time.Second / 10}
 )
-
-// maxField bounds a text from outside in the log, in bytes.
-const maxField = 200
 
 // reports is the log of what outsiders cause. Lines over the bounds are left out and counted: the next line says how
 // many, as left_out.
 type reports struct {
 	log     zerolog.Logger
-	sources *quota[sourceLevel]
-	all     *quota[struct{}]
+	sources *pace.Sources[sourceLevel]
+	all     *pace.Sources[struct{}]
 	leftOut atomic.Uint64
 }
 
 func newReports(log zerolog.Logger) *reports {
 	return &reports{
 		log:     log,
-		sources: newQuota[sourceLevel](linesPerSource, linesPerSourceEvery),
-		all:     newQuota[struct{}](linesOfAll, linesOfAllEvery),
+		sources: pace.NewSources[sourceLevel](linesOfSource),
+		all:     pace.NewSources[struct{}](linesOfAll),
 	}
 }
 
@@ -48,7 +44,7 @@ func (r *reports) at(level zerolog.Level, source any) *zerolog.Event {
 	if e == nil {
 		return nil
 	}
-	if !r.sources.spend(sourceLevel{source, level}) || !r.all.spend(struct{}{}) {
+	if !r.sources.Take(sourceLevel{source, level}) || !r.all.Take(struct{}{}) {
 		r.leftOut.Add(1)
 		return e.Discard()
 	}
@@ -56,12 +52,4 @@ func (r *reports) at(level zerolog.Level, source any) *zerolog.Event {
 		e.Uint64("left_out", n)
 	}
 	return e
-}
-
-// cut bounds a text from outside.
-func cut(text string) string {
-	if len(text) <= maxField {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxField], "") + "..."
 }

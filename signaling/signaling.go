@@ -39,6 +39,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -152,10 +154,10 @@ type Server struct {
 	keys    []hashedKey
 	mux     *http.ServeMux
 	hub     *hub
-	pool    *signal.Pool         // of the connections' queues
-	guesses *quota[netip.Prefix] // wrong keys and tokens
-	exposed sync.Once            // the warning about plain HTTP
-	proxied sync.Once            // the warning about a proxy
+	pool    *signal.Pool                // of the connections' queues
+	guesses *pace.Sources[netip.Prefix] // wrong keys and tokens
+	exposed sync.Once                   // the warning about plain HTTP
+	proxied sync.Once                   // the warning about a proxy
 
 	mu          sync.Mutex
 	closed      bool
@@ -178,7 +180,7 @@ func New(cfg Config) (*Server, error) {
 		secret:      []byte(cfg.Secret),
 		keys:        hashKeys(cfg.Keys),
 		pool:        signal.NewPool(cfg.MaxQueueTotal),
-		guesses:     newQuota[netip.Prefix](cfg.MaxGuesses, time.Minute/time.Duration(cfg.MaxGuesses)),
+		guesses:     pace.NewSources[netip.Prefix](pace.Rate{Burst: cfg.MaxGuesses, Every: time.Minute / time.Duration(cfg.MaxGuesses)}),
 		connections: map[*connection]struct{}{},
 		peers:       map[string][]*connection{},
 		addresses:   map[netip.Prefix]int{},
@@ -216,7 +218,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	} else if r.Header["X-Forwarded-For"] != nil && !s.cfg.trusts(parseAddr(r.RemoteAddr)) {
 		s.proxied.Do(func() {
-			s.log.Warn().Str("remote", cut(r.RemoteAddr)).Msg("request with X-Forwarded-For from an address that is not in TrustedProxies; " +
+			s.log.Warn().Str("remote", logs.Cut(r.RemoteAddr)).Msg("request with X-Forwarded-For from an address that is not in TrustedProxies; " +
 				"if a proxy is there, all of its clients share the limits of one address")
 		})
 	}
@@ -225,7 +227,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // reportRequest begins a line about a request.
 func (s *Server) reportRequest(level zerolog.Level, r *http.Request) *zerolog.Event {
-	return s.reports.at(level, s.source(r)).Str("remote", cut(r.RemoteAddr))
+	return s.reports.at(level, s.source(r)).Str("remote", logs.Cut(r.RemoteAddr))
 }
 
 func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 )
 
 type claims struct {
@@ -97,7 +99,7 @@ func presentedToken(r *http.Request) string {
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, check func() (Key, error)) (Key, bool) {
 	s.warnOfPlainHTTP(r)
 	from := s.source(r)
-	if wait := s.guesses.wait(from); wait > 0 {
+	if wait := s.guesses.Wait(from); wait > 0 {
 		s.reportRequest(zerolog.WarnLevel, r).Msg("request refused: too many wrong keys or tokens from this address")
 		writeTooMany(w, wait, "too many wrong keys or tokens from this address; try again later")
 		return Key{}, false
@@ -108,9 +110,9 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, check func() (
 	}
 	// An expired token was right once, and nothing is no guess.
 	if !errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, errNothing) {
-		s.guesses.spend(from)
+		s.guesses.Take(from)
 	}
-	s.reportRequest(zerolog.WarnLevel, r).Str("path", cut(r.URL.Path)).Str("error", cut(err.Error())).Msg("key or token refused")
+	s.reportRequest(zerolog.WarnLevel, r).Str("path", logs.Cut(r.URL.Path)).Str("error", logs.Error(err)).Msg("key or token refused")
 	text := err.Error()
 	if presentedKey(r) == "" && r.Method != http.MethodPost {
 		text = "invalid token; get one from /api/token of this server"
@@ -124,7 +126,7 @@ func (s *Server) warnOfPlainHTTP(r *http.Request) {
 	addr := parseAddr(r.RemoteAddr)
 	if r.TLS == nil && addr.IsValid() && !addr.IsLoopback() && !s.cfg.trusts(addr) {
 		s.exposed.Do(func() {
-			s.log.Warn().Str("remote", cut(r.RemoteAddr)).
+			s.log.Warn().Str("remote", logs.Cut(r.RemoteAddr)).
 				Msg("keys and tokens arrive unencrypted, over plain HTTP from another machine; serve with TLS")
 		})
 	}

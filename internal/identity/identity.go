@@ -13,6 +13,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 	"time"
 )
@@ -84,6 +86,28 @@ func Open(s Settings) (*Identity, error) {
 		}
 	}
 	return id, nil
+}
+
+// Demand returns what is demanded of the identities of peers, in the words of the link's ready: "known", "required",
+// "member", or "" for nothing.
+func (s Settings) Demand() string {
+	switch {
+	case s.Policy == Known && s.Required:
+		return "required"
+	case s.Policy == Off:
+		return ""
+	}
+	return string(s.Policy)
+}
+
+// Forgetful reports whether Open will make the file of known peers because there is none: every peer is new then, also
+// one whose key was known before the file got lost.
+func (s Settings) Forgetful() bool {
+	if s.Policy != Known {
+		return false
+	}
+	_, err := os.Stat(s.KnownPeersFile)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // checkPolicy returns an error for settings that do not fit together.

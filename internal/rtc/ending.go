@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -86,8 +87,8 @@ func (n *Node) lostNext(sl *slot, reason error) {
 	n.outside.Info().Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
 }
 
-// refusalBurst is how many refused peers that nobody asked for are reported at once; others are reported one a second.
-const refusalBurst = 20
+// refusalRate is how many refused peers that nobody asked for are reported.
+var refusalRate = pace.Rate{Burst: 20, Every: time.Second}
 
 // refuse reports a peer that is not who it should be, once a minute if it keeps coming for the same reason. No further
 // offers are made to it until signaling lists it again or Connect is called.
@@ -96,7 +97,7 @@ func (n *Node) refuse(sl *slot, reason error) {
 	sl.wanted = false
 	now := time.Now()
 	known := sl.refused.After(now) && sl.refusal == reason.Error()
-	if !sl.connecting && (known || n.refusals.take(now, refusalBurst, time.Second) > 0) {
+	if !sl.connecting && (known || n.refusals.Take(now, refusalRate) > 0) {
 		return
 	}
 	sl.refused, sl.refusal = now.Add(n.cfg.timing.refused), reason.Error()

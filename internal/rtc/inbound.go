@@ -10,6 +10,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -162,7 +163,7 @@ const offerBurst = 4
 // inPace reports whether an offer may be taken up now. Each costs a PeerConnection, or an ICE restart, so one that
 // comes too soon after others waits, and the last one that waits is taken up when there may be another.
 func (n *Node) inPace(sl *slot, o description) bool {
-	wait := sl.offers.take(time.Now(), offerBurst, n.cfg.timing.offerPace)
+	wait := sl.offers.Take(time.Now(), pace.Rate{Burst: offerBurst, Every: n.cfg.timing.offerPace})
 	if wait == 0 {
 		return true
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -89,7 +90,7 @@ type Node struct {
 	closing int // connections being closed
 	dials   dials
 	// refusals bounds how often Events is told of refused identities that nobody asked for.
-	refusals bucket
+	refusals pace.Bucket
 }
 
 // New returns a node, which connects to no peer before Registered is called. Close it. An error is about the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -41,7 +42,7 @@ type slot struct {
 	held    *description // base: an offer that came while ours was not answered
 	holding *time.Timer
 
-	offers  bucket // those that are taken up
+	offers  pace.Bucket // those that are taken up
 	early   earlyCandidates
 	refused time.Time    // until then Events is not told again that the peer was refused for the same reason
 	refusal string       // that reason
@@ -98,7 +99,7 @@ func (sl *slot) ended(lasted bool) {
 // idle reports whether there is nothing to remember about the peer.
 func (sl *slot) idle(now time.Time) bool {
 	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && sl.delayed == nil &&
-		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.offers.full.After(now) && !sl.refused.After(now)
+		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.offers.Whole().After(now) && !sl.refused.After(now)
 }
 
 // stop stops the timers.
@@ -143,7 +144,7 @@ func (n *Node) tidy(sl *slot) {
 		return
 	}
 	// What is left are early candidates whose offer may never come, or a time before which something must not be.
-	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore), time.Until(sl.offers.full), time.Until(sl.refused))
+	wait := max(n.cfg.ConnectTimeout, time.Until(sl.notBefore), time.Until(sl.offers.Whole()), time.Until(sl.refused))
 	sl.sweep = n.after(sl, wait, func() {
 		sl.sweep = nil
 		if sl.cur == nil {

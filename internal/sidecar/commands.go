@@ -96,7 +96,9 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 		return
 	}
 	s.event(nil, func(b []byte) []byte {
-		return wire.AppendReady(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: s.limits.MaxMessage})
+		return wire.AppendReady(b, wire.Hello{
+			Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: s.limits.MaxMessage, Policy: s.set.Identity.Demand(),
+		})
 	})
 	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them
 	s.tellStatus()

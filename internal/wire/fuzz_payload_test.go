@@ -40,7 +40,7 @@ func fuzzDecode[T any](f *testing.F, decode func([]byte) (T, error), known []str
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	fuzzDecode(f, wire.DecodeHello, []string{"protocol", "features", "max_message", "token"}, "hello", "ready")
+	fuzzDecode(f, wire.DecodeHello, []string{"protocol", "features", "max_message", "token", "policy"}, "hello", "ready")
 }
 
 func FuzzDecodeSignaling(f *testing.F) {

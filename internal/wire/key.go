@@ -36,6 +36,7 @@ const (
 	keyMember
 	keyMesh
 	keyNotAfter
+	keyPolicy
 	keyCount
 )
 
@@ -46,7 +47,7 @@ func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
-		"identity", "key", "keys", "sig", "member", "mesh", "not_after"}[k]
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -159,6 +160,8 @@ func lookupText(name []byte) key {
 		return keyMember
 	case "mesh":
 		return keyMesh
+	case "policy":
+		return keyPolicy
 	case "not_after":
 		return keyNotAfter
 	}

@@ -8,7 +8,7 @@ const (
 	FeatureFlow   = "flow"   // `pause` and `resume`
 	FeatureCancel = "cancel" // `cancel`
 	FeatureDrain  = "drain"  // `drain` and `drained`
-	// FeatureIdentity: `key` in peer_connected, `keys` in peer_list.
+	// FeatureIdentity: `policy` in ready, `key` in peer_connected, `keys` in peer_list.
 	FeatureIdentity = "identity"
 )
 
@@ -32,6 +32,9 @@ type Hello struct {
 	Features   []string `json:"features"`
 	MaxMessage int      `json:"max_message"`     // length in bytes of the longest message that the sender accepts
 	Token      string   `json:"token,omitempty"` // hello only: proves that the sidecar's parent connected
+	// Policy, in ready only, is what the sidecar demands of the identities of peers: known, required or member; empty if
+	// it demands nothing.
+	Policy string `json:"policy,omitempty"`
 }
 
 // Signaling is the payload of a signaling event.
@@ -69,6 +72,7 @@ func DecodeHello(payload []byte) (Hello, error) {
 	var h Hello
 	err := decodeObject(payload, []field{
 		{keyProtocol, &h.Protocol}, {keyFeatures, &h.Features}, {keyMaxMessage, &h.MaxMessage}, {keyToken, &h.Token},
+		{keyPolicy, &h.Policy},
 	})
 	return h, err
 }
@@ -269,6 +273,7 @@ func appendHello(dst []byte, t Type, h Hello) []byte {
 	dst = appendStrings(append(dst, `,"features":`...), h.Features)
 	dst = strconv.AppendInt(append(dst, `,"max_message":`...), int64(h.MaxMessage), 10)
 	dst = appendOptional(dst, `,"token":`, h.Token)
+	dst = appendOptional(dst, `,"policy":`, h.Policy)
 	return append(dst, "}}\n"...)
 }
 

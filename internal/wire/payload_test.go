@@ -86,6 +86,7 @@ func TestAppendPayloads(t *testing.T) {
 		{wire.AppendHello(nil, wire.Hello{}), `{"type":"hello","payload":{"protocol":0,"features":[],"max_message":0}}`},
 		{wire.AppendReady(nil, wire.Hello{Protocol: 1, Features: []string{"flow"}, MaxMessage: 5}),
 			`{"type":"ready","payload":{"protocol":1,"features":["flow"],"max_message":5}}`},
+		{wire.AppendReady(nil, wire.Hello{Policy: "member"}), `{"type":"ready","payload":{"protocol":0,"features":[],"max_message":0,"policy":"member"}}`},
 		{wire.AppendSignaling(nil, wire.Signaling{State: "connecting"}), `{"type":"signaling","payload":{"state":"connecting"}}`},
 		{wire.AppendError(nil, wire.ErrorEvent{Code: wire.CodeInternal}), `{"type":"error","payload":{"code":"internal","message":""}}`},
 		{wire.AppendPeerList(nil, wire.PeerList{}), `{"type":"peer_list","payload":{"peers":[]}}`},

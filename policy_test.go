@@ -1,0 +1,108 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
+)
+
+// An agent does not use a sidecar that demands less of peers than the agent was told to, which can be one that somebody
+// else has started, or one that is too old to know identities.
+func TestSidecarsPolicy(t *testing.T) {
+	k := newKeyring(t)
+	for name, tt := range map[string]struct {
+		agent, sidecar Identity
+		base           bool // the sidecar knows the base protocol only
+		has            string
+	}{
+		"same":              {agent: k.member("alice", "alice"), sidecar: k.member("alice", "alice")},
+		"agent without":     {sidecar: k.member("alice", "alice")},
+		"neither":           {},
+		"neither, and base": {base: true},
+		"key only":          {agent: k.bare("alice")},
+		"sidecar without":   {agent: k.member("alice", "alice"), sidecar: k.bare("alice"), has: "off"},
+		"sidecar of known":  {agent: k.member("alice", "alice"), sidecar: k.known("alice", true), has: "required"},
+		"not required":      {agent: k.known("alice", true), sidecar: k.known("alice", false), has: "known"},
+		"base":              {agent: k.known("alice", false), base: true, has: "off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := socketPath(t)
+			if tt.base {
+				serveBase(t, socket)
+			} else {
+				serveSidecar(t, Config{SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: tt.sidecar})
+			}
+			m, err := New(bounded(t), Config{Mode: Attach, SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: tt.agent})
+			if err == nil {
+				_ = m.Close()
+			}
+			var bad *ConfigError
+			switch {
+			case tt.has == "" && err != nil:
+				t.Error(err)
+			case tt.has != "" && (!errors.As(err, &bad) || bad.Field != "Identity.Policy" || !strings.Contains(err.Error(), "policy "+tt.has)):
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+// serveSidecar runs ServeSidecar until the test ends.
+func serveSidecar(t *testing.T, cfg Config) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- ServeSidecar(ctx, cfg) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := testutil.Take(t, "the end of the sidecar", done); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// serveBase runs a sidecar that knows no hello, and no peers.
+func serveBase(t *testing.T, socket string) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintln(conn, `{"type":"peer_list","payload":{"peers":[]}}`)
+		for b := make([]byte, 4096); err == nil; { // until the agent is gone
+			_, err = conn.Read(b)
+		}
+	}()
+}
+
+// Who starts without the file of known peers, and had one, is open to anyone once more: the log says it.
+func TestNoKnownPeersIsLogged(t *testing.T) {
+	k := newKeyring(t)
+	for _, want := range []int{1, 0} {
+		var log testutil.LogBuffer
+		m, err := New(bounded(t), Config{SignalingURL: "ws://127.0.0.1:1/ws", Identity: k.known("alice", false), Logger: zerolog.New(&log)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := log.Count("no file of known peers"); got != want {
+			t.Errorf("the log says %d times that there was no file, want %d:\n%s", got, want, &log)
+		}
+	}
+}
