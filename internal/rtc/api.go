@@ -4,14 +4,7 @@ package rtc
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,8 +40,8 @@ type api struct {
 	se      webrtc.SettingEngine
 	net     transport.Net
 	loggers pionLoggers
-	cert    func() (certificate, error) // blocks until it is made
-	making  sync.WaitGroup              // the goroutine that makes it
+	certs   certificates
+	making  sync.WaitGroup // the goroutine that makes the first one
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	mux     *mux               // nil if each connection has ports of its own
@@ -57,9 +50,9 @@ type api struct {
 
 func newAPI(cfg Config) (*api, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &api{cert: sync.OnceValues(makeCertificate), relay: cfg.RelayOnly, hurry: cancel}
+	a := &api{certs: certificates{now: cfg.now}, relay: cfg.RelayOnly, hurry: cancel}
 	// A key takes as long to make as a token takes to exchange, and is not needed earlier.
-	a.making.Go(func() { _, _ = a.cert() }) // connection reports the error
+	a.making.Go(func() { _, _ = a.certs.get() }) // connection tries again, and reports the error
 	a.loggers = pionLoggers{log: outside(cfg.Log), all: cfg.LogWebRTC}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = &a.loggers
@@ -124,37 +117,6 @@ func newWebRTC(se webrtc.SettingEngine) *webrtc.API {
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
-// A certificate is the one of all connections: a key for each would cost more than the rest of the setup.
-type certificate struct {
-	webrtc.Certificate
-	hash [sha256.Size]byte
-}
-
-func makeCertificate() (certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return certificate{}, fmt.Errorf("make a DTLS key: %w", err)
-	}
-	cert, err := webrtc.GenerateCertificate(key)
-	if err != nil {
-		return certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
-	}
-	c := certificate{Certificate: *cert}
-	prints, err := cert.GetFingerprints()
-	if err != nil {
-		return certificate{}, fmt.Errorf("hash the DTLS certificate: %w", err)
-	}
-	for _, f := range prints {
-		if f.Algorithm != "sha-256" {
-			continue
-		}
-		if hash, err := hex.DecodeString(strings.ReplaceAll(f.Value, ":", "")); err == nil && copy(c.hash[:], hash) == len(c.hash) {
-			return c, nil
-		}
-	}
-	return certificate{}, errors.New("hash the DTLS certificate: pion has no SHA-256 of it")
-}
-
 // Tune applies the settings that every connection has. It is exported for benchmarks, so that they compare
 // with a pion of the same settings.
 func Tune(se *webrtc.SettingEngine) {
@@ -214,12 +176,9 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-// connection makes a PeerConnection, which notes its failures, and whose checks come from bounded sources.
-func (a *api) connection(f *failures, from *sources) (*webrtc.PeerConnection, error) {
-	cert, err := a.cert()
-	if err != nil {
-		return nil, err
-	}
+// connection makes a PeerConnection with a certificate, which notes its failures, and whose checks come from bounded
+// sources.
+func (a *api) connection(cert certificate, f *failures, from *sources) (*webrtc.PeerConnection, error) {
 	c := a.configuration()
 	c.Certificates = []webrtc.Certificate{cert.Certificate}
 	loggers := a.loggers

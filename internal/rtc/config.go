@@ -48,6 +48,7 @@ type Config struct {
 	timing timing
 	// net, ipFilter and lookup replace the network, or parts of it, in tests.
 	net      transport.Net
+	now      func() time.Time // of what takes weeks
 	ipFilter func(net.IP) bool
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -91,6 +92,9 @@ var defaultTiming = timing{
 func (c Config) withDefaults() Config {
 	if c.Identity == nil {
 		c.Identity, _ = identity.Open(identity.Settings{}) // reads no file, so it cannot fail
+	}
+	if c.now == nil {
+		c.now = time.Now
 	}
 	if c.Instance == "" {
 		c.Instance = randomID()

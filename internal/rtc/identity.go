@@ -38,15 +38,11 @@ func (e refusedError) Unwrap() []error { return []error{ErrIdentity, e.error} }
 // has the key of its certificate.
 func (s *session) binding() (identity.Link, error) {
 	l := identity.Link{Offerer: s.offerer, Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session}
-	own, err := s.n.api.cert()
-	if err != nil {
-		return l, err
-	}
 	other := s.pc.SCTP().Transport().GetRemoteCertificate()
 	if len(other) == 0 {
 		return l, localErrorf("the peer's certificate is not known")
 	}
-	l.OwnCert, l.OtherCert = own.hash, sha256.Sum256(other)
+	l.OwnCert, l.OtherCert = s.cert, sha256.Sum256(other)
 	return l, nil
 }
 

@@ -3,6 +3,7 @@
 package rtc
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type session struct {
 	n    *Node
 	sl   *slot
 	pc   *webrtc.PeerConnection
+	cert [sha256.Size]byte // hash of our certificate
 	log  zerolog.Logger
 
 	failures *failures
@@ -59,12 +61,16 @@ type session struct {
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	f, from := &failures{}, &sources{}
-	pc, err := n.api.connection(f, from)
+	cert, err := n.api.certs.get()
+	if err != nil {
+		return nil, localErrorf("%w", err)
+	}
+	pc, err := n.api.connection(cert, f, from)
 	if err != nil {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		self: n.self, n: n, sl: sl, pc: pc, failures: f, sources: from, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, failures: f, sources: from, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
