@@ -160,12 +160,12 @@ func (l *launcher) attach(ctx context.Context) (*launched, error) {
 
 // spawn starts a process that listens on a private socket, and connects to it.
 func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*launched, error) {
-	dir, err := sock.TempDir()
+	dir, err := sock.NewDir()
 	if err != nil {
 		return nil, l.failed(path, "", err)
 	}
 	set := l.set
-	set.Socket = filepath.Join(dir, "s")
+	set.Socket = dir.Socket()
 	set.Token = newToken()
 	set.WatchStdin = true
 	if !l.cfg.Logger.Error().Enabled() {
@@ -173,11 +173,11 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	}
 	p, err := l.startProcess(cmd, set)
 	if err != nil {
-		return nil, l.failed(path, "", errors.Join(err, os.RemoveAll(dir)))
+		return nil, l.failed(path, "", errors.Join(err, dir.Remove()))
 	}
 	stop := func(ctx context.Context) {
 		p.Stop(ctx)
-		if err := os.RemoveAll(dir); err != nil {
+		if err := dir.Remove(); err != nil {
 			l.cfg.Logger.Warn().Err(err).Msg("private directory of the sidecar not removed")
 		}
 	}

@@ -60,9 +60,8 @@ func sidecarMain(raw string, stderr io.Writer) error {
 	}
 	defer func() {
 		_ = listener.Close()
-		// Its directory was made for it alone, by an agent that may be dead by
-		// now. Only an empty directory is removed.
-		_ = os.Remove(filepath.Dir(set.Socket))
+		// Its directory was made for it alone, by an agent that may be dead by now.
+		_ = sock.RemoveAbandoned(filepath.Dir(set.Socket))
 	}()
 	h := sidecar.Host{Listener: listener, Settings: set, Log: processLogger(stderr, set.LogLevel), Patience: agentWait}
 	if set.WatchStdin {

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -46,7 +45,7 @@ func noDescriptors(t *testing.T, full string) {
 	// Descriptors are the whole process's, so they run out when the one side is done.
 	var once sync.Once
 	var restore func()
-	spend := func() { once.Do(func() { restore = noMoreDescriptors(t) }) }
+	spend := func() { once.Do(func() { restore = testutil.NoMoreDescriptors(t) }) }
 	defer func() { restore() }()
 	if full == "a" {
 		spend()
@@ -70,22 +69,4 @@ func noDescriptors(t *testing.T, full string) {
 	})
 	a.close(t)
 	b.close(t)
-}
-
-// noMoreDescriptors sets the limit to what is in use.
-func noMoreDescriptors(t *testing.T) (restore func()) {
-	var old syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	limit := old
-	limit.Cur = 0
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-			t.Error(err)
-		}
-	}
 }

@@ -2,7 +2,7 @@
 
 package sock
 
-// Each parameter is a parent directory that TempDirIn tries as TempDir tries os.TempDir() or /tmp.
-func TempDirIn(unchecked, shared string) (string, error) {
-	return tempDirIn([]parent{{unchecked, nil}, {shared, checkShared}})
+// Each parameter is a parent directory that NewDirIn tries as NewDir tries os.TempDir() or /tmp.
+func NewDirIn(unchecked, shared string) (*Dir, error) {
+	return newDirIn([]parent{{unchecked, nil}, {shared, checkShared}})
 }

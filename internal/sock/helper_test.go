@@ -21,7 +21,7 @@ import (
 )
 
 // helperEnv makes the test binary act as another process: "dial PATH", "listen PATH", "lock
-// DIR" or "tempdir".
+// DIR", "newdir", or "leave".
 const helperEnv = "SOCK_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -50,10 +50,13 @@ func helper(command string) string {
 		if f, err = os.Open(path); err == nil {
 			keep, err = f, syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 		}
-	case "tempdir":
-		if path, err = sock.TempDir(); err == nil {
-			err = os.Remove(path)
+	case "newdir":
+		var d *sock.Dir
+		if d, err = sock.NewDir(); err == nil {
+			err = d.Remove()
 		}
+	case "leave":
+		return leave()
 	default:
 		err = fmt.Errorf("unknown command %q", command)
 	}
@@ -65,6 +68,23 @@ func helper(command string) string {
 	}
 	return "ok"
 }
+
+// leave makes a directory and the socket in it, which remain if the process is killed, and returns the socket's path.
+func leave() string {
+	d, err := sock.NewDir()
+	if err != nil {
+		return err.Error()
+	}
+	l, err := sock.Listen(d.Socket())
+	if err != nil {
+		return err.Error()
+	}
+	keep, left = l, d
+	return d.Socket()
+}
+
+// left keeps what leave has made from being collected, and its files closed.
+var left *sock.Dir
 
 // startHelper starts the helper and returns its answer. The process lives until the end of the test.
 func startHelper(t *testing.T, cmd *exec.Cmd) string {
@@ -84,6 +104,9 @@ func startHelper(t *testing.T, cmd *exec.Cmd) string {
 	}
 	t.Cleanup(func() {
 		_ = stdin.Close()
+		if cmd.ProcessState != nil { // the test has killed it, and waited
+			return
+		}
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("helper: %v", err)
 		}

@@ -19,8 +19,20 @@ func unsupported(what string) error {
 	return fmt.Errorf("%w: %s on %s (the sidecar can run in process instead)", ErrUnsupported, what, runtime.GOOS)
 }
 
-// TempDir returns [ErrUnsupported] on this operating system.
-func TempDir() (string, error) { return "", unsupported("a private directory") }
+// A Dir is a directory for one socket. There are none on this operating system.
+type Dir struct{}
+
+// NewDir returns [ErrUnsupported] on this operating system.
+func NewDir() (*Dir, error) { return nil, unsupported("a private directory") }
+
+// Socket is never called on this operating system.
+func (*Dir) Socket() string { return "" }
+
+// Remove is never called on this operating system.
+func (*Dir) Remove() error { return nil }
+
+// RemoveAbandoned does nothing on this operating system.
+func RemoveAbandoned(string) error { return nil }
 
 // Listen returns [ErrUnsupported] on this operating system, or the error of [CheckPath].
 func Listen(path string) (net.Listener, error) {

@@ -18,11 +18,11 @@ func TestUnsupported(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	_, dirErr := sock.TempDir()
+	_, dirErr := sock.NewDir()
 	_, listenErr := sock.Listen(path)
 	_, dialErr := sock.Dial(t.Context(), path)
 	for name, err := range map[string]error{
-		"TempDir": dirErr, "Listen": listenErr, "Dial": dialErr, "CheckPeer": sock.CheckPeer(a),
+		"NewDir": dirErr, "Listen": listenErr, "Dial": dialErr, "CheckPeer": sock.CheckPeer(a),
 	} {
 		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), runtime.GOOS) {
 			t.Errorf("%s: %v, want ErrUnsupported that names %s", name, err, runtime.GOOS)

@@ -383,7 +383,7 @@ func TestPeerPID(t *testing.T) {
 	})
 }
 
-func TestTempDir(t *testing.T) {
+func TestNewDir(t *testing.T) {
 	mkdir := func(t *testing.T, mode os.FileMode) string {
 		dir := filepath.Join(testutil.ShortDir(t), "d")
 		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
@@ -414,25 +414,29 @@ func TestTempDir(t *testing.T) {
 			}
 			for _, umask := range []int{0, 0o77, 0o377} {
 				old := syscall.Umask(umask)
-				dir, err := sock.TempDir()
+				d, err := sock.NewDir()
 				syscall.Umask(old)
 				if err != nil {
 					t.Fatal(err)
 				}
+				dir := filepath.Dir(d.Socket())
 				if filepath.Dir(dir) != parent {
 					t.Errorf("made %s, want it in %s", dir, parent)
 				}
 				checkMode(t, dir, fs.ModeDir|0o700)
-				if err := sock.CheckPath(filepath.Join(dir, strings.Repeat("s", 16))); err != nil {
+				if err := sock.CheckPath(d.Socket()); err != nil {
 					t.Errorf("no room for a socket: %v", err)
+				}
+				if err := d.Remove(); err != nil {
+					t.Error(err)
 				}
 			}
 		})
 	}
 }
 
-// When the place that TMPDIR names is of no use, TempDir finds another one.
-func TestTempDirFallsBack(t *testing.T) {
+// When the place that TMPDIR names is of no use, NewDir finds another one.
+func TestNewDirFallsBack(t *testing.T) {
 	for name, tmp := range map[string]func(t *testing.T) string{
 		"too long":        longDir,
 		"missing":         func(t *testing.T) string { return filepath.Join(testutil.ShortDir(t), "no") },
@@ -451,12 +455,12 @@ func TestTempDirFallsBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", "")
 			t.Setenv("TMPDIR", tmp(t))
-			dir, err := sock.TempDir()
+			dir, err := sock.NewDir()
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer os.RemoveAll(dir)
-			ln, err := sock.Listen(filepath.Join(dir, strings.Repeat("s", 16)))
+			defer func() { _ = dir.Remove() }()
+			ln, err := sock.Listen(dir.Socket())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -468,7 +472,7 @@ func TestTempDirFallsBack(t *testing.T) {
 }
 
 // Without any usable place the error names each of them once, with its reason, and what to set.
-func TestTempDirNowhere(t *testing.T) {
+func TestNewDirNowhere(t *testing.T) {
 	missing, file, long := filepath.Join(testutil.ShortDir(t), "no"), plainFile(t), longDir(t)
 	open := testutil.ShortDir(t)
 	if err := os.Chmod(open, 0o777); err != nil {
@@ -484,9 +488,9 @@ func TestTempDirNowhere(t *testing.T) {
 		{missing, missing, []error{fs.ErrNotExist}, []string{missing}},
 		{missing, ".", []error{fs.ErrNotExist}, []string{missing, ".: it is not an absolute path"}},
 	} {
-		dir, err := sock.TempDirIn(tt.unchecked, tt.shared)
+		dir, err := sock.NewDirIn(tt.unchecked, tt.shared)
 		if err == nil {
-			t.Errorf("%s, %s: made %s", tt.unchecked, tt.shared, dir)
+			t.Errorf("%s, %s: made %s", tt.unchecked, tt.shared, dir.Socket())
 			continue
 		}
 		for _, target := range tt.is {
@@ -522,13 +526,13 @@ func plainFile(t *testing.T) string {
 }
 
 func ExampleListen() {
-	dir, err := sock.TempDir()
+	dir, err := sock.NewDir()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "s")
+	defer func() { _ = dir.Remove() }()
+	path := dir.Socket()
 	ln, err := sock.Listen(path)
 	if err != nil {
 		fmt.Println(err)

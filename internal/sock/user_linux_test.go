@@ -142,7 +142,7 @@ func TestListenOnAnotherUsersSocket(t *testing.T) {
 	}
 }
 
-func TestTempDirIgnoresAnotherUsersRuntimeDir(t *testing.T) {
+func TestNewDirIgnoresAnotherUsersRuntimeDir(t *testing.T) {
 	runtime := filepath.Join(sharedDir(t), "run")
 	if err := errors.Join(os.Mkdir(runtime, 0o700), os.Chown(runtime, other, -1)); err != nil {
 		t.Fatal(err)
@@ -150,22 +150,23 @@ func TestTempDirIgnoresAnotherUsersRuntimeDir(t *testing.T) {
 	tmp := testutil.ShortDir(t)
 	t.Setenv("XDG_RUNTIME_DIR", runtime)
 	t.Setenv("TMPDIR", tmp)
-	dir, err := sock.TempDir()
+	d, err := sock.NewDir()
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir := filepath.Dir(d.Socket())
 	if filepath.Dir(dir) != tmp {
 		t.Errorf("made %s, want it in %s", dir, tmp)
 	}
 }
 
-// As TestTempDirFallsBack, where TMPDIR may be entered and not written to.
-func TestTempDirOfAnotherUser(t *testing.T) {
+// As TestNewDirFallsBack, where TMPDIR may be entered and not written to.
+func TestNewDirOfAnotherUser(t *testing.T) {
 	dir := sharedDir(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := asOther(t, "tempdir", "TMPDIR="+dir); got != "ok" {
+	if got := asOther(t, "newdir", "TMPDIR="+dir); got != "ok" {
 		t.Errorf("no directory for another user: %s", got)
 	}
 }
