@@ -148,7 +148,7 @@ type Network struct {
 	// addresses. It costs multicast traffic.
 	MDNS bool
 	// RecoveryTimeout is how long the link to a peer may be interrupted before
-	// the peer counts as gone. Default 60 s.
+	// the peer counts as gone. Default: $MESH_RECOVERY_TIMEOUT, such as 90s, else 60 s.
 	RecoveryTimeout time.Duration
 
 	// CAFile names a PEM file with certificates of authorities that are trusted
@@ -205,10 +205,13 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.MaxDepth = cmp.Or(c.Limits.MaxDepth, wire.DefaultMaxDepth)
 	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
+	var err error
+	if c.Network.RecoveryTimeout, err = recoveryTimeout(c.Network.RecoveryTimeout); err != nil {
+		return c, err
+	}
 	if err := c.validate(); err != nil {
 		return c, err
 	}
-	var err error
 	if c.Identity, err = c.Identity.withDefaults(); err != nil {
 		return c, err
 	}
@@ -235,6 +238,19 @@ func (c *Config) absolutePaths() error {
 		*path = abs
 	}
 	return nil
+}
+
+// recoveryTimeout returns the one that is set, or that of the environment; 0 if there is none.
+func recoveryTimeout(set time.Duration) (time.Duration, error) {
+	text := os.Getenv("MESH_RECOVERY_TIMEOUT")
+	if set != 0 || text == "" {
+		return set, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, &ConfigError{Field: "Network.RecoveryTimeout", Value: text, Err: errors.New("want a positive duration, such as 90s or 2m")}
+	}
+	return d, nil
 }
 
 func (c *Config) defaultURLs() {

@@ -53,6 +53,8 @@ func TestBadConfig(t *testing.T) {
 		"extra ICE server":        {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
 		"TURN without password":   {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},
 		"TURN from env":           {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
+		"recovery from env":       {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "90"}, field: "Network.RecoveryTimeout", text: "such as 90s"},
+		"recovery of nothing":     {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "0s"}, field: "Network.RecoveryTimeout", text: "positive"},
 		"socket path too long":    {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +96,17 @@ func TestTokenURL(t *testing.T) {
 	}
 	if cfg, _ := (Config{SignalingURL: "ws://h/ws"}).withDefaults(); cfg.TokenURL != "http://h/api/token" {
 		t.Errorf("a URL from the environment goes with a signaling server from the code: %q", cfg.TokenURL)
+	}
+}
+
+// The recovery timeout comes from the environment unless it is set in the code.
+func TestRecoveryTimeout(t *testing.T) {
+	t.Setenv("MESH_RECOVERY_TIMEOUT", "90s")
+	for set, want := range map[time.Duration]time.Duration{0: 90 * time.Second, time.Minute: time.Minute} {
+		cfg, err := Config{Network: Network{RecoveryTimeout: set}}.withDefaults()
+		if err != nil || cfg.Network.RecoveryTimeout != want {
+			t.Errorf("%v in the code: got %v, %v; want %v", set, cfg.Network.RecoveryTimeout, err, want)
+		}
 	}
 }
 

@@ -69,7 +69,8 @@ func withAdvice(err error) error {
 	for name, source := range map[string]string{
 		"SignalingURL": "-signaling-url or SIGNALING_URL", "TokenURL": "-token-url or TOKEN_URL",
 		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "Network.UDPPort": "-udp-port",
-		"Identity.KeyFile": "-identity-key or MESH_IDENTITY_KEY", "Identity.Policy": "-identity-policy or MESH_IDENTITY_POLICY",
+		"Network.RecoveryTimeout": "-recovery-timeout or MESH_RECOVERY_TIMEOUT",
+		"Identity.KeyFile":        "-identity-key or MESH_IDENTITY_KEY", "Identity.Policy": "-identity-policy or MESH_IDENTITY_POLICY",
 		"Identity.Required": "-identity-required or MESH_IDENTITY_REQUIRED", "Identity.KnownPeersFile": "-known-peers or MESH_KNOWN_PEERS",
 		"Identity.Roots": "-roots or MESH_ROOTS", "Identity.MembershipFile": "-membership or MESH_MEMBERSHIP",
 		"Identity.RevokedFile": "-revoked or MESH_REVOKED",
