@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,7 +163,7 @@ func (l *launcher) attach(ctx context.Context) (*launched, error) {
 func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*launched, error) {
 	dir, err := sock.NewDir()
 	if err != nil {
-		return nil, l.failed(path, "", err)
+		return nil, l.failed(path, "", shortage{err})
 	}
 	set := l.set
 	set.Socket = dir.Socket()
@@ -173,6 +174,9 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	}
 	p, err := l.startProcess(cmd, set)
 	if err != nil {
+		if isShortage(err) {
+			err = shortage{err}
+		}
 		return nil, l.failed(path, "", errors.Join(err, dir.Remove()))
 	}
 	stop := func(ctx context.Context) {
@@ -196,6 +200,19 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, stop: stop,
 		diagnose: func() error { return l.diagnose(p, path) },
 	}, nil
+}
+
+// A shortage is why a sidecar could not even be started: the host lacks something that
+// it may have again.
+type shortage struct{ error }
+
+func (s shortage) Unwrap() error { return s.error }
+
+// isShortage reports whether a system call failed for want of descriptors, processes,
+// memory or space.
+func isShortage(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT},
+		func(errno error) bool { return errors.Is(err, errno) })
 }
 
 // startProcess starts cmd with the settings in its environment.

@@ -130,9 +130,11 @@ func (m *Mesh) lose(c *ipc) error {
 }
 
 // restart starts sidecars until one responds. It returns nil, and why the mesh
-// ends, when the mesh closes or the policy gives up.
+// ends, when the mesh closes or the policy gives up. What the host lacks is waited
+// for, as long as it takes, and each failure is reported.
 func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ipc, error) {
 	limit := restartTimeout
+	short := 0 // attempts that failed for want of something
 	delay, giveUp := policy.next(uptime)
 	for !giveUp {
 		wait := time.NewTimer(delay)
@@ -151,10 +153,14 @@ func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ip
 		}
 		m.report(err)
 		cause = err
-		if errors.Is(err, errNotReady) {
-			limit = min(2*limit, restartTimeoutMost) // the host is slow
+		switch lacking := (shortage{}); {
+		case errors.Is(err, errNotReady): // the host is slow
+			limit = min(2*limit, restartTimeoutMost)
 			delay = policy.delay()
-		} else {
+		case errors.As(err, &lacking):
+			delay = backoff.Delay(restartFirst, restartMost, short)
+			short++
+		default:
 			delay, giveUp = policy.next(0)
 		}
 	}

@@ -283,3 +283,34 @@ func TestForkedSidecarFails(t *testing.T) {
 		}
 	}
 }
+
+// What the host lacks, such as file descriptors, ends no mesh, however long it lasts: it is reported, and waited for.
+func TestShortage(t *testing.T) {
+	restore := func() {}
+	defer func() { restore() }()
+	reports := make(chan error, 64)
+	cfg := alone(SelfExec)
+	cfg.OnError = func(err error) { reports <- err }
+	m := start(t, cfg)
+	first := m.SidecarPID()
+	restore = testutil.NoMoreDescriptors(t)
+	kill(t, first)
+	for n := 0; n <= maxShortLives; {
+		select {
+		case err := <-reports:
+			if errors.Is(err, syscall.EMFILE) {
+				n++
+			} else if !errors.Is(err, ErrSidecarLost) {
+				t.Fatalf("reported %v", err)
+			}
+		case <-m.Done():
+			t.Fatalf("the mesh ended: %v", m.Err())
+		}
+	}
+	restore()
+	restore = func() {}
+	testutil.Eventually(t, "the next sidecar", func() bool { pid := m.SidecarPID(); return pid != 0 && pid != first })
+	if err := m.Err(); err != nil {
+		t.Errorf("the mesh ended: %v", err)
+	}
+}
