@@ -108,7 +108,7 @@ func streamWant(stream []byte, lim wire.Limits, required bool, shown *identity.S
 			switch given := l.Hello.Identity; {
 			case err != nil || l.Kind != wire.PeerHello:
 				return nil, ErrViolation
-			case given == nil && required, given != nil && (given.Key != shown.Key || given.Sig != shown.Sig):
+			case given == nil && required, given != nil && !sameIdentity(given, shown):
 				return nil, ErrIdentity
 			}
 			events = []string{"connected"}
@@ -126,6 +126,11 @@ func streamWant(stream []byte, lim wire.Limits, required bool, shown *identity.S
 		}
 	}
 	return events, ErrPeerClosed
+}
+
+// sameIdentity reports whether given is what the holder of the key has shown. Without the name of a mesh it means the reader's.
+func sameIdentity(given *wire.Identity, shown *identity.Shown) bool {
+	return given.Key == shown.Key && given.Sig == shown.Sig && (given.Mesh == nil || *given.Mesh == *shown.Mesh)
 }
 
 // streamEvents writes down what it is told.
