@@ -27,6 +27,9 @@ const (
 
 // keys returns the table, in the order in which it is printed.
 func keys(o options) []key {
+	if o.wan {
+		return wanKeys()
+	}
 	best := make([]string, len(pionBulkSizes))
 	for i, size := range pionBulkSizes {
 		best[i] = pionBulkName(size)

@@ -21,18 +21,30 @@ type meshPipe struct {
 
 func openMeshPipe(mode mesh.Mode, size int) func(context.Context) (pipe, error) {
 	return func(ctx context.Context) (pipe, error) {
-		const typ = "bench"
-		payload, err := fill(size, wire.MessageFields{Type: typ})
+		p, err := newMeshPipe(size)
 		if err != nil {
 			return nil, err
 		}
-		p := &meshPipe{msg: mesh.Message{Type: typ, Payload: payload}, count: newCounter(), wrong: new(atomic.Int64), size: size}
-		p.pair, err = openMeshPair(ctx, mode, map[string]mesh.Handler{typ: p.receive})
-		if err != nil {
+		if p.pair, err = openMeshPair(ctx, mode, p.handlers()); err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
+}
+
+// newMeshPipe returns a pipe for messages of size bytes that still needs its pair.
+func newMeshPipe(size int) (*meshPipe, error) {
+	const typ = "bench"
+	payload, err := fill(size, wire.MessageFields{Type: typ})
+	if err != nil {
+		return nil, err
+	}
+	return &meshPipe{msg: mesh.Message{Type: typ, Payload: payload}, count: newCounter(), wrong: new(atomic.Int64), size: size}, nil
+}
+
+// handlers are those of the far end.
+func (p *meshPipe) handlers() map[string]mesh.Handler {
+	return map[string]mesh.Handler{p.msg.Type: p.receive}
 }
 
 func (p *meshPipe) receive(_ context.Context, msg *mesh.Message) (any, error) {

@@ -17,7 +17,22 @@ const farID = "far"
 
 // openMeshPair starts both agents in the mode; handlers are the far one's. Each
 // sidecar has one UDP socket, like the ends of a pionPair.
-func openMeshPair(ctx context.Context, mode mesh.Mode, handlers map[string]mesh.Handler) (_ *meshPair, err error) {
+func openMeshPair(ctx context.Context, mode mesh.Mode, handlers map[string]mesh.Handler) (*meshPair, error) {
+	rooms, err := openRooms(1)
+	if err != nil {
+		return nil, err
+	}
+	p, err := openMeshPairAt(ctx, mesh.Config{Mode: mode, SignalingURL: rooms.url(0)}, handlers)
+	if err != nil {
+		rooms.close()
+		return nil, err
+	}
+	p.rooms = rooms
+	return p, nil
+}
+
+// openMeshPairAt is openMeshPair for agents that meet at the signaling server of cfg.
+func openMeshPairAt(ctx context.Context, cfg mesh.Config, handlers map[string]mesh.Handler) (_ *meshPair, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("the mesh did not connect"))
 	defer cancel()
 	p := &meshPair{}
@@ -26,10 +41,7 @@ func openMeshPair(ctx context.Context, mode mesh.Mode, handlers map[string]mesh.
 			p.close()
 		}
 	}()
-	if p.rooms, err = openRooms(1); err != nil {
-		return nil, err
-	}
-	cfg := mesh.Config{Mode: mode, SignalingURL: p.rooms.url(0), Network: mesh.Network{UDPPort: mesh.AnyUDPPort}, WaitSignaling: true}
+	cfg.Network, cfg.WaitSignaling = mesh.Network{UDPPort: mesh.AnyUDPPort}, true
 	cfg.APIKey = "near"
 	if p.near, err = mesh.New(ctx, cfg); err != nil {
 		return nil, err

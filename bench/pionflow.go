@@ -31,17 +31,21 @@ func openPionPipe(size int, kind pionKind) func(context.Context) (pipe, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := &pionPipe{pair: pair, dc: pair.near, msg: make([]byte, size), low: make(chan struct{}, 1), count: newCounter()}
-		p.dc.SetBufferedAmountLowThreshold(pionBufferedLow)
-		p.dc.OnBufferedAmountLow(func() {
-			select {
-			case p.low <- struct{}{}:
-			default:
-			}
-		})
-		go p.receive()
-		return p, nil
+		return newPionPipe(pair, size), nil
 	}
+}
+
+func newPionPipe(pair *pionPair, size int) *pionPipe {
+	p := &pionPipe{pair: pair, dc: pair.near, msg: make([]byte, size), low: make(chan struct{}, 1), count: newCounter()}
+	p.dc.SetBufferedAmountLowThreshold(pionBufferedLow)
+	p.dc.OnBufferedAmountLow(func() {
+		select {
+		case p.low <- struct{}{}:
+		default:
+		}
+	})
+	go p.receive()
+	return p
 }
 
 // receive ends with the link.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/testutil/netpath"
 )
 
 // connectTimeout bounds the making of any connection.
@@ -23,7 +25,12 @@ type pionLink struct {
 
 // connectPion returns once both ends are open. Signaling is function calls, and
 // candidates trickle.
-func connectPion(ctx context.Context, a, b *pionEnd) (_ *pionLink, err error) {
+func connectPion(ctx context.Context, a, b *pionEnd) (*pionLink, error) {
+	return connectPionBy(ctx, a, b, func(_ int, candidate string) (string, bool) { return candidate, true })
+}
+
+// connectPionBy is connectPion with candidates of end i as lead changes them; those for which it is false are left out.
+func connectPionBy(ctx context.Context, a, b *pionEnd, lead func(i int, candidate string) (string, bool)) (_ *pionLink, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("bare pion did not connect"))
 	defer cancel()
 	l := &pionLink{}
@@ -45,7 +52,7 @@ func connectPion(ctx context.Context, a, b *pionEnd) (_ *pionLink, err error) {
 		return nil, err
 	}
 	onOpen(dc, &l.near, opened)
-	if err := negotiate(l.nearPC, l.farPC); err != nil {
+	if err := negotiate(l.nearPC, l.farPC, lead); err != nil {
 		return nil, err
 	}
 	for range 2 {
@@ -74,9 +81,9 @@ func onOpen(dc *webrtc.DataChannel, to **datachannel.DataChannel, opened chan<- 
 
 // negotiate exchanges offer, answer and candidates. Each end has the other's
 // description before it hears of the other's candidates.
-func negotiate(near, far *webrtc.PeerConnection) error {
-	near.OnICECandidate(candidatesTo(far))
-	far.OnICECandidate(candidatesTo(near))
+func negotiate(near, far *webrtc.PeerConnection, lead func(int, string) (string, bool)) error {
+	near.OnICECandidate(candidatesTo(far, 0, lead))
+	far.OnICECandidate(candidatesTo(near, 1, lead))
 	offer, err := near.CreateOffer(nil)
 	if err != nil {
 		return err
@@ -97,11 +104,18 @@ func negotiate(near, far *webrtc.PeerConnection) error {
 	return far.SetLocalDescription(answer)
 }
 
-func candidatesTo(pc *webrtc.PeerConnection) func(*webrtc.ICECandidate) {
+func candidatesTo(pc *webrtc.PeerConnection, from int, lead func(int, string) (string, bool)) func(*webrtc.ICECandidate) {
 	return func(c *webrtc.ICECandidate) {
-		if c != nil {
-			_ = pc.AddICECandidate(c.ToJSON()) // a lost one shows as a connection that does not come up
+		if c == nil {
+			return
 		}
+		init := c.ToJSON()
+		text, ok := lead(from, init.Candidate)
+		if !ok {
+			return
+		}
+		init.Candidate = text
+		_ = pc.AddICECandidate(init) // a lost one shows as a connection that does not come up
 	}
 }
 
@@ -123,6 +137,15 @@ type pionPair struct {
 
 // openPionPair makes a link between two ends of the kind.
 func openPionPair(ctx context.Context, kind pionKind) (*pionPair, error) {
+	return openPionPairBy(ctx, kind, func(_ int, candidate string) (string, bool) { return candidate, true })
+}
+
+// openPionPairOver is openPionPair over a path.
+func openPionPairOver(ctx context.Context, kind pionKind, path *netpath.Path) (*pionPair, error) {
+	return openPionPairBy(ctx, kind, func(i int, candidate string) (string, bool) { return overPath(path, i, candidate) })
+}
+
+func openPionPairBy(ctx context.Context, kind pionKind, lead func(int, string) (string, bool)) (*pionPair, error) {
 	p := &pionPair{}
 	for i := range p.ends {
 		end, err := newPionEnd(kind)
@@ -132,7 +155,7 @@ func openPionPair(ctx context.Context, kind pionKind) (*pionPair, error) {
 		}
 		p.ends[i] = end
 	}
-	link, err := connectPion(ctx, p.ends[0], p.ends[1])
+	link, err := connectPionBy(ctx, p.ends[0], p.ends[1], lead)
 	if err != nil {
 		p.close()
 		return nil, err

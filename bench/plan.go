@@ -22,6 +22,9 @@ func growthSizes(o options) []int {
 // plan returns all groups. Those that count allocations come first, while the
 // process is small.
 func plan(o options) []group {
+	if o.wan {
+		return wanPlan(o)
+	}
 	groups := []group{
 		{"forward", pick(o, 9, 5), []side{
 			newForward(o, "forward_codec", &codecForwarder{}),
