@@ -9,84 +9,177 @@ import (
 	"testing/synctest"
 
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// told takes what the agent has said of pausing so far, and notes which peers are paused.
-func (f *fakeSidecar) told(paused map[string]bool) {
+// told takes what the agent has said of pausing so far, and notes what is held back of which peer.
+func (f *fakeSidecar) told(held map[string]wire.Stop) {
 	synctest.Wait()
 	for len(f.lines) > 0 {
 		line := f.heard()
-		if typ := line["type"].(string); typ == "pause" || typ == "resume" {
-			paused[line["payload"].(map[string]any)["peer_id"].(string)] = typ == "pause"
+		payload := line["payload"].(map[string]any)
+		switch line["type"] {
+		case "resume":
+			held[payload["peer_id"].(string)] = wire.StopNothing
+		case "pause":
+			held[payload["peer_id"].(string)] = wire.StopNewWork
+			if payload["all"] == true {
+				held[payload["peer_id"].(string)] = wire.StopAll
+			}
 		}
 	}
 }
 
-// Many peers that flood together fill no more than the inboxes may hold together, a quiet peer is none of those that
-// pay for it, and all of it is given back.
-func TestManyFloods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const peers = 48 // 8 MiB for each would be too much
-		release := make(chan struct{})
-		var handled testutil.Record[string]
-		m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
-			"n": func(_ context.Context, msg *Message) (any, error) { <-release; handled.Add(msg.From); return nil, nil },
-		}}, true)
-		paused := map[string]bool{}
-		flood := from("%s", `{"type":"n","payload":"`+strings.Repeat("x", 1<<20)+`"}`)
-		var ids []string
-		for i := range peers {
-			ids = append(ids, fmt.Sprint("mallory-", i))
+// flooded returns an agent whose inboxes are as full as many peers can make them, who go on until they are held back as
+// heeds says, and what is held back of whom. Their handlers wait for release.
+func flooded(t *testing.T, heeds wire.Stop, handlers map[string]Handler) (m *Mesh, f *fakeSidecar, held map[string]wire.Stop, release chan struct{}) {
+	const peers = 48 // 8 MiB for each would be too much
+	release = make(chan struct{})
+	handlers["n"] = func(context.Context, *Message) (any, error) { <-release; return nil, nil }
+	m, f = newFakeAgent(t, Config{Handlers: handlers, OnError: func(err error) { t.Errorf("reported: %v", err) }}, true)
+	held = map[string]wire.Stop{}
+	flood := from("%s", `{"type":"n","payload":"`+strings.Repeat("x", 1<<20)+`"}`)
+	var ids []string
+	for i := range peers {
+		ids = append(ids, fmt.Sprint("mallory-", i))
+	}
+	f.connect(ids...)
+	for range 2 * stopFactor * inboxHigh >> 20 { // far more than a peer gets alone
+		for _, id := range ids {
+			if held[id] < heeds {
+				f.say(fmt.Sprintf(flood, id))
+			}
 		}
-		f.connect(ids...)
-		for range 2 * inboxHigh >> 20 { // far more than a peer gets alone
-			for _, id := range ids {
-				if !paused[id] {
-					f.say(fmt.Sprintf(flood, id))
+		f.told(held)
+	}
+	for _, id := range ids {
+		if held[id] < heeds {
+			t.Errorf("%s is not held back: %v", id, held[id])
+		}
+	}
+	if used := m.inboxes.used.Load(); used > inboxesHigh+peers<<20 { // the message of each that was on its way
+		t.Errorf("the inboxes hold %d bytes together, want %d at most", used, inboxesHigh)
+	}
+	return m, f, held, release
+}
+
+// Many peers that flood together fill no more than the inboxes may hold together, whether they heed a pause or not. A quiet
+// peer is none of those that pay for it, nothing is dropped, and all of it is given back.
+func TestManyFloods(t *testing.T) {
+	for _, heeds := range []wire.Stop{wire.StopNewWork, wire.StopAll} {
+		synctest.Test(t, func(t *testing.T) {
+			var handled testutil.Record[string]
+			m, f, held, release := flooded(t, heeds, map[string]Handler{
+				"note": func(_ context.Context, msg *Message) (any, error) { handled.Add(msg.From); return nil, nil },
+			})
+			f.connect("alice")
+			f.say(from("alice", `{"type":"note","payload":"`+strings.Repeat("x", inboxLeast/2)+`"}`))
+			f.told(held)
+			if held["alice"] != wire.StopNothing || !slices.Equal(handled.All(), []string{"alice"}) {
+				t.Errorf("of a peer that sends little %v is held back; handled are messages of %v", held["alice"], handled.All())
+			}
+			close(release)
+			f.told(held)
+			for id, stop := range held {
+				if stop != wire.StopNothing {
+					t.Errorf("of %s %v remains held back", id, stop)
 				}
 			}
-			f.told(paused)
-		}
-		if i := slices.IndexFunc(ids, func(id string) bool { return !paused[id] }); i >= 0 {
-			t.Errorf("%s is not paused", ids[i])
-		}
-		if used := m.inboxes.used.Load(); used > inboxesHigh {
-			t.Errorf("the inboxes hold %d bytes together, want %d at most", used, inboxesHigh)
-		}
+			if used := m.inboxes.used.Load(); used != 0 {
+				t.Errorf("the empty inboxes hold %d bytes", used)
+			}
+		})
+	}
+}
+
+// A peer that is paused for what others have in their inboxes may go on once they have less, although nothing changes
+// in its own: its handler may be waiting for its next message.
+func TestPausedForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next := make(chan struct{})
+		m, f, held, release := flooded(t, wire.StopNewWork, map[string]Handler{
+			"session_request": func(ctx context.Context, _ *Message) (any, error) { <-next; return nil, nil },
+			"go":              func(context.Context, *Message) (any, error) { close(next); return nil, nil },
+		})
 		f.connect("alice")
-		f.say(from("alice", `{"type":"n","payload":"`+strings.Repeat("x", inboxLeast/2)+`"}`))
-		f.told(paused)
-		if paused["alice"] {
-			t.Error("a peer that sends little is paused for others")
+		f.say(from("alice", `{"type":"session_request","request_id":"1","payload":"`+strings.Repeat("x", 4<<20)+`"}`))
+		f.told(held)
+		if held["alice"] != wire.StopNewWork {
+			t.Fatalf("what is held back is %v", held["alice"])
 		}
 		close(release)
-		f.told(paused)
-		for id, is := range paused {
-			if is {
-				t.Errorf("%s remains paused", id)
-			}
+		f.told(held)
+		if held["alice"] != wire.StopNothing {
+			t.Errorf("when the others are done, %v is held back still", held["alice"])
 		}
-		if got, used := handled.All(), m.inboxes.used.Load(); !slices.Contains(got, "alice") || used != 0 {
-			t.Errorf("handled are messages of %v; the empty inboxes hold %d bytes", got, used)
+		f.say(from("alice", `{"type":"go"}`))
+		f.told(held)
+		if used := m.inboxes.used.Load(); used != 0 {
+			t.Errorf("the empty inboxes hold %d bytes", used)
 		}
 	})
 }
 
-// Whatever the others hold, a peer may have a little, and never more than it could have alone.
-func TestAllowance(t *testing.T) {
-	for _, tt := range []struct{ used, want, most int }{
-		{0, inboxHigh, inboxHard},
-		{inboxesHigh / 2, inboxHigh, inboxHard},
-		{inboxesHigh - 16<<20, 1 << 20, inboxHard},
-		{inboxesHigh, inboxLeast, inboxHard},
-		{inboxesHard, inboxLeast, inboxHard},
-		{inboxesHard + 1, inboxLeast, inboxLeast},
+// Whatever the others hold, a peer may have a little, and never more than it could have alone. Who holds it back lets it go
+// on as soon as its share is large enough again.
+func TestJudge(t *testing.T) {
+	const kib, mib = 1 << 10, 1 << 20
+	for name, tt := range map[string]struct {
+		used, bytes int // of all inboxes; of this one
+		since       int // arrived while it is held back
+		was         holdback
+		want        wire.Stop
+	}{
+		"alone":                          {8 * mib, 8 * mib, 0, holdback{}, wire.StopNothing},
+		"alone, too much":                {9 * mib, 9 * mib, 0, holdback{}, wire.StopNewWork},
+		"not low enough":                 {3 * mib, 3 * mib, 0, holdback{over: true}, wire.StopNewWork},
+		"low":                            {2 * mib, 2 * mib, 0, holdback{over: true}, wire.StopNothing},
+		"alone, ignores the pause":       {33 * mib, 33 * mib, 33 * mib, holdback{over: true}, wire.StopAll},
+		"among few others":               {128 * mib, 8 * mib, 0, holdback{}, wire.StopNothing},
+		"among many others":              {192 * mib, 5 * mib, 0, holdback{}, wire.StopNewWork},
+		"little, among many others":      {192 * mib, 4 * mib, 0, holdback{}, wire.StopNothing},
+		"its share has grown":            {100 * mib, 5 * mib, 0, holdback{short: true}, wire.StopNothing},
+		"its share has grown a bit":      {190 * mib, 4 * mib, 0, holdback{short: true}, wire.StopNewWork},
+		"many others, ignores the pause": {240 * mib, 5 * mib, 5 * mib, holdback{short: true}, wire.StopAll},
+		"all is taken, and it has some":  {256 * mib, 32 * kib, 0, holdback{}, wire.StopNothing},
+		"all is taken, and it has more":  {300 * mib, 33 * kib, 0, holdback{}, wire.StopNewWork},
+		"all is taken, ignores":          {300 * mib, 129 * kib, 129 * kib, holdback{short: true}, wire.StopAll},
 	} {
-		var a allowance
+		a := newAllowance(func() {})
 		a.add(tt.used)
-		if got := a.high(); got != tt.want {
-			t.Errorf("with %d bytes in use a peer may have %d, want %d", tt.used, got, tt.want)
+		h, need := judge(tt.bytes, tt.since, a.share(), tt.was)
+		if got := h.stop(); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
+		if (h.short || h.ignores && !h.over) != (need > 0) {
+			t.Errorf("%s: held back for %+v, a share of %d would change that", name, h, need)
+		}
+		if need == 0 {
+			continue
+		}
+		if again, _ := judge(tt.bytes, 0, need, h); again == h {
+			t.Errorf("%s: a share of %d changes nothing", name, need)
+		}
+		if again, _ := judge(tt.bytes, 0, need-16, h); again != h && need-16 > a.share() {
+			t.Errorf("%s: a share of less than %d does as well", name, need)
+		}
+	}
+}
+
+// Messages are dropped only if the sidecar knows no pause.
+func TestFull(t *testing.T) {
+	for _, tt := range []struct {
+		used, most int
+		pauses     bool
+	}{
+		{0, inboxHard, false},
+		{inboxesHard, inboxHard, false},
+		{inboxesHard + 1, inboxLeast, false},
+		{inboxesHard + 1, inboxHard, true},
+	} {
+		a := newAllowance(func() {})
+		a.add(tt.used)
+		a.pauses.Store(tt.pauses)
 		if a.full(tt.most) || !a.full(tt.most+1) {
 			t.Errorf("with %d bytes in use the most that gets in is not %d", tt.used, tt.most)
 		}

@@ -39,7 +39,10 @@ func (q *backlog) addMessage(raw []byte) (charge int) {
 	last := len(q.pieces) - 1
 	if last < 0 || cap(q.pieces[last])-len(q.pieces[last]) < need {
 		size := pieceLeast
-		if last >= 0 {
+		switch {
+		case need > pieceMost/8:
+			size = need // a piece of its own: little of any piece is left empty
+		case last >= 0:
 			size = min(2*cap(q.pieces[last]), pieceMost)
 		}
 		if q.in == q.out {

@@ -35,7 +35,7 @@ func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message
 	if err != nil {
 		return nil, err
 	}
-	if err := m.post(ctx, peer, msg, nil); err != nil {
+	if err := m.post(ctx, peer, msg); err != nil {
 		m.calls.drop(call)
 		return nil, err
 	}

@@ -25,8 +25,8 @@ var (
 	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
 )
 
-// handle runs the handler of a message's type, and encodes its reply. A panic in
-// either is an error like any other: a peer's message must not end the program.
+// handle runs the handler of a message's type. A panic is an error like any other: a
+// peer's message must not end the program.
 func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) {
 	h := m.handler(msg.Type)
 	switch {
@@ -38,24 +38,19 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	default:
 		return nil, fmt.Errorf("%w: type %q", errNoHandler, logs.Cut(msg.Type))
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			m.panicked(p).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
-			reply, err = nil, &fault{error: fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
-		}
-	}()
-	reply, err = h(ctx, msg)
-	switch {
-	case err != nil:
+	defer m.recovered(msg, &err)
+	if reply, err = h(ctx, msg); err != nil {
 		return nil, &handlerError{err.Error(), err}
-	case reply == nil || !wire.WantsResponse(msg.Type, msg.RequestID):
-		return nil, nil
 	}
-	raw, err := payload(reply)
-	if err != nil {
-		return nil, &fault{err, unencodable}
+	return reply, nil
+}
+
+// recovered, deferred, makes an error of a panic in the code that handles a message.
+func (m *Mesh) recovered(msg *Message, err *error) {
+	if p := recover(); p != nil {
+		m.panicked(p).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
+		*err = &fault{error: fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
 	}
-	return raw, nil
 }
 
 // A handlerError is what a handler returned. Its text was made where a panic of the

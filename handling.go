@@ -23,7 +23,7 @@ func (b *inbox) runLocked(msg *Message) {
 	b.asked[h.id] = h
 	b.requests++
 	b.m.inboxes.add(requestCost)
-	b.chargeLocked(h.bytes)
+	b.arrivedLocked(h.bytes)
 	b.m.handlers.run(func() {
 		defer cancel()
 		defer h.end() // the handler may also end its goroutine
@@ -75,35 +75,60 @@ func (b *inbox) respond(ctx context.Context, h *handling, msg *Message) {
 	b.reply(ctx, h, msg, reply, err)
 }
 
-// reply sends the response to a request. What the handler returned goes to the peer as
-// it is. Of a fault of this agent the peer learns that there is one; what it is stays
-// here.
+// reply sends the response to a request.
 func (b *inbox) reply(ctx context.Context, h *handling, msg *Message, reply any, err error) {
 	out := responseTo(msg)
-	fault, isFault := err.(*fault)
-	switch {
-	case isFault:
-		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
-		out.Payload = errorPayload(faultText + fault.what)
-	case err != nil:
-		out.Payload = errorPayload(plain(err))
-	case reply == nil:
-		out.Payload = struct{}{} // agents in other languages expect an object
-	default:
-		out.Payload = reply
-	}
+	out.Payload = b.answer(msg, reply, err)
 	if ctx.Err() != nil {
 		return // the requester gave up or is gone
 	}
-	err = b.m.post(ctx, msg.From, &out, h)
-	if why := replyFault(err); why != "" {
-		b.failed(msg, err)
-		out.Payload = errorPayload(why)
-		err = b.m.post(ctx, msg.From, &out, h)
+	err = b.m.postReply(ctx, msg, &out, h)
+	if instead := b.unsendable(msg, err); instead != nil {
+		out.Payload = instead
+		err = b.m.postReply(ctx, msg, &out, h)
 	}
 	if err != nil && ctx.Err() == nil {
 		b.failed(msg, err)
 	}
+}
+
+// answer returns the payload of a response. What the handler returned goes to the peer
+// as it is. Of a fault of this agent the peer learns that there is one; what it is stays
+// here.
+func (b *inbox) answer(msg *Message, reply any, err error) any {
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		return b.faulty(msg, f)
+	case err != nil:
+		return errorPayload(plain(err))
+	case reply == nil:
+		return struct{}{} // agents in other languages expect an object
+	}
+	return reply
+}
+
+// unsendable returns what to send instead of a reply that cannot be sent to anyone, nil
+// for any other error.
+func (b *inbox) unsendable(msg *Message, err error) any {
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		return b.faulty(msg, f)
+	case errors.Is(err, ErrTooLarge):
+		b.failed(msg, err)
+		return errorPayload(faultText + ": the reply is too large")
+	case errors.Is(err, ErrInvalid):
+		b.failed(msg, err)
+		return errorPayload(faultText + unencodable)
+	}
+	return nil
+}
+
+// faulty reports a fault, and returns what the peer learns of it.
+func (b *inbox) faulty(msg *Message, f *fault) any {
+	b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: f})
+	return errorPayload(faultText + f.what)
 }
 
 // failed reports that a response was not sent.
@@ -122,18 +147,6 @@ const (
 type fault struct {
 	error
 	what string // what the peer learns besides faultText
-}
-
-// replyFault returns what a peer learns of a reply that cannot be sent to anyone, "" for
-// any other error.
-func replyFault(err error) string {
-	switch {
-	case errors.Is(err, ErrTooLarge):
-		return faultText + ": the reply is too large"
-	case errors.Is(err, ErrInvalid):
-		return faultText + unencodable
-	}
-	return ""
 }
 
 // responseTo returns the response to a request, but for its payload.

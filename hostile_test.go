@@ -192,6 +192,67 @@ func TestPeerComesAndGoes(t *testing.T) {
 	}
 }
 
+// Of any number of responses that a peer does not take, one takes memory. All of them arrive once it takes them.
+func TestRepliesWaitAsTheyAre(t *testing.T) {
+	const n, size = 400, 256 << 10
+	body := strings.Repeat("x", size)
+	var done testutil.Record[struct{}]
+	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+		"x_request": func(context.Context, *Message) (any, error) { done.Add(struct{}{}); return body, nil },
+	}}, true)
+	f.connect("bob")
+	f.say(`{"type":"pause","payload":{"peer_id":"bob","all":true}}`)
+	f.taken(m)
+	before := memory()
+	f.flood(n, func(i int) string { return from("bob", fmt.Sprintf(`{"type":"x_request","request_id":"%d"}`, i)) })
+	done.Wait(t, "the handlers", func(all []struct{}) bool { return len(all) == n })
+	if cost, used := memory()-before, m.inboxes.used.Load(); cost > n*size/4 || used > n*size/4 {
+		t.Errorf("%d responses of %d bytes that wait take %d bytes of memory, %d of them charged", n, size, cost, used)
+	}
+	f.say(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+	for range n {
+		if got := f.heard()["payload"].(map[string]any)["message"].(map[string]any)["payload"]; got != body {
+			t.Fatalf("got %.100v", got)
+		}
+	}
+	testutil.Eventually(t, "the end of the charges", func() bool { return m.inboxes.used.Load() == 0 })
+}
+
+// What many peers do on links that come and go leaves no charge behind.
+func TestChargesAreGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{OnPeer: func(PeerEvent) {}, Limits: Limits{MaxRequests: 2}, Handlers: map[string]Handler{
+			"slow_request":  func(ctx context.Context, _ *Message) (any, error) { <-ctx.Done(); return nil, nil },
+			"panic_request": func(context.Context, *Message) (any, error) { panic("on purpose") },
+			"n":             func(context.Context, *Message) (any, error) { <-time.After(time.Millisecond); return nil, nil },
+		}}, true)
+		used := func() int64 { return m.inboxes.used.Load() }
+		for round := range 60 {
+			f.connect("bob")
+			if round%3 == 0 {
+				f.say(`{"type":"pause","payload":{"peer_id":"bob"}}`) // refusals wait
+			}
+			for i := range 8 {
+				f.say(from("bob", fmt.Sprintf(`{"type":"slow_request","request_id":"%d"}`, i%5)))
+				f.say(from("bob", fmt.Sprintf(`{"type":"panic_request","request_id":"p%d"}`, i)))
+				f.say(from("bob", `{"type":"n"}`))
+				f.say(`{"type":"cancel","payload":{"from_peer":"bob","request_id":"1"}}`)
+			}
+			if synctest.Wait(); used() < requestCost {
+				t.Fatalf("%d bytes are charged for requests in work", used())
+			}
+			f.say(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`)
+			for len(f.lines) > 0 {
+				f.heard()
+			}
+		}
+		<-time.After(time.Minute)
+		if used() != 0 {
+			t.Errorf("%d bytes remain charged", used())
+		}
+	})
+}
+
 // Reports of what one peer did wrong are short, and leave room for reports about others.
 func TestReportsAreBounded(t *testing.T) {
 	id := strings.Repeat("i", 256<<10)
@@ -374,7 +435,7 @@ func TestDeafPeer(t *testing.T) {
 	}
 	mallory := hostile.Join(t, strings.TrimSuffix("http"+strings.TrimPrefix(s.url, "ws"), "/ws"), "mallory").Link("alice")
 	mallory.SetReading(false)
-	filler := strings.Repeat("i", 18_000)
+	filler := strings.Repeat("i", 16_000)
 	for i := range 3500 { // 1024 are run, and the refusals of the others do not fit into a queue of 36 MiB
 		testutil.Eventually(t, "room", func() bool {
 			return hostile.Say(mallory, fmt.Sprintf(`{"type":"ping","request_id":"%d %s"}`, i, filler))

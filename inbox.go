@@ -55,7 +55,9 @@ type inbox struct {
 	refusing bool                 // a goroutine works through refused
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
-	paused   link.Told[bool] // whether the sidecar was told to pause the peer
+	holdback holdback
+	since    int                  // bytes of messages that have arrived while the peer is held back
+	told     link.Told[wire.Stop] // what the sidecar was told to hold back of the peer
 }
 
 func newInbox(m *Mesh, peer string) *inbox {
@@ -73,7 +75,7 @@ func (b *inbox) connected(e PeerEvent) {
 		b.gone, b.leave = context.WithCancelCause(b.m.ctx)
 		// A pause for the previous link may have crossed the reconnect, and
 		// would freeze the new one.
-		b.paused.Again = b.paused.Last
+		b.told.Again = b.told.Last != wire.StopNothing
 		b.announceLocked(e)
 	})
 }
@@ -103,7 +105,7 @@ func (b *inbox) message(typ string, w *wire.Message) {
 		case b.m.inboxes.full(b.bytes):
 			dropped = errInboxFull
 		case !work:
-			b.chargeLocked(b.queue.addMessage(w.Raw))
+			b.arrivedLocked(b.queue.addMessage(w.Raw))
 			b.startLocked()
 		case b.asked[id] != nil:
 			dropped = errDuplicateRun
@@ -226,7 +228,15 @@ func (b *inbox) update(change func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change()
-	b.paused.SettleLocked(&b.mu, b)
+	b.told.SettleLocked(&b.mu, b)
+}
+
+// arrivedLocked charges the peer for a message.
+func (b *inbox) arrivedLocked(n int) {
+	b.chargeLocked(n)
+	if b.told.Last != wire.StopNothing {
+		b.since += n
+	}
 }
 
 // chargeLocked charges the peer for n bytes of memory more, or less.
@@ -235,14 +245,29 @@ func (b *inbox) chargeLocked(n int) {
 	b.m.inboxes.add(n)
 }
 
-// WantLocked reports whether the peer is to be paused.
-func (b *inbox) WantLocked(paused bool) bool {
-	high := b.m.inboxes.high()
-	return b.bytes > high || paused && b.bytes > high/4
+// WantLocked returns what the sidecar is to hold back of the peer.
+func (b *inbox) WantLocked(wire.Stop) wire.Stop {
+	h, need := judge(b.bytes, b.since, b.m.inboxes.share(), b.holdback)
+	if h.stop() == wire.StopNothing || b.holdback.ignores && !h.ignores {
+		b.since = 0
+	}
+	b.holdback = h
+	if need > 0 {
+		b.m.inboxes.wait(b, need)
+	}
+	return b.holdback.stop()
 }
 
 // Tell asks the sidecar to pause or resume the peer.
-func (b *inbox) Tell(_, pause bool) { b.m.pausePeer(b.peer, pause) }
+func (b *inbox) Tell(_, stop wire.Stop) { b.m.pausePeer(b.peer, stop) }
+
+// settleInboxes has the inboxes that wait for a larger share look again.
+func (m *Mesh) settleInboxes() {
+	m.inboxes.settling.Store(false)
+	for _, b := range m.inboxes.waiters() {
+		b.update(func() {})
+	}
+}
 
 // refuse has the peer told that it is busy, and reports whether it will be. A peer that
 // does not take its responses gets no further ones: they are its own loss.
@@ -277,7 +302,7 @@ func (b *inbox) sayBusy() {
 		out := responseTo(msg)
 		out.Payload = errorPayload(busyText)
 		h := &handling{b: b, freed: true}
-		if err := b.m.post(ctx, b.peer, &out, h); err != nil && ctx.Err() == nil {
+		if err := b.m.postReply(ctx, msg, &out, h); err != nil && ctx.Err() == nil {
 			b.failed(msg, err)
 		}
 		b.update(func() { b.chargeLocked(-h.bytes) })

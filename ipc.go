@@ -31,8 +31,10 @@ type ipc struct {
 	refused    error // valid after ended: the sidecar's reason to end
 
 	// Of take alone.
-	line  wire.Line
-	types typeName // of messages
+	trusted bool // peers and their messages are taken from this sidecar
+	unfit   bool // the sidecar does not demand of peers what it should
+	line    wire.Line
+	types   typeName // of messages
 
 	readyOnce, drainedOnce, replacedOnce sync.Once
 }
@@ -45,6 +47,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 		m: m, side: side, link: side.link,
 		ready: make(chan struct{}), drained: make(chan struct{}),
 		replaced: make(chan struct{}), ended: make(chan struct{}),
+		trusted: m.settings.Identity.Demand() == "",
 	}
 	m.work.Go(c.link.Run)
 	m.work.Go(c.read)
@@ -64,6 +67,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	}
 	c.link.Close()
 	<-c.ended
+	m.loseAll() // a base sidecar may have told of peers
 	return nil, err
 }
 
@@ -130,17 +134,17 @@ func lost(err error) error {
 }
 
 // pausePeer asks the sidecar to pause or resume a peer.
-func (m *Mesh) pausePeer(peer string, pause bool) {
+func (m *Mesh) pausePeer(peer string, stop wire.Stop) {
 	c := m.ipc()
 	if c == nil || !c.has(wire.FeatureFlow) {
 		return
 	}
 	// An error means that the link is gone, and the pause with it.
 	_ = c.writeNow(func(b []byte) []byte {
-		if pause {
-			return wire.AppendPause(b, peer, false)
+		if stop == wire.StopNothing {
+			return wire.AppendResume(b, peer)
 		}
-		return wire.AppendResume(b, peer)
+		return wire.AppendPause(b, peer, stop == wire.StopAll)
 	})
 }
 
@@ -205,11 +209,14 @@ func (c *ipc) take(line []byte, err error) bool {
 		// This does not end the link: the next line may be fine.
 		c.m.report(fmt.Errorf("mesh: line from the sidecar rejected: %w", err))
 	}
-	return true
+	return !c.unfit
 }
 
 func (c *ipc) event(e *wire.Line) error {
 	m := c.m
+	if !c.trusted && ofPeer(e.Type) {
+		return nil // of peers whose identity nobody has checked as this agent was told to
+	}
 	if e.Type == wire.TypeMessage {
 		m.receive(e.Peer, c.types.of(e.Message.Type), &e.Message)
 		return nil
@@ -248,6 +255,11 @@ func (c *ipc) event(e *wire.Line) error {
 		c.drainedOnce.Do(func() { close(c.drained) })
 	}
 	return nil
+}
+
+// ofPeer reports whether an event comes from a peer.
+func ofPeer(t wire.Type) bool {
+	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel
 }
 
 // A typeName makes strings of the types of messages. Most messages are of the same type
@@ -302,10 +314,12 @@ func (c *ipc) start(ready wire.Hello) {
 		if want := c.m.settings.Identity.Demand(); want != "" && want != ready.Policy {
 			c.refused = &ConfigError{Field: "Identity.Policy", Value: want, Err: fmt.Errorf(
 				"the sidecar has the policy %s; start it with the same settings, as with -identity-policy", cmp.Or(ready.Policy, "off"))}
-			c.link.Close()
+			c.unfit = true
 			return
 		}
+		c.trusted = true
 		c.features, c.maxMessage = ready.Features, ready.MaxMessage
+		c.m.inboxes.pauses.Store(slices.Contains(c.features, wire.FeatureFlow))
 		c.m.begin(c)
 		close(c.ready)
 	})
@@ -320,6 +334,9 @@ func (c *ipc) onPeerList(payload []byte) error {
 		return err
 	}
 	c.start(wire.Hello{})
+	if c.unfit {
+		return nil
+	}
 	for i, p := range list.Peers {
 		key := ""
 		if list.Keys != nil {

@@ -95,6 +95,20 @@ func (m *Mesh) run(c *ipc) {
 // lose ends everything that depended on a sidecar that is gone, and returns why
 // it went.
 func (m *Mesh) lose(c *ipc) error {
+	m.loseAll()
+	c.side.stop(m.ctx)
+	cause := c.endError()
+	if d := c.side.diagnose(); d != nil {
+		cause = d
+	}
+	lost := because(ErrSidecarLost, cause)
+	m.setSignaling(SignalingStatus{State: SignalingConnecting, Err: lost})
+	m.report(lost)
+	return cause
+}
+
+// loseAll ends all peer links, and the calls and attempts that wait for them.
+func (m *Mesh) loseAll() {
 	m.mu.Lock()
 	m.current = nil
 	var gone []string
@@ -118,15 +132,6 @@ func (m *Mesh) lose(c *ipc) error {
 			w.end(ErrSidecarLost)
 		}
 	}
-	c.side.stop(m.ctx)
-	cause := c.endError()
-	if d := c.side.diagnose(); d != nil {
-		cause = d
-	}
-	lost := because(ErrSidecarLost, cause)
-	m.setSignaling(SignalingStatus{State: SignalingConnecting, Err: lost})
-	m.report(lost)
-	return cause
 }
 
 // restart starts sidecars until one responds. It returns nil, and why the mesh

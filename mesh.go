@@ -63,7 +63,7 @@ type Mesh struct {
 	work     sync.WaitGroup // run, and the goroutines of links
 	handlers *workers       // handlers and callbacks of the application
 	notices  notices
-	inboxes  allowance
+	inboxes  *allowance
 	calls    calls
 	ids      requestIDs
 	done     chan struct{}
@@ -121,6 +121,11 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		signaled:  make(chan struct{}),
 	}
 	m.notices.m = m
+	m.inboxes = newAllowance(func() {
+		if m.ctx.Err() == nil {
+			m.handlers.run(m.settleInboxes)
+		}
+	})
 	for typ, h := range cfg.Handlers {
 		m.byType[typ] = h
 	}
@@ -143,13 +148,13 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 }
 
 // A Handler handles messages of one type. For a request its reply, encoded as by
-// encoding/json, becomes the payload of the response; a nil reply becomes {}. Its
-// error reaches the requester as a *RemoteError. For a message that wants no
-// response the reply is dropped, and the error is reported to Config.OnError. A
-// panic is logged and reported; the requester learns only that there was an internal
-// error. ctx ends when the requester gives up,
-// when the link to the peer ends and when the mesh closes; the handler must return
-// then.
+// encoding/json, becomes the payload of the response; a nil reply becomes {}. It is
+// encoded when the peer takes it, so it must not be changed after the handler has
+// returned. The handler's error reaches the requester as a *RemoteError. For a message
+// that wants no response the reply is dropped, and the error is reported to
+// Config.OnError. A panic is logged and reported; the requester learns only that there
+// was an internal error. ctx ends when the requester gives up, when the link to the peer
+// ends and when the mesh closes; the handler must return then.
 //
 // Messages that want no response are handled one at a time per peer, in order;
 // requests are handled concurrently. A handler may call any method of Mesh, Close

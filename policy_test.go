@@ -41,9 +41,23 @@ func TestSidecarsPolicy(t *testing.T) {
 			} else {
 				serveSidecar(t, Config{SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: tt.sidecar})
 			}
-			m, err := New(bounded(t), Config{Mode: Attach, SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: tt.agent})
+			var heard testutil.Record[string]
+			m, err := New(bounded(t), Config{
+				Mode: Attach, SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: tt.agent,
+				OnPeer: func(e PeerEvent) { heard.Add(e.Peer.ID) },
+				Handlers: map[string]Handler{"": func(_ context.Context, msg *Message) (any, error) {
+					heard.Add(msg.Type)
+					return nil, nil
+				}},
+			})
 			if err == nil {
+				if tt.base {
+					heard.Wait(t, "the peer", func(all []string) bool { return len(all) >= 4 })
+				}
 				_ = m.Close()
+			}
+			if all := heard.All(); (len(all) > 0) != (tt.base && tt.has == "") {
+				t.Errorf("heard of the peer: %q", all)
 			}
 			var bad *ConfigError
 			switch {
@@ -69,7 +83,7 @@ func serveSidecar(t *testing.T, cfg Config) {
 	})
 }
 
-// serveBase runs a sidecar that knows no hello, and no peers.
+// serveBase runs a sidecar that knows no hello, and has a peer before its agent comes.
 func serveBase(t *testing.T, socket string) {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -84,11 +98,55 @@ func serveBase(t *testing.T, socket string) {
 			return
 		}
 		defer conn.Close()
-		fmt.Fprintln(conn, `{"type":"peer_list","payload":{"peers":[]}}`)
+		for _, line := range []string{
+			`{"type":"peer_connected","payload":{"peer_id":"mallory"}}`,
+			`{"type":"message","payload":{"from_peer":"mallory","message":{"type":"run_request","request_id":"1"}}}`,
+			`{"type":"message","payload":{"from_peer":"mallory","message":{"type":"run"}}}`,
+			`{"type":"peer_list","payload":{"peers":["mallory"]}}`,
+			`{"type":"message","payload":{"from_peer":"mallory","message":{"type":"run"}}}`,
+		} {
+			fmt.Fprintln(conn, line)
+		}
 		for b := make([]byte, 4096); err == nil; { // until the agent is gone
 			_, err = conn.Read(b)
 		}
 	}()
+}
+
+// A sidecar that takes the place of the right one is not used either: nothing of its peers is heard, and none of them is
+// there for Send.
+func TestNextSidecarsPolicy(t *testing.T) {
+	k := newKeyring(t)
+	who := k.member("alice", "alice")
+	socket := socketPath(t)
+	ctx, stop := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		first <- ServeSidecar(ctx, Config{SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: who})
+	}()
+	reports := make(chan error, 64)
+	m := start(t, Config{
+		Mode: Attach, SignalingURL: "ws://127.0.0.1:1/ws", Socket: socket, Identity: who,
+		OnError: func(err error) { reports <- err },
+		OnPeer:  func(e PeerEvent) { t.Errorf("heard of %+v", e) },
+		Handlers: map[string]Handler{"": func(_ context.Context, msg *Message) (any, error) {
+			t.Errorf("handled %q", msg.Type)
+			return nil, nil
+		}},
+	})
+	stop()
+	if err := testutil.Take(t, "the end of the first sidecar", first); err != nil {
+		t.Error(err)
+	}
+	serveBase(t, socket)
+	for bad := (*ConfigError)(nil); !errors.As(testutil.Take(t, "the report", reports), &bad); {
+	}
+	if err := m.Send(t.Context(), "mallory", Message{Type: "x"}); !errors.Is(err, ErrSidecarLost) {
+		t.Errorf("Send: %v", err)
+	}
+	if peers := m.Peers(); len(peers) != 0 {
+		t.Errorf("peers: %v", peers)
+	}
 }
 
 // Who starts without the file of known peers, and had one, is open to anyone once more: the log says it.

@@ -20,7 +20,7 @@ import (
 // went while Send blocked, ErrSidecarLost, ErrTooLarge, ErrInvalid, the reason for
 // which the mesh ended, or the cause of ctx.
 func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
-	if err := m.post(ctx, peer, &msg, nil); err != nil {
+	if err := m.post(ctx, peer, &msg); err != nil {
 		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
 	}
 	return nil
@@ -125,7 +125,7 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 	errs := make([]error, len(peers))
 	var wg sync.WaitGroup
 	for i, id := range peers {
-		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw, nil) })
+		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw) })
 	}
 	wg.Wait()
 	var failed []*PeerError
@@ -137,10 +137,8 @@ func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerE
 	return failed
 }
 
-// post encodes a message and gives it to the sidecar as soon as the peer takes
-// it. reply makes it a response: it is charged for what waits, and freed as the line is
-// added, before that can be seen, with the link's lock held.
-func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply *handling) error {
+// post encodes a message and gives it to the sidecar as soon as the peer takes it.
+func (m *Mesh) post(ctx context.Context, peer string, msg *Message) error {
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
 	}
@@ -150,10 +148,44 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message, reply *handl
 	if err != nil {
 		return err
 	}
-	if reply != nil {
-		reply.charge(cap(raw))
+	return m.postRaw(ctx, peer, raw)
+}
+
+// postReply gives the response to a message to the sidecar. It is encoded when the peer
+// takes it, one at a time: of any number of responses that wait, one takes memory for its
+// text. h is charged for that, and freed as the line is added, before that can be seen,
+// with the link's lock held.
+func (m *Mesh) postReply(ctx context.Context, to, reply *Message, h *handling) error {
+	turn, err := m.takeTurn(ctx, to.From, true)
+	if err != nil {
+		return err
 	}
-	return m.postRaw(ctx, peer, raw, reply)
+	if turn != nil {
+		defer func() { <-turn }()
+	}
+	if _, err := m.await(ctx, to.From, true); err != nil {
+		return err
+	}
+	buf := m.buffer()
+	defer m.buffers.Put(buf)
+	raw, err := m.encodeReply(to, *reply, buf)
+	if err != nil {
+		return err
+	}
+	h.charge(cap(raw))
+	return m.write(ctx, to.From, raw, h)
+}
+
+// encodeReply returns the bytes of a response. Code of the application that fails or
+// panics is a fault.
+func (m *Mesh) encodeReply(to *Message, reply Message, buf *[]byte) (raw []byte, err error) {
+	defer m.recovered(to, &err)
+	text, err := payload(reply.Payload)
+	if err != nil {
+		return nil, &fault{err, unencodable}
+	}
+	reply.Payload = text
+	return reply.encode(buf, m.limits)
 }
 
 // buffer returns a buffer from m.buffers, where it belongs again as soon as the
@@ -166,14 +198,20 @@ func (m *Mesh) buffer() *[]byte {
 }
 
 // postRaw is post for an encoded message.
-func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, reply *handling) error {
-	turn, err := m.takeTurn(ctx, peer, reply != nil)
+func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte) error {
+	turn, err := m.takeTurn(ctx, peer, false)
 	if err != nil {
 		return err
 	}
 	if turn != nil {
 		defer func() { <-turn }()
 	}
+	return m.write(ctx, peer, raw, nil)
+}
+
+// write gives an encoded message to the sidecar as soon as the peer takes it. It is the
+// caller's turn. reply is not nil for a response.
+func (m *Mesh) write(ctx context.Context, peer string, raw []byte, reply *handling) error {
 	for {
 		c, err := m.await(ctx, peer, reply != nil)
 		if err == nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -61,7 +60,7 @@ func sidecarMain(raw string, stderr io.Writer) error {
 	defer func() {
 		_ = listener.Close()
 		// Its directory was made for it alone, by an agent that may be dead by now.
-		_ = sock.RemoveAbandoned(filepath.Dir(set.Socket))
+		_ = sock.RemoveDir(set.Socket)
 	}()
 	h := sidecar.Host{Listener: listener, Settings: set, Log: processLogger(stderr, set.LogLevel), Patience: agentWait}
 	if set.WatchStdin {

@@ -30,7 +30,7 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.hello(cmd)
 	case wire.TypePause, wire.TypeResume:
 		if p := s.peer(cmd.Peer); p != nil {
-			p.setHalted(cmd.Type == wire.TypePause)
+			p.setHalted(haltOf(cmd))
 		}
 	case wire.TypeCancel:
 		if p := s.peer(cmd.Peer); p != nil && len(cmd.RequestID) <= wire.MaxCancelID {

@@ -246,6 +246,27 @@ func TestNothingIsExemptFromPause(t *testing.T) {
 	}
 }
 
+// Nothing of a peer is read while its agent says so, responses that it waits for included.
+func TestPauseAll(t *testing.T) {
+	v := newVictim(t)
+	v.reads(func(string) {})
+	bob := v.meet("bob")
+	v.says(`{"type":"send","payload":{"target_peer":"bob","message":{"type":"x_request","request_id":"1"}}}`)
+	for _, step := range []struct {
+		line   string
+		unread bool
+	}{
+		{`{"type":"pause","payload":{"peer_id":"bob"}}`, false},
+		{`{"type":"pause","payload":{"peer_id":"bob","all":true}}`, true},
+		{`{"type":"pause","payload":{"peer_id":"bob","all":false}}`, false},
+		{`{"type":"pause","payload":{"peer_id":"bob","all":true}}`, true},
+		{`{"type":"resume","payload":{"peer_id":"bob"}}`, false},
+	} {
+		v.says(step.line)
+		testutil.Eventually(t, step.line, func() bool { return bob.unread.Load() == step.unread })
+	}
+}
+
 // The responses to the agent's own requests pass a pause, or two busy agents could wait for each other for ever. Of those
 // that it has given up none do.
 func TestResponsesPassPause(t *testing.T) {

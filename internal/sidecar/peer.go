@@ -41,13 +41,13 @@ type peer struct {
 
 	mu        sync.Mutex
 	ended     bool
-	congested bool // our queue to the peer is full
-	refused   bool // the far sidecar said pause
-	halted    bool // our agent said pause
-	since     int  // bytes that arrived since then, but for responses that were awaited
-	awaited   int  // responses that the agent may be waiting for
-	queued    int  // bytes of the peer's lines waiting on the link
-	stopWaits bool // the line that tells the agent what to hold back waits on the link
+	congested bool      // our queue to the peer is full
+	refused   bool      // the far sidecar said pause
+	halted    wire.Stop // what our agent holds back
+	since     int       // bytes that arrived since then, but for responses that were awaited
+	awaited   int       // responses that the agent may be waiting for
+	queued    int       // bytes of the peer's lines waiting on the link
+	stopWaits bool      // the line that tells the agent what to hold back waits on the link
 	told      link.Told[flow]
 }
 
@@ -74,8 +74,8 @@ func (p *peer) WantLocked(last flow) flow {
 	case p.refused:
 		w.agent = wire.StopNewWork
 	}
-	w.pause = p.halted || p.queued > inboundHigh || last.pause && p.queued > inboundLow
-	w.unread = p.halted && (!p.Extended() || p.since > haltedAllowance) ||
+	w.pause = p.halted != wire.StopNothing || p.queued > inboundHigh || last.pause && p.queued > inboundLow
+	w.unread = p.halted == wire.StopAll || p.halted == wire.StopNewWork && (!p.Extended() || p.since > haltedAllowance) ||
 		p.queued > inboundHard || last.unread && p.queued > inboundLow
 	return w
 }
@@ -114,8 +114,28 @@ func (p *peer) update(change func()) {
 
 func (p *peer) setCongested(on bool) { p.update(func() { p.congested = on }) }
 func (p *peer) setRefused(on bool)   { p.update(func() { p.refused = on }) }
-func (p *peer) setHalted(on bool)    { p.update(func() { p.halted, p.since = on, 0 }) }
 func (p *peer) end()                 { p.update(func() { p.ended = true }) }
+
+// setHalted is called when the agent holds back more or less.
+func (p *peer) setHalted(what wire.Stop) {
+	p.update(func() {
+		if p.halted == wire.StopNothing || what == wire.StopNothing {
+			p.since = 0
+		}
+		p.halted = what
+	})
+}
+
+// haltOf returns what the agent holds back by a pause or resume.
+func haltOf(cmd *wire.Line) wire.Stop {
+	switch {
+	case cmd.Type == wire.TypeResume:
+		return wire.StopNothing
+	case cmd.All:
+		return wire.StopAll
+	}
+	return wire.StopNewWork
+}
 
 // settle carries out what follows from lines that were charged.
 func (p *peer) settle() { p.update(func() {}) }
@@ -173,7 +193,7 @@ func (p *peer) arrived(m *wire.Message) {
 		switch {
 		case response && p.awaited > 0:
 			p.awaited--
-		case p.halted:
+		case p.halted != wire.StopNothing:
 			p.since += len(m.Raw) + messageCost
 		}
 	})

@@ -96,10 +96,24 @@ func removeDir(path string) error {
 	return nil
 }
 
-// RemoveAbandoned removes the directory of a socket, if it is a Dir whose process is gone.
-func RemoveAbandoned(path string) error {
+// RemoveDir removes the Dir of a socket, for the process that listens there: the one that has made it may be gone. It
+// leaves any other directory alone.
+func RemoveDir(socket string) error {
+	if path := filepath.Dir(socket); isDir(path) && filepath.Base(socket) == socketName {
+		return removeDir(path)
+	}
+	return nil
+}
+
+// isDir reports whether a path can be that of a Dir of this user.
+func isDir(path string) bool {
 	fi, err := os.Lstat(path)
-	if err != nil || !fi.IsDir() || fi.Mode().Perm() != 0o700 || owner(fi) != os.Geteuid() {
+	return err == nil && strings.HasPrefix(filepath.Base(path), dirPrefix) && fi.IsDir() && fi.Mode().Perm() == 0o700 && owner(fi) == os.Geteuid()
+}
+
+// removeIfAbandoned removes a Dir whose process is gone.
+func removeIfAbandoned(path string) error {
+	if !isDir(path) {
 		return nil
 	}
 	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
@@ -123,7 +137,7 @@ func removeAbandoned(parent, but string) {
 	names, _ := f.Readdirnames(maxEntries)
 	for _, name := range names {
 		if path := filepath.Join(parent, name); strings.HasPrefix(name, dirPrefix) && path != but {
-			_ = RemoveAbandoned(path)
+			_ = removeIfAbandoned(path)
 		}
 	}
 }

@@ -31,8 +31,8 @@ func (*Dir) Socket() string { return "" }
 // Remove is never called on this operating system.
 func (*Dir) Remove() error { return nil }
 
-// RemoveAbandoned does nothing on this operating system.
-func RemoveAbandoned(string) error { return nil }
+// RemoveDir does nothing on this operating system.
+func RemoveDir(string) error { return nil }
 
 // Listen returns [ErrUnsupported] on this operating system, or the error of [CheckPath].
 func Listen(path string) (net.Listener, error) {
