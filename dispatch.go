@@ -48,7 +48,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 // recovered, deferred, makes an error of a panic in the code that handles a message.
 func (m *Mesh) recovered(msg *Message, err *error) {
 	if p := recover(); p != nil {
-		m.panicked(p).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
+		m.panicked(p, msg.From).Str("type", logs.Cut(msg.Type)).Str("peer", msg.From).Msg("handler panicked")
 		*err = &fault{error: fmt.Errorf("mesh: the handler panicked: %s", logs.Cut(fmt.Sprint(p)))}
 	}
 }
@@ -67,7 +67,7 @@ func (e *handlerError) Unwrap() error { return e.err }
 func (m *Mesh) guard(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.panicked(p).Msg("callback panicked")
+			m.panicked(p, "").Msg("callback panicked")
 		}
 	}()
 	f()
@@ -78,8 +78,8 @@ const maxStack = 8 << 10
 
 // panicked begins the record of a panic, with what names its cause. Peers can cause
 // panics without end.
-func (m *Mesh) panicked(p any) *zerolog.Event {
-	e := m.noise.Error()
+func (m *Mesh) panicked(p any, peer string) *zerolog.Event {
+	e := m.outside.Error(peer)
 	if e.Enabled() {
 		stack := debug.Stack()
 		e = e.Str("panic", logs.Cut(fmt.Sprint(p))).Bytes("stack", stack[:min(len(stack), maxStack)])
@@ -98,11 +98,11 @@ func (m *Mesh) report(err error) {
 		short.RequestID, short.Type = logs.Cut(e.RequestID), logs.Cut(e.Type)
 		peer, err = e.Peer, &short
 		if e.causedByPeer() && !m.caused.Take(peer) {
-			m.noise.Warn().Str("peer", peer).Int64("count", m.unreported.Add(1)).Msg("the peer causes too many failures; not reported")
+			m.outside.Warn(peer).Str("peer", peer).Int64("count", m.unreported.Add(1)).Msg("the peer causes too many failures; not reported")
 			return
 		}
 	}
-	m.noise.Warn().Str(zerolog.ErrorFieldName, logs.Cut(plain(err))).Int64("count", m.reports.Add(1)).Msg("failure reported")
+	m.outside.Warn(peer).Str(zerolog.ErrorFieldName, logs.Cut(plain(err))).Int64("count", m.reports.Add(1)).Msg("failure reported")
 	if f := m.cfg.OnError; f != nil {
 		m.notices.add(peer, func() { f(err) })
 	}
@@ -134,7 +134,7 @@ type notice struct {
 
 func (n *notices) add(peer string, call func()) {
 	if lost := n.push(notice{peer, call}); lost > 0 {
-		n.m.noise.Error().Int("lost", lost).Msg("callback too slow; notice dropped")
+		n.m.outside.Error("").Int("lost", lost).Msg("callback too slow; notice dropped")
 	}
 }
 

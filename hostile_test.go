@@ -377,6 +377,25 @@ func TestPanicsAreSampled(t *testing.T) {
 	}
 }
 
+// What one peer causes hides nothing of what another one does.
+func TestLogIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testutil.LogBuffer
+		_, f := newFakeAgent(t, Config{Logger: zerolog.New(&log), Handlers: map[string]Handler{
+			"p_request": func(context.Context, *Message) (any, error) { panic("carol's doing") },
+		}}, true)
+		f.connect("bob", "carol")
+		for range 1000 {
+			f.say(from("bob", `{"type":"x_response","request_id":"1"}`))
+		}
+		f.say(from("carol", `{"type":"p_request","request_id":"1"}`))
+		synctest.Wait()
+		if log.Count(`"message":"handler panicked"`) != 1 {
+			t.Errorf("a panic is not in the log:\n%s", &log)
+		}
+	})
+}
+
 // What an inbox is charged for is what it costs: never less, and not many times as much.
 func TestRequestCost(t *testing.T) {
 	for _, size := range []int{0, 1000, 20_000} {

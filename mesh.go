@@ -53,7 +53,7 @@ type Mesh struct {
 	limits     wire.Limits
 	launch     func(context.Context, *Config, sidecar.Settings) (*launched, error)
 	log        zerolog.Logger
-	noise      zerolog.Logger        // log, sampled, for what a peer or the sidecar can cause without end
+	outside    *logs.Outside         // the log of what peers and the sidecar can cause without end
 	reports    atomic.Int64          // failures logged there
 	caused     *pace.Sources[string] // failures by the peer that causes them
 	unreported atomic.Int64          // those that were too many
@@ -108,7 +108,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, noise: logs.Sampled(cfg.Logger),
+		cfg: cfg, settings: set, limits: set.Limits, launch: launch, log: cfg.Logger, outside: logs.NewOutside(cfg.Logger, logs.AgentBurst),
 		done:      make(chan struct{}),
 		handlers:  newWorkers(),
 		caused:    pace.NewSources[string](causedRate),

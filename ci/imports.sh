@@ -16,7 +16,7 @@ table='
 ./internal/sock    ./internal/nowait golang.org/x/sys
 ./internal/signal  ./internal/backoff ./internal/logs github.com/coder/websocket github.com/rs/zerolog
 ./internal/identity golang.org/x/sys
-./internal/logs    github.com/rs/zerolog
+./internal/logs    ./internal/pace github.com/rs/zerolog
 ./internal/wire
 ./internal/nowait
 ./internal/backoff

@@ -32,7 +32,7 @@ const pause = 10 * time.Millisecond
 type connection struct {
 	client  client
 	cfg     *Config
-	reports *reports
+	outside *logs.Outside
 	source  netip.Prefix
 	token   [sha256.Size]byte // hash of the token it was opened with
 	ws      *websocket.Conn
@@ -69,7 +69,7 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	c := &connection{cfg: &s.cfg, reports: s.reports, source: s.source(r), token: sha256.Sum256([]byte(token)), ended: make(chan struct{})}
+	c := &connection{cfg: &s.cfg, outside: s.outside, source: s.source(r), token: sha256.Sum256([]byte(token)), ended: make(chan struct{})}
 	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue, s.pool), end: c.end}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
 		c.report(zerolog.ErrorLevel).Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
@@ -170,7 +170,7 @@ func (s *Server) connectedWith(id, token string) bool {
 
 // report begins a line that the peer has caused.
 func (c *connection) report(level zerolog.Level) *zerolog.Event {
-	return c.reports.at(level, c.client.id).Str("peer_id", c.client.id)
+	return c.outside.At(level, c.client.id).Str("peer_id", c.client.id)
 }
 
 // end makes the connection end, and does not block: the client gets farewell, a message, unless that is nil, and

@@ -9,6 +9,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -30,7 +31,7 @@ func FuzzHandle(f *testing.F) {
 	f.Add([]byte(`{"type":"offer","peer_id":"agent-002","PEER_ID":"agent-001","target_id":"agent-002"}`))
 	f.Add([]byte(`{"type":"offer","peer_id":"agent-001","Peer_ID":"agent-002","target_id":"agent-002"}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		h := newHub(newReports(zerolog.Nop()))
+		h := newHub(logs.NewOutside(zerolog.Nop(), logBurst))
 		newClient := func(id string) *client {
 			m := &client{id: id, out: signal.NewQueue(1<<20, nil), end: func(_ websocket.StatusCode, reason string, _ []byte) {
 				t.Fatalf("%s was cut: %s", id, reason)
@@ -64,7 +65,7 @@ func FuzzHandle(f *testing.F) {
 
 // TestReplacedMemberLeaves: a connection leaves some time after it was replaced.
 func TestReplacedMemberLeaves(t *testing.T) {
-	h := newHub(newReports(zerolog.Nop()))
+	h := newHub(logs.NewOutside(zerolog.Nop(), logBurst))
 	ended := 0
 	old := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { ended++ }}
 	young := &client{id: "a", end: func(websocket.StatusCode, string, []byte) { t.Error("the newer connection was ended") }}

@@ -22,7 +22,7 @@ const serverID = "registry"
 // says something, usually register: then the two are compared, the newer one becomes the member, and the other
 // is closed. A member that has said nothing yet cannot be compared, so it changes places with the newcomer.
 type hub struct {
-	reports *reports
+	outside *logs.Outside
 
 	mu        sync.Mutex
 	joined    uint64             // number of join calls
@@ -44,13 +44,13 @@ type client struct {
 	registered bool
 }
 
-func newHub(r *reports) *hub {
-	return &hub{reports: r, members: map[string]*client{}, newcomers: map[string]*client{}}
+func newHub(r *logs.Outside) *hub {
+	return &hub{outside: r, members: map[string]*client{}, newcomers: map[string]*client{}}
 }
 
 // report begins a line that c has caused.
 func (h *hub) report(level zerolog.Level, c *client) *zerolog.Event {
-	return h.reports.at(level, c.id).Str("peer_id", c.id)
+	return h.outside.At(level, c.id).Str("peer_id", c.id)
 }
 
 // join adds c: as the member if its id is free, else as the one newcomer, in place of any other.
@@ -281,7 +281,7 @@ func (h *hub) encode(typ string, payload any) []byte {
 		p, err = json.Marshal(signal.Message{Type: typ, PeerID: serverID, Payload: p})
 	}
 	if err != nil {
-		h.reports.at(zerolog.ErrorLevel, serverID).Err(err).Str("type", typ).Msg("cannot encode a message")
+		h.outside.At(zerolog.ErrorLevel, serverID).Err(err).Str("type", typ).Msg("cannot encode a message")
 		return nil
 	}
 	return p

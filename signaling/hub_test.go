@@ -8,12 +8,13 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
 // TestWhoIsCut: a peer is cut for registering endlessly, and not for a queue that others or errors have filled.
 func TestWhoIsCut(t *testing.T) {
-	h := newHub(newReports(zerolog.Nop()))
+	h := newHub(logs.NewOutside(zerolog.Nop(), logBurst))
 	cut := map[string]bool{}
 	newClient := func(id string) *client {
 		m := &client{id: id, out: signal.NewQueue(10_000, nil), end: func(websocket.StatusCode, string, []byte) { cut[id] = true }}
@@ -47,7 +48,7 @@ func TestWhoIsCut(t *testing.T) {
 
 // TestReplacedIsSilent: what a connection says after it was replaced reaches nobody.
 func TestReplacedIsSilent(t *testing.T) {
-	h := newHub(newReports(zerolog.Nop()))
+	h := newHub(logs.NewOutside(zerolog.Nop(), logBurst))
 	var replaced []string
 	connect := func(id string) *client {
 		m := &client{id: id, out: signal.NewQueue(1<<20, nil)}

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 )
 
 // spareDescriptors are left for the process when it may have few: log, certificate files, and so on.
@@ -40,7 +42,7 @@ type Listener struct {
 	net.Listener
 	maxAll, maxEach int // sockets
 	exempt          func(netip.Addr) bool
-	reports         *reports
+	outside         *logs.Outside
 
 	mu        sync.Mutex
 	open      int
@@ -100,7 +102,7 @@ func (s *Server) Limit(l net.Listener) *Listener {
 		maxAll:    min(sockets(s.cfg.MaxConnections), maxSockets()),
 		maxEach:   sockets(s.cfg.MaxPerAddress),
 		exempt:    func(a netip.Addr) bool { return !a.IsValid() || s.cfg.trusts(a) },
-		reports:   s.reports,
+		outside:   s.outside,
 		addresses: map[netip.Prefix]*address{},
 	}
 }
@@ -116,14 +118,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 		s := &socket{Conn: c, listener: l, source: source(addr)}
 		out, ok := l.admit(s, l.exempt(addr))
 		if out != nil {
-			l.reports.at(zerolog.WarnLevel, out.source).Stringer("remote", out.RemoteAddr()).
+			l.outside.At(zerolog.WarnLevel, out.source).Stringer("remote", out.RemoteAddr()).
 				Msg("connection closed to make room for a new one: too many are open")
 			_ = out.Close()
 		}
 		if ok {
 			return s, nil
 		}
-		l.reports.at(zerolog.WarnLevel, s.source).Stringer("remote", c.RemoteAddr()).
+		l.outside.At(zerolog.WarnLevel, s.source).Stringer("remote", c.RemoteAddr()).
 			Msg("connection refused: too many are open")
 		_ = c.Close()
 	}

@@ -57,6 +57,9 @@ const (
 	DefaultTURNLifetime   = 24 * time.Hour
 )
 
+// logBurst is how many records clients may cause at once: those of a thousand that come back after a restart.
+const logBurst = 2000
+
 // TokenLifetime is how long a token can be used to open the WebSocket. A connection may outlive its token.
 const TokenLifetime = 5 * time.Minute
 
@@ -149,7 +152,7 @@ type Key struct {
 type Server struct {
 	cfg     Config
 	log     zerolog.Logger // of what the operator causes
-	reports *reports       // of what others cause
+	outside *logs.Outside  // of what others cause
 	secret  []byte
 	keys    []hashedKey
 	mux     *http.ServeMux
@@ -176,7 +179,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:         cfg,
 		log:         cfg.Logger,
-		reports:     newReports(cfg.Logger),
+		outside:     logs.NewOutside(cfg.Logger, logBurst),
 		secret:      []byte(cfg.Secret),
 		keys:        hashKeys(cfg.Keys),
 		pool:        signal.NewPool(cfg.MaxQueueTotal),
@@ -185,7 +188,7 @@ func New(cfg Config) (*Server, error) {
 		peers:       map[string][]*connection{},
 		addresses:   map[netip.Prefix]int{},
 	}
-	s.hub = newHub(s.reports)
+	s.hub = newHub(s.outside)
 	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("POST /api/token", s.handleToken)
 	s.mux.HandleFunc("GET /ws", s.handleWebSocket)
@@ -227,7 +230,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // reportRequest begins a line about a request.
 func (s *Server) reportRequest(level zerolog.Level, r *http.Request) *zerolog.Event {
-	return s.reports.at(level, s.source(r)).Str("remote", logs.Cut(r.RemoteAddr))
+	return s.outside.At(level, s.source(r)).Str("remote", logs.Cut(r.RemoteAddr))
 }
 
 func (s *Server) handleHealth(w http.ResponseWriter, _ *http.Request) {

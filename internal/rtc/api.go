@@ -53,7 +53,7 @@ func newAPI(cfg Config) (*api, error) {
 	a := &api{certs: certificates{now: cfg.now}, relay: cfg.RelayOnly, hurry: cancel}
 	// A key takes as long to make as a token takes to exchange, and is not needed earlier.
 	a.making.Go(func() { _, _ = a.certs.get() }) // connection tries again, and reports the error
-	a.loggers = pionLoggers{log: outside(cfg.Log), all: cfg.LogWebRTC}
+	a.loggers = pionLoggers{log: sampled(cfg.Log), all: cfg.LogWebRTC}
 	var se webrtc.SettingEngine
 	se.LoggerFactory = &a.loggers
 	Tune(&se)

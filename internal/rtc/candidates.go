@@ -48,7 +48,7 @@ func (s *session) sawCandidates(n int) bool {
 		return true
 	}
 	if within {
-		s.n.outside.Warn().Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
+		s.n.outside.Warn(s.sl.id).Str("peer", s.sl.id).Int("limit", maxRemoteCandidates).Msg("too many candidates; dropping the rest")
 	}
 	return false
 }
@@ -61,7 +61,7 @@ func (s *session) remoteCandidate(c signal.ICECandidate) {
 		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex,
 	})
 	if err != nil {
-		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Str("candidate", fmt.Sprintf("%.200s", redact(c.Candidate))).Msg("candidate dropped")
+		s.n.outside.Warn(s.sl.id).Err(err).Str("peer", s.sl.id).Str("candidate", fmt.Sprintf("%.200s", redact(c.Candidate))).Msg("candidate dropped")
 	}
 }
 

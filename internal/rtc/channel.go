@@ -58,7 +58,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
 	case label != channelLabel || s.peer != nil:
-		s.n.outside.Warn().Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
+		s.n.outside.Warn(s.sl.id).Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
 		_ = dc.Close()
 		return
 	case !reliable:

@@ -126,7 +126,7 @@ func (n *Node) redial(sl *slot, d time.Duration) {
 // retry schedules another dial, later each time.
 func (n *Node) retry(sl *slot) {
 	if sl.silence >= maxSilence {
-		n.outside.Info().Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not respond; waiting for an offer of its own")
+		n.outside.Info(sl.id).Str("peer", sl.id).Int("offers", sl.silence).Msg("peer does not respond; waiting for an offer of its own")
 		sl.wanted = false
 	}
 	if sl.wanted {

@@ -48,13 +48,13 @@ func (n *Node) lost(s *session, reason error) {
 	if !s.up && !here && !errors.Is(reason, ErrViolation) && !errors.Is(reason, ErrIdentity) {
 		why := sl.missed
 		s.onClosed = func() {
-			n.outside.Info().Err(reason).Str("peer", sl.id).Stringer("missing", why).Msg("no link to the peer yet")
+			n.outside.Info(sl.id).Err(reason).Str("peer", sl.id).Stringer("missing", why).Msg("no link to the peer yet")
 		}
 	}
 	n.drop(sl, reason)
 	switch {
 	case errors.Is(reason, ErrViolation):
-		n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer broke the protocol; link closed")
+		n.outside.Warn(sl.id).Err(reason).Str("peer", sl.id).Msg("peer broke the protocol; link closed")
 		n.connectFailed(sl, wire.CodePeerUnavailable, reason)
 		sl.wanted = false
 	case errors.Is(reason, ErrIdentity):
@@ -84,7 +84,7 @@ func (n *Node) lostNext(sl *slot, reason error) {
 		n.refuse(sl, reason)
 		return
 	}
-	n.outside.Info().Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
+	n.outside.Info(sl.id).Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
 }
 
 // refusalRate is how many refused peers that nobody asked for are reported.
@@ -93,7 +93,7 @@ var refusalRate = pace.Rate{Burst: 20, Every: time.Second}
 // refuse reports a peer that is not who it should be, once a minute if it keeps coming for the same reason. No further
 // offers are made to it until signaling lists it again or Connect is called.
 func (n *Node) refuse(sl *slot, reason error) {
-	n.outside.Warn().Err(reason).Str("peer", sl.id).Msg("peer refused")
+	n.outside.Warn(sl.id).Err(reason).Str("peer", sl.id).Msg("peer refused")
 	sl.wanted = false
 	now := time.Now()
 	known := sl.refused.After(now) && sl.refusal == reason.Error()
@@ -109,7 +109,7 @@ func (n *Node) refuse(sl *slot, reason error) {
 // failedHere reports an attempt that failed on this side. A Connect fails at once rather than at its timeout: the
 // caller can do something about the reason, which the next attempt cannot.
 func (n *Node) failedHere(sl *slot, err error) {
-	n.outside.Warn().Err(err).Str("peer", sl.id).Msg("cannot make a link")
+	n.outside.Warn(sl.id).Err(err).Str("peer", sl.id).Msg("cannot make a link")
 	n.connectFailed(sl, wire.CodeInternal, err)
 }
 

@@ -19,9 +19,9 @@ func (n *Node) Receive(m signal.Message) {
 	work, err := n.decode(m)
 	switch {
 	case err != nil:
-		n.outside.Warn().Err(err).Str("type", m.Type).Str("from", logs.Cut(m.PeerID)).Msg("signaling message dropped")
+		n.outside.Warn(m.PeerID).Err(err).Str("type", m.Type).Str("from", logs.Cut(m.PeerID)).Msg("signaling message dropped")
 	case work != nil && !n.mail.post(n.box, m.PeerID, len(m.Payload), work):
-		n.outside.Warn().Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
+		n.outside.Warn(m.PeerID).Str("type", m.Type).Str("from", m.PeerID).Msg("too many signaling messages queued; one dropped")
 	}
 }
 
@@ -93,7 +93,7 @@ func (n *Node) offered(id string, o description) {
 	}
 	sl, bad := n.slot(id)
 	if bad != nil {
-		n.outside.Warn().Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("offer dropped")
+		n.outside.Warn(id).Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("offer dropped")
 		return
 	}
 	defer n.tidy(sl)
@@ -104,7 +104,7 @@ func (n *Node) offered(id string, o description) {
 		neg = &s.negotiation
 	}
 	v := judgeOffer(n.self, id, neg, o)
-	n.outside.Debug().Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
+	n.outside.Debug(id).Str("peer", id).Str("session", o.session).Stringer("verdict", v).Msg("offer")
 	switch v {
 	case repeat:
 		if s.descType == signal.Answer {
@@ -153,7 +153,7 @@ func (s *session) signedByPeer(typ string, d description) bool {
 	if fresh && made.SignedBy(s.peer.Proof(), d.sig) {
 		return true
 	}
-	s.n.outside.Warn().Str("peer", s.sl.id).Str("type", typ).Msg("restart without the peer's signature dropped")
+	s.n.outside.Warn(s.sl.id).Str("peer", s.sl.id).Str("type", typ).Msg("restart without the peer's signature dropped")
 	return false
 }
 
@@ -168,7 +168,7 @@ func (n *Node) inPace(sl *slot, o description) bool {
 		return true
 	}
 	if sl.delayed == nil {
-		n.outside.Info().Str("peer", sl.id).Msg("many offers; taking up one at a time")
+		n.outside.Info(sl.id).Str("peer", sl.id).Msg("many offers; taking up one at a time")
 		sl.delay = n.after(sl, wait, func() {
 			o := sl.delayed
 			sl.delayed = nil
@@ -192,7 +192,7 @@ func (n *Node) acceptHeld(sl *slot) {
 // accept answers an offer with a new session, in place of the present one.
 func (n *Node) accept(sl *slot, o description) {
 	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
-		n.outside.Warn().Str("peer", sl.id).Msg("too many links at a time; offer dropped")
+		n.outside.Warn(sl.id).Str("peer", sl.id).Msg("too many links at a time; offer dropped")
 		return
 	}
 	if !o.identifies() {
@@ -274,7 +274,7 @@ func (n *Node) answered(id string, a description) {
 	}
 	s := sl.cur
 	v := judgeAnswer(&s.negotiation, s.unanswered(), a)
-	n.outside.Debug().Str("peer", id).Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
+	n.outside.Debug(id).Str("peer", id).Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
 	switch v {
 	case apply:
 		if s.up && !s.signedByPeer(signal.Answer, a) {

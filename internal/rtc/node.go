@@ -17,7 +17,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/pion/webrtc/v4"
 	"github.com/rs/zerolog"
@@ -65,7 +64,7 @@ type Node struct {
 	cfg Config
 	log zerolog.Logger
 	// outside is for what others can cause at will: it logs a few lines of each level a minute.
-	outside zerolog.Logger
+	outside *logs.Outside
 	sig     Signaler
 	ev      Events
 	api     *api
@@ -103,7 +102,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log,
-		outside: outside(cfg.Log),
+		outside: logs.NewOutside(cfg.Log, logs.AgentBurst),
 		sig:     sig, ev: ev, api: a, box: newMailbox(),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
@@ -118,15 +117,8 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	return n, nil
 }
 
-// outside returns a logger for what others can cause at will.
-func outside(log zerolog.Logger) zerolog.Logger {
-	return log.Sample(zerolog.LevelSampler{
-		DebugSampler: &zerolog.BurstSampler{Burst: 100, Period: time.Second},
-		InfoSampler:  fewAMinute(), WarnSampler: fewAMinute(),
-	})
-}
-
-func fewAMinute() zerolog.Sampler { return &zerolog.BurstSampler{Burst: 20, Period: time.Minute} }
+// fromSignaling is the source of what the signaling server causes.
+const fromSignaling = "signaling"
 
 func (n *Node) loop() {
 	for !n.stopped {
@@ -168,7 +160,7 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 				err = fmt.Errorf("over %d URLs", maxICEURLs)
 			}
 			if err != nil {
-				n.outside.Warn().Str("reason", logs.Cut(err.Error())).Msg("ICE server not usable; leaving it out")
+				n.outside.Warn(fromSignaling).Str("reason", logs.Cut(err.Error())).Msg("ICE server not usable; leaving it out")
 				continue
 			}
 			usable = append(usable, server)

@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/pion/logging"
 	"github.com/rs/zerolog"
@@ -20,6 +21,14 @@ type pionLoggers struct {
 	log      zerolog.Logger
 	all      bool      // not only errors
 	failures *failures // nil if no session is concerned
+}
+
+// sampled returns a logger for what pion says, in which peers have a part.
+func sampled(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(zerolog.LevelSampler{
+		DebugSampler: &zerolog.BurstSampler{Burst: 100, Period: time.Second},
+		WarnSampler:  &zerolog.BurstSampler{Burst: 20, Period: time.Minute},
+	})
 }
 
 // NewLogger implements logging.LoggerFactory.

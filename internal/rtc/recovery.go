@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/backoff"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/backoff"
 )
 
 var errNotRestartable = errors.New("it does not support ICE restarts")
@@ -49,7 +50,7 @@ func (s *session) interrupted() {
 	s.recovering = true
 	s.cutAt = time.Now()
 	s.restarts = 0
-	s.n.outside.Info().Str("peer", s.sl.id).Msg("link interrupted")
+	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("link interrupted")
 	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
 		s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, s.n.cfg.RecoveryTimeout, s.withoutPath()))
 	})
@@ -62,7 +63,7 @@ func (s *session) restored() {
 		return
 	}
 	s.recovering = false
-	s.n.outside.Info().Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
+	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
 	stopTimer(s.restart)
 	stopTimer(s.deadline)
 	s.deadline = nil
@@ -92,7 +93,7 @@ func (s *session) restartICE() {
 	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
 	s.number++
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
-		s.n.outside.Warn().Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
+		s.n.outside.Warn(s.sl.id).Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
 		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))

@@ -51,7 +51,7 @@ func (n *Node) want(peers []string) map[string]bool {
 		}
 		sl, bad := n.slot(id)
 		if bad != nil {
-			n.outside.Warn().Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("peer left out")
+			n.outside.Warn(id).Str("peer", logs.Cut(id)).Str("reason", bad.Text).Msg("peer left out")
 			continue
 		}
 		sl.wanted = true
@@ -83,7 +83,7 @@ func (n *Node) resume(s *session) {
 func (n *Node) serverError(e signal.ErrorPayload) {
 	sl := n.slots[e.TargetID]
 	if e.Code != signal.CodePeerUnavailable || sl == nil {
-		n.outside.Info().Str("code", logs.Cut(e.Code)).Str("peer", logs.Cut(e.TargetID)).Str("message", logs.Cut(e.Message)).Msg("signaling reports an error")
+		n.outside.Info(e.TargetID).Str("code", logs.Cut(e.Code)).Str("peer", logs.Cut(e.TargetID)).Str("message", logs.Cut(e.Message)).Msg("signaling reports an error")
 		return
 	}
 	// It may be about a candidate for a link that works, or that may yet.
@@ -92,7 +92,7 @@ func (n *Node) serverError(e signal.ErrorPayload) {
 	}
 	sl.wanted = false
 	stopTimer(sl.retryTimer)
-	n.outside.Info().Str("peer", sl.id).Msg("no link: the peer is not registered with signaling")
+	n.outside.Info(sl.id).Str("peer", sl.id).Msg("no link: the peer is not registered with signaling")
 	n.connectFailed(sl, wire.CodePeerUnavailable, errNotRegistered)
 	n.drop(sl, errNotRegistered)
 	if sl.held != nil {

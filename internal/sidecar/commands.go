@@ -49,7 +49,7 @@ func (s *Sidecar) listPeers() {
 		return b
 	})
 	if listed < len(list.Peers) {
-		s.noise.Warn().Int("peers", len(list.Peers)).Int("listed", listed).
+		s.outside.Warn(fromAgent).Int("peers", len(list.Peers)).Int("listed", listed).
 			Msgf("peer_list cut short: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
 }
@@ -113,7 +113,7 @@ func (s *Sidecar) drain(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 		defer cancel()
 		if err := s.network.flush(ctx); err != nil {
-			s.noise.Warn().Str("error", logs.Error(err)).Msg("drain ended early")
+			s.outside.Warn(fromAgent).Str("error", logs.Error(err)).Msg("drain ended early")
 		}
 		s.draining.Store(false)
 		s.tell(wire.FeatureDrain, nil, wire.AppendDrained)
@@ -122,7 +122,7 @@ func (s *Sidecar) drain(ctx context.Context) {
 
 // rejectLine reports a line that could not be read, with what was read of it.
 func (s *Sidecar) rejectLine(err *wire.Error, cmd *wire.Line) {
-	s.noise.Warn().Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
+	s.outside.Warn(fromAgent).Str("code", string(err.Code)).Int64("count", s.badLines.Add(1)).
 		Str("command", logs.Cut(cmd.Name)).Str("error", logs.Error(err)).Msg("line from the agent rejected")
 	id := cmd.Message.RequestID
 	if cmd.Type == wire.TypeCancel {
@@ -138,7 +138,7 @@ func (s *Sidecar) failCommand(cmd *wire.Line, p *peer, id string, err error) {
 	if w := (*wire.Error)(nil); errors.As(err, &w) {
 		e.Code, e.Message = w.Code, w.Text
 	}
-	s.noise.Warn().Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
+	s.outside.Warn(fromAgent).Str("code", string(e.Code)).Int64("dropped", s.dropped.Add(1)).Str("command", e.Command).
 		Str("peer", logs.Cut(e.TargetPeer)).Str("request_id", logs.Cut(e.RequestID)).Str("reason", logs.Cut(e.Message)).Msg("command failed")
 	s.tellError(p, e)
 }

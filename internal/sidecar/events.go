@@ -14,7 +14,7 @@ func (s *Sidecar) peerConnected(l peerLink) {
 	s.mu.Lock()
 	s.peers[l.ID()] = newPeer(s, l)
 	s.mu.Unlock()
-	s.comings.Info().Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
+	s.outside.Info(l.ID()).Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
 	key := ""
 	if s.terms.Load().knows(wire.FeatureIdentity) {
 		key = l.Key()
@@ -30,7 +30,7 @@ func (s *Sidecar) peerDisconnected(l peerLink, reason error) {
 	if p != nil {
 		p.end()
 	}
-	s.comings.Info().Str("peer", l.ID()).Str("reason", logs.Error(reason)).Msg("peer disconnected")
+	s.outside.Info(l.ID()).Str("peer", l.ID()).Str("reason", logs.Error(reason)).Msg("peer disconnected")
 	s.event(nil, func(b []byte) []byte { return wire.AppendPeerDisconnected(b, l.ID()) })
 }
 
@@ -82,7 +82,7 @@ func (s *Sidecar) forward(p *peer, m *wire.Message) {
 		return b
 	})
 	if unread != nil {
-		s.noise.Warn().Str("peer", p.ID()).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).AnErr("reason", unread).
+		s.outside.Warn(p.ID()).Str("peer", p.ID()).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).AnErr("reason", unread).
 			Msg("message dropped: the agent does not read it")
 	}
 	p.arrived(m)
@@ -90,7 +90,7 @@ func (s *Sidecar) forward(p *peer, m *wire.Message) {
 
 // peerRejected logs and counts a line from a peer that is dropped.
 func (s *Sidecar) peerRejected(l peerLink, err error) {
-	s.noise.Warn().Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Str("error", logs.Error(err)).Msg("line from a peer rejected")
+	s.outside.Warn(l.ID()).Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Str("error", logs.Error(err)).Msg("line from a peer rejected")
 }
 
 func (s *Sidecar) peerCongested(l peerLink, congested bool) {
@@ -101,7 +101,7 @@ func (s *Sidecar) peerCongested(l peerLink, congested bool) {
 
 // connectFailed tells the agent that its connect led nowhere.
 func (s *Sidecar) connectFailed(id string, err *wire.Error) {
-	s.noise.Info().Str("peer", logs.Cut(id)).Str("error", logs.Error(err)).Msg("connect failed")
+	s.outside.Info(id).Str("peer", logs.Cut(id)).Str("error", logs.Error(err)).Msg("connect failed")
 	s.tellError(nil, wire.ErrorEvent{Code: err.Code, Message: err.Text, Command: wire.TypeConnect.String(), TargetPeer: brief([]byte(id))})
 }
 
@@ -119,7 +119,7 @@ func (s *Sidecar) signalingChanged(st signal.Status) {
 	if known {
 		return
 	}
-	e := s.noise.Info().Str("state", string(st.State)).Str("peer_id", st.PeerID)
+	e := s.outside.Info(fromSignaling).Str("state", string(st.State)).Str("peer_id", st.PeerID)
 	if st.Err != nil {
 		e = e.Str("reason", logs.Error(st.Err))
 	}

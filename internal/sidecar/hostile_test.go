@@ -40,7 +40,7 @@ func newVictim(t *testing.T) *victim {
 	t.Helper()
 	near, far := link.Pipe()
 	v := &victim{t: t, far: far}
-	v.Sidecar = &Sidecar{link: near, log: zerolog.New(&v.log), noise: logs.Sampled(zerolog.New(&v.log)), comings: logs.Sampled(zerolog.New(&v.log)),
+	v.Sidecar = &Sidecar{link: near, log: zerolog.New(&v.log), outside: logs.NewOutside(zerolog.New(&v.log), logs.AgentBurst),
 		peers: make(map[string]*peer)}
 	v.terms.Store(&terms{features: wire.Features()})
 	var running sync.WaitGroup

@@ -31,13 +31,18 @@ const (
 	goodbyeTimeout = time.Second
 )
 
+// The sources of what is no peer's doing, in the log.
+const (
+	fromAgent     = "agent"
+	fromSignaling = "signaling"
+)
+
 // A Sidecar serves one agent.
 type Sidecar struct {
 	set     Settings
 	limits  wire.Limits
 	log     zerolog.Logger
-	noise   zerolog.Logger // log, sampled, for what an agent or a peer can cause without end
-	comings zerolog.Logger // likewise, for peers that come and go
+	outside *logs.Outside // the log of what agent and peers can cause without end
 	link    *link.Link
 	network network
 	work    sync.WaitGroup
@@ -68,7 +73,7 @@ func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) 
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
-		set: set, limits: set.Limits, log: log, noise: logs.Sampled(log), comings: logs.Sampled(log),
+		set: set, limits: set.Limits, log: log, outside: logs.NewOutside(log, logs.AgentBurst),
 		link:   l,
 		spoke:  make(chan struct{}),
 		peers:  make(map[string]*peer),
