@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	for name := range set.environ {
 		env.Override(name)
 	}
-	if err := env.Report(log, dotenvErr, aims, set.trustDotEnv); err != nil {
+	if err := env.Report(log, dotenvErr, set.aims(env), set.trustDotEnv); err != nil {
 		return err
 	}
 	for name, value := range set.environ {

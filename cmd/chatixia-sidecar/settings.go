@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -44,11 +45,29 @@ var variables = append([]string{"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SO
 // detours are the variables by which the connection to the signaling server can be led elsewhere or read on the way.
 var detours = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
-// aims are the secrets of this command.
-var aims = []dotenv.Aim{
-	{Secret: "API_KEY", At: append([]string{"TOKEN_URL", "SIGNALING_URL"}, detours...)},
-	{Secret: "TURN_SECRET", At: []string{"TURN_URL"}},
-	{Secret: "TURN_PASSWORD", At: []string{"TURN_URL"}},
+// aims returns the secrets of this command. The default API key is none. But where a user name and password in a URL, or a
+// client certificate, are asked for as well, they are, and so is the token that the token URL gives for them.
+func (s *settings) aims(env *dotenv.Env) []dotenv.Aim {
+	all := []dotenv.Aim{
+		{Secret: "API_KEY", At: append([]string{"TOKEN_URL", "SIGNALING_URL"}, detours...)},
+		{Secret: "TURN_SECRET", At: []string{"TURN_URL"}},
+		{Secret: "TURN_PASSWORD", At: []string{"TURN_URL"}},
+	}
+	for _, a := range []dotenv.Aim{
+		{Secret: "TOKEN_URL", At: append([]string{"SIGNALING_URL"}, detours...)}, // the token goes to the one from the other
+		{Secret: "SIGNALING_URL", At: detours},
+	} {
+		value, given := s.environ[a.Secret]
+		if !given {
+			value = env.Get(a.Secret)
+		}
+		u, err := url.Parse(value)
+		if s.network.CertFile != "" || err == nil && u.User != nil {
+			a.What = "the credentials for " + a.Secret
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 const usageText = `usage: chatixia-sidecar [flags]
@@ -78,8 +97,8 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   RUST_LOG              -log-level; of several directives the one without a target, or the first
 
 A file .env in the working directory may set any of them but those of the identity, and the variables of proxies
-and certificate authorities; variables that are already set keep their value. A secret that is not in the file itself is not
-sent where the file says, unless -` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
+and certificate authorities; variables that are already set keep their value. A secret that is not in the file itself,
+user:password@ in a URL included, is not sent where the file says, unless -` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
 Secrets are read from files (-api-key-file, -turn-secret-file, -turn-password-file) or variables: the
 values of flags are visible in the process list.
 Without TURN_URL the signaling server decides which STUN and TURN servers are used. The public STUN server

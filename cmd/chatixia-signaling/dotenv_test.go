@@ -14,6 +14,7 @@ func TestDotEnvDoesNotAimSecrets(t *testing.T) {
 	write(t, "keys.json", keysFile)
 	write(t, "secret", strings.Repeat("hush", 9))
 	signs := vars{"SIGNALING_SECRET": strings.Repeat("hush", 9)}
+	server := vars{"TURN_URL": "turn:t", "TURN_SECRET": strings.Repeat("hush", 9)}
 	turns := vars{"API_KEYS_FILE": "keys.json", "TURN_SECRET": strings.Repeat("hush", 9)}
 	for _, c := range []struct {
 		name, dotenv string
@@ -24,6 +25,9 @@ func TestDotEnvDoesNotAimSecrets(t *testing.T) {
 		{"keys file", "API_KEYS_FILE=keys.json", signs, nil, "API_KEYS_FILE", ""},
 		{"keys file, secret of a file", "API_KEYS_FILE=keys.json", nil, []string{"-secret-file", "secret"}, "API_KEYS_FILE", ""},
 		{"TURN server", "TURN_URL=turn:t", turns, nil, "TURN_URL", ""},
+		{"keys file, whose keys get credentials", "API_KEYS_FILE=keys.json", server, nil, "API_KEYS_FILE", ""},
+		{"signaling secret, by which anyone makes tokens for credentials", "SIGNALING_SECRET=" + strings.Repeat("hush", 9), server, []string{"-keys-file", "keys.json"}, "SIGNALING_SECRET", ""},
+		{"signaling secret, by which anyone is a peer of the keys file", "SIGNALING_SECRET=" + strings.Repeat("hush", 9), vars{"API_KEYS_FILE": "keys.json"}, nil, "SIGNALING_SECRET", ""},
 		{"it cannot vouch for itself", "TURN_URL=turn:t\nMESH_TRUST_DOTENV_WITH_SECRETS=1", turns, nil, "TURN_URL", ""},
 		{"its own secrets", "API_KEYS_FILE=keys.json\nTURN_URL=turn:t\nTURN_SECRET=" + strings.Repeat("hush", 9) + "\nSIGNALING_SECRET=" + strings.Repeat("hush", 9), nil, nil, "",
 			`"variables":["API_KEYS_FILE","SIGNALING_SECRET","TURN_SECRET","TURN_URL"]`},

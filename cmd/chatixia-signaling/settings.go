@@ -41,11 +41,13 @@ type settings struct {
 var variableOf = map[string]string{"port": "PORT", "keys-file": "API_KEYS_FILE", "secret-file": "SIGNALING_SECRET",
 	"turn-url": "TURN_URL", "turn-secret-file": "TURN_SECRET"}
 
-// aims are the secrets of this command: who is named in the keys file gets tokens signed with the one, and peers
-// show the TURN server credentials made with the other.
+// aims are the secrets of this command. Who is named in the keys file gets tokens, signed with the signaling secret, and
+// for a token credentials, made with the TURN secret, which peers show the TURN server. Who knows the signaling secret
+// makes tokens for whomever the keys file names.
 var aims = []dotenv.Aim{
 	{Secret: "SIGNALING_SECRET", At: []string{"API_KEYS_FILE"}},
-	{Secret: "TURN_SECRET", At: []string{"TURN_URL"}},
+	{Secret: "TURN_SECRET", At: []string{"TURN_URL", "API_KEYS_FILE", "SIGNALING_SECRET"}},
+	{Secret: "API_KEYS_FILE", At: []string{"SIGNALING_SECRET"}, What: "the API keys"},
 }
 
 // limits are those of signaling.Config, 0 for its defaults.
@@ -76,8 +78,9 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   TURN_SECRET       coturn's static-auth-secret, needed with TURN_URL; at least 32 bytes
 
 A file .env in the working directory may set any of them; variables that are already set keep their value. A
-secret that is not in the file itself is not used with a keys file or TURN server that the file names, unless
--` + dotenv.TrustFlag + ` or ` + dotenv.TrustVariable + `=1 allows it.
+secret that is not in the file itself, or keys file that it does not name, is not used with a keys file, signaling
+secret or TURN server of the file, unless -` + dotenv.TrustFlag + ` or
+` + dotenv.TrustVariable + `=1 allows it.
 Secrets are read from files (-secret-file, -turn-secret-file) or variables: the values of flags are visible
 in the process list. What weakens the server (-dev, -allow-...) has a flag only, so that no .env file can do it.
 

@@ -3,6 +3,7 @@
 package dotenv
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -146,14 +147,15 @@ func (e *Env) Override(name string) {
 	delete(e.used, name)
 }
 
-// An Aim is a secret and the variables that decide where it goes.
+// An Aim is the variable of a secret, and the variables that decide where it goes, or who gets what it is for.
 type Aim struct {
 	Secret string
 	At     []string
+	What   string // the secret in an error; the variable's name if empty
 }
 
-// Report logs what came from the file, and loadErr, the error of Load. It returns an error if a secret that is not
-// the file's would go where the file says, unless trust, the value of TrustFlag, or TrustVariable allows that. Call
+// Report logs what came from the file, and loadErr, the error of Load. It returns an error if the file would decide
+// where a secret goes that it does not hold, or who gets what the secret is for, unless trust, the value of TrustFlag, or TrustVariable allows that. Call
 // it when all flags have been taken into account.
 func (e *Env) Report(log zerolog.Logger, loadErr error, aims []Aim, trust bool) error {
 	if loadErr != nil {
@@ -184,9 +186,9 @@ func (e *Env) checkAims(aims []Aim) error {
 		}
 		for _, name := range aim.At {
 			if e.inFile(name) {
-				return fmt.Errorf("%[1]s is not from %[2]s, but %[3]s is, and says where %[1]s goes: the author of "+
-					"the file would get it; set %[3]s in the environment or by its flag, or, if you trust the file, give -%[4]s",
-					aim.Secret, e.path, name, TrustFlag)
+				return fmt.Errorf("%[2]s does not hold %[1]s, but its %[3]s would decide who gets that, or what it gives "+
+					"access to; set %[3]s in the environment or by its flag, or, if you trust the file's author, give -%[4]s",
+					cmp.Or(aim.What, aim.Secret), e.path, name, TrustFlag)
 			}
 		}
 	}
