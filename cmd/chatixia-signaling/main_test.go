@@ -286,7 +286,7 @@ func TestHelp(t *testing.T) {
 	for _, want := range []string{"-addr", "-port", "-keys-file", "-secret-file", "-turn-url", "-turn-secret-file", "-dev", "-log-format", "-log-level", "-version",
 		"-tls-cert", "-tls-key", "-trusted-proxies", "-max-connections", "-max-per-address", "-max-guesses", "-max-queue", "-max-queue-total",
 		"-allow-weak-secrets", "-allow-anonymous-turn",
-		"PORT", "API_KEYS_FILE", "SIGNALING_SECRET", "TURN_URL", "TURN_SECRET", "default 8080", ".env"} {
+		"PORT", "API_KEYS_FILE", "SIGNALING_SECRET", "TURN_URL", "TURN_SECRET", "default 8080", ".env", "but 100 or more"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("-h does not mention %s", want)
 		}

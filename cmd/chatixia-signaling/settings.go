@@ -151,7 +151,7 @@ func parseSettings(args []string, env func(string) string, output io.Writer) (se
 // define adds the flags. Their defaults are those of package signaling.
 func (l *limits) define(fs *flag.FlagSet) {
 	fs.IntVar(&l.connections, "max-connections", 0, "at most `n` WebSockets (default 10000, or what the limit of open files allows)")
-	fs.IntVar(&l.perAddress, "max-per-address", 0, "at most `n` WebSockets from one address, or IPv6 network of 64 bits (default 1000, or half of -max-connections)")
+	fs.IntVar(&l.perAddress, "max-per-address", 0, "at most `n` WebSockets from one address, or IPv6 network of 64 bits (default 1000, or half of -max-connections, but 100 or more)")
 	fs.IntVar(&l.guesses, "max-guesses", 0, "at most `n` wrong keys and tokens from one address per minute, then 429 (default 300)")
 	fs.IntVar(&l.queue, "max-queue", 0, "at most so many `bytes` of memory for what is queued for one peer (default 4194304)")
 	fs.IntVar(&l.queueTotal, "max-queue-total", 0, "at most so many `bytes` for all peers (default 64 times -max-queue)")
