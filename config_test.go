@@ -49,6 +49,8 @@ func TestBadConfig(t *testing.T) {
 		"ICE space":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a b"}}}}}, field: "Network.ICEServers[0]", text: "a b"},
 		"ICE query":               {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"stun:a?transport=udp"}}}}}, field: "Network.ICEServers[0]", text: "transport"},
 		"TURN_URL and secret":     {env: map[string]string{"TURN_URL": "turn:a:x", "TURN_SECRET": "s"}, field: "Network.ICEServers", text: "TURN_URL"},
+		"TURN_URL with password":  {env: map[string]string{"TURN_URL": "turn:u:secret@host", "TURN_SECRET": "s"}, field: "Network.ICEServers", text: "turn:***@host"},
+		"ICE with password":       {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turns:a", "turns:u:secret@host"}, Username: "u", Credential: "secret"}}}}, field: "Network.ICEServers[0]", text: "fields of their own"},
 		"ICE without URLs":        {cfg: Config{Network: Network{ICEServers: []ICEServer{{}}}}, field: "Network.ICEServers[0]", text: "empty"},
 		"extra ICE server":        {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
 		"TURN without password":   {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},

@@ -37,7 +37,7 @@ func turnServer() (server *signal.ICEServer, secret string, err error) {
 		checked.Username, checked.Credential = "later", "later"
 	}
 	if err := checked.Check(); err != nil {
-		return nil, "", &ConfigError{Field: "Network.ICEServers", Value: turn, Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
+		return nil, "", &ConfigError{Field: "Network.ICEServers", Value: signal.PublicICEURL(turn), Err: fmt.Errorf("from TURN_URL, TURN_USERNAME and TURN_PASSWORD (or TURN_SECRET): %w", err)}
 	}
 	return server, secret, nil
 }
@@ -53,8 +53,17 @@ func iceServers(servers []ICEServer) []signal.ICEServer {
 func checkICEServers(field string, servers []ICEServer) error {
 	for i, s := range servers {
 		if err := signal.ICEServer(s).Check(); err != nil {
-			return &ConfigError{Field: fmt.Sprintf("Network.%s[%d]", field, i), Value: strings.Join(s.URLs, ","), Err: err}
+			return &ConfigError{Field: fmt.Sprintf("Network.%s[%d]", field, i), Value: publicURLs(s.URLs), Err: err}
 		}
 	}
 	return nil
+}
+
+// publicURLs returns what may be printed of the URLs of an ICE server.
+func publicURLs(urls []string) string {
+	var public []string
+	for _, u := range urls {
+		public = append(public, signal.PublicICEURL(u))
+	}
+	return strings.Join(public, ",")
 }

@@ -271,6 +271,11 @@ func TestNewRefuses(t *testing.T) {
 		{"TURN secret alone", func(c *signaling.Config) { c.TURNSecret = "x" }, "TURNURL: "},
 		{"TURN URL alone", func(c *signaling.Config) { c.TURNURL = "turn:x" }, "TURNSecret: "},
 		{"not a TURN URL", func(c *signaling.Config) { c.TURNURL, c.TURNSecret = "http://x", "x" }, "TURNURL: "},
+		{"no TURN URL, with a password", func(c *signaling.Config) { c.TURNURL, c.TURNSecret = "u:key-one-of-tests@host", "x" }, `"***@host"`},
+		{"TURN URL with a password", func(c *signaling.Config) { c.TURNURL, c.TURNSecret = "turn:u:key-one-of-tests@host", "x" }, `"turn:***@host"`},
+		{"ICE server with a password", func(c *signaling.Config) {
+			c.ICEServers = []signaling.ICEServer{{URLs: []string{"stun:key-one-of-tests@host"}}}
+		}, `"stun:***@host"`},
 		{"bad ICE server", func(c *signaling.Config) { c.ICEServers = []signaling.ICEServer{{URLs: []string{"x"}}} }, "ICEServers[0]: urls: "},
 		{"negative limit", func(c *signaling.Config) { c.MaxQueue = -1 }, "MaxQueue: "},
 		{"negative time", func(c *signaling.Config) { c.PingInterval = -1 }, "PingInterval: "},

@@ -152,7 +152,10 @@ func (cfg *Config) checkICE() error {
 	case cfg.TURNSecret == "":
 		return invalid("TURNSecret", "empty, but TURNURL is set; a TURN server with fixed credentials goes into ICEServers")
 	case !strings.HasPrefix(cfg.TURNURL, "turn:") && !strings.HasPrefix(cfg.TURNURL, "turns:"):
-		return invalid("TURNURL", fmt.Sprintf("%q must start with turn: or turns:", cfg.TURNURL))
+		return invalid("TURNURL", fmt.Sprintf("%q must start with turn: or turns:", signal.PublicICEURL(cfg.TURNURL)))
+	case strings.Contains(cfg.TURNURL, "@"):
+		return invalid("TURNURL", fmt.Sprintf("%q: no user name and password may stand in the URL, which all peers are told; TURNSecret makes them",
+			signal.PublicICEURL(cfg.TURNURL)))
 	}
 	return nil
 }

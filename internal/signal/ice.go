@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,13 +129,27 @@ func (s ICEServer) Check() error {
 	}
 	for _, u := range s.URLs {
 		if err := checkICEURL(u); err != nil {
-			return fmt.Errorf("urls: %q: %w", u, err)
+			return fmt.Errorf("urls: %q: %w", PublicICEURL(u), err)
 		}
 		if strings.HasPrefix(u, "turn") && (s.Username == "" || s.Credential == "") {
-			return fmt.Errorf("urls: %q needs a username and a credential", u)
+			return fmt.Errorf("urls: %q needs a username and a credential", PublicICEURL(u))
 		}
 	}
 	return nil
+}
+
+// PublicICEURL returns what may be printed of something that is meant for the URL of an ICE server: without what stands
+// before an @, where URLs of other schemes have a password.
+func PublicICEURL(u string) string {
+	at := strings.LastIndexByte(u, '@')
+	if at < 0 {
+		return u
+	}
+	scheme, _, _ := strings.Cut(u[:at], ":")
+	if !slices.Contains([]string{"stun", "stuns", "turn", "turns"}, scheme) {
+		return "***" + u[at:]
+	}
+	return scheme + ":***" + u[at:]
 }
 
 func checkICEURL(u string) error {
@@ -146,7 +161,9 @@ func checkICEURL(u string) error {
 		return errors.New("the scheme must be stun, stuns, turn or turns")
 	case hasQuery && (!turn || query != "transport=udp" && query != "transport=tcp"):
 		return errors.New("only a TURN URL may have a query, transport=udp or transport=tcp")
-	case address == "" || strings.ContainsAny(address, "/@ \t"):
+	case strings.Contains(address, "@"):
+		return errors.New("no user name and password may stand in the URL; they have fields of their own")
+	case address == "" || strings.ContainsAny(address, "/ \t"):
 		return fmt.Errorf("a host name or address must follow %q, as in %s:example.org:3478", scheme+":", scheme)
 	}
 	if !strings.Contains(strings.TrimPrefix(address, "["), ":") || strings.HasSuffix(address, "]") {

@@ -153,6 +153,23 @@ func TestParseICEServers(t *testing.T) {
 	}
 }
 
+// A password in a URL is in no error, and so in no log.
+func TestICEServerErrorsAreBare(t *testing.T) {
+	for url, want := range map[string]string{
+		"turn:u:hush@host":              `"turn:***@host"`,
+		"turns:hush@host:1?transport=x": `"turns:***@host:1?transport=x"`,
+		"stun:u@hush@host":              `"stun:***@host"`,
+		"u:hush@host":                   `"***@host"`,
+		"http://u:hush@host":            `"***@host"`,
+		"hush@":                         `"***@"`,
+	} {
+		err := ICEServer{URLs: []string{url}, Username: "u", Credential: "p"}.Check()
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: error %v, want one about %s", url, err, want)
+		}
+	}
+}
+
 func FuzzParseICEServers(f *testing.F) {
 	f.Add([]byte(`{"iceServers":[{"urls":"stun:a"},{"urls":["turn:b"],"username":"9:m","credential":"p"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
