@@ -40,7 +40,7 @@ func (c *claims) loadLocked(peer string) error {
 		c.id = id
 		return err
 	}
-	unlock, err := lockFile(c.path + ".lock")
+	unlock, err := lockFile(c.path)
 	if err != nil {
 		return err
 	}

@@ -42,16 +42,49 @@ func readFile(path string, most int64, forbidden fs.FileMode) ([]byte, error) {
 	return raw, err
 }
 
-// replaceFile puts a new file with this content in the place of a file: readers see the old one or the new one, also
-// after a crash of the system. Of two at once for the same file one may fail, so callers that can meet lock it.
+// maxLinks is how many symbolic links in a row may lead to a file that is not there yet.
+const maxLinks = 40
+
+// followLinks returns the path at which a file is, or will be made, to which path may be a symbolic link.
+func followLinks(path string) (string, error) {
+	for range maxLinks {
+		if real, err := filepath.EvalSymlinks(path); !errors.Is(err, fs.ErrNotExist) {
+			return real, err
+		}
+		fi, err := os.Lstat(path)
+		if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+			return path, nil // whoever opens it says what is wrong
+		}
+		if err := checkOwner(fi, 0); err != nil { // else it would be for somebody else to say where a file is made
+			return "", fmt.Errorf("%s, a link to nothing: %w", path, err)
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("%s: over %d symbolic links", path, maxLinks)
+}
+
+// replaceFile puts a new file with this content in the place of a file, which a symbolic link at path may lead to:
+// readers see the old one or the new one, also after a crash of the system. Of two at once for the same file one may
+// fail, so callers that can meet lock it.
 func replaceFile(path string, content []byte, mode fs.FileMode) error {
+	path, err := followLinks(path)
+	if err != nil {
+		return err
+	}
 	next := path + ".new" // always the same name, so that crashes leave one such file at most
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return err
+		return withDirectory(err, next)
 	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
@@ -64,11 +97,25 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// lockFile keeps other processes that lock the same file waiting until unlock is called. The file stays.
+// withDirectory adds to the error of making a file what to do if its directory does not exist.
+func withDirectory(err error, path string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; make the directory %s first, or choose another", err, filepath.Dir(path))
+	}
+	return err
+}
+
+// lockFile keeps other processes that lock the same file waiting until unlock is called, by whatever symbolic links
+// they come to it. The lock is a file beside it, which stays.
 func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	path, err = followLinks(path)
 	if err != nil {
 		return nil, err
+	}
+	path += ".lock"
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, withDirectory(err, path)
 	}
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
 		locked, err := tryLock(f)

@@ -5,9 +5,11 @@ package identity_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 )
@@ -108,5 +110,75 @@ func TestFilesOfOthers(t *testing.T) {
 			}
 			wantError(t, file.read(given), given, "uid 12345", "uid 0")
 		})
+	}
+}
+
+// Agents that come to one file of known peers by different symbolic links share it, from the moment at which it is made,
+// and the links stay.
+func TestKnownByLinks(t *testing.T) {
+	_, keyA := seeded(1)
+	_, keyB := seeded(2)
+	dir, far := t.TempDir(), t.TempDir()
+	file := filepath.Join(far, "known")
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	for from, to := range map[string]string{one: file, two: "one"} {
+		if err := os.Symlink(to, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := openKnown(t, two, ""), openKnown(t, one, "")
+	wantError(t, a.Pin("alice", keyA))
+	wantError(t, b.Pin("bob", keyB))
+	wantError(t, a.Pin("bob", keyA), "changed")
+	wantError(t, openKnown(t, file, "").Pin("alice", keyB), "changed")
+	if list := names(t, far); !slices.Equal(list, []string{"known", "known.lock"}) {
+		t.Errorf("beside the file there is %q", list)
+	}
+	if list := names(t, dir); !slices.Equal(list, []string{"one", "two"}) {
+		t.Errorf("beside the links there is %q", list)
+	}
+}
+
+// A new statement takes the place of the file to which a link leads.
+func TestStatementByLink(t *testing.T) {
+	root, _ := seeded(9)
+	_, key := seeded(1)
+	dir := t.TempDir()
+	link, file := filepath.Join(dir, "link"), filepath.Join(dir, "member")
+	if err := os.Symlink("member", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, until := range []time.Time{later, later.Add(time.Hour)} {
+		st := identity.NewStatement(root, "demo", "alice", key, until)
+		wantError(t, st.WriteFile(link))
+		if got, err := identity.ReadStatement(file); got != st || err != nil {
+			t.Errorf("the file has %v, %v", got, err)
+		}
+	}
+}
+
+// No file is made where a link leads that is of another user, or that leads nowhere.
+func TestBadLinks(t *testing.T) {
+	dir := t.TempDir()
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink("loop", loop); err != nil {
+		t.Fatal(err)
+	}
+	_, err := identity.OpenKnownPeers(loop, "")
+	wantError(t, err, loop)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a link away")
+	}
+	link, file := filepath.Join(dir, "link"), filepath.Join(dir, "known")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(link, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	_, err = identity.OpenKnownPeers(link, "")
+	wantError(t, err, link, "uid 12345")
+	if _, err := os.Lstat(file); err == nil {
+		t.Error("the file was made")
 	}
 }

@@ -145,7 +145,7 @@ func NewKeyFile(path string) (PublicKey, error) {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return PublicKey{}, err
+		return PublicKey{}, withDirectory(err, path)
 	}
 	err = errors.Join(pem.Encode(f, &pem.Block{Type: pemType, Bytes: der}), f.Sync(), f.Close())
 	if err != nil {

@@ -104,7 +104,7 @@ func (k *KnownPeers) Forget(peer string) (known bool, err error) {
 
 // change rewrites the file, which no other process changes meanwhile, if edit changes something or there is no file.
 func (k *KnownPeers) change(edit func(map[string]PublicKey) (changed bool)) error {
-	unlock, err := lockFile(k.path + ".lock")
+	unlock, err := lockFile(k.path)
 	if err != nil {
 		return err
 	}
