@@ -428,7 +428,7 @@ func TestIdentityFiles(t *testing.T) {
 			chmod(t, k.write("alice.known", ""), 0o666)
 			return k.known("alice", false)
 		}},
-		"known peers in no directory": {"KnownPeersFile", "no such file", func(_ *testing.T, k *keyring) Identity {
+		"known peers in no directory": {"KnownPeersFile", "make the directory", func(_ *testing.T, k *keyring) Identity {
 			who := k.known("alice", false)
 			who.KnownPeersFile = k.path("none/known")
 			return who
@@ -474,15 +474,15 @@ func TestIdentityFiles(t *testing.T) {
 			who.Roots = []string{k.public("mallory").String()}
 			return who
 		}},
-		"damaged membership": {"MembershipFile", "not a statement", func(_ *testing.T, k *keyring) Identity {
+		"damaged membership": {"MembershipFile", "mesh key sign", func(_ *testing.T, k *keyring) Identity {
 			who := k.member("alice", "alice")
 			k.write("alice.member", "{")
 			return who
 		}},
-		"no revoked file": {"RevokedFile", "no such file", func(_ *testing.T, k *keyring) Identity {
+		"no revoked file": {"RevokedFile", "make an empty one", func(_ *testing.T, k *keyring) Identity {
 			return Identity{RevokedFile: k.path("none")}
 		}},
-		"damaged revoked file": {"RevokedFile", "line 2", func(_ *testing.T, k *keyring) Identity {
+		"damaged revoked file": {"RevokedFile", "want a public key", func(_ *testing.T, k *keyring) Identity {
 			return Identity{RevokedFile: k.write("revoked", "# keys\nbob\n")}
 		}},
 		"revoked file that others can write": {"RevokedFile", "chmod 644", func(t *testing.T, k *keyring) Identity {
@@ -498,6 +498,11 @@ func TestIdentityFiles(t *testing.T) {
 		"root for which anyone can sign": {"Roots", "small order", func(_ *testing.T, k *keyring) Identity {
 			who := k.member("alice", "alice")
 			who.Roots = []string{"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}
+			return who
+		}},
+		"no membership file": {"MembershipFile", "mesh key sign", func(_ *testing.T, k *keyring) Identity {
+			who := k.member("alice", "alice")
+			who.MembershipFile = k.path("none")
 			return who
 		}},
 		"no such policy":       {"Policy", "want off, known or member", func(*testing.T, *keyring) Identity { return Identity{Policy: "strict"} }},

@@ -234,7 +234,8 @@ func TestErrors(t *testing.T) {
 		usage bool
 	}{
 		{"no keys", nil, nil, []string{"-keys-file", "API_KEYS_FILE", "-dev", `"peer_id"`}, false},
-		{"keys file missing", vars{"API_KEYS_FILE": "none.json"}, nil, []string{"none.json"}, false},
+		{"keys file missing", vars{"API_KEYS_FILE": "none.json"}, nil, []string{"none.json", "-keys-file", "API_KEYS_FILE", `{"keys": {"`}, false},
+		{"keys file not JSON", nil, []string{"-keys-file", "empty"}, []string{"empty", `{"keys": {"`, `"peer_id"`}, false},
 		{"keys file broken", nil, []string{"-keys-file", "broken.json"}, []string{"broken.json", "peer_id: empty"}, false},
 		{"published secret", vars{"API_KEYS_FILE": "keys.json", "SIGNALING_SECRET": "dev-secret-change-me"}, nil, []string{"Secret: ", "SIGNALING_SECRET"}, false},
 		{"TURN URL alone", vars{"API_KEYS_FILE": "keys.json", "TURN_URL": "turn:x"}, nil, []string{"TURNSecret", "TURN_SECRET"}, false},

@@ -150,6 +150,9 @@ func (s shortLines) Write(text []byte) (int, error) {
 	return len(text), err
 }
 
+// keysExample is what a file of API keys looks like.
+const keysExample = `{"keys": {"<a long random key>": {"peer_id": "agent-001", "role": "agent"}}}`
+
 func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 	proxies, err := set.proxies()
 	if err != nil {
@@ -175,13 +178,12 @@ func newServer(set settings, log zerolog.Logger) (*signaling.Server, error) {
 		log.Warn().Str("file", set.keysFile).Msg("API keys file not used in development mode")
 	case set.dev:
 	case set.keysFile == "":
-		return nil, errors.New(`no API keys, so no peer could connect: name a file with -keys-file or API_KEYS_FILE, ` +
-			`for example {"keys": {"<a long random key>": {"peer_id": "agent-001", "role": "agent"}}}, ` +
-			`or start with -dev for peers on this machine only`)
+		return nil, errors.New("no API keys, so no peer could connect: name a file with -keys-file or API_KEYS_FILE, " +
+			"for example " + keysExample + ", or start with -dev for peers on this machine only")
 	default:
 		keys, err := signaling.LoadKeys(set.keysFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w; -keys-file (or API_KEYS_FILE) names a file such as %s", err, keysExample)
 		}
 		cfg.Keys = keys
 	}

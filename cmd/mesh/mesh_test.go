@@ -193,7 +193,7 @@ func TestKeyNewAndShow(t *testing.T) {
 		t.Errorf("shows the private key:\n%s", r.out)
 	}
 	mesh("key", "show", "bob.key").want(t, 1, "bob.key", "mesh key new")
-	mesh("key", "new", "--out", "no/bob.key").want(t, 1, "no/bob.key")
+	mesh("key", "new", "--out", "no/bob.key").want(t, 1, "no/bob.key", "make the directory no first")
 	if err := os.WriteFile("text", []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -267,9 +267,9 @@ func TestKeySignRefuses(t *testing.T) {
 	// Nothing is written over but an older statement about the same peer.
 	sign("alice", "--key", alice.Key, "--out", "alice.member").want(t, 0)
 	sign("bob", "--key", bob.Key, "--out", "alice.member").want(t, 1, "alice.member", "not replaced", `"alice"`)
-	sign("bob", "--key", bob.Key, "--out", "bob.key").want(t, 1, "bob.key", "not replaced")
+	sign("bob", "--key", bob.Key, "--out", "bob.key").want(t, 1, "bob.key", "not replaced", "choose another file")
 	mesh("key", "show", "bob.key").want(t, 0, bob.Key)
-	sign("bob", "--key", bob.Key, "--out", filepath.Join("no", "bob.member")).want(t, 1, "no")
+	sign("bob", "--key", bob.Key, "--out", filepath.Join("no", "bob.member")).want(t, 1, "make the directory no first")
 }
 
 func TestKeyShowStatement(t *testing.T) {
@@ -365,5 +365,5 @@ func TestKeyKnown(t *testing.T) {
 	if err := os.WriteFile("known", []byte("alice\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	list().want(t, 1, "known", "line 1")
+	list().want(t, 1, "known", "line 1", "restore the file")
 }

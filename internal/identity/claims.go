@@ -79,7 +79,7 @@ func findClaim(text, mesh string) (id string, err error) {
 		}
 		name, peer, ok := cutClaim(line)
 		if !ok {
-			return "", fmt.Errorf("line %d: want the name of a mesh and a peer id, both quoted", i+1)
+			return "", fmt.Errorf("line %d: want the name of a mesh and a peer id, both quoted; correct the line, or remove it", i+1)
 		}
 		if name == mesh {
 			return peer, nil

@@ -140,7 +140,7 @@ func (k *KnownPeers) format(all map[string]PublicKey) []byte {
 func (k *KnownPeers) parse(raw []byte) (map[string]PublicKey, error) {
 	mesh, all, err := parseKnown(string(raw))
 	if err == nil && mesh != k.mesh {
-		err = fmt.Errorf("the file is of mesh %q, and this mesh is %q", mesh, k.mesh)
+		err = fmt.Errorf("the file is of mesh %q, and this mesh is %q; choose a file for each mesh", mesh, k.mesh)
 	}
 	return all, err
 }
@@ -151,12 +151,12 @@ func parseKnown(text string) (mesh string, all map[string]PublicKey, err error) 
 	first, rest, _ := strings.Cut(text, "\n")
 	name, ok := strings.CutPrefix(strings.TrimSuffix(first, "\r"), knownHeader)
 	if mesh, err = strconv.Unquote(name); !ok || err != nil {
-		return "", nil, fmt.Errorf("line 1: want %q and the name of the mesh, quoted", knownHeader)
+		return "", nil, fmt.Errorf("line 1: want %q and the name of the mesh, quoted; restore the file, or the line if the rest is right", knownHeader)
 	}
 	all = make(map[string]PublicKey)
 	for i, line := range strings.Split(rest, "\n") {
 		if err := parseKnownPeer(all, strings.TrimSuffix(line, "\r")); err != nil {
-			return "", nil, fmt.Errorf("line %d: %w", i+2, err)
+			return "", nil, fmt.Errorf("line %d: %w; restore the file, or remove the line: its peer is new then", i+2, err)
 		}
 	}
 	return mesh, all, nil

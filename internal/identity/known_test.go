@@ -146,6 +146,9 @@ func TestKnownDamaged(t *testing.T) {
 		write(t, path, tc.text, 0o600)
 		_, err := identity.OpenKnownPeers(path, "")
 		wantError(t, err, path, tc.want)
+		if !strings.Contains(err.Error(), "restore the file") && !strings.Contains(err.Error(), "choose a file") {
+			t.Errorf("%q does not say how to go on", err)
+		}
 		for what, err := range map[string]error{"alice": k.Pin("alice", keyB), "bob": k.Pin("bob", keyB)} {
 			if !errors.As(err, new(*identity.FileError)) {
 				t.Errorf("%q: pinned %s: %v", tc.text, what, err)

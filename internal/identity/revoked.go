@@ -3,7 +3,9 @@ package identity
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 )
 
@@ -17,6 +19,9 @@ type revoked struct {
 
 func (r *revoked) reload() error {
 	_, err := r.file.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; restore it, or make an empty one if no key is revoked", err)
+	}
 	return err
 }
 
@@ -32,7 +37,7 @@ func parseRevoked(raw []byte) (map[PublicKey]bool, error) {
 		}
 		key, err := ParsePublicKey(text)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+			return nil, fmt.Errorf("line %d: %w; want a public key, as mesh key show prints it", n, err)
 		}
 		keys[key] = true
 	}

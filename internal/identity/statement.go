@@ -32,21 +32,27 @@ func NewStatement(root ed25519.PrivateKey, mesh, peer string, key PublicKey, not
 // ReadStatement reads a file with one statement, as JSON.
 func ReadStatement(path string) (st Statement, err error) {
 	raw, err := readFile(path, maxStatementFile, 0o022)
+	if errors.Is(err, fs.ErrNotExist) {
+		return st, fmt.Errorf("%w; make one with: mesh key sign --out FILE", err)
+	}
 	if err != nil {
 		return st, err
 	}
 	if st, err = parseStatement(raw); err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
+		err = fmt.Errorf("%s: %w; make one with: mesh key sign", path, err)
 	}
 	return st, err
 }
 
+// errNotStatement means that a file holds something else than a statement.
+var errNotStatement = errors.New("not a statement")
+
 func parseStatement(raw []byte) (st Statement, err error) {
 	if err := json.Unmarshal(raw, &st); err != nil {
-		return st, fmt.Errorf("not a statement: %w", err)
+		return st, fmt.Errorf("%w: %w", errNotStatement, err)
 	}
 	if st.PeerID == "" || st.Key == "" || st.Sig == "" {
-		return st, errors.New("not a statement: it has no peer_id, key or sig")
+		return st, fmt.Errorf("%w: it has no peer_id, key or sig", errNotStatement)
 	}
 	return st, nil
 }
@@ -57,10 +63,13 @@ func (st Statement) WriteFile(path string) error {
 	old, err := ReadStatement(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, errNotStatement):
+		return fmt.Errorf("%s: not replaced: it is %w; choose another file, or remove this one first", path, errNotStatement)
 	case err != nil:
 		return fmt.Errorf("not replaced: %w", err)
 	case old.PeerID != st.PeerID || old.Mesh != st.Mesh:
-		return fmt.Errorf("%s: not replaced: it is a statement about peer %q of mesh %q", path, old.PeerID, old.Mesh)
+		return fmt.Errorf("%s: not replaced: it is a statement about peer %q of mesh %q; choose another file, or remove this one first",
+			path, old.PeerID, old.Mesh)
 	}
 	text, err := json.Marshal(st)
 	if err != nil {

@@ -229,6 +229,9 @@ func TestWriteStatement(t *testing.T) {
 		dir:     identity.NewStatement(root, "demo", "alice", key, later),
 	} {
 		wantError(t, st.WriteFile(file), file, "not replaced")
+		if err := st.WriteFile(file); file != dir && !strings.Contains(err.Error(), "choose another file") || strings.Contains(err.Error(), "literal") {
+			t.Errorf("%q does not say how to go on", err)
+		}
 	}
 	wantError(t, identity.NewStatement(root, "omed", "alice", key, later).WriteFile(path), "not replaced", `"demo"`)
 	if _, err := identity.ReadKey(keyFile); err != nil {
