@@ -45,7 +45,8 @@ type Identity struct {
 	// Default: $MESH_IDENTITY_KEY.
 	KeyFile string
 	// MeshName is part of everything that is signed: the same for all agents of a
-	// mesh, and another one for every mesh with the same keys. Default: $MESH_NAME.
+	// mesh, and another one for every mesh with the same keys. At most 128 bytes of
+	// UTF-8 without control characters. Default: $MESH_NAME.
 	MeshName string
 	// Policy says which identities peers need. Default: $MESH_IDENTITY_POLICY, else
 	// IdentityOff.

@@ -505,6 +505,10 @@ func TestIdentityFiles(t *testing.T) {
 			who.MembershipFile = k.path("none")
 			return who
 		}},
+		"long name of the mesh":       {"MeshName", "129 bytes", func(*testing.T, *keyring) Identity { return Identity{MeshName: strings.Repeat("x", 129)} }},
+		"name that is not UTF-8":      {"MeshName", "not valid UTF-8", func(*testing.T, *keyring) Identity { return Identity{MeshName: "\xff\xfe"} }},
+		"name with control character": {"MeshName", "U+000A", func(*testing.T, *keyring) Identity { return Identity{MeshName: "a\n"} }},
+
 		"no such policy":       {"Policy", "want off, known or member", func(*testing.T, *keyring) Identity { return Identity{Policy: "strict"} }},
 		"off, and required":    {"Required", "off requires nothing", func(*testing.T, *keyring) Identity { return Identity{Required: true} }},
 		"known without a file": {"KnownPeersFile", "empty", func(*testing.T, *keyring) Identity { return Identity{Policy: IdentityKnown} }},

@@ -73,8 +73,8 @@ func withAdvice(err error) error {
 		"Identity.KeyFile":        "-identity-key or MESH_IDENTITY_KEY", "Identity.Policy": "-identity-policy or MESH_IDENTITY_POLICY",
 		"Identity.Required": "-identity-required or MESH_IDENTITY_REQUIRED", "Identity.KnownPeersFile": "-known-peers or MESH_KNOWN_PEERS",
 		"Identity.Roots": "-roots or MESH_ROOTS", "Identity.MembershipFile": "-membership or MESH_MEMBERSHIP",
-		"Identity.RevokedFile": "-revoked or MESH_REVOKED",
-		"Network.CAFile":       "-ca-file", "Network.CertFile": "-cert-file", "Network.KeyFile": "-key-file",
+		"Identity.RevokedFile": "-revoked or MESH_REVOKED", "Identity.MeshName": "-mesh-name or MESH_NAME",
+		"Network.CAFile": "-ca-file", "Network.CertFile": "-cert-file", "Network.KeyFile": "-key-file",
 	} {
 		if field.Field == name {
 			return fmt.Errorf("%w (set by %s)", err, source)

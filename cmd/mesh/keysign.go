@@ -80,8 +80,13 @@ func (f *signFlags) check() error {
 	case f.lifetime > maxLifetime:
 		return fmt.Errorf("--for %v: at most %v; sign again before it expires", f.lifetime, maxLifetime)
 	}
+	if err := identity.CheckMeshName(f.meshName()); err != nil {
+		return fmt.Errorf("--mesh (or MESH_NAME): %w", err)
+	}
 	return checkPeerID(f.peer)
 }
+
+func (f *signFlags) meshName() string { return cmp.Or(f.mesh, os.Getenv("MESH_NAME")) }
 
 // checkPeerID returns why no signaling server gives an agent this id.
 func checkPeerID(id string) error {
@@ -127,7 +132,7 @@ func (f *signFlags) sign(c *cobra.Command) error {
 	if err := f.checkKey(root, key); err != nil {
 		return err
 	}
-	st := identity.NewStatement(root, cmp.Or(f.mesh, os.Getenv("MESH_NAME")), f.peer, key, time.Now().Add(f.lifetime))
+	st := identity.NewStatement(root, f.meshName(), f.peer, key, time.Now().Add(f.lifetime))
 	if f.out == "" {
 		return printJSON(c.OutOrStdout(), st)
 	}

@@ -262,6 +262,10 @@ func TestKeySignRefuses(t *testing.T) {
 	sign(strings.Repeat("x", 129), "--key", alice.Key).want(t, 2, "129 bytes")
 	sign("a\nb", "--key", alice.Key).want(t, 2, "U+000A")
 	sign("a\xff", "--key", alice.Key).want(t, 2, "UTF-8")
+	sign("alice", "--key", alice.Key, "--mesh", strings.Repeat("x", 129)).want(t, 2, "--mesh", "129 bytes")
+	sign("alice", "--key", alice.Key, "--mesh", "\xff\xfe").want(t, 2, "--mesh", "UTF-8")
+	sign("alice", "--key", alice.Key, "--mesh", "a\x1b").want(t, 2, "--mesh", "U+001B")
+	sign("alice", "--key", alice.Key, "--mesh", strings.Repeat("ä", 64)).want(t, 0)
 	mesh("key", "sign", "--root", "none", "--peer", "a", "--key", alice.Key).want(t, 1, "none")
 
 	// Nothing is written over but an older statement about the same peer.

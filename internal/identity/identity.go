@@ -17,6 +17,8 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A Policy says which identities peers need.
@@ -80,7 +82,7 @@ func Open(s Settings) (*Identity, error) {
 	if id.policy == "" {
 		id.policy = Off
 	}
-	for _, step := range []func(Settings) error{checkPolicy, id.openKey, id.openRoots, id.openMembership, id.openKnown, id.openRevoked} {
+	for _, step := range []func(Settings) error{checkName, checkPolicy, id.openKey, id.openRoots, id.openMembership, id.openKnown, id.openRevoked} {
 		if err := step(s); err != nil {
 			return nil, err
 		}
@@ -108,6 +110,33 @@ func (s Settings) Forgetful() bool {
 	}
 	_, err := os.Stat(s.KnownPeersFile)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// maxMeshName is the length in bytes of the longest name of a mesh, that of the longest peer id.
+const maxMeshName = 128
+
+// CheckMeshName returns why a mesh cannot have this name, nil if it can, as it can have none. What is signed has the
+// name as it is, and JSON carries only UTF-8.
+func CheckMeshName(name string) error {
+	if len(name) > maxMeshName {
+		return fmt.Errorf("the name has %d bytes, and at most %d are allowed", len(name), maxMeshName)
+	}
+	if !utf8.ValidString(name) {
+		return errors.New("the name is not valid UTF-8")
+	}
+	for _, r := range name {
+		if unicode.IsControl(r) {
+			return fmt.Errorf("%U in the name is a control character", r)
+		}
+	}
+	return nil
+}
+
+func checkName(s Settings) error {
+	if err := CheckMeshName(s.MeshName); err != nil {
+		return &FieldError{Field: "MeshName", Err: err}
+	}
+	return nil
 }
 
 // checkPolicy returns an error for settings that do not fit together.
@@ -277,6 +306,9 @@ func (id *Identity) Verify(l Link, shown *Shown) (Proof, error) {
 	proof := Proof{Key: key, Mesh: id.mesh}
 	if shown.Mesh != nil {
 		proof.Mesh = *shown.Mesh
+	}
+	if err := CheckMeshName(proof.Mesh); err != nil {
+		return Proof{}, fmt.Errorf("its mesh: %w", err)
 	}
 	switch {
 	case !l.signedBy(proof.Mesh, key, shown.Sig):

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -105,5 +106,24 @@ func TestVectors(t *testing.T) {
 	}
 	if !bytes.Equal(lines.Bytes(), want) {
 		t.Errorf("got\n%s\nwant\n%s", lines.Bytes(), want)
+	}
+}
+
+// A peer that signs with a name that no mesh can have is refused, also where the name does not matter.
+func TestMeshNameOfPeer(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	l := Link{Own: "alice", Other: "bob", OwnSession: "a", OtherSession: "b"}
+	judge, err := Open(Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"": "", "demo": "", strings.Repeat("ä", 64): "",
+		strings.Repeat("x", 129): "129 bytes", "\xff\xfe": "UTF-8", "a\x1b[2J": "U+001B",
+	} {
+		proof, err := judge.Verify(l.far(), &Shown{Mesh: &name, Key: Public(key).String(), Sig: l.sign(name, key)})
+		if want == "" && (err != nil || proof.Mesh != name) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %+v, %v; want an error about %q", name, proof, err, want)
+		}
 	}
 }
