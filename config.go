@@ -333,13 +333,8 @@ func (c *Config) settings() (sidecar.Settings, error) {
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
 	}
-	forgetful := s.Identity.Forgetful()
-	if err := c.settingsError(s.Check()); err != nil {
+	if err := c.settingsError(s.Check(c.Logger)); err != nil {
 		return s, err
-	}
-	if forgetful {
-		c.Logger.Warn().Str("file", s.Identity.KnownPeersFile).
-			Msg("there was no file of known peers, so there is a new one: the first key that each peer shows is taken for its own")
 	}
 	if len(s.ICEServers) > 0 {
 		return s, nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 
@@ -164,5 +165,40 @@ func TestNoKnownPeersIsLogged(t *testing.T) {
 		if got := log.Count("no file of known peers"); got != want {
 			t.Errorf("the log says %d times that there was no file, want %d:\n%s", got, want, &log)
 		}
+	}
+}
+
+// A file of known peers that gets lost while the mesh lives, and that the next sidecar makes anew, is in the log as well.
+func TestLostKnownPeersAreLogged(t *testing.T) {
+	for _, mode := range []Mode{InProcess, SelfExec} {
+		t.Run(mode.String(), func(t *testing.T) {
+			k := newKeyring(t)
+			k.pin("alice", "bob", "bob")
+			var log testutil.LogBuffer
+			who := k.known("alice", false)
+			m, err := New(bounded(t), Config{Mode: mode, SignalingURL: "ws://127.0.0.1:1/ws", Identity: who, Logger: zerolog.New(&log)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if log.Count("no file of known peers") > 0 {
+				t.Errorf("there is a file, and the log says:\n%s", &log)
+			}
+			if err := os.Remove(who.KnownPeersFile); err != nil {
+				t.Fatal(err)
+			}
+			if mode == SelfExec {
+				kill(t, m.SidecarPID())
+			} else {
+				m.ipc().link.Close()
+			}
+			log.Wait(t, "no file of known peers")
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if got := log.Count("no file of known peers"); got != 1 {
+				t.Errorf("the log says %d times that there was no file:\n%s", got, &log)
+			}
+		})
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"time"
 	"unicode"
@@ -100,16 +98,6 @@ func (s Settings) Demand() string {
 		return ""
 	}
 	return string(s.Policy)
-}
-
-// Forgetful reports whether Open will make the file of known peers because there is none: every peer is new then, also
-// one whose key was known before the file got lost.
-func (s Settings) Forgetful() bool {
-	if s.Policy != Known {
-		return false
-	}
-	_, err := os.Stat(s.KnownPeersFile)
-	return errors.Is(err, fs.ErrNotExist)
 }
 
 // maxMeshName is the length in bytes of the longest name of a mesh, that of the longest peer id.
@@ -248,6 +236,10 @@ func (id *Identity) openRevoked(s Settings) error {
 	}
 	return nil
 }
+
+// Forgetful reports whether Open has made the file of known peers because there was none: every peer is new then, also
+// one whose key was known before the file got lost.
+func (id *Identity) Forgetful() bool { return id.known != nil && id.known.made }
 
 // Key returns the agent's own key; the zero key if it has none.
 func (id *Identity) Key() PublicKey { return id.public }

@@ -23,6 +23,7 @@ type KnownPeers struct {
 	path string
 	mesh string
 	file cached[map[string]PublicKey]
+	made bool // by OpenKnownPeers, since there was none
 }
 
 // OpenKnownPeers opens the file of a mesh, and makes it if there is none.
@@ -31,9 +32,23 @@ func OpenKnownPeers(path, mesh string) (*KnownPeers, error) {
 	k.file = cached[map[string]PublicKey]{path: path, parse: k.parse}
 	_, err := k.file.read()
 	if errors.Is(err, fs.ErrNotExist) {
-		err = k.change(func(map[string]PublicKey) (changed bool) { return false })
+		k.made, err = k.create()
 	}
 	return k, err
+}
+
+// create makes the file, unless another process was faster.
+func (k *KnownPeers) create() (made bool, err error) {
+	unlock, err := lockFile(k.path)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if _, err := k.file.read(); !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	err = replaceFile(k.path, k.format(nil), 0o600)
+	return err == nil, err
 }
 
 // Lookup returns the key of a peer. It reads the file if it has changed.
@@ -102,7 +117,7 @@ func (k *KnownPeers) Forget(peer string) (known bool, err error) {
 	return known, err
 }
 
-// change rewrites the file, which no other process changes meanwhile, if edit changes something or there is no file.
+// change rewrites the file, which no other process changes meanwhile, if edit changes something.
 func (k *KnownPeers) change(edit func(map[string]PublicKey) (changed bool)) error {
 	unlock, err := lockFile(k.path)
 	if err != nil {
@@ -110,15 +125,12 @@ func (k *KnownPeers) change(edit func(map[string]PublicKey) (changed bool)) erro
 	}
 	defer unlock()
 	all, err := k.file.read()
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
+	if err != nil {
 		return err
 	}
-	if all = maps.Clone(all); all == nil {
-		all = make(map[string]PublicKey)
-	}
+	all = maps.Clone(all)
 	had := len(all)
-	if !edit(all) && !missing {
+	if !edit(all) {
 		return nil
 	}
 	text := k.format(all)

@@ -64,13 +64,24 @@ func (s *Settings) signaling(log zerolog.Logger) signal.Config {
 }
 
 // Check returns a *signal.FieldError or *identity.FieldError for settings that cannot work, nil if there are none. It
-// reads the files that they name.
-func (s *Settings) Check() error {
+// reads the files that they name, and makes that of known peers if there is none.
+func (s *Settings) Check(log zerolog.Logger) error {
 	if err := s.signaling(zerolog.Nop()).Check(); err != nil {
 		return err
 	}
-	_, err := identity.Open(s.Identity)
+	_, err := s.openIdentity(log)
 	return err
+}
+
+// openIdentity reads the files of the identity. A file of known peers that was not there is one that may have got lost,
+// so the log says that there is a new one.
+func (s *Settings) openIdentity(log zerolog.Logger) (*identity.Identity, error) {
+	id, err := identity.Open(s.Identity)
+	if err == nil && id.Forgetful() {
+		log.Warn().Str("file", s.Identity.KnownPeersFile).
+			Msg("there was no file of known peers, so there is a new one: the first key that each peer shows is taken for its own")
+	}
+	return id, err
 }
 
 // errNotOurID means that signaling has given this agent an id for which its key does not sign.

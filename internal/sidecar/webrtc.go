@@ -11,7 +11,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -30,7 +29,7 @@ type webRTC struct {
 }
 
 func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC, error) {
-	id, err := identity.Open(set.Identity)
+	id, err := set.openIdentity(log)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
