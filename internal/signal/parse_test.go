@@ -56,7 +56,7 @@ func TestCheckICEURL(t *testing.T) {
 		"turn:a?transport=sctp":       "transport",
 		"stun:":                       "must follow",
 		"stun://a":                    "must follow",
-		"stun:u@a":                    "must follow",
+		"stun:u@a":                    "user name",
 		"stun:a b":                    "must follow",
 		"stun:a:0":                    "port",
 		"stun:a:65536":                "port",
