@@ -336,6 +336,9 @@ func (c *Config) settings() (sidecar.Settings, error) {
 	if err := c.settingsError(s.Check(c.Logger)); err != nil {
 		return s, err
 	}
+	if unused := c.Identity.unused(); len(unused) > 0 {
+		c.Logger.Warn().Strs("unused", unused).Msg("the identity policy is off, so that peers need no identity, and some settings are not used")
+	}
 	if len(s.ICEServers) > 0 {
 		return s, nil
 	}

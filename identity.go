@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -49,7 +50,9 @@ type Identity struct {
 	// UTF-8 without control characters. Default: $MESH_NAME.
 	MeshName string
 	// Policy says which identities peers need. Default: $MESH_IDENTITY_POLICY, else
-	// IdentityOff.
+	// IdentityOff, but then neither KnownPeersFile nor Roots may be set: who has them
+	// says what they are for. With IdentityOff itself the log warns that they are not
+	// used.
 	Policy IdentityPolicy
 	// Required refuses peers without an identity under IdentityKnown;
 	// IdentityMember does so by itself. $MESH_IDENTITY_REQUIRED sets it, too.
@@ -74,7 +77,7 @@ type Identity struct {
 // withDefaults returns the identity with what the environment adds, and with
 // absolute paths.
 func (i Identity) withDefaults() (Identity, error) {
-	i.Policy = cmp.Or(i.Policy, IdentityPolicy(os.Getenv("MESH_IDENTITY_POLICY")), IdentityOff)
+	i.Policy = cmp.Or(i.Policy, IdentityPolicy(os.Getenv("MESH_IDENTITY_POLICY")))
 	i.MeshName = cmp.Or(i.MeshName, os.Getenv("MESH_NAME"))
 	if !i.Required {
 		required := cmp.Or(os.Getenv("MESH_IDENTITY_REQUIRED"), "false")
@@ -104,7 +107,38 @@ func (i Identity) withDefaults() (Identity, error) {
 		}
 		*f.path = abs
 	}
-	return i, nil
+	return i, i.defaultPolicy()
+}
+
+// defaultPolicy makes no policy IdentityOff, unless another one seems to be meant. It wants the other defaults filled in.
+func (i *Identity) defaultPolicy() error {
+	if i.Policy != "" {
+		return nil
+	}
+	i.Policy = IdentityOff
+	if unused := i.unused(); len(unused) > 0 {
+		return &ConfigError{Field: "Identity.Policy", Err: fmt.Errorf("not set, so that peers would need no identity, but %s is; "+
+			"set the policy to member or known, or to off if that is meant", strings.Join(unused, " and "))}
+	}
+	return nil
+}
+
+// unused returns what IdentityOff leaves unused, as a person could have set it.
+func (i *Identity) unused() []string {
+	var all []string
+	if i.Policy != IdentityOff {
+		return nil
+	}
+	if len(i.Roots) > 0 {
+		all = append(all, "Roots (MESH_ROOTS)")
+	}
+	if i.KnownPeersFile != "" {
+		all = append(all, "KnownPeersFile (MESH_KNOWN_PEERS)")
+	}
+	if p := os.Getenv("MESH_IDENTITY_POLICY"); p != "" && IdentityPolicy(p) != IdentityOff {
+		all = append(all, "MESH_IDENTITY_POLICY="+p)
+	}
+	return all
 }
 
 func (i *Identity) settings() identity.Settings {

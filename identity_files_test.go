@@ -509,7 +509,17 @@ func TestIdentityFiles(t *testing.T) {
 		"name that is not UTF-8":      {"MeshName", "not valid UTF-8", func(*testing.T, *keyring) Identity { return Identity{MeshName: "\xff\xfe"} }},
 		"name with control character": {"MeshName", "U+000A", func(*testing.T, *keyring) Identity { return Identity{MeshName: "a\n"} }},
 
-		"no such policy":       {"Policy", "want off, known or member", func(*testing.T, *keyring) Identity { return Identity{Policy: "strict"} }},
+		"no such policy": {"Policy", "want off, known or member", func(*testing.T, *keyring) Identity { return Identity{Policy: "strict"} }},
+		"roots, but no policy": {"Policy", "Roots", func(_ *testing.T, k *keyring) Identity {
+			who := k.member("alice", "alice")
+			who.Policy = ""
+			return who
+		}},
+		"known peers, but no policy": {"Policy", "MESH_KNOWN_PEERS", func(_ *testing.T, k *keyring) Identity {
+			who := k.known("alice", false)
+			who.Policy = ""
+			return who
+		}},
 		"off, and required":    {"Required", "off requires nothing", func(*testing.T, *keyring) Identity { return Identity{Required: true} }},
 		"known without a file": {"KnownPeersFile", "empty", func(*testing.T, *keyring) Identity { return Identity{Policy: IdentityKnown} }},
 		"member without roots": {"Roots", "empty", func(*testing.T, *keyring) Identity { return Identity{Policy: IdentityMember} }},

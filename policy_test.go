@@ -202,3 +202,46 @@ func TestLostKnownPeersAreLogged(t *testing.T) {
 		})
 	}
 }
+
+// What the policy off leaves unused is in the log, and nothing else is.
+func TestPolicyOffIsLogged(t *testing.T) {
+	k := newKeyring(t)
+	for name, tt := range map[string]struct {
+		who  func() Identity
+		env  string // MESH_IDENTITY_POLICY
+		want []string
+	}{
+		"nothing": {who: func() Identity { return Identity{} }},
+		"off":     {who: func() Identity { return Identity{Policy: IdentityOff} }, env: "off"},
+		"others verify this one": {who: func() Identity {
+			id := k.member("alice", "alice")
+			id.Policy, id.Roots = "", nil
+			return id
+		}},
+		"roots":            {who: func() Identity { id := k.member("alice", "alice"); id.Policy = IdentityOff; return id }, want: []string{"Roots"}},
+		"roots, by itself": {who: func() Identity { id := k.member("alice", "alice"); id.Policy = ""; return id }, env: "off", want: []string{"Roots"}},
+		"known peers":      {who: func() Identity { id := k.known("alice", false); id.Policy = IdentityOff; return id }, want: []string{"KnownPeersFile"}},
+		"over the environment": {who: func() Identity { return Identity{Policy: IdentityOff} }, env: "member",
+			want: []string{"MESH_IDENTITY_POLICY=member"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("MESH_IDENTITY_POLICY", tt.env)
+			var log testutil.LogBuffer
+			m, err := New(bounded(t), Config{SignalingURL: "ws://127.0.0.1:1/ws", Identity: tt.who(), Logger: zerolog.New(&log)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if got := log.Count("the identity policy is off"); got != min(1, len(tt.want)) {
+				t.Errorf("%d warnings:\n%s", got, &log)
+			}
+			for _, want := range tt.want {
+				if log.Count(want) != 1 {
+					t.Errorf("the log does not say that %s is not used:\n%s", want, &log)
+				}
+			}
+		})
+	}
+}

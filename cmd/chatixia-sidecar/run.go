@@ -36,6 +36,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	for name := range set.environ {
 		env.Override(name)
 	}
+	// Not by the environment: what it says there and is not used, the library logs.
+	policy := mesh.IdentityPolicy(set.environ["MESH_IDENTITY_POLICY"])
+	delete(set.environ, "MESH_IDENTITY_POLICY")
 	if err := env.Report(log, dotenvErr, set.aims(env), set.trustDotEnv); err != nil {
 		return err
 	}
@@ -45,7 +48,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		}
 	}
 	set.network.ExtraICEServers = set.stunServers()
-	err = mesh.ServeSidecar(ctx, mesh.Config{Network: set.network, Logger: log})
+	err = mesh.ServeSidecar(ctx, mesh.Config{Network: set.network, Identity: mesh.Identity{Policy: policy}, Logger: log})
 	if err != nil {
 		return withAdvice(err)
 	}

@@ -164,7 +164,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 func (s *settings) identity(fs *flag.FlagSet) {
 	s.variable(fs, "identity-key", "MESH_IDENTITY_KEY", "`file` with the agent's private key, from mesh key new")
 	s.variable(fs, "mesh-name", "MESH_NAME", "`name` of the mesh, the same for all of its agents; part of what keys sign")
-	s.variable(fs, "identity-policy", "MESH_IDENTITY_POLICY", "the `policy` about the identities of peers: off, known or member (default off)")
+	s.variable(fs, "identity-policy", "MESH_IDENTITY_POLICY", "the `policy` about the identities of peers: off, known or member (default off, unless -known-peers or -roots is set, which need one)")
 	fs.BoolFunc("identity-required", "refuse peers without an identity; with -identity-policy member they are refused in any case", func(value string) error {
 		required, err := strconv.ParseBool(value)
 		if err != nil {
