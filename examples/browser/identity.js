@@ -260,9 +260,10 @@ export class Identity {
   }
 
   // displaces reports whether a peer with one proof may end the link to the same peer with another proof: with the same
-  // key, or, where roots vouch for keys, with any that they vouch for.
+  // key, or, where roots or the known peers vouch for keys, with any that they vouch for. So the first key after the old
+  // one was forgotten takes over at once.
   displaces(next, present) {
-    return !present.key || next.key === present.key || (this.policy === "member" && next.key !== "");
+    return !present.key || next.key === present.key || (this.policy !== "off" && next.key !== "");
   }
 
   // sign returns our signature of a description of ours, undefined without a key.

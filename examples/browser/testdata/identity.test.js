@@ -222,10 +222,12 @@ test("revoked", async () => {
 });
 
 test("who ends a proven link", async () => {
+  const off = await open();
   const known = await open({ policy: "known" });
   const member = await open({ policy: "member", roots: [root.key] });
   for (const [identity, next, present, want] of [
-    [known, "a", "", true], [known, "", "", true], [known, "a", "a", true], [known, "b", "a", false], [known, "", "a", false],
+    [off, "a", "", true], [off, "", "", true], [off, "a", "a", true], [off, "b", "a", false], [off, "", "a", false],
+    [known, "b", "a", true], [known, "", "a", false], // b was verified: a was forgotten
     [member, "b", "a", true], [member, "", "a", false],
   ]) assert.equal(identity.displaces({ key: next }, { key: present }), want, `${identity.policy}: ${next} for ${present}`);
 });

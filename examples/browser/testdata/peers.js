@@ -92,7 +92,8 @@
   };
 
   // play is the same under each policy; reasons are why a peer without a key and one with another key are refused.
-  async function play(policy, reasons) {
+  // replaceKey plays what comes last under some.
+  async function play(policy, reasons, replaceKey) {
     const bob = await join("bob", "b", { policy });
     await (await bob.identity).forget("ann");
     await settled(() => sockets.has("bob"), "bob");
@@ -152,13 +153,24 @@
     await settled(() => bob.seen.filter((line) => line === "+ ann").length === 2, "the restarted peer");
     check("its end and its return", bob.seen.filter((line) => /^[+-]/.test(line)), ["+ ann", "- ann", "+ ann"]);
     check("another link", bob.peers.link("ann") === link, false);
+    await replaceKey?.(bob);
     pcs.forEach((pc) => pc.close());
     for (const { close } of [ann, again, bob]) close();
   }
 
+  // The first key after the old one was forgotten takes over, while the old link is up.
+  async function afterForgetting(bob) {
+    await (await bob.identity).forget("ann");
+    const eve = await join("ann", "e");
+    await settled(() => bob.seen.filter((line) => line === "+ ann").length === 3, "another key after the old one was forgotten");
+    check("its key", bob.peers.link("ann").proof.key, (await eve.identity).key);
+    eve.close();
+  }
+
   const another = "identity it has shown another key than the one of the present link";
   try {
-    await play("known", { "": "identity it has shown no identity, and this browser knows a key of it", e: "identity its key has changed: " });
+    const none = "identity it has shown no identity, and this browser knows a key of it";
+    await play("known", { "": none, e: "identity its key has changed: " }, afterForgetting);
     await play("off", { "": another, e: another });
   } catch (error) {
     failures.push(String(error.stack));
