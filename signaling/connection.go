@@ -36,6 +36,7 @@ type connection struct {
 	source  netip.Prefix
 	token   [sha256.Size]byte // hash of the token it was opened with
 	ws      *websocket.Conn
+	memory  *signal.Pool // of messages that are not complete
 
 	once     sync.Once
 	ended    chan struct{} // closed by end, which sets the rest before
@@ -44,8 +45,15 @@ type connection struct {
 	farewell []byte
 }
 
-// fragment is the length of the longest message that is sent in one piece, in bytes.
-const fragment = 16 << 10
+const (
+	// fragment is the length of the longest message that is sent in one piece, in bytes.
+	fragment = 16 << 10
+	// freeMessage is how much memory in bytes each connection may always have for the message that it is receiving: more
+	// than offers and candidates need. What is beyond it is bounded for all together, to unfinishedMessages times the
+	// length of the longest.
+	freeMessage        = 16 << 10
+	unfinishedMessages = 256
+)
 
 var (
 	errClosed  = errors.New("the server is shutting down")
@@ -69,7 +77,10 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	c := &connection{cfg: &s.cfg, outside: s.outside, source: s.source(r), token: sha256.Sum256([]byte(token)), ended: make(chan struct{})}
+	c := &connection{
+		cfg: &s.cfg, outside: s.outside, source: s.source(r), token: sha256.Sum256([]byte(token)), memory: s.unfinished,
+		ended: make(chan struct{}),
+	}
 	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue, s.pool), end: c.end}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
 		c.report(zerolog.ErrorLevel).Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
@@ -225,7 +236,7 @@ func (c *connection) run(h *hub) {
 // handshake needs a reader, but handles nothing more.
 func (c *connection) read(ctx context.Context, h *hub) error {
 	for {
-		typ, raw, err := c.ws.Read(ctx)
+		typ, raw, err := c.receive(ctx)
 		if err != nil {
 			return err
 		}
@@ -247,6 +258,25 @@ func (c *connection) read(ctx context.Context, h *hub) error {
 			}
 		}
 	}
+}
+
+// receive reads one message. Once begun, it has IdleTimeout to arrive: it takes memory, and a
+// client that answers pings could leave it incomplete for ever.
+func (c *connection) receive(ctx context.Context) (websocket.MessageType, []byte, error) {
+	typ, r, err := c.ws.Reader(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	timeout := time.AfterFunc(c.cfg.IdleTimeout, func() {
+		c.end(websocket.StatusPolicyViolation, "too slow: did not complete a message in time", nil)
+	})
+	defer timeout.Stop()
+	raw, err := c.memory.ReadAll(r, freeMessage)
+	if errors.Is(err, signal.ErrPoolFull) {
+		c.end(websocket.StatusPolicyViolation, "too many long messages at a time; try again later", nil)
+		_, err = io.Copy(io.Discard, r) // the closing handshake is behind it
+	}
+	return typ, raw, err
 }
 
 // write sends what is queued, and closes the connection when it is to end.

@@ -10,10 +10,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/chatixia-ai/mesh/signaling"
@@ -522,4 +524,116 @@ func ended(t *testing.T, c net.Conn) bool {
 	_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	_, err := c.Read(make([]byte, 1))
 	return err != nil
+}
+
+// begin sends the beginning of a message, and returns what takes the rest. What is shorter than 4 KiB waits here for the
+// next pong.
+func (p *peer) begin(text string) io.WriteCloser {
+	p.t.Helper()
+	w, err := p.Writer(p.t.Context(), websocket.MessageText)
+	if err == nil {
+		_, err = io.WriteString(w, text)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return w
+}
+
+// TestUnfinishedMessage: a client that leaves a message incomplete is cut, though it answers pings. One that is only
+// slow is not.
+func TestUnfinishedMessage(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		pieces int // one a second, and then no end
+		closed bool
+	}{
+		{"no more", 0, true},
+		{"more and more", 100, true},
+		{"slow", 8, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serveInMemory(t, func(c *signaling.Config) { c.PingInterval = time.Second })
+				p, _ := s.join(t, "key-one-of-tests")
+				start := time.Now()
+				w := p.begin(`{"type":"heartbeat",` + strings.Repeat(" ", 5000))
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					var err error
+					for i := 0; i < test.pieces && err == nil; i++ {
+						<-time.After(time.Second)
+						_, err = io.WriteString(w, strings.Repeat(" ", 100))
+					}
+					if !test.closed {
+						_, _ = io.WriteString(w, `"peer_id":"agent-001"}`)
+						_ = w.Close()
+						<-time.After(time.Minute)
+						_ = p.Close(websocket.StatusNormalClosure, "done")
+					}
+				})
+				code, reason := p.closed()
+				defer wg.Wait()
+				took := time.Since(start).Round(time.Second)
+				if want := signaling.DefaultIdleTimeout; test.closed && (code != websocket.StatusPolicyViolation || took != want) {
+					t.Errorf("closed with code %d (%s) after %v, want %d after %v", code, reason, took, websocket.StatusPolicyViolation, want)
+				}
+				if test.closed != strings.Contains(reason, "did not complete a message") || !test.closed && took < time.Minute {
+					t.Errorf("closed with %q after %v", reason, took)
+				}
+			})
+		})
+	}
+}
+
+// TestUnfinishedMemory: long messages that are not complete have a bound together. Those of a usual length are received
+// all the same, and when the others are gone a long one is, too.
+func TestUnfinishedMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const clients = 300
+		s := serveInMemory(t, func(c *signaling.Config) {
+			c.Keys = map[string]signaling.Key{"key-one-of-tests": testKeys["key-one-of-tests"]}
+			for i := range clients {
+				c.Keys[fmt.Sprintf("key-of-many-%04d", i)] = signaling.Key{PeerID: fmt.Sprint("many-", i), Role: "agent"}
+			}
+		})
+		honest, _ := s.join(t, "key-one-of-tests")
+		refused := 0
+		for i := range clients {
+			c, _, err := s.dialToken(t, s.token(t, fmt.Sprintf("key-of-many-%04d", i)), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for memory := s.Listener.(*memoryListener); len(memory.dialed) > 0; {
+				<-memory.dialed
+			}
+			p := &peer{t, fmt.Sprint("many-", i), c}
+			t.Cleanup(func() { _ = c.CloseNow() })
+			ended := make(chan string, 1)
+			go func() {
+				_, reason := p.closed()
+				ended <- reason
+			}()
+			go p.begin(strings.Repeat(" ", 200_000))
+			synctest.Wait()
+			select {
+			case reason := <-ended:
+				refused++
+				if !strings.Contains(reason, "too many long messages") {
+					t.Fatalf("client %d was refused with %q", i, reason)
+				}
+			default:
+			}
+		}
+		// Each has a buffer of 256 KiB, of which 16 are free.
+		if held, want := clients-refused, 256*256/(256-16); held != want {
+			t.Errorf("%d clients could begin a long message, want %d", held, want)
+		}
+		for range 3 {
+			honest.register()
+		}
+		<-time.After(signaling.DefaultIdleTimeout + 2*time.Second)
+		honest.send(`{"type":"heartbeat","peer_id":"agent-001","payload":{"x":"` + strings.Repeat("x", 200_000) + `"}}`)
+		honest.register()
+	})
 }

@@ -133,8 +133,8 @@ type Config struct {
 	// may have a 64th of what is free, so that the more is queued the less may be added to one queue, and a
 	// hundred full ones leave a fifth for others.
 	MaxQueueTotal int
-	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, or does not
-	// take a message, within IdleTimeout, 10 s by default, is disconnected.
+	// PingInterval is the time between two pings, 20 s by default. A peer that sends no pong, does not take a message,
+	// or does not complete one that it has begun, within IdleTimeout, 10 s by default, is disconnected.
 	PingInterval, IdleTimeout time.Duration
 
 	// Logger receives the log. The zero value logs nothing. Keys, tokens and payloads are never logged. Each peer
@@ -157,10 +157,12 @@ type Server struct {
 	keys    []hashedKey
 	mux     *http.ServeMux
 	hub     *hub
-	pool    *signal.Pool                // of the connections' queues
-	guesses *pace.Sources[netip.Prefix] // wrong keys and tokens
-	exposed sync.Once                   // the warning about plain HTTP
-	proxied sync.Once                   // the warning about a proxy
+	pool    *signal.Pool // of the connections' queues
+	// unfinished is of the messages that are being received.
+	unfinished *signal.Pool
+	guesses    *pace.Sources[netip.Prefix] // wrong keys and tokens
+	exposed    sync.Once                   // the warning about plain HTTP
+	proxied    sync.Once                   // the warning about a proxy
 
 	mu          sync.Mutex
 	closed      bool
@@ -183,6 +185,7 @@ func New(cfg Config) (*Server, error) {
 		secret:      []byte(cfg.Secret),
 		keys:        hashKeys(cfg.Keys),
 		pool:        signal.NewPool(cfg.MaxQueueTotal),
+		unfinished:  signal.NewPool(min(cfg.MaxMessage, math.MaxInt/unfinishedMessages) * unfinishedMessages),
 		guesses:     pace.NewSources[netip.Prefix](pace.Rate{Burst: cfg.MaxGuesses, Every: time.Minute / time.Duration(cfg.MaxGuesses)}),
 		connections: map[*connection]struct{}{},
 		peers:       map[string][]*connection{},

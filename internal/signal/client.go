@@ -72,6 +72,7 @@ type timing struct {
 	ping      time.Duration // between pings
 	pong      time.Duration // limit from ping to pong
 	write     time.Duration // limit for one message
+	message   time.Duration // limit from the beginning of a message of the server's to its end
 	heartbeat time.Duration // between heartbeats
 	refresh   time.Duration // minimum between two requests for /api/config
 
@@ -86,6 +87,7 @@ var defaultTiming = timing{
 	ping:      20 * time.Second,
 	pong:      10 * time.Second,
 	write:     10 * time.Second,
+	message:   time.Minute, // a long peer_list on a slow line
 	heartbeat: 30 * time.Second,
 	refresh:   time.Minute,
 	retry:     func(n int) time.Duration { return backoff.Delay(retryFirst, retryMost, n) },

@@ -811,6 +811,15 @@ func TestSilentServers(t *testing.T) {
 				<-ctx.Done() // without reading there are no pongs
 			}
 		}},
+		{"a message without end", "message", "not complete", func(*fake) func(context.Context, *websocket.Conn) {
+			return func(ctx context.Context, c *websocket.Conn) {
+				_ = register(ctx, c)
+				if w, err := c.Writer(ctx, websocket.MessageText); err == nil {
+					_, _ = w.Write(make([]byte, 8<<10)) // less would wait for the next pong
+				}
+				readAll(ctx, c) // and pings are answered
+			}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"slices"
@@ -136,9 +137,9 @@ func (cn *connection) sendRegister() error {
 
 func (cn *connection) read(ctx context.Context, in chan<- Message) error {
 	for {
-		_, b, err := cn.ws.Read(ctx)
+		b, err := cn.readOne(ctx)
 		if err != nil {
-			return lost(err)
+			return err
 		}
 		m, err := ParseMessage(b)
 		if err != nil {
@@ -151,6 +152,29 @@ func (cn *connection) read(ctx context.Context, in chan<- Message) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// readOne reads one message. Once begun, it has timing.message to arrive: meanwhile nothing else does, and a server that
+// goes on with its pings looks alive.
+func (cn *connection) readOne(parent context.Context) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	_, r, err := cn.ws.Reader(ctx)
+	if err != nil {
+		return nil, lost(err)
+	}
+	timeout := time.AfterFunc(cn.client.timing.message, func() {
+		cancel(fmt.Errorf("a message was not complete within %v", cn.client.timing.message))
+	})
+	defer timeout.Stop()
+	b, err := io.ReadAll(r)
+	if late := context.Cause(ctx); err != nil && late != nil && parent.Err() == nil {
+		return nil, late
+	}
+	if err != nil {
+		return nil, lost(err)
+	}
+	return b, nil
 }
 
 // closedError is a close frame in words.

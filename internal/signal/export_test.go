@@ -13,6 +13,6 @@ func SetTiming(c *Client, name string, d time.Duration) {
 	*map[string]*time.Duration{
 		"request": &c.timing.request, "register": &c.timing.register, "ping": &c.timing.ping,
 		"pong": &c.timing.pong, "write": &c.timing.write, "heartbeat": &c.timing.heartbeat,
-		"refresh": &c.timing.refresh, "patience": &c.timing.patience,
+		"refresh": &c.timing.refresh, "patience": &c.timing.patience, "message": &c.timing.message,
 	}[name] = d
 }

@@ -2,6 +2,8 @@ package signal
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -17,7 +19,10 @@ const (
 	entryCost = 320
 )
 
-// Pool bounds the memory of several Queues together. Its methods may be called concurrently.
+// ErrPoolFull means that a Pool has no room for a message that is being read.
+var ErrPoolFull = errors.New("no memory for a message of this length now")
+
+// Pool bounds the memory of several Queues, or of messages that are being read, together. Its methods may be called concurrently.
 type Pool struct {
 	max  int64
 	used atomic.Int64 // bytes
@@ -50,6 +55,33 @@ func (p *Pool) limit(max int) int {
 		return max
 	}
 	return min(max, int(p.max-p.used.Load())/queueShare)
+}
+
+// ReadAll is [io.ReadAll], and charges p, until it returns, for what its buffer takes beyond the first free bytes. If they
+// are not there the error is [ErrPoolFull], and the rest of r is not read.
+func (p *Pool) ReadAll(r io.Reader, free int) ([]byte, error) {
+	b := make([]byte, 0, 512)
+	charged := 0
+	defer func() { p.release(charged) }()
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+		if len(b) == cap(b) {
+			size := 2 * cap(b)
+			more := max(0, size-free) - charged
+			if !p.take(more) {
+				return b, ErrPoolFull
+			}
+			charged += more
+			b = append(make([]byte, 0, size), b...)
+		}
+	}
 }
 
 // Queue is a first-in-first-out queue of messages between any number of producers and one consumer, bounded in
