@@ -528,16 +528,12 @@ func ended(t *testing.T, c net.Conn) bool {
 
 // begin sends the beginning of a message, and returns what takes the rest. What is shorter than 4 KiB waits here for the
 // next pong.
-func (p *peer) begin(text string) io.WriteCloser {
-	p.t.Helper()
+func (p *peer) begin(text string) (io.WriteCloser, error) {
 	w, err := p.Writer(p.t.Context(), websocket.MessageText)
 	if err == nil {
 		_, err = io.WriteString(w, text)
 	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return w
+	return w, err
 }
 
 // TestUnfinishedMessage: a client that leaves a message incomplete is cut, though it answers pings. One that is only
@@ -557,7 +553,10 @@ func TestUnfinishedMessage(t *testing.T) {
 				s := serveInMemory(t, func(c *signaling.Config) { c.PingInterval = time.Second })
 				p, _ := s.join(t, "key-one-of-tests")
 				start := time.Now()
-				w := p.begin(`{"type":"heartbeat",` + strings.Repeat(" ", 5000))
+				w, err := p.begin(`{"type":"heartbeat",` + strings.Repeat(" ", 5000))
+				if err != nil {
+					t.Fatal(err)
+				}
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					var err error
@@ -614,7 +613,7 @@ func TestUnfinishedMemory(t *testing.T) {
 				_, reason := p.closed()
 				ended <- reason
 			}()
-			go p.begin(strings.Repeat(" ", 200_000))
+			go func() { _, _ = p.begin(strings.Repeat(" ", 200_000)) }() // fails if it is refused
 			synctest.Wait()
 			select {
 			case reason := <-ended:

@@ -80,6 +80,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		return
 	}
 	s.peer = newPeer(binding, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
+	s.peer.line.memory = s.n.lines
 	s.peer.admit = s.admit
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
@@ -109,8 +110,8 @@ func (s *session) peerUp() {
 // channelReader reads a data channel: as a stream of bytes, or message by message.
 type channelReader struct {
 	dc   dataChannel
-	buf  []byte // for messages that did not fit
-	rest []byte // of buf, not yet read
+	buf  []byte // for messages that did not fit, of usual lengths
+	rest []byte // of a message, not yet read
 }
 
 // Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
@@ -132,7 +133,9 @@ func (r *channelReader) Read(b []byte) (int, error) {
 		}
 	}
 	n := copy(b, r.rest)
-	r.rest = r.rest[n:]
+	if r.rest = r.rest[n:]; len(r.rest) == 0 {
+		r.rest = nil
+	}
 	return n, nil
 }
 
@@ -141,13 +144,14 @@ func (r *channelReader) next() ([]byte, error) {
 	if r.buf == nil {
 		r.buf = make([]byte, 64<<10)
 	}
-	n, err := r.dc.Read(r.buf)
-	if errors.Is(err, io.ErrShortBuffer) && len(r.buf) < maxMessageSize {
-		r.buf = make([]byte, maxMessageSize)
-		n, err = r.dc.Read(r.buf)
+	b := r.buf
+	n, err := r.dc.Read(b)
+	if errors.Is(err, io.ErrShortBuffer) {
+		b = make([]byte, maxMessageSize) // not kept: it would be a lot for thousands of peers, and few send such messages
+		n, err = r.dc.Read(b)
 	}
 	if errors.Is(err, io.ErrShortBuffer) {
 		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
 	}
-	return r.buf[:n], err
+	return b[:n], err
 }

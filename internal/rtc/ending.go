@@ -197,7 +197,7 @@ func (n *Node) closeSession(s *session) {
 // comes back.
 func (s *session) transportGone() {
 	if s.peer != nil {
-		s.peer.reading.remoteGone() // the reader reads what has arrived, and then ends the link
+		s.peer.remoteGone()
 		return
 	}
 	s.n.lost(s, ErrPeerClosed)

@@ -46,6 +46,9 @@ func (c *Config) OfferPace(d time.Duration) { c.timing.offerPace = d }
 // Refused sets the time between two reports that a peer was refused.
 func (c *Config) Refused(d time.Duration) { c.timing.refused = d }
 
+// LongLine sets how long a line may take while others wait for its memory.
+func (c *Config) LongLine(d time.Duration) { c.timing.longLine = d }
+
 // Now sets the clock of what takes weeks.
 func (c *Config) Now(now func() time.Time) { c.now = now }
 

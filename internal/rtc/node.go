@@ -70,6 +70,7 @@ type Node struct {
 	api     *api
 	box     *mailbox
 	mail    mail
+	lines   *lineMemory
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
 	endWatch  context.CancelFunc // ends watchIdentities
@@ -104,6 +105,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		cfg: cfg, log: cfg.Log,
 		outside: logs.NewOutside(cfg.Log, logs.AgentBurst),
 		sig:     sig, ev: ev, api: a, box: newMailbox(),
+		lines:  newLineMemory(&cfg),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
 		slots:  make(map[string]*slot),

@@ -51,8 +51,8 @@ type Events interface {
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
-// Order of locks: evMu before out.mu, reading.mu and that of the node's mailbox; Node.peersMu before out.mu and
-// flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may call
+// Order of locks: evMu before out.mu, reading.mu, lineMemory.mu and that of the node's mailbox; Node.peersMu before out.mu
+// and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may call
 // Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
 	id     string
@@ -64,7 +64,7 @@ type Peer struct {
 	dc     dataChannel
 	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
 	up     func()      // called after PeerConnected, once
-	down   func(error) // called when the reader has ended, once
+	down   func(error) // ends the link; called when the reader has ended, and by line
 
 	binding identity.Link                  // what both ends sign
 	proof   atomic.Pointer[identity.Proof] // nil until the peer has said hello
@@ -78,6 +78,7 @@ type Peer struct {
 	done   chan struct{} // closed by end
 
 	reading gate
+	line    longLine
 	flushes flushes
 
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
@@ -107,6 +108,7 @@ func newPeer(binding identity.Link, remote description, dc dataChannel, maxSend 
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
 	p.admit = p.announce
 	p.reading.init()
+	p.line.end = func(err error) { p.down(err) }
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
@@ -198,6 +200,13 @@ func (p *Peer) setPause(s pauseState) {
 // way is the last one; the peer's messages eventually fill its own queue.
 func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 
+// remoteGone is called when nothing more can arrive: the reader reads what has arrived, and then ends the link, unless it
+// is stopped or has no memory.
+func (p *Peer) remoteGone() {
+	p.reading.remoteGone()
+	p.line.abandon()
+}
+
 // Queued returns how many bytes are queued for the data channel.
 func (p *Peer) Queued() int { return p.out.size() }
 
@@ -236,6 +245,7 @@ func (p *Peer) end(reason error) {
 	}
 	close(p.done)
 	p.reading.close()
+	p.line.abandon()
 	lost := p.out.close()
 	if was == stateLive {
 		p.log.Debug().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")

@@ -28,6 +28,8 @@ func (p *Peer) read() {
 // readStream reads stream framing: lines, the first of which is hello.
 func (p *Peer) readStream() error {
 	r := wire.NewReader(&channelReader{dc: p.dc}, min(maxHello, p.cfg.Limits.MaxLine()))
+	r.SetAccount(p.line.resize)
+	defer func() { _ = p.line.resize(0) }() // never fails
 	var line wire.PeerLine
 	greeted := false
 	for p.reading.wait() {
@@ -37,16 +39,16 @@ func (p *Peer) readStream() error {
 		} else if wire.BadLine(err) == nil {
 			return p.endReason(err)
 		}
-		if !greeted {
-			if err := p.greet(&line, err); err != nil {
-				return err
-			}
+		if greeted {
+			p.deliver(&line, err)
+		} else if err := p.greet(&line, err); err != nil {
+			return err
+		} else {
 			greeted = true
 			r.SetMaxLine(p.cfg.Limits.MaxLine())
 			p.admit()
-			continue
 		}
-		p.deliver(&line, err)
+		r.Shrink() // reading may be stopped
 	}
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
 }

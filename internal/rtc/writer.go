@@ -48,7 +48,7 @@ func (p *Peer) write() {
 		if err := p.writeSlice(next); err != nil {
 			// The reader learns of it too, but not while it is stopped.
 			p.log.Debug().Err(err).Msg("cannot write to the data channel")
-			p.reading.remoteGone()
+			p.remoteGone()
 			return
 		}
 		if !control {

@@ -15,9 +15,9 @@ const (
 	readerIdle = 2 << 10
 	// readerBuffer is the usual size otherwise: room for the rest of a line and one more Read.
 	readerBuffer = 2 * SliceSize
-	// readerKeep is the size of the largest buffer kept between lines. It is a compromise: growing a buffer
-	// anew for each long line costs copies, keeping it costs memory for each peer that has sent one.
-	readerKeep = 256 << 10
+	// ReaderKeep is the size in bytes of the largest buffer that a Reader keeps between lines. It is a compromise: growing
+	// a buffer anew for each long line costs copies, keeping it costs memory for each peer that has sent one.
+	ReaderKeep = 64 << 10
 	// maxEmptyReads bounds how often in a row a source may return neither bytes nor an error.
 	maxEmptyReads = 100
 	// byteOrderMark may begin a stream. RFC 8259 section 8.1 allows parsers to ignore it.
@@ -42,6 +42,7 @@ type Reader struct {
 	long     int    // length of the last line that did not fit into readerBuffer bytes
 	idle     []byte // buffer of readerIdle bytes, nil at first
 	err      error  // the final error of src
+	account  func(bytes int) error
 }
 
 // readerBuffers hold buffers of readerBuffer bytes, and two, four, eight ... times as many: readers need the
@@ -67,6 +68,10 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 // SetMaxLine changes the limit, for the lines that follow.
 func (r *Reader) SetMaxLine(bytes int) { r.max = bytes }
 
+// SetAccount has f told how large the buffer becomes, in bytes, wherever it is larger than [ReaderKeep] before or after. f
+// may block a buffer that is to grow, or refuse it: its error is final, as one of the source.
+func (r *Reader) SetAccount(f func(bytes int) error) { r.account = f }
+
 // ReadLine returns the next line that is not blank, without its newline or the '\r' before that, and
 // without a byte order mark that begins the stream. The last line needs no newline. The line is valid
 // until the next call.
@@ -75,7 +80,7 @@ func (r *Reader) SetMaxLine(bytes int) { r.max = bytes }
 // buffered: call ReadLine again for the line after it. All other errors, [io.EOF] among them, are those of
 // the source, and final.
 func (r *Reader) ReadLine() ([]byte, error) {
-	r.shrink()
+	r.Shrink()
 	for {
 		if n := bytes.IndexByte(r.buf[r.searched:r.end], '\n'); n >= 0 {
 			line := r.buf[r.start : r.searched+n]
@@ -94,7 +99,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 		if r.skipping {
 			r.start = r.end
 		} else if r.begun && r.end-r.start > r.max+1 { // the last byte may be a '\r'
-			r.skipping = true
+			r.skipping, r.start = true, r.end
 			return nil, r.tooLong()
 		}
 		if r.err != nil {
@@ -143,8 +148,8 @@ func (r *Reader) fill() {
 		}
 	}
 	for range maxEmptyReads {
-		if len(r.buf)-r.end < r.want() {
-			r.makeRoom()
+		if len(r.buf)-r.end < r.want() && !r.makeRoom() {
+			return
 		}
 		offered := len(r.buf) - r.end
 		n, err := r.src.Read(r.buf[r.end:])
@@ -189,8 +194,8 @@ func (r *Reader) want() int {
 	return 1
 }
 
-// makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be.
-func (r *Reader) makeRoom() {
+// makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be. It reports whether it may.
+func (r *Reader) makeRoom() bool {
 	size := max(len(r.buf), readerIdle)
 	if r.busy {
 		size = max(size, readerBuffer)
@@ -205,19 +210,33 @@ func (r *Reader) makeRoom() {
 		}
 		size = max(readerBuffer, min(size, r.max+1+readerBuffer))
 	}
-	r.resize(size)
+	return r.resize(size)
 }
 
-// shrink replaces a buffer that has grown for a long line.
-func (r *Reader) shrink() {
-	if len(r.buf) > readerKeep && r.end-r.start <= readerBuffer-SliceSize {
-		r.resize(readerBuffer)
+// Shrink gives back a buffer that has grown for a long line, which is no longer valid then. ReadLine begins with it; call it
+// where that may be a while.
+func (r *Reader) Shrink() {
+	if len(r.buf) <= ReaderKeep {
+		return
+	}
+	size := readerBuffer
+	for size < r.end-r.start+SliceSize {
+		size *= 2
+	}
+	if size < len(r.buf) {
+		r.resize(size)
 	}
 }
 
-// resize moves the unread bytes to the front of a buffer of size bytes, which may be the present one.
-func (r *Reader) resize(size int) {
+// resize moves the unread bytes to the front of a buffer of size bytes, which may be the present one. It reports whether
+// the account allows it.
+func (r *Reader) resize(size int) bool {
 	old := r.buf
+	if r.account != nil && size != len(old) && max(size, len(old)) > ReaderKeep {
+		if r.err = r.account(size); r.err != nil {
+			return false
+		}
+	}
 	if size != len(old) {
 		r.buf = r.buffer(size)
 	}
@@ -227,6 +246,7 @@ func (r *Reader) resize(size int) {
 	if p := pool(len(old)); p != nil && size != len(old) {
 		p.Put(&old)
 	}
+	return true
 }
 
 func (r *Reader) buffer(size int) []byte {

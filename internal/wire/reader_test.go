@@ -232,6 +232,60 @@ func TestReaderBuffer(t *testing.T) {
 	})
 }
 
+// TestReaderAccount: the account is told of all that a reader has beyond what it may keep, before it has it.
+func TestReaderAccount(t *testing.T) {
+	const limit = 1 << 20
+	for _, test := range []struct {
+		name, stream string
+		refuse       int   // the account refuses so many bytes
+		want         []int // what the account is told, in turn; the last is the end
+		lines        int
+	}{
+		{"usual lines", strings.Repeat(strings.Repeat("x", 40_000)+"\n", 20), 0, nil, 20},
+		{"a long line", strings.Repeat("x", 200_000) + "\nshort\n", 0, []int{128 << 10, 256 << 10, 32 << 10}, 2},
+		{"a line without end", strings.Repeat("x", 100_000), 0, []int{128 << 10, 32 << 10}, 1},
+		{"a line that is skipped", strings.Repeat("x", 2*limit) + "\n", 0,
+			[]int{128 << 10, 256 << 10, 512 << 10, 1 << 20, limit + 1 + 32<<10, 32 << 10}, 1},
+		{"refused", strings.Repeat("x", 200_000) + "\n", 256 << 10, []int{128 << 10, 256 << 10, 32 << 10}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stream := strings.NewReader(test.stream)
+			has, refused := 0, errors.New("refused")
+			var told []int
+			r := wire.NewReader(readFunc(func(p []byte) (int, error) {
+				if len(p) > max(has, wire.ReaderKeep) {
+					t.Errorf("room for %d bytes, and the account knows of %d", len(p), has)
+				}
+				return stream.Read(p[:min(len(p), wire.SliceSize)])
+			}), limit)
+			r.SetAccount(func(bytes int) error {
+				told = append(told, bytes)
+				if bytes == test.refuse {
+					return refused
+				}
+				has = bytes
+				return nil
+			})
+			lines := 0
+			for {
+				_, err := r.ReadLine()
+				if bad := (*wire.Error)(nil); err == nil || errors.As(err, &bad) {
+					lines++
+					continue
+				}
+				if want := map[bool]error{true: io.EOF, false: refused}[test.refuse == 0]; err != want {
+					t.Errorf("ended with %v, want %v", err, want)
+				}
+				break
+			}
+			r.Shrink()
+			if !slices.Equal(told, test.want) || lines != test.lines {
+				t.Errorf("%d lines, and the account was told %v; want %d and %v", lines, told, test.lines, test.want)
+			}
+		})
+	}
+}
+
 // TestReaderTrickle would take minutes if each Read searched the whole line again.
 func TestReaderTrickle(t *testing.T) {
 	const length = 2 << 20

@@ -1,0 +1,258 @@
+//go:build !js
+
+package rtc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// A sender sends to one end of a link, and learns how that ended.
+type sender struct {
+	memoryChannel
+	events
+	peer   *Peer
+	rest   []byte
+	done   chan struct{}
+	reason error
+}
+
+// Read reads what was sent, of which a part may be left.
+func (s *sender) Read(b []byte) (int, error) {
+	for len(s.rest) == 0 {
+		select {
+		case s.rest = <-s.in:
+		case <-s.done:
+			return 0, io.EOF
+		}
+	}
+	n := copy(b[:min(len(b), wire.SliceSize)], s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// senders makes so many peers, which have said hello, at a node with these limits.
+func senders(t *testing.T, n int, limits wire.Limits) []*sender {
+	cfg := Config{Limits: limits}.withDefaults()
+	memory := newLineMemory(&cfg)
+	all := make([]*sender, n)
+	for i := range all {
+		s := &sender{memoryChannel: memoryChannel{in: make(chan []byte)}, done: make(chan struct{})}
+		all[i] = s
+		s.peer = newPeer(identity.Link{Own: "near", Other: fmt.Sprint(i)}, withDrain, s, maxMessageSize, &cfg, s)
+		s.peer.line.memory = memory
+		s.peer.up = func() {}
+		var once sync.Once
+		s.peer.down = func(err error) {
+			once.Do(func() {
+				s.reason = err
+				s.peer.end(err)
+				close(s.done)
+			})
+		}
+		go s.peer.read()
+		s.send(wire.AppendPeerHello(nil, wire.Greeting{Protocol: 1}))
+	}
+	t.Cleanup(func() {
+		for _, s := range all {
+			s.peer.down(ErrClosed)
+		}
+		synctest.Wait()
+		if memory.used != 0 || memory.turn != nil || len(memory.lines) != 0 {
+			t.Errorf("%d bytes of %d lines are charged when all links have ended", memory.used, len(memory.lines))
+		}
+	})
+	return all
+}
+
+// send sends text, unless the link ends meanwhile.
+func (s *sender) send(text []byte) {
+	select {
+	case s.in <- text:
+	case <-s.done:
+	}
+}
+
+func (s *sender) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// lineOf returns a message of a length, with its end.
+func lineOf(length int) []byte {
+	const head, tail = `{"type":"x","payload":"`, `"}`
+	return slices.Concat([]byte(head), bytes.Repeat([]byte("x"), length-len(head)-len(tail)), []byte(tail+"\n"))
+}
+
+func (s *sender) received() int {
+	s.events.mu.Lock()
+	defer s.events.mu.Unlock()
+	return s.lines
+}
+
+const longMessage = 512 << 10 // bytes: memory for 16 lines of 576 KiB
+
+var longLimits = wire.Limits{MaxMessage: longMessage}
+
+// TestLinesWithoutEnd: peers that do not end their lines get so much memory together, however many they are. A peer that
+// sends lines of a usual length notices nothing. The longest ones wait: those that do not go on are ended, until it is
+// their turn.
+func TestLinesWithoutEnd(t *testing.T) {
+	line := lineOf(longMessage)
+	for _, attackers := range []int{16, 300} {
+		t.Run(fmt.Sprint(attackers), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := senders(t, attackers+1, longLimits)
+				honest, hostile := all[0], all[1:]
+				before := heapInUse()
+				for _, s := range hostile {
+					go s.send(line[:longMessage])
+				}
+				synctest.Wait()
+				bound := (longestLines+1)*longLimits.MaxLine() + attackers*wire.ReaderKeep
+				if held := heapInUse() - before; held > bound {
+					t.Errorf("%d KiB are held, at most %d are allowed", held>>10, bound>>10)
+				}
+				start := time.Now()
+				honest.send(lineOf(40_000))
+				synctest.Wait()
+				if took := time.Since(start); honest.received() != 1 || took != 0 {
+					t.Errorf("%d messages of the honest peer came in within %v", honest.received(), took)
+				}
+				go honest.send(line)
+				for honest.received() < 2 && time.Since(start) < 24*time.Hour {
+					<-time.After(time.Second)
+				}
+				took, ended := time.Since(start), 0
+				for _, s := range hostile {
+					if s.ended() {
+						ended++
+						if !errors.Is(s.reason, ErrViolation) {
+							t.Errorf("ended with %v", s.reason)
+						}
+					}
+				}
+				if most := time.Duration(attackers+2) * time.Minute; honest.received() != 2 || honest.ended() || took > most {
+					t.Errorf("no room for the honest peer's longest message within %v, %d are ended", took, ended)
+				}
+				t.Logf("%d ended, within %v", ended, took)
+			})
+		})
+	}
+}
+
+func heapInUse() int {
+	runtime.GC()
+	runtime.GC() // empties pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// TestLinesAtOnce: however many honest peers send the longest messages at once, all of those arrive.
+func TestLinesAtOnce(t *testing.T) {
+	for _, peers := range []int{1, 8, 20, 200} {
+		t.Run(fmt.Sprint(peers), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := senders(t, peers, longLimits)
+				line := lineOf(longMessage)
+				for _, s := range all {
+					go func() {
+						for part := range slices.Chunk(line, 10_000) {
+							s.send(part)
+							<-time.After(10 * time.Millisecond) // so that they get to the same point together
+						}
+					}()
+				}
+				for wait := time.Now(); time.Since(wait) < time.Hour; <-time.After(time.Second) {
+					if !slices.ContainsFunc(all, func(s *sender) bool { return s.received() == 0 }) {
+						break
+					}
+				}
+				for i, s := range all {
+					if s.received() != 1 || s.reason != nil {
+						t.Errorf("peer %d: %d messages, %v", i, s.received(), s.reason)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestSlowLine: where there is memory enough, a line may take as long as it likes.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, s := range senders(t, 8, longLimits) {
+			line := lineOf(longMessage)
+			s.send(line[:longMessage])
+			<-time.After(24 * time.Hour)
+			s.send(line[longMessage:])
+			synctest.Wait()
+			if s.received() != 1 || s.reason != nil {
+				t.Errorf("%d messages, %v", s.received(), s.reason)
+			}
+		}
+	})
+}
+
+// TestLinkEndsWhileLineWaits: a reader that waits for memory ends with its link, and gives back what it has.
+func TestLinkEndsWhileLineWaits(t *testing.T) {
+	for name, end := range map[string]func(*sender){
+		"ended here":      func(s *sender) { s.peer.end(ErrClosed) },
+		"the far end has": func(s *sender) { s.peer.remoteGone() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := senders(t, 40, longLimits)
+				for _, s := range all {
+					go s.send(lineOf(longMessage)[:longMessage])
+				}
+				synctest.Wait()
+				for _, s := range all {
+					if s.peer.line.waits {
+						end(s)
+					}
+				}
+				synctest.Wait()
+				ended := 0
+				for _, s := range all {
+					if s.ended() {
+						ended++
+					}
+				}
+				if ended == 0 || ended == len(all) {
+					t.Errorf("%d of %d readers have ended", ended, len(all))
+				}
+			})
+		})
+	}
+}
+
+// TestNoMemoryBetweenLines: a reader that is stopped after a long line keeps no memory of it.
+func TestNoMemoryBetweenLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := senders(t, 1, longLimits)[0]
+		s.onLine = func() { s.peer.SetReading(false) }
+		s.send(lineOf(longMessage))
+		synctest.Wait()
+		if held := s.peer.line.held; s.received() != 1 || held != 0 {
+			t.Errorf("%d messages, and %d bytes are held", s.received(), held)
+		}
+		s.peer.SetReading(true)
+	})
+}
