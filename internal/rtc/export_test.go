@@ -75,6 +75,13 @@ func inLoop[T any](n *Node, id string, f func(*slot) T) T {
 	return <-result
 }
 
+// TakeLineMemory takes all the memory for long lines, as the lines of other peers may.
+func (n *Node) TakeLineMemory() {
+	n.lines.mu.Lock()
+	defer n.lines.mu.Unlock()
+	n.lines.used = n.lines.max
+}
+
 // Parked returns how many superseded connections to a peer are kept.
 func (n *Node) Parked(id string) int {
 	return inLoop(n, id, func(sl *slot) int {

@@ -94,38 +94,28 @@ func TestFirstLineIsNotHello(t *testing.T) {
 	}
 }
 
-// Peers that leave their lines without an end are ended once another one waits for the memory, and the log has why. Their
-// data channel messages are as long as any may be.
+// A peer that leaves a line without an end, where other peers' lines take the memory, is ended, and the log has why. One
+// that ends its lines is not.
 func TestLineWithoutEnd(t *testing.T) {
-	t.Parallel()
 	h := newHub(t)
-	limits := wire.Limits{MaxMessage: 256 << 10}
 	var log testutil.LogBuffer
 	a := start(t, h, "a", func(c *rtc.Config) {
-		c.Limits = limits
-		c.LongLine(100 * time.Millisecond)
+		c.LongLine(500 * time.Millisecond)
 		c.Log = zerolog.New(&log).Level(zerolog.WarnLevel)
 	}).join()
-	const hostile = 12
-	for i := range hostile {
-		x := startBase(t, h, fmt.Sprint("x", i))
-		x.tamper = func(d *signal.Description) { d.Caps, d.Session, d.Instance = []string{"jsonl", "restart"}, x.id, "i" }
-		x.raw = func(dc *webrtc.DataChannel) {
-			_ = dc.Send([]byte(hello))
-			for range 2 {
-				_ = dc.Send([]byte(strings.Repeat(" ", limits.MaxLine()/2)))
-			}
-		}
-		x.join()
+	a.TakeLineMemory()
+	crafted(t, h, "s1", hello, strings.Repeat(" ", 200_000)).join()
+	testutil.Eventually(t, "the end", func() bool { return a.history() == "[+x -x]" })
+	if reasons := get(a.recorder, func() []error { return a.reasons }); !errors.Is(reasons[0], rtc.ErrViolation) {
+		t.Errorf("ended because %v", reasons)
 	}
-	testutil.Eventually(t, "an end", func() bool {
-		return slices.ContainsFunc(get(a.recorder, func() []error { return a.reasons }), func(err error) bool { return errors.Is(err, rtc.ErrViolation) })
-	})
 	testutil.Eventually(t, "the log", func() bool { return hasLine(&log, `it does not end a line of over 65536 bytes`) })
-	b := start(t, h, "b", func(c *rtc.Config) { c.Limits = limits }).join()
+	b := start(t, h, "b").join()
 	linked(t, a, b)
-	send(t, b.peer("a"), message(1, limits.MaxMessage))
-	testutil.Eventually(t, "the longest message of another peer", func() bool { return len(a.received("b")) == 1 })
+	for i := range 3 {
+		send(t, b.peer("a"), message(i, 200_000))
+	}
+	testutil.Eventually(t, "long messages of another peer", func() bool { return len(a.received("b")) == 3 })
 }
 
 // A peer that says nothing is not connected either, and the log has what is missing.
