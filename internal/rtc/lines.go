@@ -5,6 +5,7 @@ package rtc
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -21,9 +22,9 @@ const (
 
 // lineMemory bounds what the lines of all peers together hold that have begun to come in: the buffers of their readers,
 // as far as they are larger than wire.ReaderKeep. A reader whose line is to have more than its share waits, and reads
-// nothing, until there is room. So that they do not all wait for each other, one of them, which has the turn, gets what it
-// needs in any case: the bound is exceeded by one line at most. While somebody needs the turn, a line that has been read for
-// patience since it last needed memory ends its link.
+// nothing, until there is room. So that they do not all wait for each other, one of them, which has the turn, gets what
+// it needs in any case: the bound is exceeded by one line at most. While somebody needs the turn, a line that has been
+// read for patience since it last needed memory ends its link.
 type lineMemory struct {
 	max      int // bytes
 	patience time.Duration
@@ -38,7 +39,8 @@ type lineMemory struct {
 
 func newLineMemory(cfg *Config) *lineMemory {
 	m := &lineMemory{
-		max: longestLines * cfg.Limits.MaxLine(), patience: cfg.timing.longLine, lines: make(map[*longLine]struct{}),
+		max:      longestLines * min(cfg.Limits.MaxLine(), math.MaxInt/longestLines),
+		patience: cfg.timing.longLine, lines: make(map[*longLine]struct{}),
 	}
 	m.change.L = &m.mu
 	return m
@@ -114,7 +116,8 @@ func (m *lineMemory) look() {
 	}
 	m.mu.Unlock()
 	for _, l := range late {
-		l.end(fmt.Errorf("%w: it does not end a line of over %d bytes, and others need the memory", ErrViolation, wire.ReaderKeep))
+		const text = "it does not end a line of over %d bytes, and others need the memory"
+		l.end(fmt.Errorf("%w: "+text, ErrViolation, wire.ReaderKeep))
 	}
 }
 

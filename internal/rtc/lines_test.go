@@ -117,9 +117,9 @@ const longMessage = 512 << 10 // bytes: memory for 16 lines of 576 KiB
 
 var longLimits = wire.Limits{MaxMessage: longMessage}
 
-// TestLinesWithoutEnd: peers that do not end their lines get so much memory together, however many they are. A peer that
-// sends lines of a usual length notices nothing. The longest ones wait: those that do not go on are ended, until it is
-// their turn.
+// TestLinesWithoutEnd: peers that do not end their lines get so much memory together, however many they are. A peer
+// that sends lines of a usual length notices nothing. The longest ones wait: those that do not go on are ended, until
+// it is their turn.
 func TestLinesWithoutEnd(t *testing.T) {
 	line := lineOf(longMessage)
 	for _, attackers := range []int{16, 300} {

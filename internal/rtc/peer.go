@@ -51,9 +51,9 @@ type Events interface {
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
-// Order of locks: evMu before out.mu, reading.mu, lineMemory.mu and that of the node's mailbox; Node.peersMu before out.mu
-// and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may call
-// Send, which acquires out.mu and, if evMu is free, settles congestion.
+// Order of locks: evMu before out.mu, reading.mu, lineMemory.mu and that of the node's mailbox; Node.peersMu before
+// out.mu and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may
+// call Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
@@ -200,8 +200,8 @@ func (p *Peer) setPause(s pauseState) {
 // way is the last one; the peer's messages eventually fill its own queue.
 func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 
-// remoteGone is called when nothing more can arrive: the reader reads what has arrived, and then ends the link, unless it
-// is stopped or has no memory.
+// remoteGone is called when nothing more can arrive: the reader reads what has arrived, and then ends the link, unless
+// it is stopped or has no memory.
 func (p *Peer) remoteGone() {
 	p.reading.remoteGone()
 	p.line.abandon()

@@ -94,8 +94,8 @@ func TestFirstLineIsNotHello(t *testing.T) {
 	}
 }
 
-// A peer that leaves a line without an end, where other peers' lines take the memory, is ended, and the log has why. One
-// that ends its lines is not.
+// A peer that leaves a line without an end, where other peers' lines take the memory, is ended, and the log has why.
+// One that ends its lines is not.
 func TestLineWithoutEnd(t *testing.T) {
 	h := newHub(t)
 	var log testutil.LogBuffer

@@ -154,8 +154,8 @@ func (cn *connection) read(ctx context.Context, in chan<- Message) error {
 	}
 }
 
-// readOne reads one message. Once begun, it has timing.message to arrive: meanwhile nothing else does, and a server that
-// goes on with its pings looks alive.
+// readOne reads one message. Once begun, it has timing.message to arrive: meanwhile nothing else does, and a server
+// that goes on with its pings looks alive.
 func (cn *connection) readOne(parent context.Context) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)

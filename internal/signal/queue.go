@@ -22,7 +22,8 @@ const (
 // ErrPoolFull means that a Pool has no room for a message that is being read.
 var ErrPoolFull = errors.New("no memory for a message of this length now")
 
-// Pool bounds the memory of several Queues, or of messages that are being read, together. Its methods may be called concurrently.
+// Pool bounds the memory of several Queues, or of messages that are being read, together. Its methods may be called
+// concurrently.
 type Pool struct {
 	max  int64
 	used atomic.Int64 // bytes
@@ -57,8 +58,8 @@ func (p *Pool) limit(max int) int {
 	return min(max, int(p.max-p.used.Load())/queueShare)
 }
 
-// ReadAll is [io.ReadAll], and charges p, until it returns, for what its buffer takes beyond the first free bytes. If they
-// are not there the error is [ErrPoolFull], and the rest of r is not read.
+// ReadAll is [io.ReadAll], and charges p, until it returns, for what its buffer takes beyond the first free bytes. If
+// they are not there the error is [ErrPoolFull], and the rest of r is not read.
 func (p *Pool) ReadAll(r io.Reader, free int) ([]byte, error) {
 	b := make([]byte, 0, 512)
 	charged := 0

@@ -68,8 +68,8 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 // SetMaxLine changes the limit, for the lines that follow.
 func (r *Reader) SetMaxLine(bytes int) { r.max = bytes }
 
-// SetAccount has f told how large the buffer becomes, in bytes, wherever it is larger than [ReaderKeep] before or after. f
-// may block a buffer that is to grow, or refuse it: its error is final, as one of the source.
+// SetAccount has f told how large the buffer becomes, in bytes, wherever it is larger than [ReaderKeep] before or
+// after. f may block a buffer that is to grow, or refuse it: its error is final, as one of the source.
 func (r *Reader) SetAccount(f func(bytes int) error) { r.account = f }
 
 // ReadLine returns the next line that is not blank, without its newline or the '\r' before that, and
@@ -194,7 +194,8 @@ func (r *Reader) want() int {
 	return 1
 }
 
-// makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be. It reports whether it may.
+// makeRoom moves the unread bytes to the front of the buffer, and of a larger one if need be. It reports whether it
+// may.
 func (r *Reader) makeRoom() bool {
 	size := max(len(r.buf), readerIdle)
 	if r.busy {
@@ -213,8 +214,8 @@ func (r *Reader) makeRoom() bool {
 	return r.resize(size)
 }
 
-// Shrink gives back a buffer that has grown for a long line, which is no longer valid then. ReadLine begins with it; call it
-// where that may be a while.
+// Shrink gives back a buffer that has grown for a long line, which is no longer valid then. ReadLine begins with it;
+// call it where that may be a while.
 func (r *Reader) Shrink() {
 	if len(r.buf) <= ReaderKeep {
 		return
@@ -228,8 +229,8 @@ func (r *Reader) Shrink() {
 	}
 }
 
-// resize moves the unread bytes to the front of a buffer of size bytes, which may be the present one. It reports whether
-// the account allows it.
+// resize moves the unread bytes to the front of a buffer of size bytes, which may be the present one. It reports
+// whether the account allows it.
 func (r *Reader) resize(size int) bool {
 	old := r.buf
 	if r.account != nil && size != len(old) && max(size, len(old)) > ReaderKeep {
