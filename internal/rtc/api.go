@@ -134,36 +134,6 @@ func Tune(se *webrtc.SettingEngine) {
 	se.SetDTLSInsecureSkipHelloVerify(true)
 }
 
-// newMux listens on one port of each address, rather than on the wildcard address: a socket of that kind
-// sends from an address that the system chooses, which ICE takes for another peer's.
-func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
-	opts := []ice.UDPMuxFromPortOption{
-		ice.UDPMuxFromPortWithNet(cfg.net),
-		ice.UDPMuxFromPortWithLogger(loggers.NewLogger("udpmux")),
-		ice.UDPMuxFromPortWithReadBufferSize(SocketBuffer),
-		ice.UDPMuxFromPortWithWriteBufferSize(SocketBuffer),
-	}
-	if !cfg.NoLoopback {
-		opts = append(opts, ice.UDPMuxFromPortWithLoopback())
-	}
-	if cfg.ipFilter != nil {
-		opts = append(opts, ice.UDPMuxFromPortWithIPFilter(cfg.ipFilter))
-	}
-	port := "any UDP port"
-	if cfg.UDPPort != AnyUDPPort {
-		port = fmt.Sprintf("UDP port %d", cfg.UDPPort)
-	}
-	m, err := ice.NewMultiUDPMuxFromPort(max(cfg.UDPPort, 0), opts...)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", port, err)
-	}
-	if len(m.GetListenAddresses()) == 0 {
-		_ = m.Close()
-		return nil, fmt.Errorf("listen on %s: no network interface is up (loopback: %t)", port, !cfg.NoLoopback)
-	}
-	return &mux{m}, nil
-}
-
 // server converts an ICE server and checks its URLs: one that pion refuses would fail every connection.
 func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}

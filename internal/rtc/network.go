@@ -4,11 +4,10 @@ package rtc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -116,70 +115,89 @@ func (n *Network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, 
 	return directly(c), nil
 }
 
-// mux shares one UDP port among connections.
-//
-// An ICE restart closes the addresses in use while SCTP may be writing to one. A write that fails with
-// net.ErrClosed is a lost packet to pion, but io.ErrClosedPipe, which pion's own mux returns, ends the
-// SCTP association, and with it the link that the restart was to save.
-type mux struct {
-	*ice.MultiUDPMuxDefault
-}
+// siteLocal and compatible are kinds of IPv6 addresses that are no candidates (RFC 8445, 5.1.1.1).
+var siteLocal, compatible = netip.MustParsePrefix("fec0::/10"), netip.MustParsePrefix("::/96")
 
-func (m mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
-	c, err := m.MultiUDPMuxDefault.GetConn(ufrag, addr)
+// hostAddrs returns the host's addresses that a candidate may have, as pion chooses them.
+func (c *Config) hostAddrs() ([]netip.Addr, error) {
+	all, err := c.net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
-	if fast, ok := c.(fastConn); ok {
-		return fastMuxConn{fast, &sources{}}, nil
+	var found []netip.Addr
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil || i.Flags&net.FlagUp == 0 || c.NoLoopback && i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, a := range addrs {
+			if ip := hostAddr(a, i.Name); c.mayListen(ip) && !slices.Contains(found, ip) {
+				found = append(found, ip)
+			}
+		}
 	}
-	return muxConn{c}, nil
+	return found, nil
 }
 
-// muxConn is of a socket without the methods of fastConn, which only a test's network makes.
-type muxConn struct {
-	net.PacketConn
+// hostAddr returns an address of an interface, with its zone if it has a meaning only there.
+func hostAddr(a net.Addr, iface string) netip.Addr {
+	n, ok := a.(*net.IPNet)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip, _ := netip.AddrFromSlice(n.IP)
+	if ip = ip.Unmap(); ip.IsLinkLocalUnicast() {
+		ip = ip.WithZone(iface) // none for IPv4
+	}
+	return ip
 }
 
-func (c muxConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	n, err := c.PacketConn.WriteTo(b, addr)
-	return n, lostPacket(err)
+func (c *Config) mayListen(ip netip.Addr) bool {
+	return ip.IsValid() && !siteLocal.Contains(ip) && !compatible.Contains(ip) &&
+		!(c.NoLoopback && ip.IsLoopback()) && (c.ipFilter == nil || c.ipFilter(ip.AsSlice()))
 }
 
-// fastConn is what pion prefers for its packets, since it needs no allocation.
-type fastConn interface {
-	net.PacketConn
+// fastUDP is what pion prefers for its packets, since it needs no allocation.
+type fastUDP interface {
+	transport.UDPConn
 	ice.AddrPortReaderWriter
 }
 
-// fastMuxConn is of one session and one ICE generation, so that its sources are, too.
-type fastMuxConn struct {
-	fastConn
-	sources *sources
-}
-
-func (c fastMuxConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	for {
-		n, from, err := c.fastConn.ReadFromAddrPort(b)
-		if err != nil || c.sources.admits(b[:n], from) {
-			return n, from, err
-		}
+// fast gives a socket the methods of fastUDP.
+func fast(c transport.UDPConn) fastUDP {
+	switch c := c.(type) {
+	case fastUDP:
+		return c
+	case *net.UDPConn:
+		return systemUDP{c}
 	}
+	return slowUDP{c}
 }
 
-func (c fastMuxConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	n, err := c.fastConn.WriteTo(b, addr)
-	return n, lostPacket(err)
+// systemUDP is a socket of systems for which directly does nothing.
+type systemUDP struct {
+	*net.UDPConn
 }
 
-func (c fastMuxConn) WriteToAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	n, err := c.fastConn.WriteToAddrPort(b, addr)
-	return n, lostPacket(err)
+func (c systemUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	return c.ReadFromUDPAddrPort(b)
 }
 
-func lostPacket(err error) error {
-	if errors.Is(err, io.ErrClosedPipe) {
-		return net.ErrClosed
-	}
-	return err
+func (c systemUDP) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.WriteToUDPAddrPort(b, to)
+}
+
+// slowUDP is a socket of a test's network.
+type slowUDP struct {
+	transport.UDPConn
+}
+
+func (c slowUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := c.ReadFrom(b)
+	u, _ := from.(*net.UDPAddr)
+	return n, u.AddrPort(), err
+}
+
+func (c slowUDP) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.WriteTo(b, net.UDPAddrFromAddrPort(to))
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/pion/ice/v4"
 	"github.com/pion/transport/v5"
 )
 
@@ -29,7 +28,7 @@ func (s *sources) reset() {
 
 // admits reports whether pion may see a packet: it is no check, or it comes from one of the first addresses.
 func (s *sources) admits(b []byte, from netip.AddrPort) bool {
-	if len(b) < 2 || b[0] != 0 || b[1] != 1 { // STUN binding request (RFC 8489, 5)
+	if !isCheck(b) {
 		return true
 	}
 	s.mu.Lock()
@@ -46,6 +45,17 @@ func (s *sources) admits(b []byte, from netip.AddrPort) bool {
 	s.seen[from] = struct{}{}
 	return true
 }
+
+// seenAt reports whether a check has been admitted from an address.
+func (s *sources) seenAt(from netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.seen[from]
+	return ok
+}
+
+// isCheck reports whether a packet is a STUN binding request (RFC 8489, 5), with which ICE checks a path.
+func isCheck(b []byte) bool { return len(b) >= 2 && b[0] == 0 && b[1] == 1 }
 
 // bound returns a socket that drops what sources does not admit; that of mDNS as it is, see directly.
 func (s *sources) bound(c transport.UDPConn) transport.UDPConn {
@@ -70,12 +80,6 @@ func (c boundUDP) ReadFrom(b []byte) (int, net.Addr, error) {
 			return n, from, err
 		}
 	}
-}
-
-// fastUDP is what pion prefers for its packets, since it needs no allocation.
-type fastUDP interface {
-	transport.UDPConn
-	ice.AddrPortReaderWriter
 }
 
 type boundFastUDP struct {

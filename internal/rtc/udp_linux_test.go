@@ -182,3 +182,13 @@ func TestDirectUDPNotMDNS(t *testing.T) {
 		t.Errorf("the socket of mDNS is a %T", c)
 	}
 }
+
+// TestMuxIsDirect: the sockets of a shared port are of this kind.
+func TestMuxIsDirect(t *testing.T) {
+	m, _ := loopbackMux(t)
+	for _, s := range m.sockets {
+		if _, direct := s.udp.(*directUDP); !direct {
+			t.Errorf("the socket at %v is a %T", s.udp.LocalAddr(), s.udp)
+		}
+	}
+}
