@@ -552,8 +552,7 @@ func TestICEServers(t *testing.T) {
 	if e := r.next(t); e.kind != "ice" || e.ice[0].Credential != "1" {
 		t.Fatalf("%+v, want the ICE servers before anything else", e)
 	}
-	r.waitKind(t, "registered")
-	if e := r.waitKind(t, "ice"); e.ice[0].Credential != "3" {
+	if e := r.waitKind(t, "ice"); e.ice[0].Credential != "3" { // perhaps before it is registered
 		t.Fatalf("%+v, want the third answer", e)
 	}
 }
