@@ -174,6 +174,7 @@ func (o *outbox) take(used []byte) []byte {
 		if o.full = o.full[1:]; o.lines == nil {
 			o.lines = used[:0]
 		}
+		o.idle = false
 		return lines
 	}
 	lines := o.lines

@@ -208,6 +208,35 @@ func TestOutboxDrain(t *testing.T) {
 }
 
 // A lone message is written by whoever adds it, messages that follow closely by the writer.
+// A line is not written ahead of a long one that the writer has in hand, nor into the middle of it.
+func TestOutboxOrder(t *testing.T) {
+	for _, size := range []int{10, sealSize - 1, sealSize, 3 * sealSize} {
+		synctest.Test(t, func(t *testing.T) {
+			var direct []string
+			o := newOutbox(1<<30, 1, func(lines []byte) bool {
+				if len(lines) > 100 {
+					return false
+				}
+				direct = append(direct, string(lines))
+				return true
+			})
+			o.take(nil) // the writer has nothing in hand
+			<-time.After(time.Second)
+			o.addMessage([]byte(strings.Repeat("x", size)), 1<<30)
+			first := string(o.take(nil)) + strings.Join(direct, "")
+			direct = nil
+			<-time.After(time.Second) // for a line to count as a lone one
+			o.addMessage([]byte("next"), 1<<30)
+			if size > 100 && len(direct) > 0 {
+				t.Errorf("%q is written while the writer has %d bytes in hand", direct, len(first))
+			}
+			if rest := strings.Join(direct, "") + string(o.take(nil)); len(first) != size+1 || rest != "next\n" {
+				t.Errorf("%d bytes, then %q", len(first), rest)
+			}
+		})
+	}
+}
+
 func TestOutboxDirect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var wrote []string

@@ -99,7 +99,7 @@ func TestPath(t *testing.T) {
 		"reordered": {Conditions: netpath.Conditions{Delay: 5 * time.Millisecond, Reorder: 0.3}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const n = 200
+			const n = 60 // fit into the receive buffer of a socket
 			p, ends := open(t, tt.Conditions)
 			ends[0].send(t, p.Addr(1), n, 500)
 			got, lost, dropped := passed(t, p, ends[1], n)
