@@ -134,7 +134,7 @@ const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const EVENTS = new Map(Object.entries({
-  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText },
+  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText },
   signaling: { state: isText, peer_id: isText, error: isText, code: isText },
   peer_list: { peers: isTexts, keys: isTexts },
   peer_connected: { peer_id: isName, key: isText },

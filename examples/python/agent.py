@@ -144,7 +144,7 @@ def is_object(value: Any) -> bool:
 
 
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text},
+    "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
