@@ -84,6 +84,13 @@ func (a *allowance) wait(b *inbox, share int) {
 	}
 }
 
+// leave has b look again for nothing that others do.
+func (a *allowance) leave(b *inbox) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, b)
+}
+
 // waiters returns the inboxes that wait. They wait no more.
 func (a *allowance) waiters() []*inbox {
 	a.mu.Lock()
@@ -118,7 +125,7 @@ func judge(bytes, since, share int, was holdback) (h holdback, need int) {
 	h = holdback{
 		over:    bytes > inboxHigh || was.over && bytes > inboxLow,
 		short:   bytes > share || was.short && bytes > share/8*5,
-		ignores: since > most || was.ignores && bytes > most/2,
+		ignores: bytes > most/2 && (since > most || was.ignores),
 	}
 	switch {
 	case h.ignores && bytes <= stopFactor*inboxHigh/2:

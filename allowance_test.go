@@ -85,8 +85,8 @@ func TestManyFloods(t *testing.T) {
 					t.Errorf("of %s %v remains held back", id, stop)
 				}
 			}
-			if used := m.inboxes.used.Load(); used != 0 {
-				t.Errorf("the empty inboxes hold %d bytes", used)
+			if used := m.inboxes.used.Load(); used != 0 || len(m.inboxes.waiters()) != 0 {
+				t.Errorf("the empty inboxes hold %d bytes, or wait for a larger share", used)
 			}
 		})
 	}
@@ -135,6 +135,7 @@ func TestJudge(t *testing.T) {
 		"not low enough":                 {3 * mib, 3 * mib, 0, holdback{over: true}, wire.StopNewWork},
 		"low":                            {2 * mib, 2 * mib, 0, holdback{over: true}, wire.StopNothing},
 		"alone, ignores the pause":       {33 * mib, 33 * mib, 33 * mib, holdback{over: true}, wire.StopAll},
+		"alone, ignored it, all handled": {0, 0, 33 * mib, holdback{ignores: true}, wire.StopNothing},
 		"among few others":               {128 * mib, 8 * mib, 0, holdback{}, wire.StopNothing},
 		"among many others":              {192 * mib, 5 * mib, 0, holdback{}, wire.StopNewWork},
 		"little, among many others":      {192 * mib, 4 * mib, 0, holdback{}, wire.StopNothing},

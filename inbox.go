@@ -56,6 +56,7 @@ type inbox struct {
 	gone     context.Context      // ends with the current peer link
 	leave    context.CancelCauseFunc
 	holdback holdback
+	waits    bool                 // for a larger share
 	since    int                  // bytes of messages that have arrived while the peer is held back
 	told     link.Told[wire.Stop] // what the sidecar was told to hold back of the peer
 }
@@ -252,9 +253,13 @@ func (b *inbox) WantLocked(wire.Stop) wire.Stop {
 		b.since = 0
 	}
 	b.holdback = h
-	if need > 0 {
+	switch {
+	case need > 0:
 		b.m.inboxes.wait(b, need)
+	case b.waits:
+		b.m.inboxes.leave(b)
 	}
+	b.waits = need > 0
 	return b.holdback.stop()
 }
 

@@ -77,10 +77,11 @@ func own(path string) (*Dir, error) {
 // Socket returns the path of the socket.
 func (d *Dir) Socket() string { return filepath.Join(d.path, socketName) }
 
-// Remove removes the directory with the socket. It needs no file descriptor.
+// Remove removes the directory with the socket. It needs no file descriptor, and may be called more than once.
 func (d *Dir) Remove() error {
 	err := removeDir(d.path)
-	return errors.Join(err, d.lock.Close())
+	_ = d.lock.Close() // only read from: what counts is that it is closed, perhaps already
+	return err
 }
 
 // removeDir removes a directory with what can be in one of ours, and nothing else.

@@ -77,8 +77,10 @@ func TestNewDirRemovesAbandoned(t *testing.T) {
 	if _, err := os.Lstat(filepath.Dir(alive)); !os.IsNotExist(err) {
 		t.Errorf("it is still there: %v", err)
 	}
-	if err := d.Remove(); err != nil {
-		t.Error(err)
+	for range 2 { // a second time does no harm
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
 	}
 	if _, err := os.Lstat(filepath.Dir(d.Socket())); !os.IsNotExist(err) {
 		t.Errorf("a removed one is still there: %v", err)
