@@ -93,13 +93,18 @@ func openP2PPipe(t p2pTransport) func(context.Context) (pipe, error) {
 }
 
 func (p *p2pPipe) receive(s network.Stream) {
+	countMessages(s, len(p.msg), p.count)
+}
+
+// countMessages counts the messages of size bytes that arrive on a stream, until it ends.
+func countMessages(r io.Reader, size int, c *counter) {
 	b := make([]byte, 64<<10)
 	for rest := 0; ; {
-		n, err := s.Read(b)
-		if n += rest; n >= len(p.msg) {
-			p.count.add(int64(n / len(p.msg)))
+		n, err := r.Read(b)
+		if n += rest; n >= size {
+			c.add(int64(n / size))
 		}
-		rest = n % len(p.msg)
+		rest = n % size
 		if err != nil {
 			return
 		}

@@ -77,17 +77,7 @@ func (p *quicPipe) serve(l *quic.Listener) {
 	if err != nil {
 		return
 	}
-	b := make([]byte, 64<<10)
-	for rest := 0; ; {
-		n, err := s.Read(b)
-		if n += rest; n >= len(p.msg) {
-			p.count.add(int64(n / len(p.msg)))
-		}
-		rest = n % len(p.msg)
-		if err != nil {
-			return
-		}
-	}
+	countMessages(s, len(p.msg), p.count)
 }
 
 func (p *quicPipe) send(ctx context.Context) error {

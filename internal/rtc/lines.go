@@ -35,6 +35,7 @@ type lineMemory struct {
 	lines  map[*longLine]struct{}
 	turn   *longLine
 	watch  *time.Timer // nil while nobody has needed the turn
+	closed bool
 }
 
 func newLineMemory(cfg *Config) *lineMemory {
@@ -44,6 +45,15 @@ func newLineMemory(cfg *Config) *lineMemory {
 	}
 	m.change.L = &m.mu
 	return m
+}
+
+// close ends the watch: the links are about to end.
+func (m *lineMemory) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed = true; m.watch != nil {
+		m.watch.Stop()
+	}
 }
 
 // A longLine is the part of one peer's reader. Its methods may be called concurrently.
@@ -94,7 +104,7 @@ func (m *lineMemory) fits(l *longLine, held int) bool {
 		return false
 	}
 	m.turn = l
-	if m.watch == nil {
+	if m.watch == nil && !m.closed {
 		m.watch = time.AfterFunc(m.patience, m.look)
 	}
 	return true
@@ -109,7 +119,7 @@ func (m *lineMemory) look() {
 			late = append(late, l)
 		}
 	}
-	if m.turn == nil {
+	if m.turn == nil || m.closed {
 		m.watch = nil
 	} else {
 		m.watch.Reset(m.patience / 4)

@@ -63,7 +63,7 @@ type Signaler interface {
 type Node struct {
 	cfg Config
 	log zerolog.Logger
-	// outside is for what others can cause at will: it logs a few lines of each level a minute.
+	// outside is the log of what others can cause at will.
 	outside *logs.Outside
 	sig     Signaler
 	ev      Events
@@ -181,6 +181,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.closeErr = n.Flush(ctx)
 		n.box.post(n.stop)
 		n.endWatch()
+		n.lines.close()
 		n.wg.Wait()
 		n.api.close()
 	})
