@@ -3,7 +3,6 @@ package mesh
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
@@ -53,17 +52,8 @@ func iceServers(servers []ICEServer) []signal.ICEServer {
 func checkICEServers(field string, servers []ICEServer) error {
 	for i, s := range servers {
 		if err := signal.ICEServer(s).Check(); err != nil {
-			return &ConfigError{Field: fmt.Sprintf("Network.%s[%d]", field, i), Value: publicURLs(s.URLs), Err: err}
+			return &ConfigError{Field: fmt.Sprintf("Network.%s[%d]", field, i), Value: signal.PublicICEURLs(s.URLs), Err: err}
 		}
 	}
 	return nil
-}
-
-// publicURLs returns what may be printed of the URLs of an ICE server.
-func publicURLs(urls []string) string {
-	var public []string
-	for _, u := range urls {
-		public = append(public, signal.PublicICEURL(u))
-	}
-	return strings.Join(public, ",")
 }

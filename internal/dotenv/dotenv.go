@@ -155,8 +155,8 @@ type Aim struct {
 }
 
 // Report logs what came from the file, and loadErr, the error of Load. It returns an error if the file would decide
-// where a secret goes that it does not hold, or who gets what the secret is for, unless trust, the value of TrustFlag, or TrustVariable allows that. Call
-// it when all flags have been taken into account.
+// where a secret goes that it does not hold, or who gets what the secret is for, unless trust, the value of TrustFlag, or
+// TrustVariable allows that. Call it when all flags have been taken into account.
 func (e *Env) Report(log zerolog.Logger, loadErr error, aims []Aim, trust bool) error {
 	if loadErr != nil {
 		log.Warn().Err(loadErr).Msg(".env not read completely")

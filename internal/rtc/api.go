@@ -5,7 +5,6 @@ package rtc
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -142,7 +141,7 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	}
 	_, err := a.webrtc.NewICEGatherer(webrtc.ICEGatherOptions{ICEServers: []webrtc.ICEServer{server}})
 	if err != nil {
-		return server, fmt.Errorf("ICE server %q: %w", signal.PublicICEURL(strings.Join(s.URLs, ",")), err)
+		return server, fmt.Errorf("ICE server %q: %w", signal.PublicICEURLs(s.URLs), err)
 	}
 	return server, nil
 }

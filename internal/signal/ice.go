@@ -152,6 +152,15 @@ func PublicICEURL(u string) string {
 	return scheme + ":***" + u[at:]
 }
 
+// PublicICEURLs is PublicICEURL for those of one server, separated by commas.
+func PublicICEURLs(urls []string) string {
+	public := make([]string, len(urls))
+	for i, u := range urls {
+		public[i] = PublicICEURL(u)
+	}
+	return strings.Join(public, ",")
+}
+
 func checkICEURL(u string) error {
 	scheme, rest, _ := strings.Cut(u, ":")
 	address, query, hasQuery := strings.Cut(rest, "?")
