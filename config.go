@@ -170,7 +170,8 @@ const AnyUDPPort = -1
 // Limits bound messages and what peers may ask for.
 type Limits struct {
 	// MaxMessage is the largest message in bytes, sent or received: its JSON
-	// text. Default 16 MiB; 1 KiB to 1 GiB.
+	// text. Default 16 MiB; 1 KiB to 1 GiB. What waits for handlers is bounded by 16
+	// of these or 256 MiB over all peers, whichever is more.
 	MaxMessage int
 	// MaxDepth is how deep a message may be nested, its own object being level 1.
 	// Default 512; 1 to 100,000.

@@ -428,7 +428,7 @@ func TestRequestCost(t *testing.T) {
 			if charged < real || charged > 2*int64(n*(size+requestCost)) {
 				t.Errorf("charged are %d bytes for %d of memory", charged, real)
 			}
-			if limit := int64(inboxHard + n*requestCost); charged > limit {
+			if limit := int64(inboxesFactor*inboxHigh + n*requestCost); charged > limit {
 				t.Errorf("charged are %d bytes, the limit is %d", charged, limit)
 			}
 		})

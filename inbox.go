@@ -248,7 +248,7 @@ func (b *inbox) chargeLocked(n int) {
 
 // WantLocked returns what the sidecar is to hold back of the peer.
 func (b *inbox) WantLocked(wire.Stop) wire.Stop {
-	h, need := judge(b.bytes, b.since, b.m.inboxes.share(), b.holdback)
+	h, need := b.m.inboxes.judge(b.bytes, b.since, b.m.inboxes.share(), b.holdback)
 	if h.stop() == wire.StopNothing || b.holdback.ignores && !h.ignores {
 		b.since = 0
 	}

@@ -121,7 +121,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		signaled:  make(chan struct{}),
 	}
 	m.notices.m = m
-	m.inboxes = newAllowance(func() {
+	m.inboxes = newAllowance(m.limits.MaxMessage, func() {
 		if m.ctx.Err() == nil {
 			m.handlers.run(m.settleInboxes)
 		}
