@@ -25,6 +25,9 @@ const (
 	// sctpMaxRTO bounds the time until a sender probes a closed window, or resends after an outage. pion's
 	// default is a minute.
 	sctpMaxRTO = time.Second
+	// sctpGrowth is by how many bytes the congestion window grows with each round trip after a loss. With pion's one packet
+	// it would take seconds to get back to what a line carries; the budget keeps it from growing past that.
+	sctpGrowth = 48 << 10
 	// maxChecks is how many times ICE checks a pair of addresses, five times a second, before it gives the
 	// pair up. The checks must outlast the delays of signaling, and the time to the next restart.
 	maxChecks = 50
@@ -57,6 +60,7 @@ func newAPI(cfg Config) (*api, error) {
 	var se webrtc.SettingEngine
 	se.LoggerFactory = &a.loggers
 	Tune(&se)
+	se.SetSCTPCwndCAStep(sctpGrowth)
 	se.SetIncludeLoopbackCandidate(!cfg.NoLoopback)
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
@@ -117,8 +121,8 @@ func newWebRTC(se webrtc.SettingEngine) *webrtc.API {
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 }
 
-// Tune applies the settings that every connection has. It is exported for benchmarks, so that they compare
-// with a pion of the same settings.
+// Tune applies the settings that every connection has, but for congestion control. It is exported for benchmarks, so that
+// they compare with a pion of the same settings.
 func Tune(se *webrtc.SettingEngine) {
 	se.DetachDataChannels()
 	se.SetSCTPMaxMessageSize(maxMessageSize)

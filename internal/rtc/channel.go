@@ -79,7 +79,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		s.n.lost(s, err)
 		return
 	}
-	s.peer = newPeer(binding, s.remote, dc, maxSend, &s.n.cfg, s.n.ev)
+	s.peer = newPeer(binding, s.remote, dc, maxSend, s.roundTrip, &s.n.cfg, s.n.ev)
 	s.peer.line.memory = s.n.lines
 	s.peer.admit = s.admit
 	s.peer.up = func() { s.post(s.peerUp) }
@@ -92,6 +92,15 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		notify(s.peer.opened) // the peer sends only after our acknowledgement
 	}
 	s.n.start(s.peer)
+}
+
+// roundTrip returns the last round trip time that ICE has measured, 0 if none. It may be called from any goroutine.
+func (s *session) roundTrip() time.Duration {
+	stats, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok {
+		return 0
+	}
+	return time.Duration(stats.CurrentRoundTripTime * float64(time.Second))
 }
 
 // peerUp handles a link that has come up: PeerConnected was called.

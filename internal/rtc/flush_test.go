@@ -137,7 +137,7 @@ func connectEnds(t *testing.T, remote description) *ends {
 
 func startEnd(remote description, dc dataChannel, ev Events) (*Node, *Peer) {
 	n := &Node{peers: make(map[*Peer]struct{}), cfg: Config{}.withDefaults()}
-	p := newPeer(identity.Link{Other: "far"}, remote, dc, maxMessageSize, &n.cfg, ev)
+	p := newPeer(identity.Link{Other: "far"}, remote, dc, maxMessageSize, noRoundTrip, &n.cfg, ev)
 	p.up, p.down = func() {}, func(error) {}
 	n.start(p)
 	return n, p

@@ -50,7 +50,7 @@ func senders(t *testing.T, n int, limits wire.Limits) []*sender {
 	for i := range all {
 		s := &sender{memoryChannel: memoryChannel{in: make(chan []byte)}, done: make(chan struct{})}
 		all[i] = s
-		s.peer = newPeer(identity.Link{Own: "near", Other: fmt.Sprint(i)}, withDrain, s, maxMessageSize, &cfg, s)
+		s.peer = newPeer(identity.Link{Own: "near", Other: fmt.Sprint(i)}, withDrain, s, maxMessageSize, noRoundTrip, &cfg, s)
 		s.peer.line.memory = memory
 		s.peer.up = func() {}
 		var once sync.Once

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -72,10 +73,13 @@ type Peer struct {
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
 	out    *outbox
+	budget *budget       // of what out has handed over
 	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
 	lowAt  uint64        // owned by the writer
 	opened chan struct{} // the far end acknowledged the data channel (base framing)
 	done   chan struct{} // closed by end
+	// handedOver is how many bytes were written to the data channel.
+	handedOver atomic.Uint64
 
 	reading gate
 	line    longLine
@@ -96,8 +100,10 @@ const (
 )
 
 // newPeer makes a Peer of an open data channel, to a peer of this description. maxSend is the longest data
-// channel message that it reads.
-func newPeer(binding identity.Link, remote description, dc dataChannel, maxSend int, cfg *Config, ev Events) *Peer {
+// channel message that it reads; roundTrip is for its budget.
+func newPeer(
+	binding identity.Link, remote description, dc dataChannel, maxSend int, roundTrip func() time.Duration, cfg *Config, ev Events,
+) *Peer {
 	p := &Peer{
 		id: binding.Other, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
 		log:    cfg.Log.With().Str("peer", binding.Other).Logger(),
@@ -105,6 +111,7 @@ func newPeer(binding identity.Link, remote description, dc dataChannel, maxSend 
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	p.budget = newBudget(roundTrip)
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
 	p.admit = p.announce
 	p.reading.init()

@@ -67,6 +67,9 @@ func (s *session) restored() {
 	stopTimer(s.restart)
 	stopTimer(s.deadline)
 	s.deadline = nil
+	if s.peer != nil {
+		s.peer.budget.newPath()
+	}
 }
 
 // planRestart schedules the next ICE restart. Only the first offerer restarts, so that restarts never cross.

@@ -44,7 +44,7 @@ func FuzzReadStream(f *testing.F) {
 		}
 		cfg := Config{Identity: identities[required], Limits: wire.Limits{MaxMessage: 4096, MaxDepth: 12}}.withDefaults()
 		var ev streamEvents
-		p := newPeer(link, withDrain, &slicedChannel{text: stream, cuts: cuts}, maxMessageSize, &cfg, &ev)
+		p := newPeer(link, withDrain, &slicedChannel{text: stream, cuts: cuts}, maxMessageSize, noRoundTrip, &cfg, &ev)
 		p.up = func() {}
 		err := p.readStream()
 

@@ -4,16 +4,9 @@ package rtc
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
-)
-
-const (
-	// bufferedHigh is how much the data channel may hold that the peer has not acknowledged. The rest
-	// stays in our queue, where it is counted, bounded, and can be overtaken.
-	bufferedHigh = 512 << 10
-	// bufferedLow is when the writer goes on, so that one wake-up is good for many slices.
-	bufferedLow = 256 << 10
 )
 
 // write is the writer goroutine. It sends what is queued at once: holding it back for more would cost
@@ -36,6 +29,7 @@ func (p *Peer) write() {
 			next = p.nextSlice(lines[pos:])
 		}
 		if len(next) == 0 {
+			p.budget.dry()
 			lines, pos = p.out.shrink(lines[:0]), 0
 			if !p.waitForLines() {
 				return
@@ -69,17 +63,23 @@ func (p *Peer) nextSlice(lines []byte) []byte {
 
 func (p *Peer) writeSlice(b []byte) error {
 	if !p.stream {
-		_, err := p.dc.WriteDataChannel(b[:len(b)-1], true)
-		return err
+		b = b[:len(b)-1]
 	}
-	_, err := p.dc.WriteDataChannel(b, false)
+	n, err := p.dc.WriteDataChannel(b, !p.stream)
+	p.handedOver.Add(uint64(n))
 	return err
+}
+
+// observe has the budget follow the path, and the low mark the budget.
+func (p *Peer) observe() {
+	p.budget.observe(time.Now(), p.handedOver.Load()-p.dc.BufferedAmount())
+	p.lowMark(p.budget.low())
 }
 
 // writeDirect writes one line, if it fits one slice and there is room for it. The outbox calls it with its
 // lock held; pion's write neither blocks nor calls back.
 func (p *Peer) writeDirect(line []byte) bool {
-	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > bufferedHigh {
+	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > p.budget.size() {
 		return false
 	}
 	return p.writeSlice(line) == nil // if it failed, the writer finds that out, too
@@ -89,7 +89,7 @@ func (p *Peer) writeDirect(line []byte) bool {
 // when the link has ended.
 func (p *Peer) waitForLines() bool {
 	if latest := p.flushes.latest(); latest == 0 {
-		p.lowMark(bufferedLow)
+		p.lowMark(p.budget.low())
 	} else {
 		p.lowMark(0) // before the check, or the last acknowledgement could come between the two
 		if p.flushed() {
@@ -111,10 +111,11 @@ func (p *Peer) waitForLines() bool {
 
 // waitForRoom blocks until the data channel may take one more slice. It returns false when the link has ended.
 func (p *Peer) waitForRoom() bool {
-	p.lowMark(bufferedLow)
-	for p.dc.BufferedAmount() > bufferedHigh {
+	p.observe()
+	for p.dc.BufferedAmount() > p.budget.size() {
 		select {
 		case <-p.low:
+			p.observe()
 		case <-p.out.wake:
 			p.settleCongestion()
 		case <-p.done:
