@@ -48,6 +48,7 @@ type inbox struct {
 	queue    backlog
 	running  bool                 // a goroutine works through queue
 	bytes    int                  // charged: in queue, in requests, and in their responses
+	ordered  int                  // of bytes: in queue, and in the message from it that is being handled
 	requests int                  // being handled, or their responses not yet sent
 	asked    map[string]*handling // the requests whose responses the peer waits for, by id
 	refused  []*Message           // the responses to requests that are not handled
@@ -106,7 +107,7 @@ func (b *inbox) message(typ string, w *wire.Message) {
 		case b.m.inboxes.full(b.bytes):
 			dropped = errInboxFull
 		case !work:
-			b.arrivedLocked(b.queue.addMessage(w.Raw))
+			b.queuedLocked(b.queue.addMessage(w.Raw))
 			b.startLocked()
 		case b.asked[id] != nil:
 			dropped = errDuplicateRun
@@ -146,7 +147,9 @@ func (b *inbox) announceLocked(e PeerEvent) {
 	if b.m.cfg.OnPeer == nil || b.quiet {
 		return
 	}
-	b.chargeLocked(b.queue.addEvent(e))
+	n := b.queue.addEvent(e)
+	b.ordered += n
+	b.chargeLocked(n)
 	b.startLocked()
 }
 
@@ -179,7 +182,7 @@ func (b *inbox) step() bool {
 	if !ok {
 		return false
 	}
-	defer b.update(func() { b.chargeLocked(-charge) }) // the handler may also end its goroutine
+	defer b.update(func() { b.ordered -= charge; b.chargeLocked(-charge) }) // the handler may also end its goroutine
 	if event != nil {
 		b.m.guard(func() { b.m.cfg.OnPeer(*event) })
 	} else {
@@ -232,10 +235,16 @@ func (b *inbox) update(change func()) {
 	b.told.SettleLocked(&b.mu, b)
 }
 
-// arrivedLocked charges the peer for a message.
-func (b *inbox) arrivedLocked(n int) {
+// queuedLocked charges the peer for a message in the queue.
+func (b *inbox) queuedLocked(n int) {
+	b.ordered += n
+	b.arrivedLocked(n, wire.StopOrdered)
+}
+
+// arrivedLocked charges the peer for a message which such a pause would have held back.
+func (b *inbox) arrivedLocked(n int, by wire.Stop) {
 	b.chargeLocked(n)
-	if b.told.Last != wire.StopNothing {
+	if b.told.Last >= by {
 		b.since += n
 	}
 }
@@ -247,7 +256,7 @@ func (b *inbox) chargeLocked(n int) {
 }
 
 // WantLocked returns what the sidecar is to hold back of the peer.
-func (b *inbox) WantLocked(wire.Stop) wire.Stop {
+func (b *inbox) WantLocked(last wire.Stop) wire.Stop {
 	h, need := b.m.inboxes.judge(b.bytes, b.since, b.m.inboxes.share(), b.holdback)
 	if h.stop() == wire.StopNothing || b.holdback.ignores && !h.ignores {
 		b.since = 0
@@ -260,7 +269,20 @@ func (b *inbox) WantLocked(wire.Stop) wire.Stop {
 		b.m.inboxes.leave(b)
 	}
 	b.waits = need > 0
-	return b.holdback.stop()
+	if stop := h.stop(); stop != wire.StopNewWork || !b.fewCallsLocked(last) {
+		return stop
+	}
+	return wire.StopOrdered
+}
+
+// fewCallsLocked reports whether requests take so little memory that the peer may make more of them, although it is held
+// back: then its ordered messages are the ones that wait.
+func (b *inbox) fewCallsLocked(last wire.Stop) bool {
+	most := min(b.m.inboxes.high, b.m.inboxes.share()) / 4
+	if last == wire.StopNewWork {
+		most /= 2 // so that one request more or less does not make a difference each time
+	}
+	return b.bytes-b.ordered <= most
 }
 
 // Tell asks the sidecar to pause or resume the peer.
@@ -277,7 +299,7 @@ func (m *Mesh) settleInboxes() {
 // refuse has the peer told that it is busy, and reports whether it will be. A peer that
 // does not take its responses gets no further ones: they are its own loss.
 func (b *inbox) refuse(typ, id string, w *wire.Message) bool {
-	if c, _, _ := b.m.taker(b.peer, true); c == nil {
+	if c, _, _ := b.m.taker(b.peer, wire.StopAll); c == nil {
 		return false
 	}
 	msg := &Message{Type: typ, RequestID: id, SourceAgent: string(w.SourceAgent), TargetAgent: string(w.TargetAgent), From: b.peer}

@@ -58,11 +58,7 @@ func (c *ipc) event(e *wire.Line) error {
 	case wire.TypePeerDisconnected:
 		m.peerDisconnected(peer, ErrPeerGone)
 	case wire.TypePause:
-		if e.All {
-			m.setStop(peer, wire.StopAll)
-		} else {
-			m.setStop(peer, wire.StopNewWork)
-		}
+		m.setStop(peer, e.Stop)
 	case wire.TypeResume:
 		m.setStop(peer, wire.StopNothing)
 	case wire.TypeCancel:

@@ -143,7 +143,7 @@ func (m *Mesh) pausePeer(peer string, stop wire.Stop) {
 		if stop == wire.StopNothing {
 			return wire.AppendResume(b, peer)
 		}
-		return wire.AppendPause(b, peer, stop == wire.StopAll)
+		return wire.AppendPause(b, peer, stop)
 	})
 }
 

@@ -45,18 +45,27 @@ type peer struct {
 	stop    wire.Stop
 	changed chan struct{} // closed when live or stop changes
 	inbox   *inbox
-	// work and replies are one-slot semaphores, held by the goroutine that writes
-	// to the peer, new work or a response: senders queue for their turn, and only
-	// the first one waits for the peer. Responses have a semaphore of their own,
-	// since they pass a busy peer.
-	work, replies chan struct{}
+	// turns are one-slot semaphores, held by the goroutine that writes to the peer:
+	// senders queue for their turn, and only the first one waits for the peer. Each
+	// kind of message has one of its own, by the least Stop that holds it back.
+	turns [wire.StopAll + 1]chan struct{}
 }
 
 func newPeer(m *Mesh, id string) *peer {
-	return &peer{
-		id: id, changed: make(chan struct{}), inbox: newInbox(m, id),
-		work: make(chan struct{}, 1), replies: make(chan struct{}, 1),
+	p := &peer{id: id, changed: make(chan struct{}), inbox: newInbox(m, id)}
+	for i := range p.turns {
+		p.turns[i] = make(chan struct{}, 1)
 	}
+	return p
+}
+
+// heldBackBy returns the least Stop that holds back a message that Send, Broadcast or
+// Request sends: requests go on while the messages that the peer handles in order wait.
+func heldBackBy(msg *Message) wire.Stop {
+	if wire.WantsResponse(msg.Type, msg.RequestID) {
+		return wire.StopNewWork
+	}
+	return wire.StopOrdered
 }
 
 // changeLocked wakes the goroutines that wait for the peer.

@@ -38,14 +38,15 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	if err != nil {
 		return fmt.Errorf("mesh: broadcast: %w", inner{err})
 	}
-	ready, paused, err := m.broadcast(ctx, raw)
+	by := heldBackBy(&msg)
+	ready, paused, err := m.broadcast(ctx, raw, by)
 	var failed []*PeerError
 	if err != nil {
 		for _, id := range ready {
 			failed = append(failed, &PeerError{Op: "broadcast", Peer: id, Err: err})
 		}
 	}
-	failed = append(failed, m.postAll(ctx, paused, raw)...)
+	failed = append(failed, m.postAll(ctx, paused, raw, by)...)
 	switch {
 	case len(failed) > 0:
 	case err != nil:
@@ -60,14 +61,14 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 // broadcast writes one line for the peers that keep up, and returns them and the
 // others. The line names the others: sidecar and agent may differ for a moment
 // on who is paused, and so no peer gets the message twice or misses it.
-func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []string, err error) {
+func (m *Mesh) broadcast(ctx context.Context, raw []byte, by wire.Stop) (ready, paused []string, err error) {
 	if err := m.acquire(ctx, m.turn); err != nil {
-		_, ready, paused = m.split()
+		_, ready, paused = m.split(by)
 		return ready, paused, err
 	}
 	defer func() { <-m.turn }()
 	for {
-		c, ready, paused := m.split()
+		c, ready, paused := m.split(by)
 		switch {
 		case m.ctx.Err() != nil:
 			return ready, nil, m.closedError()
@@ -87,14 +88,15 @@ func (m *Mesh) broadcast(ctx context.Context, raw []byte) (ready, paused []strin
 	}
 }
 
-// split returns the live peers that keep up, and those that do not.
-func (m *Mesh) split() (c *ipc, ready, paused []string) {
+// split returns the live peers that keep up, and those for which a message is held
+// back by such a pause.
+func (m *Mesh) split(by wire.Stop) (c *ipc, ready, paused []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, p := range m.peers {
 		switch {
 		case !p.live:
-		case p.stop == wire.StopNothing && m.current != nil:
+		case p.stop < by && m.current != nil:
 			ready = append(ready, id)
 		default:
 			paused = append(paused, id)
@@ -121,11 +123,11 @@ func (m *Mesh) acquire(ctx context.Context, slot chan struct{}) error {
 }
 
 // postAll posts to congested peers, side by side, and returns those not reached.
-func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte) []*PeerError {
+func (m *Mesh) postAll(ctx context.Context, peers []string, raw []byte, by wire.Stop) []*PeerError {
 	errs := make([]error, len(peers))
 	var wg sync.WaitGroup
 	for i, id := range peers {
-		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw) })
+		wg.Go(func() { errs[i] = m.postRaw(ctx, id, raw, by) })
 	}
 	wg.Wait()
 	var failed []*PeerError
@@ -148,7 +150,7 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message) error {
 	if err != nil {
 		return err
 	}
-	return m.postRaw(ctx, peer, raw)
+	return m.postRaw(ctx, peer, raw, heldBackBy(msg))
 }
 
 // postReply gives the response to a message to the sidecar. It is encoded when the peer
@@ -156,14 +158,14 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message) error {
 // text. h is charged for that, and freed as the line is added, before that can be seen,
 // with the link's lock held.
 func (m *Mesh) postReply(ctx context.Context, to, reply *Message, h *handling) error {
-	turn, err := m.takeTurn(ctx, to.From, true)
+	turn, err := m.takeTurn(ctx, to.From, wire.StopAll)
 	if err != nil {
 		return err
 	}
 	if turn != nil {
 		defer func() { <-turn }()
 	}
-	if _, err := m.await(ctx, to.From, true); err != nil {
+	if _, err := m.await(ctx, to.From, wire.StopAll); err != nil {
 		return err
 	}
 	buf := m.buffer()
@@ -173,7 +175,7 @@ func (m *Mesh) postReply(ctx context.Context, to, reply *Message, h *handling) e
 		return err
 	}
 	h.charge(cap(raw))
-	return m.write(ctx, to.From, raw, h)
+	return m.write(ctx, to.From, raw, wire.StopAll, h.free)
 }
 
 // encodeReply returns the bytes of a response. Code of the application that fails or
@@ -198,22 +200,22 @@ func (m *Mesh) buffer() *[]byte {
 }
 
 // postRaw is post for an encoded message.
-func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte) error {
-	turn, err := m.takeTurn(ctx, peer, false)
+func (m *Mesh) postRaw(ctx context.Context, peer string, raw []byte, by wire.Stop) error {
+	turn, err := m.takeTurn(ctx, peer, by)
 	if err != nil {
 		return err
 	}
 	if turn != nil {
 		defer func() { <-turn }()
 	}
-	return m.write(ctx, peer, raw, nil)
+	return m.write(ctx, peer, raw, by, func() {})
 }
 
 // write gives an encoded message to the sidecar as soon as the peer takes it. It is the
-// caller's turn. reply is not nil for a response.
-func (m *Mesh) write(ctx context.Context, peer string, raw []byte, reply *handling) error {
+// caller's turn. added is called as the line is added, with the link's lock held.
+func (m *Mesh) write(ctx context.Context, peer string, raw []byte, by wire.Stop, added func()) error {
 	for {
-		c, err := m.await(ctx, peer, reply != nil)
+		c, err := m.await(ctx, peer, by)
 		if err == nil {
 			err = c.tooLarge(raw)
 		}
@@ -221,9 +223,7 @@ func (m *Mesh) write(ctx context.Context, peer string, raw []byte, reply *handli
 			return err
 		}
 		room, err := c.tryWrite(func(b []byte) []byte {
-			if reply != nil {
-				reply.free()
-			}
+			added()
 			return wire.AppendSend(b, peer, raw)
 		})
 		if err != nil || room == nil {
@@ -235,28 +235,26 @@ func (m *Mesh) write(ctx context.Context, peer string, raw []byte, reply *handli
 	}
 }
 
-// takeTurn blocks until it is the caller's turn to write to a peer, and returns
+// takeTurn blocks until it is the caller's turn to write a message to a peer that is
+// held back by such a pause, and returns
 // the semaphore to release afterwards; nil if the peer is not known, for which
 // await has the error.
-func (m *Mesh) takeTurn(ctx context.Context, id string, reply bool) (turn chan struct{}, err error) {
+func (m *Mesh) takeTurn(ctx context.Context, id string, by wire.Stop) (turn chan struct{}, err error) {
 	p := m.peer(id)
 	if p == nil {
 		return nil, nil
 	}
-	turn = p.work
-	if reply {
-		turn = p.replies
-	}
+	turn = p.turns[by]
 	return turn, m.acquire(ctx, turn)
 }
 
-// await blocks until the peer takes new work, or a response, and returns the
-// link to write to. A busy peer takes responses all the same: it may be waiting
-// for one.
-func (m *Mesh) await(ctx context.Context, id string, reply bool) (*ipc, error) {
+// await blocks until the peer takes a message that is held back by such a pause, and
+// returns the link to write to. A busy peer takes responses all the same: it may be
+// waiting for one.
+func (m *Mesh) await(ctx context.Context, id string, by wire.Stop) (*ipc, error) {
 	missing := ErrNotConnected
 	for {
-		c, changed, err := m.taker(id, reply)
+		c, changed, err := m.taker(id, by)
 		if c != nil && ctx.Err() != nil {
 			// A response's ctx ends with the link that its request came on. On the
 			// peer's next link it could pass for the response to another request.
@@ -283,7 +281,7 @@ func (m *Mesh) await(ctx context.Context, id string, reply bool) (*ipc, error) {
 
 // taker returns the link to write to, or a channel that is closed when it is worth
 // trying again, or the error if it is not.
-func (m *Mesh) taker(id string, reply bool) (c *ipc, changed <-chan struct{}, err error) {
+func (m *Mesh) taker(id string, by wire.Stop) (c *ipc, changed <-chan struct{}, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.peers[id]
@@ -295,7 +293,7 @@ func (m *Mesh) taker(id string, reply bool) (c *ipc, changed <-chan struct{}, er
 	case p == nil || !p.live:
 		return nil, nil, ErrNotConnected
 	case m.current == nil: // the link to its sidecar is just beginning, or ending
-	case p.stop == wire.StopNothing || reply && p.stop == wire.StopNewWork:
+	case p.stop < by:
 		return m.current, nil, nil
 	}
 	return nil, p.changed, nil

@@ -306,17 +306,17 @@ func TestBasePeer(t *testing.T) {
 			if p.Extended() {
 				t.Error("Extended")
 			}
-			p.Pause()
+			p.Pause(wire.StopNewWork)
 			p.Resume()
 			p.Cancel("x")
-			err := p.Send([]byte(message(0, wire.BaseMaxMessage+1)))
+			err := p.Send([]byte(message(0, wire.BaseMaxMessage+1)), wire.LaneOrdered)
 			if code(err) != wire.CodeTooLarge {
 				t.Errorf("Send of 65536 bytes: %v", err)
 			}
 			deep := func(levels int) []byte {
 				return []byte(`{"type":"x","payload":` + strings.Repeat("[", levels-1) + strings.Repeat("]", levels-1) + "}")
 			}
-			if err := p.Send(deep(wire.BaseMaxDepth + 1)); code(err) != wire.CodeTooDeep {
+			if err := p.Send(deep(wire.BaseMaxDepth+1), wire.LaneOrdered); code(err) != wire.CodeTooDeep {
 				t.Errorf("Send of %d levels: %v", wire.BaseMaxDepth+1, err)
 			}
 			send(t, p, message(1, wire.BaseMaxMessage))

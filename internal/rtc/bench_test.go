@@ -35,15 +35,15 @@ func (c *counter) PeerDisconnected(*rtc.Peer, error) {}
 func (c *counter) PeerRejected(*rtc.Peer, error)     {}
 func (c *counter) ConnectFailed(string, *wire.Error) {}
 func (c *counter) Fault(error)                       {}
-func (c *counter) PeerCongested(_ *rtc.Peer, congested bool) {
-	if !congested {
+func (c *counter) PeerCongested(_ *rtc.Peer, stop wire.Stop) {
+	if stop == wire.StopNothing {
 		wake(c.room)
 	}
 }
 func (c *counter) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
 	c.lines.Add(1)
 	if c.echo {
-		_ = p.Send(l.Message.Raw)
+		_ = p.Send(l.Message.Raw, wire.LaneOrdered)
 	}
 	wake(c.got)
 }
@@ -96,7 +96,7 @@ func BenchmarkSend(b *testing.B) {
 			b.ReportAllocs()
 			n := int64(0)
 			for b.Loop() {
-				for p.Send(msg) != nil {
+				for p.Send(msg, wire.LaneOrdered) != nil {
 					<-near.room
 				}
 				n++
@@ -115,7 +115,7 @@ func BenchmarkEcho(b *testing.B) {
 			p, near, _ := benchPair(b, true)
 			msg := []byte(message(0, size))
 			for b.Loop() {
-				if err := p.Send(msg); err != nil {
+				if err := p.Send(msg, wire.LaneOrdered); err != nil {
 					b.Fatal(err)
 				}
 				<-near.got

@@ -3,9 +3,7 @@
 package rtc
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/pion/datachannel"
@@ -24,7 +22,7 @@ const (
 
 // dataChannel is what a Peer needs of a data channel.
 type dataChannel interface {
-	Read(b []byte) (int, error)
+	ReadDataChannel(b []byte) (n int, isString bool, err error)
 	// WriteDataChannel must not block.
 	WriteDataChannel(b []byte, isString bool) (int, error)
 	// BufferedAmount returns the bytes that the peer has not acknowledged.
@@ -114,53 +112,4 @@ func (s *session) peerUp() {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it was ignored until now
 	}
-}
-
-// channelReader reads a data channel: as a stream of bytes, or message by message.
-type channelReader struct {
-	dc   dataChannel
-	buf  []byte // for messages that did not fit, of usual lengths
-	rest []byte // of a message, not yet read
-}
-
-// Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
-// keeps to the protocol do once a wire.Reader offers that much.
-func (r *channelReader) Read(b []byte) (int, error) {
-	for len(r.rest) == 0 {
-		n, err := r.dc.Read(b)
-		if err == nil && n > 0 {
-			return n, nil
-		}
-		if errors.Is(err, io.ErrShortBuffer) {
-			if len(b) < wire.SliceSize {
-				return 0, io.ErrShortBuffer
-			}
-			r.rest, err = r.next()
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	n := copy(b, r.rest)
-	if r.rest = r.rest[n:]; len(r.rest) == 0 {
-		r.rest = nil
-	}
-	return n, nil
-}
-
-// next reads one whole message, valid until the next call. pion keeps a message that does not fit.
-func (r *channelReader) next() ([]byte, error) {
-	if r.buf == nil {
-		r.buf = make([]byte, 64<<10)
-	}
-	b := r.buf
-	n, err := r.dc.Read(b)
-	if errors.Is(err, io.ErrShortBuffer) {
-		b = make([]byte, maxMessageSize) // not kept: it would be a lot for thousands of peers, and few send such messages
-		n, err = r.dc.Read(b)
-	}
-	if errors.Is(err, io.ErrShortBuffer) {
-		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
-	}
-	return b[:n], err
 }

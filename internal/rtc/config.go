@@ -38,7 +38,7 @@ type Config struct {
 	ICEServers []signal.ICEServer
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
 	ConnectTimeout time.Duration
-	// A peer is congested from when more than QueueHigh bytes are queued for it until no more than QueueLow
+	// A lane of the queue to a peer is congested from when more than QueueHigh bytes are in it until no more than QueueLow
 	// are. Beyond QueueHard, Send fails. Defaults: 1 MiB; 256 KiB, but at most half of QueueHigh; QueueHigh
 	// and two messages of the largest size.
 	QueueHigh, QueueLow, QueueHard int

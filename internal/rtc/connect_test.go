@@ -94,7 +94,7 @@ func TestManySmallMessagesInOrder(t *testing.T) {
 	for _, p := range []*rtc.Peer{a.peer("b"), b.peer("a")} {
 		wg.Go(func() {
 			for i := range count {
-				if err := p.Send([]byte(message(i, 0))); err != nil {
+				if err := p.Send([]byte(message(i, 0)), wire.LaneOrdered); err != nil {
 					t.Errorf("send %d: %v", i, err)
 					return
 				}
@@ -118,9 +118,9 @@ func TestControlLines(t *testing.T) {
 	_, a, b := pair(t)
 	p := a.peer("b")
 	p.Cancel("r1")
-	p.Pause()
+	p.Pause(wire.StopNewWork)
 	testutil.Eventually(t, "pause", func() bool { return len(get(b.recorder, func() []string { return b.controls })) == 2 })
-	p.Pause()
+	p.Pause(wire.StopNewWork)
 	p.Resume()
 	p.Cancel("r2")
 	testutil.Eventually(t, "the rest", func() bool {
@@ -145,10 +145,10 @@ func TestSendLimits(t *testing.T) {
 	linked(t, a, b)
 	p := a.peer("b")
 	send(t, p, message(1, 1000))
-	if err := p.Send([]byte(message(2, 1001))); code(err) != wire.CodeTooLarge {
+	if err := p.Send([]byte(message(2, 1001)), wire.LaneOrdered); code(err) != wire.CodeTooLarge {
 		t.Errorf("Send over the peer's limit: %v", err)
 	}
-	if err := b.peer("a").Send([]byte(message(2, 1001))); code(err) != wire.CodeTooLarge {
+	if err := b.peer("a").Send([]byte(message(2, 1001)), wire.LaneOrdered); code(err) != wire.CodeTooLarge {
 		t.Errorf("Send over the own limit: %v", err)
 	}
 	send(t, p, `{"type":"deep","payload":[[[[[[1]]]]]]}`)
@@ -164,7 +164,7 @@ func TestSendLimits(t *testing.T) {
 	}
 	b.close(t)
 	testutil.Eventually(t, "the end", func() bool { return a.peer("b") == nil })
-	if err := p.Send([]byte(message(4, 10))); code(err) != wire.CodePeerLost {
+	if err := p.Send([]byte(message(4, 10)), wire.LaneOrdered); code(err) != wire.CodePeerLost {
 		t.Errorf("Send after the end: %v", err)
 	}
 }

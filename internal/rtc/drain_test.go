@@ -36,7 +36,7 @@ func messageBeforeClose(t *testing.T, without []string) {
 	h.setFilter(func(m signal.Message) []signal.Message { return []signal.Message{withoutCaps(t, m, without)} })
 	a, b := start(t, h, "a"), start(t, h, "b")
 	b.onLine = func(p *rtc.Peer, l *wire.PeerLine) bool {
-		_ = p.Send(l.Message.Raw)
+		_ = p.Send(l.Message.Raw, wire.LaneOrdered)
 		return false
 	}
 	a.join()
@@ -90,8 +90,8 @@ func TestAnswerCaps(t *testing.T) {
 		})
 		a, b := start(t, h, "a").join(), start(t, h, "b").join()
 		linked(t, a, b)
-		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain"}, func(c string) bool {
-			return slices.Contains(without, c) || c == "drain" && slices.Contains(without, "jsonl")
+		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain", "lanes"}, func(c string) bool {
+			return slices.Contains(without, c) || c != "restart" && slices.Contains(without, "jsonl")
 		})
 		if got := *answer.Load(); !slices.Equal(got, want) {
 			t.Errorf("an offer without %q is answered with %q", without, got)

@@ -31,7 +31,7 @@ func TestBackpressure(t *testing.T) {
 	sent, full := 0, false
 	testutil.Eventually(t, "a full queue", func() bool {
 		for sent < 10_000 {
-			err := p.Send([]byte(message(sent, 10000)))
+			err := p.Send([]byte(message(sent, 10000)), wire.LaneOrdered)
 			if err != nil {
 				full = code(err) == wire.CodeQueueFull && sent*10000 >= 5<<20
 				return full
@@ -55,8 +55,8 @@ func TestBackpressure(t *testing.T) {
 	}
 	// Control lines still pass into the queue, and everything flows elsewhere.
 	p.Cancel("c1")
-	p.Pause()
-	p.Pause()
+	p.Pause(wire.StopNewWork)
+	p.Pause(wire.StopNewWork)
 	for i := range 100 {
 		send(t, a.peer("c"), message(i, 10000))
 		send(t, b.peer("a"), message(i, 10000))
@@ -156,7 +156,7 @@ func TestQueueCountsBytes(t *testing.T) {
 func TestSendFromCallback(t *testing.T) {
 	h := newHub(t)
 	echo := func(p *rtc.Peer, l *wire.PeerLine) bool {
-		if err := p.Send(l.Message.Raw); err != nil {
+		if err := p.Send(l.Message.Raw, wire.LaneOrdered); err != nil {
 			t.Error(err)
 		}
 		runtime.Gosched() // for calls to overlap, if they do

@@ -18,7 +18,8 @@ import (
 
 // memoryChannel is one end of a data channel in memory, which acknowledges nothing before acknowledge is called.
 type memoryChannel struct {
-	in  chan []byte
+	in  chan channelMessage
+	got channelMessage // and not read, since it did not fit
 	far *memoryChannel
 
 	mu      sync.Mutex
@@ -27,25 +28,37 @@ type memoryChannel struct {
 	onLow   func()
 }
 
+type channelMessage struct {
+	b    []byte
+	text bool
+}
+
 func memoryChannels() (a, b *memoryChannel) {
-	a, b = &memoryChannel{in: make(chan []byte, 100)}, &memoryChannel{in: make(chan []byte, 100)}
+	a, b = &memoryChannel{in: make(chan channelMessage, 100)}, &memoryChannel{in: make(chan channelMessage, 100)}
 	a.far, b.far = b, a
 	return a, b
 }
 
-func (c *memoryChannel) Read(b []byte) (int, error) {
-	msg, ok := <-c.in
-	if !ok {
-		return 0, io.EOF
+func (c *memoryChannel) ReadDataChannel(b []byte) (int, bool, error) {
+	msg := c.got
+	if msg.b == nil {
+		var ok bool
+		if msg, ok = <-c.in; !ok {
+			return 0, false, io.EOF
+		}
 	}
-	return copy(b, msg), nil
+	if c.got = msg; len(msg.b) > len(b) {
+		return 0, false, io.ErrShortBuffer
+	}
+	c.got = channelMessage{}
+	return copy(b, msg.b), msg.text, nil
 }
 
-func (c *memoryChannel) WriteDataChannel(b []byte, _ bool) (int, error) {
+func (c *memoryChannel) WriteDataChannel(b []byte, text bool) (int, error) {
 	c.mu.Lock()
 	c.unacked += uint64(len(b))
 	c.mu.Unlock()
-	c.far.in <- append([]byte(nil), b...)
+	c.far.in <- channelMessage{append([]byte(nil), b...), text}
 	return len(b), nil
 }
 
@@ -166,13 +179,13 @@ func checkFlushed(t *testing.T, result chan error, when string, want bool) {
 
 var (
 	withDrain = description{stream: true, drain: true}
-	framings  = map[string]description{"base": {}, "stream": {stream: true}, "drain": withDrain}
+	framings  = map[string]description{"base": {}, "stream": {stream: true}, "drain": withDrain, "lanes": withLanes}
 )
 
 // mustSend sends and lets the far end read.
 func (e *ends) mustSend(t *testing.T, msg string) {
 	t.Helper()
-	if err := e.toFar.Send([]byte(msg)); err != nil {
+	if err := e.toFar.Send([]byte(msg), ordered); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Wait()

@@ -12,6 +12,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // keyed gives a node a key.
@@ -63,7 +64,7 @@ func TestForgedOfferAtOnce(t *testing.T) {
 	b := start(t, h, "b", keyed(t)).join()
 	linked(t, a, b)
 	if p := b.peer("a"); p != nil {
-		_ = p.Send([]byte(`{"type":"t"}`))
+		_ = p.Send([]byte(`{"type":"t"}`), wire.LaneOrdered)
 	}
 	testutil.Eventually(t, "a message", func() bool { return len(a.received("b")) == 1 || a.history() != "[+b]" })
 	if got := a.history(); got != "[+b]" {

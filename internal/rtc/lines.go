@@ -67,13 +67,12 @@ type longLine struct {
 	gone  bool // the link has ended: it waits no more
 }
 
-// resize is the account of a wire.Reader, whose buffer is to have size bytes.
-func (l *longLine) resize(size int) error {
+// resize notes that the buffers of the peer's reader hold so many bytes more than they keep, or blocks while they may not.
+func (l *longLine) resize(held int) error {
 	m := l.memory
 	if m == nil {
 		return nil
 	}
-	held := max(0, size-wire.ReaderKeep)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for l.waits = true; held > l.held && !m.fits(l, held); m.change.Wait() {

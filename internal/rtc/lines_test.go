@@ -23,23 +23,23 @@ type sender struct {
 	memoryChannel
 	events
 	peer   *Peer
-	rest   []byte
+	rest   channelMessage
 	done   chan struct{}
 	reason error
 }
 
-// Read reads what was sent, of which a part may be left.
-func (s *sender) Read(b []byte) (int, error) {
-	for len(s.rest) == 0 {
+// ReadDataChannel reads what was sent, of which a part may be left.
+func (s *sender) ReadDataChannel(b []byte) (int, bool, error) {
+	for len(s.rest.b) == 0 {
 		select {
 		case s.rest = <-s.in:
 		case <-s.done:
-			return 0, io.EOF
+			return 0, false, io.EOF
 		}
 	}
-	n := copy(b[:min(len(b), wire.SliceSize)], s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
+	n := copy(b[:min(len(b), wire.SliceSize)], s.rest.b)
+	s.rest.b = s.rest.b[n:]
+	return n, s.rest.text, nil
 }
 
 // senders makes so many peers, which have said hello, at a node with these limits.
@@ -48,7 +48,7 @@ func senders(t *testing.T, n int, limits wire.Limits) []*sender {
 	memory := newLineMemory(&cfg)
 	all := make([]*sender, n)
 	for i := range all {
-		s := &sender{memoryChannel: memoryChannel{in: make(chan []byte)}, done: make(chan struct{})}
+		s := &sender{memoryChannel: memoryChannel{in: make(chan channelMessage)}, done: make(chan struct{})}
 		all[i] = s
 		s.peer = newPeer(identity.Link{Own: "near", Other: fmt.Sprint(i)}, withDrain, s, maxMessageSize, noRoundTrip, &cfg, s)
 		s.peer.line.memory = memory
@@ -79,7 +79,7 @@ func senders(t *testing.T, n int, limits wire.Limits) []*sender {
 // send sends text, unless the link ends meanwhile.
 func (s *sender) send(text []byte) {
 	select {
-	case s.in <- text:
+	case s.in <- channelMessage{b: text}:
 	case <-s.done:
 	}
 }

@@ -13,6 +13,7 @@ const (
 	capStream  = "jsonl"   // stream framing
 	capRestart = "restart" // ICE restarts, by offers of the same session
 	capDrain   = "drain"   // the control lines drain and drained, in stream framing
+	capLanes   = "lanes"   // a second stream, of text messages, for lines that overtake those of the first
 )
 
 // description is an offer or answer received from a peer.
@@ -26,6 +27,7 @@ type description struct {
 	stream   bool
 	restart  bool
 	drain    bool
+	lanes    bool
 }
 
 func newDescription(d signal.Description) description {
@@ -35,6 +37,7 @@ func newDescription(d signal.Description) description {
 		stream:  lists(capStream),
 		restart: lists(capRestart) && d.Session != "",
 		drain:   lists(capDrain) && lists(capStream),
+		lanes:   lists(capLanes) && lists(capStream),
 	}
 }
 
@@ -48,6 +51,9 @@ func (d description) caps() (list []string) {
 	}
 	if d.drain {
 		list = append(list, capDrain)
+	}
+	if d.lanes {
+		list = append(list, capLanes)
 	}
 	return list
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 var verbose = flag.Bool("rtc.log", false, "show the log of nodes")
@@ -108,7 +109,7 @@ func send(t *testing.T, p *rtc.Peer, msg string) {
 	if p == nil {
 		t.Fatal("no such peer")
 	}
-	if err := p.Send([]byte(msg)); err != nil {
+	if err := p.Send([]byte(msg), wire.LaneOrdered); err != nil {
 		t.Fatalf("send to %s: %v", p.ID(), err)
 	}
 }

@@ -3,30 +3,22 @@
 package rtc
 
 import (
-	"bytes"
 	"sync"
 	"sync/atomic"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-const (
-	// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none are queued.
-	keepBusy = 2 << 20
-	keepIdle = 64 << 10
-	// sealSize is where a buffer takes no more lines and the next one begins. What is queued is thus in pieces, which
-	// are freed as they are sent, instead of in one that would be copied whenever it grows.
-	sealSize = 1 << 20
-	// cancelRoom is how many bytes of cancels may be queued. They have room of their own: they relieve a congested
-	// peer, and take none from messages.
-	cancelRoom = 256 << 10
-)
+// cancelRoom is how many bytes of cancels may be queued. They have room of their own: they relieve a congested peer, and
+// take none from messages.
+const cancelRoom = 256 << 10
 
 // pauseState is a pause or resume that is to be sent.
 type pauseState uint8
 
 const (
 	pauseNone pauseState = iota
+	pauseOrdered
 	pauseOn
 	pauseOff
 )
@@ -40,94 +32,112 @@ const (
 	addedClosed
 )
 
-// outbox is the queue of lines to one peer: byte buffers, one that Send appends to, those that are full, and one that
-// the writer works through. Thousands of queued messages are thus a few pieces of memory, which the writer cuts
-// into slices of the best size.
+// outbox is the queue of lines to one peer, in lanes.
 type outbox struct {
 	wake chan struct{} // there is something for the writer
 
 	// direct writes lines while the outbox is idle, or returns false. It is called with mu held, so that no
 	// other line overtakes them.
-	direct    func([]byte) bool
-	high, low int
+	direct    func(lines []byte, of wire.Lane) bool
+	single    bool // all messages are in one lane, as in base framing
+	high, low int  // of each lane
 
-	congested atomic.Bool // over the high mark, and since then not down to the low one; written under mu
+	stop atomic.Uint32 // wire.Stop that follows from the congested lanes; written under mu
 
 	mu      sync.Mutex
-	full    [][]byte // lines before those in lines
-	lines   []byte
-	queued  int // bytes here and with the writer
-	cancels int // bytes of cancels that were added since the queue was empty
+	lanes   [wire.Lanes]lane
+	cancels int // bytes of cancels that were added since their lane was empty
 	pause   pauseState
-	drain   int // number of the drain to send behind the lines; 0 if there is none
+	drain   drain
 	drained int // number of the drained to send; -1 if there is none
 	member  *wire.Membership
 	closed  bool
-	idle    bool // the writer has no line in hand
+	idle    bool // the writer has nothing in hand
 	pace    wire.Pace
 }
 
-func newOutbox(high, low int, direct func(lines []byte) bool) *outbox {
-	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, direct: direct, drained: -1}
+// A drain is sent once what was queued before it has been.
+type drain struct {
+	number int // 0 if there is none
+	behind [wire.Lanes]uint64
 }
 
-func (o *outbox) addHello(h wire.Greeting) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.commitLocked(wire.AppendPeerHello(o.lines, h))
+func newOutbox(high, low int, single bool, direct func([]byte, wire.Lane) bool) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), high: high, low: low, single: single, direct: direct, drained: -1}
 }
 
-func (o *outbox) addMessage(msg []byte, limit int) addResult {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r := o.admitLocked(len(msg)+1, limit); r != added {
-		return r
+// addMessage adds a message, unless it would make its lane longer than limit.
+func (o *outbox) addMessage(msg []byte, in wire.Lane, limit int) addResult {
+	if o.single {
+		in = wire.LaneOrdered
 	}
-	lines := wire.AppendPeerMessage(o.lines, msg)
-	if o.emptyLocked() && o.pace.Lone() && o.direct(lines) {
-		o.lines = lines[:0]
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := &o.lanes[in]
+	queued := l.queued()
+	if in == wire.LaneCalls {
+		queued -= o.cancels
+	}
+	switch {
+	case o.closed:
+		return addedClosed
+	case queued+len(msg)+1 > limit:
+		return addedFull
+	}
+	lines := wire.AppendPeerMessage(l.lines, msg)
+	if o.emptyLocked() && o.pace.Lone() && o.direct(lines, in) {
+		l.lines = lines[:0]
 		return added
 	}
-	o.commitLocked(lines)
+	o.commitLocked(in, lines)
 	return added
 }
 
-// addCancel adds a cancel, unless there are too many.
+// addCancel adds a cancel, unless there are too many. It is in the lane of its request, which it must not overtake.
 func (o *outbox) addCancel(requestID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	lines := wire.AppendPeerCancel(o.lines, requestID)
-	n := len(lines) - len(o.lines)
+	l := &o.lanes[wire.LaneCalls]
+	lines := wire.AppendPeerCancel(l.lines, requestID)
+	n := len(lines) - len(l.lines)
 	if o.closed || o.cancels+n > cancelRoom {
 		return
 	}
 	o.cancels += n
-	o.commitLocked(lines)
+	o.commitLocked(wire.LaneCalls, lines)
 }
 
 // emptyLocked reports whether a new line would be the next one written.
 func (o *outbox) emptyLocked() bool {
-	return o.idle && len(o.lines) == 0 && len(o.full) == 0 && !o.controlPendingLocked()
+	return o.idle && o.lanes[wire.LaneCalls].empty() && o.lanes[wire.LaneOrdered].empty() && !o.controlPendingLocked()
 }
 
-func (o *outbox) admitLocked(size, limit int) addResult {
-	if o.closed {
-		return addedClosed
-	}
-	if o.queued-o.cancels+size > limit {
-		return addedFull
-	}
-	return added
-}
-
-func (o *outbox) commitLocked(lines []byte) {
-	o.accountLocked(len(lines) - len(o.lines))
-	o.lines = lines
-	if len(lines) >= sealSize {
-		o.full, o.lines = append(o.full, lines), nil
-	}
+func (o *outbox) commitLocked(in wire.Lane, lines []byte) {
+	o.lanes[in].commit(lines)
+	o.settleLocked()
 	notify(o.wake)
 }
+
+// settleLocked decides what is congested.
+func (o *outbox) settleLocked() {
+	for i := range o.lanes {
+		o.lanes[i].settle(o.high, o.low)
+	}
+	if o.lanes[wire.LaneCalls].queued() == 0 {
+		o.cancels = 0
+	}
+	stop := wire.StopNothing
+	switch {
+	case o.lanes[wire.LaneCalls].congested || o.single && o.lanes[wire.LaneOrdered].congested:
+		stop = wire.StopAll
+	case o.lanes[wire.LaneOrdered].congested:
+		stop = wire.StopOrdered
+	}
+	o.stop.Store(uint32(stop))
+}
+
+// congestion returns what is to be held back.
+func (o *outbox) congestion() wire.Stop { return wire.Stop(o.stop.Load()) }
 
 // setPause replaces a pause or resume that has not been sent, so that these need no queue.
 func (o *outbox) setPause(s pauseState) {
@@ -141,7 +151,10 @@ func (o *outbox) setPause(s pauseState) {
 func (o *outbox) setDrain(number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.drain = max(o.drain, number)
+	o.drain.number = max(o.drain.number, number)
+	for i := range o.lanes {
+		o.drain.behind[i] = o.lanes[i].added
+	}
 	notify(o.wake)
 }
 
@@ -161,47 +174,28 @@ func (o *outbox) setMember(m *wire.Membership) {
 	notify(o.wake)
 }
 
-// take exchanges the writer's used-up buffer for queued lines, with the drain behind the last ones.
-func (o *outbox) take(used []byte) []byte {
-	if cap(used) > keepBusy {
-		used = nil
-	}
+// take exchanges the writer's used-up buffer for lines queued in a lane.
+func (o *outbox) take(from wire.Lane, used []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.full) > 0 {
-		lines := o.full[0]
-		o.full[0] = nil
-		if o.full = o.full[1:]; o.lines == nil {
-			o.lines = used[:0]
-		}
-		o.idle = false
-		return lines
-	}
-	lines := o.lines
-	if o.drain > 0 && !o.closed {
-		lines = wire.AppendPeerDrain(lines, o.drain)
-		o.accountLocked(len(lines) - len(o.lines))
-		o.drain = 0
-	}
-	o.lines = used[:0]
-	o.idle = len(lines) == 0 && !o.controlPendingLocked()
+	lines := o.lanes[from].take(used)
+	o.idle = o.idle && len(lines) == 0
 	return lines
 }
 
-// shrink gives up large buffers if nothing is queued; it returns the writer's.
-func (o *outbox) shrink(used []byte) []byte {
+// rest notes that the writer has nothing in hand, and takes back what it does not need meanwhile. It returns false if
+// there is something to write.
+func (o *outbox) rest(hand *[wire.Lanes]piece) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.full) == 0 {
-		o.full = nil
+	o.idle = true
+	if o.idle = o.emptyLocked(); !o.idle {
+		return false
 	}
-	if len(o.lines) == 0 && cap(o.lines) > keepIdle {
-		o.lines = nil
+	for i := range o.lanes {
+		hand[i] = piece{lines: o.lanes[i].shrink(hand[i].lines)}
 	}
-	if cap(used) > keepIdle {
-		return nil
-	}
-	return used
+	return true
 }
 
 // takeControl returns the control lines to send between two other lines, nil if there are none.
@@ -209,8 +203,10 @@ func (o *outbox) takeControl() (lines []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch o.pause {
+	case pauseOrdered:
+		lines = wire.AppendPeerPause(lines, true)
 	case pauseOn:
-		lines = wire.AppendPeerPause(lines)
+		lines = wire.AppendPeerPause(lines, false)
 	case pauseOff:
 		lines = wire.AppendPeerResume(lines)
 	}
@@ -221,7 +217,22 @@ func (o *outbox) takeControl() (lines []byte) {
 		lines = wire.AppendPeerMember(lines, o.member)
 	}
 	o.pause, o.drained, o.member = pauseNone, -1, nil
+	if o.drainDueLocked() {
+		lines = wire.AppendPeerDrain(lines, o.drain.number)
+		o.drain.number = 0
+	}
+	o.idle = o.idle && lines == nil
 	return lines
+}
+
+// drainDueLocked reports whether all that was queued before the drain has been sent.
+func (o *outbox) drainDueLocked() bool {
+	for i := range o.lanes {
+		if o.lanes[i].sent < o.drain.behind[i] {
+			return false
+		}
+	}
+	return o.drain.number > 0 && !o.closed
 }
 
 func (o *outbox) controlPending() bool {
@@ -231,53 +242,45 @@ func (o *outbox) controlPending() bool {
 }
 
 func (o *outbox) controlPendingLocked() bool {
-	return o.pause != pauseNone || o.drained >= 0 || o.member != nil
+	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.drainDueLocked()
 }
 
-// sent notes that n bytes left the queue.
-func (o *outbox) sent(n int) {
+// waits reports whether lines are queued in a lane.
+func (o *outbox) waits(in wire.Lane) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.lanes[in].empty()
+}
+
+// sent notes that n bytes from a lane were sent.
+func (o *outbox) sent(from wire.Lane, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closed {
-		o.accountLocked(-n)
+		o.lanes[from].sent += uint64(n)
+		o.settleLocked()
 	}
 }
 
-// accountLocked changes how much is queued.
-func (o *outbox) accountLocked(n int) {
-	if o.queued += n; o.queued == 0 {
-		o.cancels = 0
-	}
-	switch {
-	case o.queued > o.high:
-		o.congested.Store(true)
-	case o.queued <= o.low:
-		o.congested.Store(false)
-	}
-}
-
+// size returns how many bytes are queued.
 func (o *outbox) size() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.queued
+	return o.sizeLocked()
+}
+
+func (o *outbox) sizeLocked() (bytes int) {
+	for i := range o.lanes {
+		bytes += o.lanes[i].queued()
+	}
+	return bytes
 }
 
 // close drops what is queued, and returns how many bytes that was.
 func (o *outbox) close() (lost int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	lost, o.queued, o.cancels, o.full, o.lines, o.closed = o.queued, 0, 0, nil, nil, true
+	lost = o.sizeLocked()
+	o.lanes, o.cancels, o.closed = [wire.Lanes]lane{}, 0, true
 	return lost
-}
-
-// cut returns how many bytes of lines go into the next data channel message: as many as fit, but only up to
-// the end of a line if a control line is to go between two lines.
-func cut(lines []byte, toLineEnd bool) int {
-	n := min(len(lines), wire.SliceSize)
-	if toLineEnd {
-		if end := bytes.IndexByte(lines[:n], '\n'); end >= 0 {
-			return end + 1
-		}
-	}
-	return n
 }

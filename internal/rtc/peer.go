@@ -39,9 +39,10 @@ type Events interface {
 	PeerLine(p *Peer, l *wire.PeerLine)
 	// PeerRejected is called when a line from p is not valid and was dropped. The link goes on.
 	PeerRejected(p *Peer, err error)
-	// PeerCongested is called when the queue to p has grown over Config.QueueHigh, or then fallen to
-	// Config.QueueLow.
-	PeerCongested(p *Peer, congested bool)
+	// PeerCongested is called when a lane of the queue to p has grown over Config.QueueHigh, or then fallen to
+	// Config.QueueLow, with what is to be held back: StopOrdered if it is the lane of ordered messages alone, else
+	// StopAll.
+	PeerCongested(p *Peer, stop wire.Stop)
 	// ConnectFailed is called when a Connect has not led to a link, and when the identity of a peer was refused,
 	// with or without a Connect. err says why; the node may still be trying.
 	ConnectFailed(id string, err *wire.Error)
@@ -58,6 +59,7 @@ type Events interface {
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
+	lanes  bool // lines of LaneCalls have a stream of their own
 	drains bool // the peer knows drain and drained
 	cfg    *Config
 	ev     Events
@@ -72,6 +74,7 @@ type Peer struct {
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
+	hello  []byte // the first line, in stream framing
 	out    *outbox
 	budget *budget       // of what out has handed over
 	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
@@ -89,7 +92,7 @@ type Peer struct {
 	evMu  sync.Mutex
 	state atomic.Int32 // written under evMu
 	// toldCongested is what the last PeerCongested said; written under evMu.
-	toldCongested atomic.Bool
+	toldCongested atomic.Uint32
 }
 
 // The states of a Peer.
@@ -105,21 +108,21 @@ func newPeer(
 	binding identity.Link, remote description, dc dataChannel, maxSend int, roundTrip func() time.Duration, cfg *Config, ev Events,
 ) *Peer {
 	p := &Peer{
-		id: binding.Other, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
+		id: binding.Other, stream: remote.stream, lanes: remote.lanes, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
 		log:    cfg.Log.With().Str("peer", binding.Other).Logger(),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
 	p.budget = newBudget(roundTrip)
-	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, p.writeDirect)
+	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce
 	p.reading.init()
 	p.line.end = func(err error) { p.down(err) }
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
-		p.out.addHello(wire.Greeting{
+		p.hello = wire.AppendPeerHello(nil, wire.Greeting{
 			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Identity: shownIdentity(cfg.Identity.Show(binding)),
 		})
 	}
@@ -144,10 +147,10 @@ func (p *Peer) Key() string { return p.Proof().Key.String() }
 // Extended reports whether the link has control lines (stream framing).
 func (p *Peer) Extended() bool { return p.stream }
 
-// Send queues one message, which must be a valid JSON object. It copies msg. The error is a
+// Send queues one message, which must be a valid JSON object, in the lane. It copies msg. The error is a
 // [*wire.Error]: too_large, too_deep or malformed if the peer does not read messages like this one,
 // queue_full over Config.QueueHard, peer_lost after the link has ended. It may call Events.PeerCongested.
-func (p *Peer) Send(msg []byte) error {
+func (p *Peer) Send(msg []byte, in wire.Lane) error {
 	if limit := int(p.sendMax.Load()); len(msg) > limit {
 		return &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf(
 			"message of %d bytes, peer %q takes %d", len(msg), p.id, limit)}
@@ -157,7 +160,7 @@ func (p *Peer) Send(msg []byte) error {
 			return err
 		}
 	}
-	switch p.out.addMessage(msg, p.cfg.QueueHard) {
+	switch p.out.addMessage(msg, in, p.cfg.QueueHard) {
 	case addedFull:
 		return &wire.Error{Code: wire.CodeQueueFull, Text: fmt.Sprintf(
 			"queue of peer %q has %d of at most %d bytes, no room for %d more", p.id, p.out.size(), p.cfg.QueueHard, len(msg))}
@@ -173,9 +176,9 @@ func (p *Peer) Send(msg []byte) error {
 // settleCongestion calls PeerCongested until what it said last is true. If another callback is under way,
 // which may be the caller's own, it leaves that to the goroutine that makes it: all settle afterwards.
 func (p *Peer) settleCongestion() {
-	for p.live() && p.toldCongested.Load() != p.out.congested.Load() && p.evMu.TryLock() {
-		if now := p.out.congested.Load(); p.live() && now != p.toldCongested.Load() {
-			p.toldCongested.Store(now)
+	for p.live() && p.toldCongested.Load() != uint32(p.out.congestion()) && p.evMu.TryLock() {
+		if now := p.out.congestion(); p.live() && uint32(now) != p.toldCongested.Load() {
+			p.toldCongested.Store(uint32(now))
 			p.ev.PeerCongested(p, now)
 		}
 		p.evMu.Unlock()
@@ -191,8 +194,15 @@ func (p *Peer) Cancel(requestID string) {
 	p.out.addCancel(requestID)
 }
 
-// Pause asks the peer to send nothing but replies until Resume. Both overtake queued messages.
-func (p *Peer) Pause() { p.setPause(pauseOn) }
+// Pause asks the peer to send no ordered messages (StopOrdered), or nothing but replies (any other value), until Resume. Both
+// overtake queued messages. The last one counts.
+func (p *Peer) Pause(what wire.Stop) {
+	if what == wire.StopOrdered {
+		p.setPause(pauseOrdered)
+	} else {
+		p.setPause(pauseOn)
+	}
+}
 
 // Resume ends a Pause, if there is one.
 func (p *Peer) Resume() { p.setPause(pauseOff) }

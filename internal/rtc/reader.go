@@ -27,8 +27,7 @@ func (p *Peer) read() {
 
 // readStream reads stream framing: lines, the first of which is hello.
 func (p *Peer) readStream() error {
-	r := wire.NewReader(&channelReader{dc: p.dc}, min(maxHello, p.cfg.Limits.MaxLine()))
-	r.SetAccount(p.line.resize)
+	r := newLineReader(p.dc, p.lanes, min(maxHello, p.cfg.Limits.MaxLine()), p.line.resize)
 	defer func() { _ = p.line.resize(0) }() // never fails
 	var line wire.PeerLine
 	greeted := false
@@ -45,10 +44,10 @@ func (p *Peer) readStream() error {
 			return err
 		} else {
 			greeted = true
-			r.SetMaxLine(p.cfg.Limits.MaxLine())
+			r.setMaxLine(p.cfg.Limits.MaxLine())
 			p.admit()
 		}
-		r.Shrink() // reading may be stopped
+		r.shrink() // reading may be stopped
 	}
 	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
 }
@@ -72,7 +71,7 @@ func (p *Peer) readTexts() error {
 	r := channelReader{dc: p.dc}
 	var line wire.PeerLine
 	for p.reading.wait() {
-		b, err := r.next()
+		b, _, err := r.next()
 		if err != nil {
 			return p.endReason(err)
 		}

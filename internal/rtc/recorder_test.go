@@ -112,11 +112,11 @@ func (r *recorder) PeerRejected(p *rtc.Peer, err error) {
 	r.rejected = append(r.rejected, err)
 }
 
-func (r *recorder) PeerCongested(p *rtc.Peer, congested bool) {
+func (r *recorder) PeerCongested(p *rtc.Peer, stop wire.Stop) {
 	defer r.enter(p.ID())()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.jams[p.ID()] = append(r.jams[p.ID()], congested)
+	r.jams[p.ID()] = append(r.jams[p.ID()], stop != wire.StopNothing)
 }
 
 func (r *recorder) ConnectFailed(id string, err *wire.Error) {

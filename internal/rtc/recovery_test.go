@@ -18,6 +18,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // cable is a network that can be cut: what is sent then is lost.
@@ -78,7 +79,7 @@ func stream(t *testing.T, p *rtc.Peer) (stop func() int) {
 		for n := 0; ; n++ {
 			select {
 			case <-tick.C:
-				if err := p.Send([]byte(message(n, 500))); err != nil {
+				if err := p.Send([]byte(message(n, 500)), wire.LaneOrdered); err != nil {
 					t.Errorf("send during the cut: %v", err)
 				}
 			case <-done:

@@ -162,9 +162,9 @@ type slicedChannel struct {
 	n          int
 }
 
-func (c *slicedChannel) Read(b []byte) (int, error) {
+func (c *slicedChannel) ReadDataChannel(b []byte) (int, bool, error) {
 	if len(c.text) == 0 {
-		return 0, io.EOF
+		return 0, false, io.EOF
 	}
 	size := maxMessageSize
 	if len(c.cuts) > 0 && c.cuts[c.n%len(c.cuts)] > 0 {
@@ -172,10 +172,10 @@ func (c *slicedChannel) Read(b []byte) (int, error) {
 	}
 	size = min(size, len(c.text))
 	if size > len(b) {
-		return 0, io.ErrShortBuffer // the message stays
+		return 0, false, io.ErrShortBuffer // the message stays
 	}
 	c.n++
 	copy(b, c.text[:size])
 	c.text = c.text[size:]
-	return size, nil
+	return size, false, nil
 }

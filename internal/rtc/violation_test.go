@@ -62,7 +62,7 @@ func TestStreamInAnySlices(t *testing.T) {
 	if n := get(a.recorder, func() int { return len(a.rejected) }); n != 3 {
 		t.Errorf("%d lines rejected, want 3", n)
 	}
-	if err := a.peer("x").Send([]byte(message(1, 1001))); code(err) != wire.CodeTooLarge {
+	if err := a.peer("x").Send([]byte(message(1, 1001)), wire.LaneOrdered); code(err) != wire.CodeTooLarge {
 		t.Errorf("Send over the peer's limit: %v", err)
 	}
 	send(t, a.peer("x"), message(1, 1000))

@@ -3,86 +3,131 @@
 package rtc
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
+// callsInARow is how many slices of calls are written before one of ordered messages that wait, so that a peer whose
+// calls never end gets those as well.
+const callsInARow = 8
+
+// A writer is what the writer goroutine of a Peer has in hand.
+type writer struct {
+	*Peer
+	hand [wire.Lanes]piece
+	row  int // slices of calls since the last one of ordered messages
+}
+
+// A slice is one data channel message to write.
+type slice struct {
+	b       []byte
+	text    bool
+	control bool      // it is in no lane
+	lane    wire.Lane // else
+}
+
 // write is the writer goroutine. It sends what is queued at once: holding it back for more would cost
 // latency, and when the link is the bottleneck, there is more.
 func (p *Peer) write() {
-	var lines []byte // taken from the outbox
-	pos := 0         // lines[:pos] is sent
+	w := writer{Peer: p}
+	next := slice{b: p.hello, control: true}
 	for {
 		p.settleCongestion()
-		if pos == len(lines) {
-			lines, pos = p.out.take(lines), 0
+		if len(next.b) == 0 && !p.waitForRoom() {
+			return
 		}
-		between := pos == 0 || lines[pos-1] == '\n'
-		var next []byte
-		if between && p.stream {
-			next = p.out.takeControl()
+		if len(next.b) == 0 {
+			next = w.next()
 		}
-		control := next != nil
-		if !control {
-			next = p.nextSlice(lines[pos:])
-		}
-		if len(next) == 0 {
+		if len(next.b) == 0 {
 			p.budget.dry()
-			lines, pos = p.out.shrink(lines[:0]), 0
-			if !p.waitForLines() {
+			if p.out.rest(&w.hand) && !p.waitForLines() {
 				return
 			}
 			continue
 		}
-		if !p.waitForRoom() {
-			return
-		}
-		if err := p.writeSlice(next); err != nil {
+		if err := p.writeSlice(next.b, next.text); err != nil {
 			// The reader learns of it too, but not while it is stopped.
 			p.log.Debug().Err(err).Msg("cannot write to the data channel")
 			p.remoteGone()
 			return
 		}
-		if !control {
-			pos += len(next)
-			p.out.sent(len(next))
+		if !next.control {
+			w.hand[next.lane].pos += len(next.b)
+			p.out.sent(next.lane, len(next.b))
+		}
+		next = slice{}
+	}
+}
+
+// next returns what to write next; nothing if there is nothing. Control lines go first, then calls, then ordered messages.
+// With two streams each may interrupt a line of the lanes behind it, without them only go between two lines.
+func (w *writer) next() slice {
+	calls, ordered := w.take(wire.LaneCalls), w.take(wire.LaneOrdered)
+	if !w.stream {
+		return w.slice(wire.LaneOrdered, ordered, false)
+	}
+	free := w.lanes || !ordered.within() // for lines that overtake ordered messages
+	if free && !calls.within() {
+		if lines := w.out.takeControl(); lines != nil {
+			return slice{b: lines, text: w.lanes, control: true}
 		}
 	}
-}
-
-// nextSlice returns what to send next: in stream framing a slice of lines, in base framing one whole message
-// with its newline.
-func (p *Peer) nextSlice(lines []byte) []byte {
-	if !p.stream {
-		return lines[:bytes.IndexByte(lines, '\n')+1]
+	waits := len(calls.rest()) > 0
+	due := w.row >= callsInARow && len(ordered.rest()) > 0
+	if len(ordered.rest()) > 0 && (!waits || !free || due && (w.lanes || !calls.within())) {
+		w.row = 0
+		return w.slice(wire.LaneOrdered, ordered, !w.lanes && (waits || w.out.controlPending()))
 	}
-	return lines[:cut(lines, p.out.controlPending())]
+	if waits {
+		w.row++
+	}
+	return w.slice(wire.LaneCalls, calls, due || w.out.controlPending())
 }
 
-func (p *Peer) writeSlice(b []byte) error {
+// take sees to it that there is something in hand of a lane, if there is anything.
+func (w *writer) take(from wire.Lane) *piece {
+	p := &w.hand[from]
+	if p.pos == len(p.lines) {
+		*p = piece{lines: w.out.take(from, p.lines)}
+	}
+	return p
+}
+
+func (w *writer) slice(of wire.Lane, p *piece, toLineEnd bool) slice {
+	s := slice{lane: of, text: !w.stream || w.lanes && of == wire.LaneCalls}
+	if !w.stream {
+		s.b = p.message()
+	} else {
+		s.b = p.slice(toLineEnd, s.text)
+	}
+	return s
+}
+
+// writeSlice writes one data channel message.
+func (p *Peer) writeSlice(b []byte, text bool) error {
 	if !p.stream {
 		b = b[:len(b)-1]
 	}
-	n, err := p.dc.WriteDataChannel(b, !p.stream)
+	n, err := p.dc.WriteDataChannel(b, text)
 	p.handedOver.Add(uint64(n))
 	return err
+}
+
+// writeDirect writes one line, if it fits one slice and there is room for it. The outbox calls it with its
+// lock held; pion's write neither blocks nor calls back.
+func (p *Peer) writeDirect(line []byte, of wire.Lane) bool {
+	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > p.budget.size() {
+		return false
+	}
+	return p.writeSlice(line, !p.stream || p.lanes && of == wire.LaneCalls) == nil // if it failed, the writer finds that out, too
 }
 
 // observe has the budget follow the path, and the low mark the budget.
 func (p *Peer) observe() {
 	p.budget.observe(time.Now(), p.handedOver.Load()-p.dc.BufferedAmount())
 	p.lowMark(p.budget.low())
-}
-
-// writeDirect writes one line, if it fits one slice and there is room for it. The outbox calls it with its
-// lock held; pion's write neither blocks nor calls back.
-func (p *Peer) writeDirect(line []byte) bool {
-	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > p.budget.size() {
-		return false
-	}
-	return p.writeSlice(line) == nil // if it failed, the writer finds that out, too
 }
 
 // waitForLines blocks until there may be something to write, and meanwhile sees to flushes. It returns false

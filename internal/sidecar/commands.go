@@ -66,7 +66,7 @@ func (s *Sidecar) send(cmd *wire.Line) {
 // sendTo sends the message of a command to one peer.
 func (s *Sidecar) sendTo(p *peer, cmd *wire.Line) {
 	p.asked(&cmd.Message) // before the response can arrive
-	if err := p.Send(cmd.Message.Raw); err != nil {
+	if err := p.Send(cmd.Message.Raw, cmd.Message.Lane()); err != nil {
 		s.failCommand(cmd, p, p.ID(), err)
 	}
 }

@@ -46,7 +46,7 @@ func (s *Sidecar) peerLine(l peerLink, line *wire.PeerLine) {
 	case wire.PeerCancel:
 		s.cancelled(p, line.RequestID)
 	case wire.PeerPause, wire.PeerResume:
-		p.setRefused(line.Kind == wire.PeerPause)
+		p.setRefused(line.Stop)
 	}
 }
 
@@ -93,9 +93,9 @@ func (s *Sidecar) peerRejected(l peerLink, err error) {
 	s.outside.Warn(l.ID()).Str("peer", l.ID()).Int64("count", s.badPeerLines.Add(1)).Str("error", logs.Error(err)).Msg("line from a peer rejected")
 }
 
-func (s *Sidecar) peerCongested(l peerLink, congested bool) {
+func (s *Sidecar) peerCongested(l peerLink, stop wire.Stop) {
 	if p := s.peerOf(l); p != nil {
-		p.setCongested(congested)
+		p.setCongested(stop)
 	}
 }
 

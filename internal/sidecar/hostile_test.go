@@ -93,14 +93,14 @@ func (v *victim) meet(id string) *held {
 	return h
 }
 
-func (h *held) Key() string        { return "" }
-func (h *held) ID() string         { return h.id }
-func (h *held) Extended() bool     { return true }
-func (h *held) Send([]byte) error  { return h.refuses }
-func (h *held) Cancel(string)      {}
-func (h *held) Pause()             { h.pauses.Add(1) }
-func (h *held) Resume()            {}
-func (h *held) SetReading(on bool) { h.unread.Store(!on) }
+func (h *held) Key() string                  { return "" }
+func (h *held) ID() string                   { return h.id }
+func (h *held) Extended() bool               { return true }
+func (h *held) Send([]byte, wire.Lane) error { return h.refuses }
+func (h *held) Cancel(string)                {}
+func (h *held) Pause(wire.Stop)              { h.pauses.Add(1) }
+func (h *held) Resume()                      {}
+func (h *held) SetReading(on bool)           { h.unread.Store(!on) }
 
 // says has the peer say a line, if it is read.
 func (h *held) says(line string) bool {

@@ -27,11 +27,11 @@ type network interface {
 // A peerLink is a live link to one peer. Its methods may be called from any goroutine and never block.
 type peerLink interface {
 	ID() string
-	Key() string           // the key that the peer has proven, base64; "" if none
-	Extended() bool        // it has control lines
-	Send(msg []byte) error // a *wire.Error
+	Key() string                         // the key that the peer has proven, base64; "" if none
+	Extended() bool                      // it has control lines
+	Send(msg []byte, in wire.Lane) error // a *wire.Error
 	Cancel(requestID string)
-	Pause()             // asks the peer to send no new work
+	Pause(wire.Stop)    // asks the peer to send no ordered messages, or no new work
 	Resume()            // ends that
 	SetReading(on bool) // stops and continues reading what the peer sends
 }
@@ -45,7 +45,7 @@ type networkEvents interface {
 	peerDisconnected(p peerLink, reason error)
 	peerLine(p peerLink, l *wire.PeerLine) // l is valid until it returns
 	peerRejected(p peerLink, err error)
-	peerCongested(p peerLink, congested bool)
+	peerCongested(p peerLink, stop wire.Stop)
 	connectFailed(peer string, err *wire.Error)
 	fault(err error) // about this agent itself, and caused by no command
 	signalingChanged(st signal.Status)

@@ -41,8 +41,8 @@ type peer struct {
 
 	mu        sync.Mutex
 	ended     bool
-	congested bool      // our queue to the peer is full
-	refused   bool      // the far sidecar said pause
+	congested wire.Stop // what the lanes of our queue to the peer that are full hold back
+	refused   wire.Stop // what the far sidecar's pause holds back
 	halted    wire.Stop // what our agent holds back
 	since     int       // bytes that arrived since then, but for responses that were awaited
 	awaited   int       // responses that the agent may be waiting for
@@ -54,7 +54,8 @@ type peer struct {
 // A flow is what agent and peer are told, and whether the peer's channel is read.
 type flow struct {
 	agent  wire.Stop // pause or resume towards the agent
-	pause  bool      // pause towards the peer
+	pause  wire.Stop // pause towards the peer: StopNothing, StopOrdered or StopNewWork
+	full   bool      // too much of the peer's waits on the link
 	unread bool      // the peer's channel is not read
 }
 
@@ -66,16 +67,15 @@ func (p *peer) WantLocked(last flow) flow {
 		return last
 	}
 	var w flow
-	switch {
-	case p.stopWaits: // told when that line is gone: a peer that changes its mind without end has one line
+	w.agent = max(p.congested, p.refused)
+	if p.stopWaits { // told when that line is gone: a peer that changes its mind without end has one line
 		w.agent = last.agent
-	case p.congested:
-		w.agent = wire.StopAll
-	case p.refused:
-		w.agent = wire.StopNewWork
 	}
-	w.pause = p.halted != wire.StopNothing || p.queued > inboundHigh || last.pause && p.queued > inboundLow
-	w.unread = p.halted == wire.StopAll || p.halted == wire.StopNewWork && (!p.Extended() || p.since > haltedAllowance) ||
+	w.pause = min(p.halted, wire.StopNewWork)
+	if w.full = p.queued > inboundHigh || last.full && p.queued > inboundLow; w.full {
+		w.pause = wire.StopNewWork
+	}
+	w.unread = p.halted == wire.StopAll || p.halted != wire.StopNothing && (!p.Extended() || p.since > haltedAllowance) ||
 		p.queued > inboundHard || last.unread && p.queued > inboundLow
 	return w
 }
@@ -90,14 +90,15 @@ func (p *peer) Tell(was, want flow) {
 			case want.agent == wire.StopNothing:
 				return wire.AppendResume(b, p.ID())
 			}
-			return wire.AppendPause(b, p.ID(), want.agent == wire.StopAll)
+			return wire.AppendPause(b, p.ID(), want.agent)
 		})
 	}
 	switch {
-	case want.pause && !was.pause:
-		p.Pause()
-	case was.pause && !want.pause:
+	case want.pause == was.pause:
+	case want.pause == wire.StopNothing:
 		p.Resume()
+	default:
+		p.Pause(want.pause)
 	}
 	if was.unread != want.unread {
 		p.SetReading(!want.unread)
@@ -112,9 +113,9 @@ func (p *peer) update(change func()) {
 	p.told.SettleLocked(&p.mu, p)
 }
 
-func (p *peer) setCongested(on bool) { p.update(func() { p.congested = on }) }
-func (p *peer) setRefused(on bool)   { p.update(func() { p.refused = on }) }
-func (p *peer) end()                 { p.update(func() { p.ended = true }) }
+func (p *peer) setCongested(what wire.Stop) { p.update(func() { p.congested = what }) }
+func (p *peer) setRefused(what wire.Stop)   { p.update(func() { p.refused = what }) }
+func (p *peer) end()                        { p.update(func() { p.ended = true }) }
 
 // setHalted is called when the agent holds back more or less.
 func (p *peer) setHalted(what wire.Stop) {
@@ -128,13 +129,10 @@ func (p *peer) setHalted(what wire.Stop) {
 
 // haltOf returns what the agent holds back by a pause or resume.
 func haltOf(cmd *wire.Line) wire.Stop {
-	switch {
-	case cmd.Type == wire.TypeResume:
+	if cmd.Type == wire.TypeResume {
 		return wire.StopNothing
-	case cmd.All:
-		return wire.StopAll
 	}
-	return wire.StopNewWork
+	return cmd.Stop
 }
 
 // settle carries out what follows from lines that were charged.

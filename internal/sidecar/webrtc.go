@@ -113,6 +113,6 @@ func (e peerEvents) PeerConnected(p *rtc.Peer)                  { e.to.peerConne
 func (e peerEvents) PeerDisconnected(p *rtc.Peer, reason error) { e.to.peerDisconnected(p, reason) }
 func (e peerEvents) PeerLine(p *rtc.Peer, l *wire.PeerLine)     { e.to.peerLine(p, l) }
 func (e peerEvents) PeerRejected(p *rtc.Peer, err error)        { e.to.peerRejected(p, err) }
-func (e peerEvents) PeerCongested(p *rtc.Peer, congested bool)  { e.to.peerCongested(p, congested) }
+func (e peerEvents) PeerCongested(p *rtc.Peer, stop wire.Stop)  { e.to.peerCongested(p, stop) }
 func (e peerEvents) ConnectFailed(peer string, err *wire.Error) { e.to.connectFailed(peer, err) }
 func (e peerEvents) Fault(err error)                            { e.to.fault(err) }

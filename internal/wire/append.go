@@ -75,11 +75,13 @@ func AppendPeerList(dst []byte, l PeerList) []byte {
 	return append(dst, "}}\n"...)
 }
 
-// AppendPause appends a pause, command or event: new messages for the peer are held back, and responses
-// too if all is set.
-func AppendPause(dst []byte, peer string, all bool) []byte {
+// AppendPause appends a pause, command or event, which says what is held back for the peer.
+func AppendPause(dst []byte, peer string, stop Stop) []byte {
 	dst = AppendString(append(appendType(dst, TypePause), `{"peer_id":`...), peer)
-	if all {
+	switch stop {
+	case StopOrdered:
+		dst = append(dst, `,"ordered":true`...)
+	case StopAll:
 		dst = append(dst, `,"all":true`...)
 	}
 	return append(dst, "}}\n"...)

@@ -18,6 +18,27 @@ const (
 // requestSuffixes are the endings of a request's type, which its response replaces by _response.
 var requestSuffixes = [...]string{"_request", "_query", "_prompt"}
 
+// A Lane is a part of the messages to a peer whose order is kept. Messages of different lanes may overtake each other.
+type Lane uint8
+
+const (
+	// LaneCalls is that of messages with a request_id: requests, their responses and the chunks before those. Cancels belong
+	// to it.
+	LaneCalls Lane = iota
+	// LaneOrdered is that of all other messages.
+	LaneOrdered
+	// Lanes is how many there are.
+	Lanes
+)
+
+// Lane returns the lane of a message.
+func (m *Message) Lane() Lane {
+	if len(m.RequestID) > 0 {
+		return LaneCalls
+	}
+	return LaneOrdered
+}
+
 // CanRespond reports whether a message of this type may be the response to a request. Chunks of a
 // streamed response carry the request's id and come before the response, and a request that happens to
 // carry the same id is still a request.

@@ -142,7 +142,7 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 	case wire.TypeError:
 		return wire.AppendError(nil, must(wire.DecodeErrorEvent(l.Payload))(t))
 	case wire.TypePause:
-		return wire.AppendPause(nil, peer, l.All)
+		return wire.AppendPause(nil, peer, l.Stop)
 	case wire.TypeResume:
 		return wire.AppendResume(nil, peer)
 	case wire.TypeCancel:
@@ -254,7 +254,7 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 	case wire.PeerCancel:
 		written = wire.AppendPeerCancel(nil, string(p.RequestID))
 	case wire.PeerPause:
-		written = wire.AppendPeerPause(nil)
+		written = wire.AppendPeerPause(nil, p.Stop == wire.StopOrdered)
 	case wire.PeerResume:
 		written = wire.AppendPeerResume(nil)
 	case wire.PeerDrain:

@@ -192,8 +192,15 @@ func checkLine(t *testing.T, text []byte, event bool, peerNames map[string]strin
 	case wire.TypeCancel:
 		checkText(t, "request_id", l.RequestID, payload["request_id"])
 	case wire.TypePause:
-		if want := string(payload["all"]) == "true"; l.All != want {
-			t.Fatalf("all is %v", l.All)
+		want := wire.StopNewWork
+		if string(payload["ordered"]) == "true" {
+			want = wire.StopOrdered
+		}
+		if string(payload["all"]) == "true" {
+			want = wire.StopAll
+		}
+		if l.Stop != want {
+			t.Fatalf("%v is held back, want %v", l.Stop, want)
 		}
 	}
 	if l.Except != nil {

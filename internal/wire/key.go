@@ -15,6 +15,7 @@ const (
 	keyMessage
 	keyRequestID
 	keyAll
+	keyOrdered
 	keyExcept
 	keyType
 	keyPayload
@@ -45,7 +46,7 @@ const longestKey = len("target_peer_id")
 
 func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
-		"message", "request_id", "all", "except", "type", "payload", "source_agent", "target_agent",
+		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy"}[k]
 }
@@ -128,6 +129,8 @@ func lookupText(name []byte) key {
 		return keyMessage
 	case "all":
 		return keyAll
+	case "ordered":
+		return keyOrdered
 	case "except":
 		return keyExcept
 	case "protocol":

@@ -11,7 +11,7 @@ type Line struct {
 	Peer      []byte
 	Message   Message // of send, broadcast and message
 	RequestID []byte  // of cancel
-	All       bool    // of pause: responses are held back too
+	Stop      Stop    // of pause: what is held back
 	Except    []byte  // of broadcast: JSON array of the peer ids to leave out, nil if absent
 	Payload   []byte  // of hello, ready, signaling, error, peer_list and peer_connected: JSON object, nil if absent or null
 }
@@ -259,12 +259,18 @@ func (p *lineParser) checkBroadcast(l *Line) *Error {
 }
 
 func (p *lineParser) checkPause(l *Line) *Error {
-	switch p.members[keyAll].kind {
-	case 't':
-		l.All = true
-	case 0, 'n', 'f':
-	default:
-		return p.fault(keyAll, "want true or false")
+	l.Stop = StopNewWork
+	for _, depth := range []struct {
+		key
+		Stop
+	}{{keyOrdered, StopOrdered}, {keyAll, StopAll}} {
+		switch p.members[depth.key].kind {
+		case 't':
+			l.Stop = depth.Stop
+		case 0, 'n', 'f':
+		default:
+			return p.fault(depth.key, "want true or false")
+		}
 	}
 	return nil
 }

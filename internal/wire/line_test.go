@@ -32,7 +32,9 @@ func TestParseCommand(t *testing.T) {
 		{`{"type":"hello","payload":{ }}`, "hello { }"},
 		{`{"type":"pause","payload":{"peer_id":"p"}}`, "pause p"},
 		{`{"type":"pause","payload":{"peer_id":"p","all":true}}`, "pause p all"},
-		{`{"type":"pause","payload":{"peer_id":"p","all":false}}`, "pause p"},
+		{`{"type":"pause","payload":{"peer_id":"p","ordered":true}}`, "pause p ordered"},
+		{`{"type":"pause","payload":{"peer_id":"p","ordered":true,"all":true}}`, "pause p all"},
+		{`{"type":"pause","payload":{"peer_id":"p","ordered":false,"all":false}}`, "pause p"},
 		{`{"type":"pause","payload":{"peer_id":"p","all":null}}`, "pause p"},
 		{`{"type":"resume","payload":{"peer_id":"p","all":7}}`, "resume p"},
 		{`{"type":"cancel","payload":{"target_peer":"p","request_id":"r","from_peer":7}}`, "cancel p r"},
@@ -96,7 +98,10 @@ func describe(l *wire.Line) string {
 			parts = append(parts, string(part))
 		}
 	}
-	if l.All {
+	switch l.Stop {
+	case wire.StopOrdered:
+		parts = append(parts, "ordered")
+	case wire.StopAll:
 		parts = append(parts, "all")
 	}
 	return strings.Join(parts, " ")

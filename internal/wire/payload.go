@@ -17,12 +17,13 @@ func Features() []string {
 	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity}
 }
 
-// Stop is what an agent holds back for one peer: what `pause` and `resume` say.
+// Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
 type Stop int
 
 const (
 	StopNothing Stop = iota // everything passes
-	StopNewWork             // the peer is busy: sends and requests block, responses pass
+	StopOrdered             // messages that are neither requests nor responses block
+	StopNewWork             // the peer is busy: all but responses blocks
 	StopAll                 // the queue to the peer is full: responses block, too
 )
 
@@ -221,6 +222,12 @@ func (s *scanner) decode(to any) (bad *Error) {
 			return nil
 		}
 		return problem(CodeInvalidField, path, "want a string", v.start)
+	case *bool:
+		if v.kind == 't' || v.kind == 'f' {
+			*to = v.kind == 't'
+			return nil
+		}
+		return problem(CodeInvalidField, path, "want true or false", v.start)
 	case *int:
 		n, err := strconv.Atoi(string(s.raw(v)))
 		if err == nil && n >= 0 {

@@ -36,6 +36,7 @@ type PeerLine struct {
 	Hello     Greeting
 	Member    *Membership // of member
 	Number    int         // of drain and drained: which belong together
+	Stop      Stop        // of pause: what is held back, StopOrdered or StopNewWork
 }
 
 // A Greeting is the argument of hello.
@@ -92,6 +93,9 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 	name := s.value()
 	if name.kind == '"' {
 		p.Kind = controlKind(s.text(name))
+		if p.Kind == PeerPause {
+			p.Stop = StopNewWork
+		}
 	} else if s.err == nil {
 		bad = problem(CodeInvalidField, "control", "want a string first", name.start)
 	}
@@ -129,6 +133,13 @@ func (s *scanner) argument(p *PeerLine) (bad *Error) {
 		case PeerMember:
 			p.Member = new(Membership)
 			return s.membership(p.Member)
+		case PeerPause:
+			ordered := false
+			bad = s.object("pause", []field{{keyOrdered, &ordered}})
+			if ordered {
+				p.Stop = StopOrdered
+			}
+			return bad
 		}
 	}
 	if !p.Kind.hasArgument() {
@@ -242,8 +253,13 @@ func AppendPeerCancel(dst []byte, requestID string) []byte {
 	return append(AppendString(append(dst, `["cancel",`...), requestID), "]\n"...)
 }
 
-// AppendPeerPause appends the control line that asks the peer to send no new messages.
-func AppendPeerPause(dst []byte) []byte { return append(dst, "[\"pause\"]\n"...) }
+// AppendPeerPause appends the control line that asks the peer to send no new messages, or none of LaneOrdered.
+func AppendPeerPause(dst []byte, ordered bool) []byte {
+	if ordered {
+		return append(dst, "[\"pause\",{\"ordered\":true}]\n"...)
+	}
+	return append(dst, "[\"pause\"]\n"...)
+}
 
 // AppendPeerResume appends the control line that ends a pause.
 func AppendPeerResume(dst []byte) []byte { return append(dst, "[\"resume\"]\n"...) }

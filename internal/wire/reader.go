@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/bits"
 	"strconv"
@@ -23,6 +24,10 @@ const (
 	// byteOrderMark may begin a stream. RFC 8259 section 8.1 allows parsers to ignore it.
 	byteOrderMark = "\xEF\xBB\xBF"
 )
+
+// ErrLater is what a source returns, without bytes, when there is nothing more for now. ReadLine returns it and may be
+// called again.
+var ErrLater = errors.New("nothing for now")
 
 // Reader splits a byte stream into lines. It buffers no more than the longest line allowed and one Read.
 // Its methods must not be called concurrently.
@@ -78,7 +83,7 @@ func (r *Reader) SetAccount(f func(bytes int) error) { r.account = f }
 //
 // A line over the limit is reported once, as an [*Error] with [CodeTooLarge], and skipped without being
 // buffered: call ReadLine again for the line after it. All other errors, [io.EOF] among them, are those of
-// the source, and final.
+// the source, and final but for [ErrLater].
 func (r *Reader) ReadLine() ([]byte, error) {
 	r.Shrink()
 	for {
@@ -112,7 +117,10 @@ func (r *Reader) ReadLine() ([]byte, error) {
 			}
 			return nil, r.err
 		}
-		r.fill()
+		if r.fill(); r.err == ErrLater {
+			r.err = nil
+			return nil, ErrLater
+		}
 	}
 }
 

@@ -72,7 +72,7 @@ func (p *Peer) Lines() int64 {
 
 // Say sends a line, whatever it is, as soon as the queue to the other end has room for it, or returns false if the link
 // has ended or has no room even after waiting.
-func Say(l *rtc.Peer, line string) bool { return l.Send([]byte(line)) == nil }
+func Say(l *rtc.Peer, line string) bool { return l.Send([]byte(line), wire.LaneOrdered) == nil }
 
 // handler passes what signaling says on to the node.
 type handler struct{ *rtc.Node }
@@ -100,7 +100,7 @@ func (e events) PeerLine(*rtc.Peer, *wire.PeerLine) {
 	e.p.lines++
 }
 
-func (events) PeerRejected(*rtc.Peer, error)     {}
-func (events) PeerCongested(*rtc.Peer, bool)     {}
-func (events) ConnectFailed(string, *wire.Error) {}
-func (events) Fault(error)                       {}
+func (events) PeerRejected(*rtc.Peer, error)      {}
+func (events) PeerCongested(*rtc.Peer, wire.Stop) {}
+func (events) ConnectFailed(string, *wire.Error)  {}
+func (events) Fault(error)                        {}

@@ -1,0 +1,148 @@
+//go:build !js
+
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// channelReader reads a data channel: as a stream of bytes, or message by message.
+type channelReader struct {
+	dc    dataChannel
+	lanes bool   // text messages are a stream of their own
+	buf   []byte // for messages that did not fit, of usual lengths
+	rest  []byte // of a message, not yet read
+	text  []byte // of a text message, not yet read
+}
+
+// Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
+// keeps to the protocol do once a wire.Reader offers that much. After a text message it returns wire.ErrLater; that is to
+// be read, by texts, before the next call.
+func (r *channelReader) Read(b []byte) (int, error) {
+	for len(r.rest) == 0 {
+		n, text, err := r.dc.ReadDataChannel(b)
+		part := b[:n]
+		if errors.Is(err, io.ErrShortBuffer) {
+			if len(b) < wire.SliceSize {
+				return 0, io.ErrShortBuffer
+			}
+			r.rest, text, err = r.next()
+			part = r.rest
+		}
+		switch {
+		case err != nil:
+			return 0, err
+		case r.lanes && text:
+			r.text, r.rest = append(r.text[:0], part...), nil
+			return 0, wire.ErrLater
+		case n > 0:
+			return n, nil
+		}
+	}
+	n := copy(b, r.rest)
+	if r.rest = r.rest[n:]; len(r.rest) == 0 {
+		r.rest = nil
+	}
+	return n, nil
+}
+
+// next reads one whole message, valid until the next call. pion keeps a message that does not fit.
+func (r *channelReader) next() (msg []byte, text bool, err error) {
+	if r.buf == nil {
+		r.buf = make([]byte, 64<<10)
+	}
+	b := r.buf
+	n, text, err := r.dc.ReadDataChannel(b)
+	if errors.Is(err, io.ErrShortBuffer) {
+		b = make([]byte, maxMessageSize) // not kept: it would be a lot for thousands of peers, and few send such messages
+		n, text, err = r.dc.ReadDataChannel(b)
+	}
+	if errors.Is(err, io.ErrShortBuffer) {
+		err = fmt.Errorf("%w: data channel message over %d bytes, which is what we announce", ErrViolation, maxMessageSize)
+	}
+	return b[:n], text, err
+}
+
+// A textReader reads the stream of text messages, as far as it has arrived.
+type textReader struct{ *channelReader }
+
+// Read implements io.Reader. It returns wire.ErrLater when the last text message has been read.
+func (r textReader) Read(b []byte) (int, error) {
+	if len(r.text) == 0 {
+		if cap(r.text) > wire.SliceSize { // no peer of ours sends such texts
+			r.text = nil
+		}
+		return 0, wire.ErrLater
+	}
+	n := copy(b, r.text)
+	r.text = r.text[:copy(r.text, r.text[n:])]
+	return n, nil
+}
+
+// A lineReader reads the lines of stream framing, which may come in two streams: those of text messages overtake the
+// others.
+type lineReader struct {
+	stream *wire.Reader
+	texts  *wire.Reader // nil: there is one stream
+}
+
+// newLineReader returns a reader of lines of at most maxLine bytes. account is told how much memory the beginnings of
+// long lines take, and may refuse it.
+func newLineReader(dc dataChannel, lanes bool, maxLine int, account func(held int) error) *lineReader {
+	from := &channelReader{dc: dc, lanes: lanes}
+	r := &lineReader{stream: wire.NewReader(from, maxLine)}
+	all := []*wire.Reader{r.stream}
+	if lanes {
+		r.texts = wire.NewReader(textReader{from}, maxLine)
+		all = append(all, r.texts)
+	}
+	held := make([]int, len(all))
+	for i, one := range all {
+		one.SetAccount(func(size int) error {
+			sum := max(0, size-wire.ReaderKeep)
+			for j, other := range held {
+				if j != i {
+					sum += other
+				}
+			}
+			err := account(sum)
+			if err == nil {
+				held[i] = max(0, size-wire.ReaderKeep)
+			}
+			return err
+		})
+	}
+	return r
+}
+
+// ReadLine returns the next line, like that of a wire.Reader.
+func (r *lineReader) ReadLine() ([]byte, error) {
+	for {
+		if r.texts != nil {
+			if line, err := r.texts.ReadLine(); err != wire.ErrLater {
+				return line, err
+			}
+		}
+		if line, err := r.stream.ReadLine(); err != wire.ErrLater {
+			return line, err
+		}
+	}
+}
+
+func (r *lineReader) setMaxLine(bytes int) {
+	r.stream.SetMaxLine(bytes)
+	if r.texts != nil {
+		r.texts.SetMaxLine(bytes)
+	}
+}
+
+func (r *lineReader) shrink() {
+	r.stream.Shrink()
+	if r.texts != nil {
+		r.texts.Shrink()
+	}
+}
