@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 table='
 .                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
 ./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
@@ -21,6 +21,7 @@ table='
 ./internal/nowait
 ./internal/backoff
 ./internal/pace
+./internal/hostaddr golang.org/x/sys
 ./internal/cores
 ./internal/version
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
