@@ -71,6 +71,8 @@ type timing struct {
 	register  time.Duration // limit from register to peer_list
 	ping      time.Duration // between pings
 	pong      time.Duration // limit from ping to pong
+	probe     time.Duration // the same for the ping of a Probe; limit of a connect, between two tries, after a Probe
+	urgent    time.Duration // how long a Probe counts
 	write     time.Duration // limit for one message
 	message   time.Duration // limit from the beginning of a message of the server's to its end
 	heartbeat time.Duration // between heartbeats
@@ -86,19 +88,23 @@ var defaultTiming = timing{
 	register:  10 * time.Second,
 	ping:      20 * time.Second,
 	pong:      10 * time.Second,
+	probe:     2 * time.Second,
+	urgent:    5 * time.Second,
 	write:     10 * time.Second,
 	message:   time.Minute, // a long peer_list on a slow line
 	heartbeat: 30 * time.Second,
 	refresh:   time.Minute,
 	retry:     func(n int) time.Duration { return backoff.Delay(retryFirst, retryMost, n) },
-	slow:      func() time.Duration { return backoff.Delay(retryMost, retryMost, 0) },
+	slow:      func() time.Duration { return backoff.Delay(retrySlow, retrySlow, 0) },
 }
 
 const (
-	// retryFirst and retryMost bound the delays between tries. The first is short, and random so that the
-	// peers that a restarted server has lost do not come back all at once.
+	// retryFirst and retryMost bound the delays between tries. They are random, so that the peers that a restarted
+	// server has lost do not come back all at once: a thousand of them take up to 10 s. retrySlow is the delay after
+	// a permanent failure.
 	retryFirst = 500 * time.Millisecond
-	retryMost  = 30 * time.Second
+	retryMost  = 10 * time.Second
+	retrySlow  = 30 * time.Second
 	// stableAfter is how long a connection must have been registered for its end to count as the first
 	// failure again: a server that accepts and hangs up must not be dialled in a tight loop.
 	stableAfter = 5 * time.Second
@@ -113,39 +119,45 @@ const (
 	holdCost  = 512
 )
 
-// Client is a signaling client. Send and CheckCredentials may be called concurrently, at any time.
+// Client is a signaling client. Send, Probe and CheckCredentials may be called concurrently, at any time.
 type Client struct {
 	cfg    Config
 	noise  zerolog.Logger // cfg.Log, sampled, for what the server can cause without end
 	timing timing
+	probes chan struct{} // one that was asked for and is not under way
 
 	// Used by Run only.
-	key  string // see connect
+	key  string // see serve
 	last Status
 
-	mu   sync.Mutex
-	self string
-	out  *Queue // nil while there is no connection
+	mu        sync.Mutex
+	self      string
+	out       *Queue        // nil while there is no connection
+	probed    time.Time     // the last Probe
+	alive     func()        // of the last Probe that has no response yet
+	connect   *connect      // under way
+	connected time.Duration // how long the last one took
 }
 
 // New returns a client, which does nothing before Run or CheckCredentials.
 func New(cfg Config) *Client {
 	noise := cfg.Log.Sample(&zerolog.BurstSampler{Burst: 20, Period: time.Minute})
-	return &Client{cfg: cfg, noise: noise, timing: defaultTiming, key: cfg.APIKey}
+	return &Client{cfg: cfg, noise: noise, timing: defaultTiming, key: cfg.APIKey, probes: make(chan struct{}, 1)}
 }
 
 // Run connects, and connects again whenever the connection ends, until ctx ends or another instance with
 // the same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with
 // none of its goroutines left. A URL or HTTPClient that cannot work is an error at once. The delay between
-// two tries grows from half a second to 30 s, and is shortened by up to half at random; every try fetches a
-// new token. Run may be called once.
+// two tries grows from half a second to 10 s, or is 30 s after a permanent failure, and is shortened by up to half at
+// random; after a Probe it is 2 s at most. Every try fetches a new token. Run may be called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
 	if err := c.cfg.checkLasting(); err != nil {
 		return err
 	}
 	c.status(h, Status{State: Connecting})
 	for failures := 0; ; failures++ {
-		up, err := c.connect(ctx, h)
+		began := time.Now()
+		up, err := c.serve(ctx, h)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -158,14 +170,14 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if up >= stableAfter {
 			failures = 0
 		}
-		if err := c.awaitRetry(ctx, h, err, failures); err != nil {
+		if err := c.awaitRetry(ctx, h, err, failures, began); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitRetry reports the failure cause and blocks until it is time for the next try.
-func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failures int) error {
+// awaitRetry reports the failure cause of a try, and blocks until it is time for the next one.
+func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failures int, began time.Time) error {
 	s := Status{State: Connecting, Err: cause, Permanent: permanent(cause)}
 	if errors.Is(cause, ErrRefused) {
 		s.State = Refused
@@ -174,13 +186,29 @@ func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failure
 	if s.Permanent {
 		wait = c.timing.slow()
 	}
+	// A server that responds says by that how it wants to be treated, and may be overloaded.
+	hurries := !responded(cause)
+	soon := began.Add(backoff.Delay(c.timing.probe/2, c.timing.probe/2, 0))
+	if hurries && c.urgent() {
+		wait = min(wait, time.Until(soon))
+	}
 	c.cfg.Log.Warn().Err(cause).Dur("retry_in", wait).Msg("no signaling connection")
 	c.status(h, s)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(wait):
-		return nil
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	due := time.Now().Add(wait)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-c.probes:
+			if hurries && soon.Before(due) {
+				due = soon
+				timer.Reset(time.Until(due))
+			}
+		}
 	}
 }
 
@@ -214,8 +242,8 @@ func (c *Client) status(h Handler, s Status) {
 	h.Status(s)
 }
 
-// connect makes one connection and serves it to its end. up is how long it was registered.
-func (c *Client) connect(ctx context.Context, h Handler) (up time.Duration, err error) {
+// serve makes one connection and serves it to its end. up is how long it was registered.
+func (c *Client) serve(ctx context.Context, h Handler) (up time.Duration, err error) {
 	tok, err := c.exchange(ctx, c.key)
 	if err != nil {
 		return 0, err

@@ -381,7 +381,7 @@ func TestReason(t *testing.T) {
 		{"write", "write", 10 * time.Millisecond, 7 << 20, func(ctx context.Context, c *websocket.Conn) { // the reader fails, too
 			_ = register(ctx, c)
 			<-ctx.Done()
-		}, "deadline exceeded", 8},
+		}, "sending took over", 8},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range c.rounds {
@@ -804,7 +804,7 @@ func TestSilentServers(t *testing.T) {
 		ws                 func(f *fake) func(context.Context, *websocket.Conn)
 	}{
 		{"no peer_list", "register", "no peer_list", func(*fake) func(context.Context, *websocket.Conn) { return readAll }},
-		{"no pong", "ping", "ping", func(*fake) func(context.Context, *websocket.Conn) {
+		{"no pong", "ping", "no pong", func(*fake) func(context.Context, *websocket.Conn) {
 			return func(ctx context.Context, c *websocket.Conn) {
 				_ = register(ctx, c)
 				<-ctx.Done() // without reading there are no pongs

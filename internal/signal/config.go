@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -48,7 +49,7 @@ func (c Config) Check() error {
 	if err := c.checkLasting(); err != nil {
 		return err
 	}
-	_, err := c.httpClient()
+	_, err := c.httpClient(context.Background())
 	return err
 }
 

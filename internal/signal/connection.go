@@ -22,6 +22,7 @@ import (
 type connection struct {
 	client  *Client
 	ws      *websocket.Conn
+	raw     net.Conn // below it; nil if unknown
 	token   token
 	handler Handler
 	out     *Queue
@@ -47,17 +48,18 @@ func (cn *connection) run(parent context.Context) (up time.Duration, err error) 
 	} else {
 		ice <- nil
 	}
-	if cn.ws, err = cn.client.dial(ctx, e, cn.token); err != nil {
+	if cn.ws, cn.raw, err = cn.client.dial(ctx, e, cn.token); err != nil {
 		fail(nil)
 		wg.Wait()
 		return 0, err
 	}
 	in := make(chan Message)
-	var ends [3]error // of the reader, the writer, and the pings
+	var ends [4]error // of the reader, the writer, the pings and the probes
 	for i, do := range []func() error{
 		func() error { return cn.read(ctx, in) },
 		func() error { return cn.write(ctx) },
 		func() error { return cn.ping(ctx) },
+		func() error { return cn.probe(ctx) },
 	} {
 		wg.Go(func() {
 			ends[i] = do()
@@ -70,7 +72,7 @@ func (cn *connection) run(parent context.Context) (up time.Duration, err error) 
 	fail(nil)
 	_ = cn.ws.CloseNow()
 	wg.Wait()
-	err = reason(ends[0], err, ends[1], ends[2])
+	err = reason(ends[0], err, ends[1], ends[2], ends[3])
 	if !cn.registered.IsZero() {
 		up = time.Since(cn.registered)
 		cn.handler.Disconnected()
@@ -164,6 +166,7 @@ func (cn *connection) readOne(parent context.Context) ([]byte, error) {
 		return nil, lost(err)
 	}
 	timeout := time.AfterFunc(cn.client.timing.message, func() {
+		reset(cn.raw)
 		cancel(fmt.Errorf("a message was not complete within %v", cn.client.timing.message))
 	})
 	defer timeout.Stop()
@@ -222,9 +225,13 @@ func (cn *connection) write(ctx context.Context) error {
 }
 
 func (cn *connection) writeOne(ctx context.Context, b []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, cn.client.timing.write)
-	defer cancel()
-	if err := cn.ws.Write(ctx, websocket.MessageText, b); err != nil {
+	ctx, stop := cn.within(ctx, cn.client.timing.write)
+	defer stop()
+	err := cn.ws.Write(ctx, websocket.MessageText, b)
+	if errors.Is(context.Cause(ctx), errSilent) {
+		return fmt.Errorf("sending took over %v: %w", cn.client.timing.write, errSilent)
+	}
+	if err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
 	return nil
@@ -240,12 +247,53 @@ func (cn *connection) ping(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		pong, cancel := context.WithTimeout(ctx, cn.client.timing.pong)
-		err := cn.ws.Ping(pong)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("no pong within %v: %w", cn.client.timing.pong, err)
+		if err := cn.pingOnce(ctx, cn.client.timing.pong); err != nil {
+			return err
 		}
+	}
+}
+
+// probe pings when the client is asked to, and has less patience than ping.
+func (cn *connection) probe(ctx context.Context) error {
+	for {
+		select {
+		case <-cn.client.probes:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if moved(cn.raw) {
+			reset(cn.raw)
+			return errMoved
+		}
+		if err := cn.pingOnce(ctx, cn.client.timing.probe); err != nil {
+			return err
+		}
+		cn.client.answered()
+	}
+}
+
+func (cn *connection) pingOnce(ctx context.Context, limit time.Duration) error {
+	pong, stop := cn.within(ctx, limit)
+	defer stop()
+	err := cn.ws.Ping(pong)
+	if errors.Is(context.Cause(pong), errSilent) {
+		return fmt.Errorf("no pong within %v: %w", limit, errSilent)
+	}
+	return err
+}
+
+var errSilent = errors.New("the server, or the way to it, is silent")
+
+// within is [context.WithTimeout], and resets the connection when the time is over.
+func (cn *connection) within(ctx context.Context, limit time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() {
+		reset(cn.raw)
+		cancel(errSilent)
+	})
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
 	}
 }
 

@@ -54,3 +54,13 @@ func (e *FieldError) Unwrap() error { return e.Err }
 func permanent(err error) bool {
 	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced)
 }
+
+// responseError is an outage of which a response of the server, or of a proxy, tells.
+type responseError struct{ text string }
+
+func (e responseError) Error() string { return e.text }
+
+// responded reports whether err came from the server, or from a proxy, rather than from the way to it.
+func responded(err error) bool {
+	return permanent(err) || errors.As(err, new(responseError)) || errors.As(err, new(closedError))
+}

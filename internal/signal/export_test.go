@@ -8,11 +8,14 @@ func HurryUp(c *Client) {
 	c.timing.slow = func() time.Duration { return time.Millisecond }
 }
 
+// SetRetry makes a client retry after d.
+func SetRetry(c *Client, d time.Duration) { c.timing.retry = func(int) time.Duration { return d } }
+
 // SetTiming changes one of a client's periods by name.
 func SetTiming(c *Client, name string, d time.Duration) {
 	*map[string]*time.Duration{
 		"request": &c.timing.request, "register": &c.timing.register, "ping": &c.timing.ping,
 		"pong": &c.timing.pong, "write": &c.timing.write, "heartbeat": &c.timing.heartbeat,
-		"refresh": &c.timing.refresh, "patience": &c.timing.patience, "message": &c.timing.message,
+		"refresh": &c.timing.refresh, "probe": &c.timing.probe, "urgent": &c.timing.urgent, "patience": &c.timing.patience, "message": &c.timing.message,
 	}[name] = d
 }

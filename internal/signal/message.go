@@ -54,6 +54,8 @@ type Description struct {
 	// sender's signature of a description with a number, if it has a key: see "Identity" in docs/protocol.md.
 	Number int    `json:"number,omitempty"`
 	Sig    string `json:"sig,omitempty"`
+	// Restart, in an answer that repeats the sender's last one, asks for an ICE restart.
+	Restart bool `json:"restart,omitempty"`
 }
 
 // ICECandidate is the payload of an ice_candidate message: RTCIceCandidateInit of the W3C's WebRTC

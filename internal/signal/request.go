@@ -36,12 +36,14 @@ func (e endpoint) String() string { return strings.TrimPrefix(e.method+" "+publi
 // request sends one request, with a secret in the header key unless that is empty, and returns the body of a
 // 200. Errors name the method and URL.
 func (c *Client) request(ctx context.Context, e endpoint, key, secret string) ([]byte, error) {
-	hc, err := c.cfg.httpClient()
+	ctx, cancel := context.WithTimeout(ctx, c.timing.request)
+	defer cancel()
+	ctx, _, stop := c.connecting(ctx)
+	defer stop()
+	hc, err := c.cfg.httpClient(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timing.request)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, e.method, e.url.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", e, bare(err))
@@ -51,7 +53,7 @@ func (c *Client) request(ctx context.Context, e endpoint, key, secret string) ([
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
-		return nil, e.transportError(err)
+		return nil, e.transportError(connectError(ctx, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
@@ -67,33 +69,35 @@ func (c *Client) request(ctx context.Context, e endpoint, key, secret string) ([
 	return body, nil
 }
 
-// dial opens the WebSocket.
-func (c *Client) dial(ctx context.Context, e endpoint, t token) (*websocket.Conn, error) {
+// dial opens the WebSocket. raw is the connection below it, nil if that is not known.
+func (c *Client) dial(ctx context.Context, e endpoint, t token) (ws *websocket.Conn, raw net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timing.request)
 	defer cancel()
-	hc, err := c.cfg.httpClient()
+	ctx, attempt, stop := c.connecting(ctx)
+	defer stop()
+	hc, err := c.cfg.httpClient(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := useTunnel(ctx, hc, e.url); err != nil {
-		return nil, e.transportError(err)
+		return nil, nil, e.transportError(err)
 	}
 	u, header := t.present(e.url)
 	conn, resp, err := websocket.Dial(ctx, u, dialOptions(hc, header))
 	switch {
 	case err == nil:
 		conn.SetReadLimit(readLimit)
-		return conn, nil
+		return conn, attempt.conn(), nil
 	case resp == nil:
-		return nil, e.transportError(err)
+		return nil, nil, e.transportError(connectError(ctx, err))
 	case resp.StatusCode == http.StatusSwitchingProtocols:
-		return nil, misconfigured(err, "%v: %s", e, hide(innermost(err).Error(), t.Token))
+		return nil, nil, misconfigured(err, "%v: %s", e, hide(innermost(err).Error(), t.Token))
 	}
 	var body []byte
 	if resp.Body != nil {
 		body, _ = io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	}
-	return nil, e.statusError(resp, body, t.Token)
+	return nil, nil, e.statusError(resp, body, t.Token)
 }
 
 // present returns the URL and the header that carry t to the WebSocket at u. A header keeps it out of access
@@ -131,7 +135,7 @@ func (e endpoint) statusError(resp *http.Response, body []byte, secret string) e
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return &RefusedError{Detail: text}
 	case retryable(code):
-		return errors.New(text)
+		return responseError{text}
 	}
 	return misconfigured(nil, "%s", text)
 }

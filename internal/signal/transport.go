@@ -2,16 +2,18 @@ package signal
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 )
 
-// httpClient returns the client for one request, with the certificates that the files hold now.
-func (c Config) httpClient() (*http.Client, error) {
+// httpClient returns the client for one request, whose context is ctx, with the certificates that the files hold now.
+func (c Config) httpClient(ctx context.Context) (*http.Client, error) {
 	hc := &http.Client{}
 	if c.HTTPClient != nil {
 		*hc = *c.HTTPClient
@@ -20,7 +22,11 @@ func (c Config) httpClient() (*http.Client, error) {
 	if hc.Transport == nil {
 		// Kept connections would only be goroutines to wait for: requests are minutes apart, and
 		// net/http makes a WebSocket a connection of its own.
-		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+		hc.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true,
+			// net/http lets a dial outlive its request.
+			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			}}
 	}
 	if !c.usesFiles() {
 		return hc, nil
