@@ -29,8 +29,9 @@ const (
 	// it would take seconds to get back to what a line carries; the budget keeps it from growing past that.
 	sctpGrowth = 48 << 10
 	// maxChecks is how many times ICE checks a pair of addresses, five times a second, before it gives the
-	// pair up. The checks must outlast the delays of signaling, and the time to the next restart.
-	maxChecks = 50
+	// pair up. The checks must outlast the delays of signaling, the time to the next restart, and an attempt during
+	// an outage that ends before it: 30 s.
+	maxChecks = 150
 	// SocketBuffer is how many bytes of buffer, each way, a UDP socket asks of the system, which may grant
 	// less. Bursts from several peers overflow the usual default (208 KiB), and each lost packet costs a
 	// second.
@@ -65,9 +66,7 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
-	if t := cfg.timing; t.iceDisconnected > 0 {
-		se.SetICETimeouts(t.iceDisconnected, t.iceFailed, t.iceKeepalive)
-	}
+	se.SetICETimeouts(cfg.timing.iceDisconnected, cfg.timing.iceFailed, cfg.timing.iceKeepalive)
 	if err := cfg.fillNet(ctx); err != nil {
 		a.close()
 		return nil, err

@@ -57,6 +57,8 @@ func wake(c chan struct{}) {
 
 type relay struct{ to **rtc.Node }
 
+func (r relay) Probe(alive func()) { alive() }
+
 func (r relay) Send(m signal.Message) error {
 	(*r.to).Receive(m)
 	return nil

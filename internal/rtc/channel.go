@@ -108,6 +108,7 @@ func (s *session) peerUp() {
 	s.deadline = nil
 	s.sl.linked()
 	s.n.dialled(s)
+	s.n.watchPaths()
 	switch s.ice {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it was ignored until now

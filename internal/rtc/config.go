@@ -56,7 +56,13 @@ type Config struct {
 // timing holds the delays, which tests shorten.
 type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts, doubled each time
-	restartMin, restartMax time.Duration // between ICE restarts, likewise
+	repairMin, repairMax   time.Duration // between the steps of a repair, likewise
+	probe                  time.Duration // between probes of signaling while a link is interrupted
+	checking               time.Duration // how long a restart that was answered is left alone, and may outlast RecoveryTimeout
+	watch                  time.Duration // between looks at the paths of links
+	silence                time.Duration // how long a path may carry checks, and nothing else, while something is to be acknowledged
+	doubt                  time.Duration // the same after the other end has said that it has no path
+	hurry                  time.Duration // how long a peer whose link was given up is dialled with little delay
 	dialPace               time.Duration // how long a dial counts towards maxDials
 	offerPace              time.Duration // between a peer's offers that are taken up, after a burst
 	lasting                time.Duration // how long a link must have been up for its end to count as the first failure
@@ -66,17 +72,24 @@ type timing struct {
 	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
-	// iceDisconnected, iceFailed and iceKeepalive are pion's own timeouts; 0 means its defaults, 5 s,
-	// 25 s and 2 s.
+	// iceDisconnected, iceFailed and iceKeepalive are pion's own: silence until a path counts as lost, further silence
+	// until it is given up, and the time between two checks of it.
 	iceDisconnected, iceFailed, iceKeepalive time.Duration
 }
 
 var defaultTiming = timing{
 	backoffMin: time.Second,
 	backoffMax: 5 * time.Minute,
-	restartMin: time.Second,
-	restartMax: 10 * time.Second,
-	dialPace:   time.Second,
+	repairMin:  time.Second,
+	repairMax:  2 * time.Second,
+	probe:      2 * time.Second,
+	// Restarts that were answered follow each other at the pace at which the other end takes them up.
+	checking: 5 * time.Second,
+	hurry:    5 * time.Minute,
+	watch:    time.Second,
+	silence:  4 * time.Second,
+	doubt:    1500 * time.Millisecond,
+	dialPace: time.Second,
 	// An offer with as many candidates as are allowed costs the better part of a second of one core.
 	offerPace:     5 * time.Second,
 	lasting:       10 * time.Second,
@@ -89,6 +102,11 @@ var defaultTiming = timing{
 	baseWait: 31 * time.Second,
 	// One that closes its connection forgets us right after it has told us.
 	baseClosed: 2 * time.Second,
+	// Once ICE has given a path up, only a restart helps, for which both ends need signaling; until then the path
+	// is used again as soon as it is back.
+	iceDisconnected: 3 * time.Second,
+	iceFailed:       90 * time.Second,
+	iceKeepalive:    time.Second,
 }
 
 func (c Config) withDefaults() Config {

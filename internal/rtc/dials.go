@@ -131,7 +131,11 @@ func (n *Node) retry(sl *slot) {
 	}
 	if sl.wanted {
 		t := n.cfg.timing
-		n.redial(sl, backoff.Delay(t.backoffMin, t.backoffMax, sl.failures))
+		most := t.backoffMax
+		if sl.hurries() {
+			most = min(most, 2*t.repairMax)
+		}
+		n.redial(sl, backoff.Delay(t.backoffMin, most, sl.failures))
 		sl.failures++
 	}
 	n.tidy(sl)

@@ -21,8 +21,12 @@ func (c *Config) Quick() {
 	c.timing.lasting = time.Second
 	c.timing.refused = 0
 	c.timing.identityWatch = 50 * time.Millisecond
-	c.timing.restartMin = 100 * time.Millisecond
-	c.timing.restartMax = 500 * time.Millisecond
+	c.timing.repairMin = 100 * time.Millisecond
+	c.timing.repairMax = 400 * time.Millisecond
+	c.timing.probe = 400 * time.Millisecond
+	c.timing.checking = time.Second
+	c.timing.watch = 100 * time.Millisecond
+	c.timing.silence = 3 * time.Second
 	c.timing.glareHold = 300 * time.Millisecond
 	c.timing.baseWait = 1500 * time.Millisecond
 	c.timing.baseClosed = 100 * time.Millisecond
@@ -30,6 +34,18 @@ func (c *Config) Quick() {
 	c.timing.iceFailed = 2 * time.Second
 	c.timing.iceKeepalive = 200 * time.Millisecond
 }
+
+// ICEFailed sets how long ICE looks for a path that is gone.
+func (c *Config) ICEFailed(d time.Duration) { c.timing.iceFailed = d }
+
+// ICEDisconnected sets how long a path may be silent.
+func (c *Config) ICEDisconnected(d time.Duration) { c.timing.iceDisconnected = d }
+
+// Checking sets how long a restart that was answered is left alone.
+func (c *Config) Checking(d time.Duration) { c.timing.checking = d }
+
+// NetworkChanged says that the host's addresses may have changed.
+func (n *Node) NetworkChanged() { n.box.post(n.networkChanged) }
 
 // BaseWait sets how long a base peer that went silent is left alone.
 func (c *Config) BaseWait(d time.Duration) { c.timing.baseWait = d }

@@ -52,6 +52,13 @@ func (p *Peer) flush() *flush {
 	return f
 }
 
+// poke has the peer respond with something, if it can.
+func (p *Peer) poke() {
+	if p.drains && p.flushed() {
+		p.flush()
+	}
+}
+
 // flush is one call of Flush as far as it is about one peer.
 type flush struct {
 	peer   *Peer

@@ -32,10 +32,12 @@ type hub struct {
 	filter func(signal.Message) []signal.Message
 	// counts has how many messages of a type went from a peer to a peer.
 	counts map[[3]string]int
+	// mute has the members whose connection is dead, which they do not know: what they send or should get is lost.
+	mute map[string]bool
 }
 
 func newHub(t *testing.T) *hub {
-	return &hub{t: t, members: make(map[string]member), counts: make(map[[3]string]int)}
+	return &hub{t: t, members: make(map[string]member), counts: make(map[[3]string]int), mute: make(map[string]bool)}
 }
 
 // join registers a member under an id, in place of whoever had it.
@@ -57,6 +59,13 @@ func (h *hub) leave(id string) {
 	if m != nil {
 		m.Disconnected()
 	}
+}
+
+// setMute makes a member's connection dead, or alive again, which the member does not know.
+func (h *hub) setMute(id string, mute bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mute[id] = mute
 }
 
 func (h *hub) setFilter(f func(signal.Message) []signal.Message) {
@@ -91,7 +100,11 @@ func (p port) Send(m signal.Message) error {
 		return errOffline
 	}
 	filter := h.filter
+	dead := h.mute[p.id] || h.mute[m.TargetID]
 	h.mu.Unlock()
+	if dead {
+		return nil
+	}
 	msgs := []signal.Message{m}
 	if filter != nil {
 		msgs = filter(m)
@@ -100,6 +113,16 @@ func (p port) Send(m signal.Message) error {
 		h.deliver(m)
 	}
 	return nil
+}
+
+// Probe calls alive if the member is registered.
+func (p port) Probe(alive func()) {
+	p.h.mu.Lock()
+	registered := p.h.members[p.id] != nil && !p.h.mute[p.id]
+	p.h.mu.Unlock()
+	if registered {
+		alive()
+	}
 }
 
 func (h *hub) deliver(m signal.Message) {

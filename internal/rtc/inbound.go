@@ -45,6 +45,9 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if m.Type == signal.Offer {
 			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
 		}
+		if d.Restart {
+			return func() { n.asked(m.PeerID, newDescription(d)) }, nil
+		}
 		return func() { n.answered(m.PeerID, newDescription(d)) }, nil
 	case signal.Candidate:
 		var c signal.ICECandidate
@@ -132,7 +135,10 @@ func (n *Node) applyRestart(s *session, o description) {
 	s.number = o.number
 	if err := s.answer(o); err != nil {
 		n.lost(s, err)
-	} else if s.up {
+		return
+	}
+	s.checkedAt = time.Now()
+	if s.up {
 		s.interrupted()
 	}
 }
@@ -160,10 +166,14 @@ func (s *session) signedByPeer(typ string, d description) bool {
 // offerBurst is how many offers of a peer are taken up at once; the pace of others is timing.offerPace.
 const offerBurst = 4
 
+func (n *Node) offerRate() pace.Rate {
+	return pace.Rate{Burst: offerBurst, Every: n.cfg.timing.offerPace}
+}
+
 // inPace reports whether an offer may be taken up now. Each costs a PeerConnection, or an ICE restart, so one that
 // comes too soon after others waits, and the last one that waits is taken up when there may be another.
 func (n *Node) inPace(sl *slot, o description) bool {
-	wait := sl.offers.Take(time.Now(), pace.Rate{Burst: offerBurst, Every: n.cfg.timing.offerPace})
+	wait := sl.offers.Take(time.Now(), n.offerRate())
 	if wait == 0 {
 		return true
 	}
@@ -287,8 +297,12 @@ func (n *Node) answered(id string, a description) {
 			n.lost(s, err)
 			return
 		}
-		if s.recovering && s.iceDead() {
-			s.restartICE() // ICE had given up while the answer was missing
+		switch {
+		case !s.recovering:
+		case s.iceDead() || s.stale: // ICE had given up while the answer was missing, or there are other addresses now
+			s.hurry()
+		default:
+			s.checkedAt = time.Now()
 		}
 	case unknown:
 		if sl.proven() {

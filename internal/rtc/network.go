@@ -104,6 +104,13 @@ func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	return n.latest.Interfaces()
 }
 
+// forget has the next call of Interfaces list the addresses anew.
+func (n *Network) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked = time.Time{}
+}
+
 // ListenUDP opens a socket that asks for buffers of SocketBuffer bytes.
 func (n *Network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(netw, addr)

@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/pion/webrtc/v4"
 	"github.com/rs/zerolog"
@@ -51,9 +52,11 @@ const (
 	maxSilence = 6
 )
 
-// Signaler sends messages to the signaling server. Send must not block.
+// Signaler sends messages to the signaling server. Its methods must not block.
 type Signaler interface {
 	Send(signal.Message) error
+	// Probe says that the connection is needed now, and calls alive when the server has responded.
+	Probe(alive func())
 }
 
 // Node holds the links of one sidecar. Its methods may be called from any goroutine.
@@ -73,7 +76,7 @@ type Node struct {
 	lines   *lineMemory
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
-	endWatch  context.CancelFunc // ends watchIdentities
+	endWatch  context.CancelFunc // ends watchIdentities and watchNetwork
 	closeOnce sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -88,7 +91,12 @@ type Node struct {
 	stopped bool   // the loop is to end
 	slots   map[string]*slot
 	closing int // connections being closed
-	dials   dials
+
+	heardAt, registeredAt time.Time   // of signaling: it has responded, and registered us
+	probing               *time.Timer // until the next probe
+	watching              *time.Timer // until the next look at the paths
+
+	dials dials
 	// refusals bounds how often Events is told of refused identities that nobody asked for.
 	refusals pace.Bucket
 }
@@ -113,6 +121,9 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	n.wg.Go(n.loop)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endWatch = cancel
+	if cfg.net == nil {
+		n.wg.Go(func() { n.watchNetwork(ctx) })
+	}
 	if cfg.Identity.Watches() {
 		n.wg.Go(func() { n.watchIdentities(ctx) })
 	}
@@ -207,6 +218,8 @@ func (n *Node) start(p *Peer) {
 func (n *Node) stop() {
 	n.stopped = true
 	stopTimer(n.dials.wakeUp)
+	stopTimer(n.probing)
+	stopTimer(n.watching)
 	n.api.hurry()
 	for _, sl := range n.slots {
 		if sl.connecting {

@@ -3,6 +3,7 @@
 package rtc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/backoff"
+	"github.com/chatixia-ai/mesh/internal/hostaddr"
+	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
 var errNotRestartable = errors.New("it does not support ICE restarts")
@@ -21,7 +24,9 @@ func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 	s.ice = state
 	switch state {
 	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
-		s.restored()
+		if !s.doubtful { // watchPath decides
+			s.restored()
+		}
 	case webrtc.ICEConnectionStateChecking:
 		if s.up { // a restart, of ours or the peer's
 			s.interrupted()
@@ -42,19 +47,19 @@ func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 // iceDead reports whether ICE has given its candidates up, so that only a restart can help.
 func (s *session) iceDead() bool { return s.ice == webrtc.ICEConnectionStateFailed }
 
-// interrupted begins to repair the link, or leaves that to the other end, within a deadline.
+// interrupted begins to repair the link, within a deadline.
 func (s *session) interrupted() {
 	if s.recovering {
 		return
 	}
 	s.recovering = true
 	s.cutAt = time.Now()
-	s.restarts = 0
+	s.extended = false
+	s.repairs = 0
 	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("link interrupted")
-	s.setDeadline(s.n.cfg.RecoveryTimeout, func() {
-		s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, s.n.cfg.RecoveryTimeout, s.withoutPath()))
-	})
-	s.planRestart()
+	s.setDeadline(s.n.cfg.RecoveryTimeout, s.giveUp)
+	s.planRepair()
+	s.n.probe()
 }
 
 // restored ends what interrupted began.
@@ -62,9 +67,9 @@ func (s *session) restored() {
 	if !s.recovering {
 		return
 	}
-	s.recovering = false
+	s.recovering, s.doubtful = false, false
 	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
-	stopTimer(s.restart)
+	stopTimer(s.repairing)
 	stopTimer(s.deadline)
 	s.deadline = nil
 	if s.peer != nil {
@@ -72,33 +77,193 @@ func (s *session) restored() {
 	}
 }
 
-// planRestart schedules the next ICE restart. Only the first offerer restarts, so that restarts never cross.
-func (s *session) planRestart() {
-	if !s.offerer {
+// giveUp ends a link that was interrupted for too long. If there was a sign of life a moment ago, the path may be back:
+// then the link has some seconds more, once.
+func (s *session) giveUp() {
+	t := s.n.cfg.timing
+	if !s.extended && (s.checking() || time.Since(s.n.registeredAt) < t.checking) {
+		s.extended = true
+		s.setDeadline(t.checking, s.giveUp)
 		return
 	}
-	stopTimer(s.restart)
+	s.sl.hurryUntil = time.Now().Add(t.hurry)
+	s.n.lost(s, fmt.Errorf("%w: interrupted for %s: %s", ErrUnreachable, time.Since(s.cutAt).Round(time.Second), s.withoutPath()))
+}
+
+// checking reports whether both ends have exchanged descriptions for a restart a short while ago. ICE looks for a path then,
+// five times a second, so that another restart would only interrupt it.
+func (s *session) checking() bool {
+	return !s.iceDead() && !s.checkedAt.IsZero() && time.Since(s.checkedAt) < s.n.cfg.timing.checking
+}
+
+// planRepair schedules the next step of the repair. The answerer leaves the first to the other end.
+func (s *session) planRepair() {
+	stopTimer(s.repairing)
 	t := s.n.cfg.timing
-	s.restart = s.after(backoff.Delay(t.restartMin, t.restartMax, s.restarts), s.restartICE)
-	s.restarts++
+	step := s.repairs
+	if !s.offerer {
+		step++
+	}
+	s.repairing = s.after(backoff.Delay(t.repairMin, t.repairMax, step), s.repair)
+	s.repairs++
+}
+
+// repair takes the next step to a path, if signaling works. Only the first offerer restarts ICE, so that restarts never
+// cross; the other end asks for it.
+func (s *session) repair() {
+	if !s.recovering {
+		return
+	}
+	s.planRepair()
+	s.due = !s.n.signaling()
+	switch {
+	case s.due: // signalingResponded comes back to it
+	case s.offerer && s.unanswered():
+		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
+		s.sendDescription()
+	case s.checking():
+	case s.offerer:
+		s.restartICE()
+	default:
+		s.askForRestart()
+	}
+}
+
+// hurry takes the next step of the repair now, after a sign of life.
+func (s *session) hurry() {
+	s.checkedAt = time.Time{}
+	s.repairs = 0
+	s.repair()
 }
 
 func (s *session) restartICE() {
-	if !s.recovering || !s.offerer || !s.n.online {
-		return // registered comes back to it
-	}
-	s.planRestart()
-	if s.unanswered() {
-		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
-		s.sendDescription()
-		return
-	}
-	s.log.Debug().Int("attempt", s.restarts).Msg("ICE restart")
+	s.log.Debug().Int("number", s.number+1).Msg("ICE restart")
 	s.number++
+	s.stale = false
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
 		s.n.outside.Warn(s.sl.id).Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
 		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))
+	}
+}
+
+// askForRestart sends our last answer again, with a mark that older peers ignore, as they do the answer.
+func (s *session) askForRestart() {
+	ask := s.desc
+	ask.Restart = true
+	if err := s.relay(signal.Answer, ask); err != nil {
+		s.log.Debug().Err(err).Msg("restart not asked for")
+	}
+}
+
+// asked handles the other end's wish for a restart. It is not signed: it has an effect only on a link that has no path at
+// this end, either, or turns out to have none.
+func (s *session) asked() {
+	switch {
+	case !s.up:
+	case !s.recovering:
+		s.doubt()
+	case s.unanswered():
+		s.repeatDescription()
+	case time.Since(s.descAt) >= s.n.cfg.timing.repairMin:
+		s.hurry()
+	}
+}
+
+// The methods of Node below run in the loop.
+
+// asked handles a peer's wish for a restart of a link, which it may be alone in having.
+func (n *Node) asked(id string, a description) {
+	sl, bad := n.slot(id)
+	if n.ending || !n.online || bad != nil {
+		return
+	}
+	defer n.tidy(sl)
+	s := sl.cur
+	switch {
+	case s != nil && s.session == a.answers && s.owns(a.session):
+		s.asked()
+	case s != nil && s.unanswered() && !s.up: // it has forgotten the offer, or never had it
+		s.repeatDescription()
+	case s == nil && sl.offers.Take(time.Now(), n.offerRate()) == 0:
+		sl.wanted, sl.silence = true, 0
+		n.dial(sl)
+	}
+}
+
+// signaling reports whether signaling works, as far as is known: while a link is interrupted, its connection may be dead.
+func (n *Node) signaling() bool {
+	return n.online && time.Since(n.heardAt) < 3*n.cfg.timing.probe/2
+}
+
+// probe has signaling tested, and again and again while a link is interrupted or was given up a short while ago.
+func (n *Node) probe() {
+	if n.probing != nil {
+		return
+	}
+	n.sig.Probe(func() { n.box.post(n.signalingResponded) })
+	n.probing = time.AfterFunc(n.cfg.timing.probe, func() {
+		n.box.post(func() {
+			n.probing = nil
+			if n.hurries() {
+				n.probe()
+			}
+		})
+	})
+}
+
+// hurries reports whether a link needs signaling now.
+func (n *Node) hurries() bool {
+	for _, sl := range n.slots {
+		if sl.cur != nil && sl.cur.recovering || sl.hurries() {
+			return true
+		}
+	}
+	return false
+}
+
+// signalingResponded takes the steps that have waited for signaling.
+func (n *Node) signalingResponded() {
+	n.heardAt = time.Now()
+	for _, sl := range n.slots {
+		if s := sl.cur; s != nil && s.recovering && s.due {
+			s.repair()
+		}
+	}
+}
+
+// watchNetwork follows this host's addresses until ctx ends.
+func (n *Node) watchNetwork(ctx context.Context) {
+	for range hostaddr.Watch(ctx) {
+		n.box.post(n.networkChanged)
+	}
+}
+
+// networkChanged handles a change of this host's addresses. Signaling may have lost its connection by that, and links
+// their path.
+func (n *Node) networkChanged() {
+	n.probe()
+	if own, ok := n.api.net.(*Network); ok {
+		own.forget()
+	}
+	cfg := n.cfg
+	cfg.net = n.api.net
+	addrs, err := cfg.hostAddrs()
+	if err != nil {
+		n.log.Warn().Err(err).Msg("cannot list this host's addresses")
+		return
+	}
+	for _, sl := range n.slots {
+		switch s := sl.cur; {
+		case s == nil:
+			n.dial(sl)
+		case s.recovering:
+			s.stale = s.unanswered()
+			s.hurry()
+		case s.up && s.remote.restart && s.pathGone(addrs):
+			s.interruptedInDoubt()
+			s.hurry()
+		}
 	}
 }

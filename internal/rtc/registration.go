@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"errors"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -20,6 +21,7 @@ func (n *Node) registered(self string, peers []string) {
 		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling has given this agent another id")
 	}
 	n.self, n.online = self, true
+	n.registeredAt, n.heardAt = time.Now(), time.Now()
 	if sl := n.slots[self]; sl != nil && !sl.proven() { // asked for before we knew who we are
 		n.connectFailed(sl, wire.CodeInvalidField, errors.New("it is this agent itself"))
 		n.drop(sl, ErrClosed)
@@ -63,9 +65,9 @@ func (n *Node) want(peers []string) map[string]bool {
 // resume continues a session after signaling was lost: it sends all that was not delivered.
 func (n *Node) resume(s *session) {
 	switch {
-	case s.recovering && s.offerer:
-		s.restarts = 0
-		s.restartICE()
+	case s.recovering:
+		s.sendPending()
+		s.hurry()
 	case !s.descSent:
 		s.sendPending()
 	case s.up:

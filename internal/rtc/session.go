@@ -42,19 +42,28 @@ type session struct {
 	fingerprint string       // of the peer's certificate, as its first description says
 	channels    atomic.Int32 // data channels, ours and the peer's
 
-	peer       *Peer // once there is a data channel
-	up         bool  // PeerConnected was called
-	upAt       time.Time
-	ice        webrtc.ICEConnectionState
-	recovering bool
-	cutAt      time.Time
-	restarts   int
+	peer *Peer // once there is a data channel
+	up   bool  // PeerConnected was called
+	upAt time.Time
+	ice  webrtc.ICEConnectionState
+
+	recovering bool      // the link is interrupted
+	cutAt      time.Time // since
+	extended   bool      // past the bound, because of a sign of life
+	doubtful   bool      // though ICE has a path
+	repairs    int       // steps since the last sign of life
+	due        bool      // one waits for signaling
+	stale      bool      // the restart offer that is not answered has addresses that this host no longer has
+	checkedAt  time.Time // the last restart had its answer; zero if another one is wanted
 
 	onClosed func() // called in the loop when the connection is closed
 
-	began    time.Time
-	deadline *time.Timer // of the attempt, or of the recovery
-	restart  *time.Timer
+	began     time.Time
+	deadline  *time.Timer // of the attempt, or of the recovery
+	repairing *time.Timer
+	doubting  *time.Timer // while the path is tested
+
+	arrivals arrivals
 	resend   *time.Timer
 }
 
@@ -177,7 +186,8 @@ func (s *session) setDeadline(d time.Duration, f func()) {
 
 func (s *session) stopTimers() {
 	stopTimer(s.deadline)
-	stopTimer(s.restart)
+	stopTimer(s.repairing)
+	stopTimer(s.doubting)
 	stopTimer(s.resend)
 	s.deadline = nil
 }

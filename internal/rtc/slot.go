@@ -38,6 +38,7 @@ type slot struct {
 	missed     missed    // why the last one came to nothing
 	notBefore  time.Time // no offer before
 	retryTimer *time.Timer
+	hurryUntil time.Time // after a link was given up
 
 	held    *description // base: an offer that came while ours was not answered
 	holding *time.Timer
@@ -81,10 +82,13 @@ func (sl *slot) heard(d description) {
 // linked notes that the link is up.
 func (sl *slot) linked() {
 	sl.wanted, sl.connecting = false, false
-	sl.failures, sl.silence, sl.missed = 0, 0, missed{}
+	sl.failures, sl.silence, sl.missed, sl.hurryUntil = 0, 0, missed{}, time.Time{}
 	stopTimer(sl.connectTimer)
 	stopTimer(sl.retryTimer)
 }
+
+// hurries reports whether there was a link a short while ago that an outage has ended.
+func (sl *slot) hurries() bool { return sl.wanted && time.Now().Before(sl.hurryUntil) }
 
 // ended notes that the link has ended. One that did not last, as with a peer that refuses us as soon as we have said who
 // we are, counts as a failure, so that it is not tried again and again.

@@ -1,0 +1,126 @@
+//go:build !js
+
+package rtc
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+)
+
+// ICE's own checks say that a path carries checks. Whether it carries anything else is known from what SCTP gets back
+// while it has something to send: it repeats that every second, and the other end acknowledges each time, also if nobody
+// reads there.
+
+// arrivals is what is known of the packets of SCTP, or DTLS, that arrive.
+type arrivals struct {
+	last  webrtc.StatsTimestamp // of the last one, as pion says
+	at    time.Time             // when that was seen first
+	since time.Time             // something has not been acknowledged since; zero if there is nothing
+}
+
+// watchPaths looks at the paths of all links, again and again while there are any.
+func (n *Node) watchPaths() {
+	if n.watching != nil {
+		return
+	}
+	n.watching = time.AfterFunc(n.cfg.timing.watch, func() {
+		n.box.post(func() {
+			n.watching = nil
+			for _, sl := range n.slots {
+				if s := sl.cur; s != nil && s.up && s.remote.restart {
+					s.watchPath()
+					n.watchPaths()
+				}
+			}
+		})
+	})
+}
+
+// watchPath repairs a link whose path carries checks and nothing else, and ends the repair when it does.
+func (s *session) watchPath() {
+	now := time.Now()
+	switch {
+	case s.recovering && !s.doubtful:
+		s.arrivals.since = time.Time{}
+		return
+	case s.peer.dc.BufferedAmount() == 0 && !s.doubtful:
+		s.arrivals.since = time.Time{}
+		return
+	case s.arrivals.since.IsZero():
+		s.arrivals.since = now
+	}
+	arrived := s.packetArrived(now)
+	switch {
+	case s.recovering && arrived && s.iceConnected():
+		s.restored()
+	case !s.recovering && s.silentFor(now) >= s.n.cfg.timing.silence:
+		s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("path carries checks, but no data")
+		s.interruptedInDoubt()
+	}
+}
+
+// silentFor returns how long nothing has arrived although something should have.
+func (s *session) silentFor(now time.Time) time.Duration {
+	if s.arrivals.at.After(s.arrivals.since) {
+		return now.Sub(s.arrivals.at)
+	}
+	return now.Sub(s.arrivals.since)
+}
+
+// packetArrived reports whether a packet has arrived since the last call.
+func (s *session) packetArrived(now time.Time) bool {
+	stats, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok || stats.LastPacketReceivedTimestamp <= 0 || stats.LastPacketReceivedTimestamp == s.arrivals.last {
+		return false
+	}
+	s.arrivals.last, s.arrivals.at = stats.LastPacketReceivedTimestamp, now
+	return true
+}
+
+func (s *session) iceConnected() bool {
+	return s.ice == webrtc.ICEConnectionStateConnected || s.ice == webrtc.ICEConnectionStateCompleted
+}
+
+// interruptedInDoubt is interrupted for a link whose path ICE takes for good. The repair ends only when a packet has
+// arrived.
+func (s *session) interruptedInDoubt() {
+	s.packetArrived(time.Now()) // what has arrived until now does not count
+	s.doubtful = true
+	s.peer.poke()
+	s.interrupted()
+}
+
+// doubt has the path tested, since the other end has none.
+func (s *session) doubt() {
+	if s.doubting != nil || !s.peer.drains {
+		return
+	}
+	s.packetArrived(time.Now())
+	s.peer.poke()
+	s.doubting = s.after(s.n.cfg.timing.doubt, func() {
+		s.doubting = nil
+		if !s.recovering && !s.packetArrived(time.Now()) {
+			s.interruptedInDoubt()
+			s.hurry()
+		}
+	})
+}
+
+// pathGone reports whether the address that the path begins with is not among those of this host.
+func (s *session) pathGone(addrs []netip.Addr) bool {
+	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return false
+	}
+	text := pair.Local.Address
+	if pair.Local.RelatedAddress != "" { // that of the socket
+		text = pair.Local.RelatedAddress
+	}
+	addr, err := netip.ParseAddr(text)
+	return err == nil && !addr.IsUnspecified() && !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+		return a.WithZone("") == addr.Unmap().WithZone("")
+	})
+}
