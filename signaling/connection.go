@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -37,6 +39,11 @@ type connection struct {
 	token   [sha256.Size]byte // hash of the token it was opened with
 	ws      *websocket.Conn
 	memory  *signal.Pool // of messages that are not complete
+
+	began    time.Time
+	heardAt  atomic.Int64  // when the client sent something or a pong, in nanoseconds since began
+	watching chan struct{} // closed by watch
+	broken   atomic.Bool   // writing has failed, and not for want of time
 
 	once     sync.Once
 	ended    chan struct{} // closed by end, which sets the rest before
@@ -79,9 +86,9 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &connection{
 		cfg: &s.cfg, outside: s.outside, source: s.source(r), token: sha256.Sum256([]byte(token)), memory: s.unfinished,
-		ended: make(chan struct{}),
+		began: time.Now(), ended: make(chan struct{}), watching: make(chan struct{}),
 	}
-	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue, s.pool), end: c.end}
+	c.client = client{id: k.PeerID, out: signal.NewQueue(s.cfg.MaxQueue, s.pool), end: c.end, watch: func() { close(c.watching) }}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && !canHijack(w) {
 		c.report(zerolog.ErrorLevel).Str("writer", fmt.Sprintf("%T", w)).Msg("WebSocket impossible: " + noHijacker)
 		writeError(w, http.StatusNotImplemented, noHijacker)
@@ -216,7 +223,10 @@ func (c *connection) run(h *hub) {
 	err := c.read(ctx, h)
 	cancel()
 	_ = c.ws.CloseNow()
-	wg.Wait() // before end: the other goroutines may know better why reading failed
+	wg.Wait() // before what follows: the other goroutines may know better why reading failed
+	if c.closedByClient(err) {
+		h.departed(&c.client, c.began.Add(time.Duration(c.heardAt.Load())))
+	}
 	c.end(websocket.StatusNormalClosure, "", nil)
 	level := zerolog.InfoLevel
 	if c.code == signal.CloseReplaced {
@@ -232,6 +242,15 @@ func (c *connection) run(h *hub) {
 	event.Msg("peer disconnected")
 }
 
+// closedByClient reports whether reading has ended with err because the other end has closed or reset the
+// connection, without a word.
+func (c *connection) closedByClient(err error) bool {
+	here := c.hasEnded() || errors.Is(err, net.ErrClosed) // a goroutine of ours has closed it, and may say so in a moment
+	return (!here || c.broken.Load()) && websocket.CloseStatus(err) == -1
+}
+
+func (c *connection) heard() { c.heardAt.Store(int64(time.Since(c.began))) }
+
 // read handles messages until the connection is closed. It reads on after end, because the closing
 // handshake needs a reader, but handles nothing more.
 func (c *connection) read(ctx context.Context, h *hub) error {
@@ -240,11 +259,10 @@ func (c *connection) read(ctx context.Context, h *hub) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case <-c.ended:
+		if c.hasEnded() {
 			continue
-		default:
 		}
+		c.heard()
 		ok := true
 		if typ == websocket.MessageText {
 			ok = h.handle(&c.client, raw)
@@ -297,6 +315,7 @@ func (c *connection) write(ctx context.Context) {
 			if err := c.writeOne(ctx, b); err != nil {
 				// Package websocket closes a connection after a failed write, so the reason is
 				// for the log only.
+				c.broken.Store(!errors.Is(err, errTooSlow))
 				c.end(websocket.StatusPolicyViolation, err.Error(), nil)
 				return
 			}
@@ -348,9 +367,13 @@ func (c *connection) hasEnded() bool {
 func (c *connection) ping(ctx context.Context) {
 	tick := time.NewTicker(c.cfg.PingInterval)
 	defer tick.Stop()
+	watching := c.watching
 	for {
 		select {
 		case <-tick.C:
+		case <-watching:
+			watching = nil
+			tick.Reset(min(c.cfg.PingInterval, watchPing))
 		case <-c.ended:
 			return
 		case <-ctx.Done():
@@ -363,8 +386,10 @@ func (c *connection) ping(ctx context.Context) {
 			return
 		}
 		if err != nil {
+			c.broken.Store(!errors.Is(err, context.DeadlineExceeded))
 			c.end(websocket.StatusPolicyViolation, "no pong in time", nil)
 			return
 		}
+		c.heard()
 	}
 }

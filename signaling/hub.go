@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
@@ -28,6 +29,9 @@ type hub struct {
 	joined    uint64             // number of join calls
 	members   map[string]*client // by peer id
 	newcomers map[string]*client // by peer id; only where there is a member
+
+	gone       map[string]*client // by peer id; those that may be told of as left
+	departures []time.Time        // the last ones, of any client
 }
 
 // client is one connection of a peer, as the hub sees it.
@@ -36,16 +40,19 @@ type client struct {
 	out *signal.Queue
 	// end ends the connection without blocking; farewell, if not nil, is sent before the close frame.
 	end func(code websocket.StatusCode, reason string, farewell []byte)
+	// watch has the connection pinged often; nil in tests.
+	watch func()
 
 	// Guarded by hub.mu.
 	order      uint64 // of joining
 	spoken     bool   // has sent a message, so that started is final
 	started    int64  // when its instance was started, Unix milliseconds; negative if unknown
 	registered bool
+	watches    bool // has asked to be told of peers that have left
 }
 
 func newHub(r *logs.Outside) *hub {
-	return &hub{outside: r, members: map[string]*client{}, newcomers: map[string]*client{}}
+	return &hub{outside: r, members: map[string]*client{}, newcomers: map[string]*client{}, gone: map[string]*client{}}
 }
 
 // report begins a line that c has caused.
@@ -59,6 +66,7 @@ func (h *hub) join(c *client) {
 	defer h.mu.Unlock()
 	h.joined++
 	c.order, c.started = h.joined, -1
+	delete(h.gone, c.id)
 	if h.members[c.id] == nil {
 		h.members[c.id] = c
 		return
@@ -165,6 +173,12 @@ func (h *hub) register(c *client, p signal.RegisterPayload) (peers []string, aga
 		return nil, false, nil
 	}
 	again, c.registered = c.registered, true
+	if p.Left && !c.watches {
+		c.watches = true
+		if c.watch != nil {
+			c.watch()
+		}
+	}
 	peers = []string{}
 	for id, other := range h.members {
 		if id != c.id && other.registered {

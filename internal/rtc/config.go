@@ -62,6 +62,7 @@ type timing struct {
 	watch                  time.Duration // between looks at the paths of links
 	silence                time.Duration // how long a path may carry checks, and nothing else, while something is to be acknowledged
 	doubt                  time.Duration // the same after the other end has said that it has no path
+	dead                   time.Duration // how long a peer that has left must have been silent to be dead
 	hurry                  time.Duration // how long a peer whose link was given up is dialled with little delay
 	dialPace               time.Duration // how long a dial counts towards maxDials
 	offerPace              time.Duration // between a peer's offers that are taken up, after a burst
@@ -85,6 +86,7 @@ var defaultTiming = timing{
 	probe:      2 * time.Second,
 	// Restarts that were answered follow each other at the pace at which the other end takes them up.
 	checking: 5 * time.Second,
+	dead:     5 * time.Second,
 	hurry:    5 * time.Minute,
 	watch:    time.Second,
 	silence:  4 * time.Second,

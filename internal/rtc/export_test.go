@@ -25,6 +25,7 @@ func (c *Config) Quick() {
 	c.timing.repairMax = 400 * time.Millisecond
 	c.timing.probe = 400 * time.Millisecond
 	c.timing.checking = time.Second
+	c.timing.dead = 1500 * time.Millisecond
 	c.timing.watch = 100 * time.Millisecond
 	c.timing.silence = 3 * time.Second
 	c.timing.glareHold = 300 * time.Millisecond
@@ -34,6 +35,12 @@ func (c *Config) Quick() {
 	c.timing.iceFailed = 2 * time.Second
 	c.timing.iceKeepalive = 200 * time.Millisecond
 }
+
+// Dead sets how long a peer that has left must have been silent.
+func (c *Config) Dead(d time.Duration) { c.timing.dead = d }
+
+// ICEKeepalive sets the time between two checks of a path.
+func (c *Config) ICEKeepalive(d time.Duration) { c.timing.iceKeepalive = d }
 
 // ICEFailed sets how long ICE looks for a path that is gone.
 func (c *Config) ICEFailed(d time.Duration) { c.timing.iceFailed = d }

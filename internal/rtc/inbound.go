@@ -61,6 +61,12 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 			return nil, fmt.Errorf("candidate of %d bytes, the limit is %d", len(c.Candidate), maxCandidate)
 		}
 		return func() { n.candidate(m.PeerID, c) }, nil
+	case signal.Left:
+		var l signal.LeftPayload
+		if err := signal.Decode(m.Payload, &l); err != nil {
+			return nil, fmt.Errorf("payload: %w", err)
+		}
+		return func() { n.left(l) }, nil
 	case signal.ErrorType:
 		var e signal.ErrorPayload
 		if err := signal.Decode(m.Payload, &e); err != nil {
@@ -101,6 +107,7 @@ func (n *Node) offered(id string, o description) {
 	}
 	defer n.tidy(sl)
 	sl.heard(o)
+	n.alive(sl)
 	s := sl.about(o.session)
 	var neg *negotiation
 	if s != nil {
@@ -287,6 +294,7 @@ func (n *Node) answered(id string, a description) {
 	n.outside.Debug(id).Str("peer", id).Str("answers", a.answers).Stringer("verdict", v).Msg("answer")
 	switch v {
 	case apply:
+		n.alive(sl)
 		if s.up && !s.signedByPeer(signal.Answer, a) {
 			return
 		}

@@ -21,6 +21,7 @@ var (
 	ErrReplaced    = errors.New("the peer made a new link")
 	ErrRestarted   = errors.New("the peer was restarted")
 	ErrUnreachable = errors.New("the peer cannot be reached")
+	ErrDied        = errors.New("the peer's process has ended")
 	ErrViolation   = errors.New("the peer broke the protocol")
 	ErrIdentity    = errors.New("the peer's identity was refused")
 	ErrClosed      = errors.New("closed by us")

@@ -54,6 +54,7 @@ func (s *session) interrupted() {
 	}
 	s.recovering = true
 	s.cutAt = time.Now()
+	s.heardAt = s.lastHeard() // a restart makes ICE forget it
 	s.extended = false
 	s.repairs = 0
 	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("link interrupted")
@@ -180,6 +181,7 @@ func (n *Node) asked(id string, a description) {
 		return
 	}
 	defer n.tidy(sl)
+	n.alive(sl)
 	s := sl.cur
 	switch {
 	case s != nil && s.session == a.answers && s.owns(a.session):

@@ -49,6 +49,8 @@ type session struct {
 
 	recovering bool      // the link is interrupted
 	cutAt      time.Time // since
+	heardAt    time.Time // what came last before that
+	leftAt     time.Time // signaling has said that the process has ended then; zero if not, or if there was a sign of life
 	extended   bool      // past the bound, because of a sign of life
 	doubtful   bool      // though ICE has a path
 	repairs    int       // steps since the last sign of life
@@ -61,6 +63,7 @@ type session struct {
 	began     time.Time
 	deadline  *time.Timer // of the attempt, or of the recovery
 	repairing *time.Timer
+	judging   *time.Timer // until it is decided whether the peer is dead
 	doubting  *time.Timer // while the path is tested
 
 	arrivals arrivals
@@ -188,6 +191,7 @@ func (s *session) stopTimers() {
 	stopTimer(s.deadline)
 	stopTimer(s.repairing)
 	stopTimer(s.doubting)
+	stopTimer(s.judging)
 	stopTimer(s.resend)
 	s.deadline = nil
 }

@@ -188,7 +188,7 @@ func TestFixturesReceived(t *testing.T) {
 			_ = json.Unmarshal([]byte(x.Line), &m)
 			want := 0
 			switch m.Type {
-			case signal.PeerList, signal.ErrorType:
+			case signal.PeerList, signal.ErrorType, signal.Left:
 				want = 1
 			case signal.Offer, signal.Answer, signal.Candidate:
 				// From another peer and for this one, or without a target, which the server checks.
@@ -942,7 +942,7 @@ func TestReplaced(t *testing.T) {
 
 // TestStarted: the start goes into register; the zero time does not.
 func TestStarted(t *testing.T) {
-	for payload, started := range map[string]time.Time{`{}`: {}, `{"started":1767225600123}`: time.UnixMilli(1767225600123)} {
+	for payload, started := range map[string]time.Time{`{"left":true}`: {}, `{"started":1767225600123,"left":true}`: time.UnixMilli(1767225600123)} {
 		f := newFake(t)
 		got := make(chan string, 1)
 		f.ws = func(ctx context.Context, c *websocket.Conn) {

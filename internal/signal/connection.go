@@ -126,7 +126,7 @@ func (cn *connection) serve(ctx context.Context, in <-chan Message, ice <-chan [
 }
 
 func (cn *connection) sendRegister() error {
-	var p RegisterPayload
+	p := RegisterPayload{Left: true}
 	if ms := cn.client.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
 		p.Started = &ms
 	}
@@ -347,7 +347,7 @@ func (cn *connection) accept(m Message) error {
 		}
 		cn.register(peers)
 		return nil
-	case ErrorType:
+	case ErrorType, Left:
 	case Offer, Answer, Candidate:
 		if m.PeerID == "" || m.PeerID == cn.token.PeerID {
 			return errors.New("peer_id: not another peer")

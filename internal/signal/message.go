@@ -15,6 +15,7 @@ const (
 	Candidate = "ice_candidate" // sidecar → sidecar, relayed
 	Heartbeat = "heartbeat"     // sidecar → server: the sender is alive
 	ErrorType = "error"         // server → sidecar: an earlier message was dropped
+	Left      = "left"          // server → sidecar: a peer's process has probably ended
 )
 
 // The codes of an error message's payload.
@@ -68,7 +69,7 @@ type ICECandidate struct {
 	Instance      string  `json:"instance,omitempty"`
 }
 
-// RegisterPayload is the payload of a register message. Both fields are extensions.
+// RegisterPayload is the payload of a register message. All fields are extensions.
 type RegisterPayload struct {
 	// Started is when the sender's instance was started, in milliseconds since 1970; nil if unknown. Of two
 	// connections of one peer the one that was started later stays; if that is not known, the newer
@@ -76,6 +77,15 @@ type RegisterPayload struct {
 	Started *int64 `json:"started,omitempty"`
 	// IfFree asks for an error with CodeInUse rather than to replace another connection.
 	IfFree bool `json:"if_free,omitempty"`
+	// Left asks to be told of peers that have left.
+	Left bool `json:"left,omitempty"`
+}
+
+// LeftPayload is the payload of a left message, which is an extension.
+type LeftPayload struct {
+	PeerID string `json:"peer_id"`
+	// Ago is how long before the message the peer's connection was closed from its end, in milliseconds.
+	Ago int64 `json:"ago"`
 }
 
 // PeersPayload is the payload of a peer_list: the other registered peers.
@@ -118,6 +128,11 @@ func ParseRegister(payload json.RawMessage) (RegisterPayload, error) {
 	if b, ok := fields["if_free"]; ok {
 		if err := json.Unmarshal(b, &p.IfFree); err != nil {
 			return p, errors.New("if_free: not true or false")
+		}
+	}
+	if b, ok := fields["left"]; ok {
+		if err := json.Unmarshal(b, &p.Left); err != nil {
+			return p, errors.New("left: not true or false")
 		}
 	}
 	return p, nil
