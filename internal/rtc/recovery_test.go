@@ -25,6 +25,7 @@ import (
 type cable struct {
 	*stdnet.Net
 	cut     atomic.Bool
+	silent  atomic.Bool // only ICE's packets arrive
 	dropped atomic.Int64
 }
 
@@ -51,7 +52,7 @@ type cableConn struct {
 }
 
 func (c *cableConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if c.c.cut.Load() {
+	if c.c.cut.Load() || c.c.silent.Load() && len(b) > 0 && b[0] > 3 {
 		c.c.dropped.Add(1)
 		return len(b), nil
 	}
