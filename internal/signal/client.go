@@ -190,10 +190,13 @@ func (c *Client) awaitRetry(ctx context.Context, h Handler, cause error, failure
 	hurries := !responded(cause)
 	soon := began.Add(backoff.Delay(c.timing.probe/2, c.timing.probe/2, 0))
 	if hurries && c.urgent() {
-		wait = min(wait, time.Until(soon))
+		wait = max(0, min(wait, time.Until(soon)))
 	}
-	c.cfg.Log.Warn().Err(cause).Dur("retry_in", wait).Msg("no signaling connection")
-	c.status(h, s)
+	level := zerolog.WarnLevel
+	if !c.status(h, s) { // a server that is urgently needed is dialled every 2 s
+		level = zerolog.DebugLevel
+	}
+	c.cfg.Log.WithLevel(level).Err(cause).Dur("retry_in", wait).Msg("no signaling connection")
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	due := time.Now().Add(wait)
@@ -232,14 +235,15 @@ func (c *Client) CheckCredentials(ctx context.Context) error {
 	}
 }
 
-// status reports s unless it repeats the last one.
-func (c *Client) status(h Handler, s Status) {
+// status reports s, unless it repeats the last one; then it returns false.
+func (c *Client) status(h Handler, s Status) bool {
 	same := s.State == c.last.State && s.PeerID == c.last.PeerID && fmt.Sprint(s.Err) == fmt.Sprint(c.last.Err)
 	if same {
-		return
+		return false
 	}
 	c.last = s
 	h.Status(s)
+	return true
 }
 
 // serve makes one connection and serves it to its end. up is how long it was registered.
