@@ -71,6 +71,7 @@ type timing struct {
 	longLine               time.Duration // how long a line may take, from when it last needed memory, while others wait
 	identityWatch          time.Duration // between looks at what may end an identity
 	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
+	baseSilence            time.Duration // how long a base peer may respond to no check
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
 	// iceDisconnected, iceFailed and iceKeepalive are pion's own: silence until a path counts as lost, further silence
@@ -99,6 +100,8 @@ var defaultTiming = timing{
 	longLine:      time.Minute,
 	identityWatch: 5 * time.Second,
 	glareHold:     5 * time.Second,
+	// Before a base peer forgets us for having heard nothing, after 5 s.
+	baseSilence: 3 * time.Second,
 	// A base peer forgets us when any of its connections to us fails, 30 s after it was cut, even one that
 	// is not the current one.
 	baseWait: 31 * time.Second,

@@ -3,15 +3,22 @@
 package rtc_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/signaling"
 )
 
 // tellLeft has signaling say that a peer's process ended some time ago.
@@ -50,6 +57,109 @@ func TestPeerDies(t *testing.T) {
 		})
 	}
 }
+
+// The same with the signaling server and its clients, and the true delays: after 3 s the server says that the peer has left,
+// and after 5 s of silence it is dead. A peer whose connection is reset while it is alive comes back at once.
+func TestPeerIsKilled(t *testing.T) {
+	t.Parallel()
+	keys := map[string]signaling.Key{"key-a": {PeerID: "a", Role: "agent"}, "key-b": {PeerID: "b", Role: "agent"}}
+	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := httptest.NewServer(server)
+	t.Cleanup(func() {
+		_ = server.Close()
+		site.Close()
+	})
+	a, b := signaled(t, site.URL, "a"), signaled(t, site.URL, "b")
+	linked(t, a.agent, b.agent)
+	b.reset(false)
+	time.Sleep(6 * time.Second) // in which a dead one is found out
+	if got := a.history(); got != "[+b]" {
+		t.Fatalf("history %s after a reset of signaling", got)
+	}
+	killed := time.Now()
+	a.net.cut.Store(true)
+	b.net.cut.Store(true)
+	b.reset(true)
+	testutil.Eventually(t, "the end", func() bool { return a.history() == "[+b -b]" })
+	if r := get(a.recorder, func() []error { return a.reasons })[0]; !errors.Is(r, rtc.ErrDied) {
+		t.Errorf("reason %v after %v", r, time.Since(killed))
+	}
+}
+
+// signaledAgent is an agent with a signaling client.
+type signaledAgent struct {
+	*agent
+	net *cable
+
+	mu    sync.Mutex
+	dead  bool
+	conns []net.Conn // to the server
+}
+
+func signaled(t *testing.T, url, id string) *signaledAgent {
+	t.Helper()
+	s := &signaledAgent{net: newCable(t)}
+	client := signal.New(signal.Config{
+		Settings:   signal.Settings{URL: url + "/ws", TokenURL: url + "/api/token", APIKey: "key-" + id},
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: s.dial}},
+	})
+	cfg := rtc.Config{}
+	cfg.OnlyLoopback()
+	cfg.UseNet(s.net)
+	s.agent = &agent{recorder: newRecorder(t, id), id: id}
+	node, err := rtc.New(cfg, client, s.recorder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Node = node
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = client.Run(ctx, handler{node})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		s.close(t)
+	})
+	return s
+}
+
+func (s *signaledAgent) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && s.dead {
+		_ = c.Close()
+		err = errors.New("dead")
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.conns = append(s.conns, c)
+	return c, nil
+}
+
+// reset ends its connections as the system does when a process is killed; dead says that there are no more.
+func (s *signaledAgent) reset(dead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = dead
+	for _, c := range s.conns {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	}
+	s.conns = nil
+}
+
+// handler passes on what the client reports.
+type handler struct{ *rtc.Node }
+
+func (handler) Status(signal.Status) {}
 
 // However long a peer is cut off, and whenever its connection to signaling is reset from 3 s on after the cut, it is not
 // taken for dead, even by a server that says so each time. The clocks run ten times as fast as the true ones.

@@ -31,6 +31,7 @@ func (c *Config) Quick() {
 	c.timing.glareHold = 300 * time.Millisecond
 	c.timing.baseWait = 1500 * time.Millisecond
 	c.timing.baseClosed = 100 * time.Millisecond
+	c.timing.baseSilence = time.Second
 	c.timing.iceDisconnected = time.Second
 	c.timing.iceFailed = 2 * time.Second
 	c.timing.iceKeepalive = 200 * time.Millisecond
@@ -56,6 +57,17 @@ func (n *Node) NetworkChanged() { n.box.post(n.networkChanged) }
 
 // BaseWait sets how long a base peer that went silent is left alone.
 func (c *Config) BaseWait(d time.Duration) { c.timing.baseWait = d }
+
+// BaseClocks sets what concerns base peers to a fifth of the true delays.
+func (c *Config) BaseClocks() {
+	c.timing.baseSilence = defaultTiming.baseSilence / 5
+	c.timing.baseWait = defaultTiming.baseWait / 5
+	c.timing.baseClosed = defaultTiming.baseClosed / 5
+	c.timing.iceDisconnected = defaultTiming.iceDisconnected / 5
+	c.timing.iceFailed = defaultTiming.iceFailed / 5
+	c.timing.iceKeepalive = defaultTiming.iceKeepalive / 5
+	c.timing.watch = defaultTiming.watch / 5
+}
 
 // GlareHold sets how long a base peer's offer waits for the answer to ours.
 func (c *Config) GlareHold(d time.Duration) { c.timing.glareHold = d }

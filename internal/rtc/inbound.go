@@ -267,11 +267,7 @@ func (n *Node) supersede(sl *slot, o description) {
 	// A base peer would take the end of the old connection for that of the new one.
 	sl.cur = nil
 	old.abandon(reason)
-	sl.parked = append(sl.parked, old)
-	if len(sl.parked) > maxParked {
-		n.closeSession(sl.parked[0])
-		sl.parked = sl.parked[1:]
-	}
+	n.keepParked(sl, old)
 }
 
 // unpark closes a superseded connection that the far end has ended as well: closing it can no longer make the
@@ -280,6 +276,10 @@ func (n *Node) unpark(s *session) {
 	if i := slices.Index(s.sl.parked, s); i >= 0 {
 		s.sl.parked = slices.Delete(s.sl.parked, i, i+1)
 		n.closeSession(s)
+		if !s.parkedAt.IsZero() && s.sl.cur == nil {
+			s.sl.notBefore = time.Now().Add(n.cfg.timing.baseClosed)
+			n.dial(s.sl)
+		}
 	}
 }
 

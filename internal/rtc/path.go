@@ -30,13 +30,27 @@ func (n *Node) watchPaths() {
 		n.box.post(func() {
 			n.watching = nil
 			for _, sl := range n.slots {
-				if s := sl.cur; s != nil && s.up && s.remote.restart {
-					s.watchPath()
+				if n.watchSlot(sl) {
 					n.watchPaths()
 				}
 			}
 		})
 	})
+}
+
+// watchSlot reports whether there is a path to look at again.
+func (n *Node) watchSlot(sl *slot) bool {
+	n.watchParked(sl)
+	s := sl.cur
+	switch {
+	case s == nil || !s.up:
+		return len(sl.parked) > 0
+	case s.base():
+		s.watchBase()
+	case s.remote.restart:
+		s.watchPath()
+	}
+	return true
 }
 
 // watchPath repairs a link whose path carries checks and nothing else, and ends the repair when it does.

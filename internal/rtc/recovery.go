@@ -36,6 +36,8 @@ func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 		case !s.up && state == webrtc.ICEConnectionStateFailed:
 			s.transportFailed()
 		case !s.up:
+		case s.base():
+			s.n.park(s)
 		case !s.remote.restart:
 			s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, errNotRestartable))
 		default:

@@ -3,6 +3,7 @@
 package rtc_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +28,27 @@ type cable struct {
 	cut     atomic.Bool
 	silent  atomic.Bool // only ICE's packets arrive
 	dropped atomic.Int64
+	hold    atomic.Bool // keep what is sent until release
+
+	mu   sync.Mutex
+	held []func()
+}
+
+// release sends what was kept.
+func (c *cable) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hold.Store(false)
+	for _, send := range c.held {
+		send()
+	}
+	c.held = nil
+}
+
+func (c *cable) keep(send func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = append(c.held, send)
 }
 
 func newCable(t *testing.T) *cable {
@@ -54,6 +76,11 @@ type cableConn struct {
 func (c *cableConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	if c.c.cut.Load() || c.c.silent.Load() && len(b) > 0 && b[0] > 3 {
 		c.c.dropped.Add(1)
+		return len(b), nil
+	}
+	if c.c.hold.Load() {
+		b := bytes.Clone(b)
+		c.c.keep(func() { _, _ = c.UDPConn.WriteTo(b, addr) })
 		return len(b), nil
 	}
 	return c.UDPConn.WriteTo(b, addr)

@@ -66,7 +66,9 @@ func (n *Node) want(peers []string) map[string]bool {
 func (n *Node) resume(s *session) {
 	switch {
 	case s.recovering:
-		s.sendPending()
+		if !s.offerer {
+			s.sendPending() // the answer to a restart
+		}
 		s.hurry()
 	case !s.descSent:
 		s.sendPending()

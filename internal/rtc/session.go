@@ -48,6 +48,7 @@ type session struct {
 	ice  webrtc.ICEConnectionState
 
 	recovering bool      // the link is interrupted
+	parkedAt   time.Time // base: the link ended, and nothing has been heard since; else zero
 	cutAt      time.Time // since
 	heardAt    time.Time // what came last before that
 	leftAt     time.Time // signaling has said that the process has ended then; zero if not, or if there was a sign of life

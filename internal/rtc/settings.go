@@ -14,7 +14,8 @@ type Settings struct {
 	NoLoopback bool `json:"no_loopback,omitempty"`
 	// MDNS resolves the .local names that browsers send in place of addresses.
 	MDNS bool `json:"mdns,omitempty"`
-	// RecoveryTimeout is how long a link may be interrupted before it is given up. Default 60 s.
+	// RecoveryTimeout is how long a link may be interrupted before it is given up, 5 s more if there was a sign of life
+	// just before. Default 60 s.
 	RecoveryTimeout time.Duration `json:"recovery_timeout,omitempty"`
 	// LogWebRTC logs what pion, the WebRTC implementation, logs itself, at levels debug and trace. It is for
 	// debugging, and long; passwords are redacted.

@@ -102,7 +102,7 @@ func (sl *slot) ended(lasted bool) {
 
 // idle reports whether there is nothing to remember about the peer.
 func (sl *slot) idle(now time.Time) bool {
-	return sl.cur == nil && !sl.wanted && !sl.connecting && sl.held == nil && sl.delayed == nil &&
+	return sl.cur == nil && len(sl.parked) == 0 && !sl.wanted && !sl.connecting && sl.held == nil && sl.delayed == nil &&
 		len(sl.early) == 0 && !sl.notBefore.After(now) && !sl.offers.Whole().After(now) && !sl.refused.After(now)
 }
 
@@ -144,7 +144,7 @@ func (n *Node) tidy(sl *slot) {
 		delete(n.slots, sl.id)
 		return
 	}
-	if sl.cur != nil || sl.wanted || sl.connecting || sl.held != nil || sl.delayed != nil || sl.sweep != nil {
+	if sl.cur != nil || len(sl.parked) > 0 || sl.wanted || sl.connecting || sl.held != nil || sl.delayed != nil || sl.sweep != nil {
 		return
 	}
 	// What is left are early candidates whose offer may never come, or a time before which something must not be.

@@ -476,6 +476,25 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestRetryDelays: whoever has lost the server is back within 10 s, and a thousand of them do not come at once.
+func TestRetryDelays(t *testing.T) {
+	for failures := range 40 {
+		at, most := map[time.Duration]int{}, 0 // by tenths of the longest delay
+		for range 1000 {
+			d := signal.RetryDelay(failures)
+			if d <= 0 || d > 10*time.Second {
+				t.Fatalf("%v after %d failures", d, failures)
+			}
+			tenth := d / min(time.Second, 50*time.Millisecond<<min(failures, 20))
+			at[tenth]++
+			most = max(most, at[tenth])
+		}
+		if most > 300 {
+			t.Errorf("%d of 1000 come within a tenth of the time after %d failures", most, failures)
+		}
+	}
+}
+
 func TestRefusedThenAccepted(t *testing.T) {
 	f := newFake(t)
 	accept := f.token

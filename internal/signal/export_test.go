@@ -8,6 +8,9 @@ func HurryUp(c *Client) {
 	c.timing.slow = func() time.Duration { return time.Millisecond }
 }
 
+// RetryDelay returns how long a client waits after a number of failures.
+func RetryDelay(failures int) time.Duration { return defaultTiming.retry(failures) }
+
 // SetRetry makes a client retry after d.
 func SetRetry(c *Client, d time.Duration) { c.timing.retry = func(int) time.Duration { return d } }
 
