@@ -1,4 +1,4 @@
-// Package hostaddr tells when the host's addresses change, and which of them it sends from.
+// Package hostaddr tells when the host's addresses change, and which of them are the best.
 package hostaddr
 
 import (

@@ -10,7 +10,6 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
-	"github.com/pion/transport/v5"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -42,7 +41,7 @@ const (
 type api struct {
 	webrtc  *webrtc.API // makes no connections, but checks servers
 	se      webrtc.SettingEngine
-	net     transport.Net
+	net     *host
 	loggers pionLoggers
 	certs   certificates
 	making  sync.WaitGroup // the goroutine that makes the first one
@@ -71,12 +70,17 @@ func newAPI(cfg Config) (*api, error) {
 		a.close()
 		return nil, err
 	}
-	se.SetNet(cfg.net)
+	a.net = newHost(&cfg)
+	if addrs, _, err := a.net.addrs(); err == nil && len(addrs) == 0 && !a.net.filter.IsZero() {
+		cfg.Log.Warn().Strs("interfaces", cfg.Settings.Interfaces).Any("addresses", cfg.Addresses).
+			Msg("no address of this host is of the interfaces and networks that are set; waiting for one")
+	}
+	se.SetNet(a.net)
 	if cfg.ipFilter != nil {
 		se.SetIPFilter(cfg.ipFilter)
 	}
 	if cfg.UDPPort != 0 {
-		m, err := newMux(cfg, &a.loggers)
+		m, err := newMux(cfg, a.net, &a.loggers)
 		if err != nil {
 			a.close()
 			return nil, err
@@ -84,7 +88,7 @@ func newAPI(cfg Config) (*api, error) {
 		a.mux = m
 		se.SetICEUDPMux(m)
 	}
-	a.se, a.net = se, cfg.net
+	a.se = se
 	a.webrtc = newWebRTC(se)
 	for _, s := range cfg.ICEServers {
 		server, err := a.server(s)
@@ -169,6 +173,16 @@ func (a *api) configuration() webrtc.Configuration {
 		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
 	return c
+}
+
+// follow keeps up with the addresses of the host.
+func (a *api) follow() {
+	if system, ok := a.net.Net.(*Network); ok {
+		system.forget()
+	}
+	if a.mux != nil {
+		a.mux.follow()
+	}
 }
 
 func (a *api) close() {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -103,6 +104,9 @@ func (c *Config) OnlyLoopback() {
 	c.ipFilter = func(ip net.IP) bool { return ip.IsLoopback() }
 }
 
+// AllNetworks lets them in again.
+func (c *Config) AllNetworks() { c.ipFilter = nil }
+
 // inLoop returns what f says about a peer's slot, which may be nil.
 func inLoop[T any](n *Node, id string, f func(*slot) T) T {
 	result := make(chan T)
@@ -146,6 +150,27 @@ func (n *Node) ICEURLs() int {
 			count += len(s.URLs)
 		}
 		return count
+	})
+}
+
+// ListensAt reports whether the shared UDP port is offered at an address.
+func (n *Node) ListensAt(ip string) bool {
+	return slices.ContainsFunc(n.api.mux.GetListenAddresses(), func(a net.Addr) bool {
+		return a.(*net.UDPAddr).IP.Equal(net.ParseIP(ip))
+	})
+}
+
+// LocalAddress returns the address of this host that the link to a peer uses.
+func (n *Node) LocalAddress(id string) string {
+	return inLoop(n, id, func(sl *slot) string {
+		if sl == nil || sl.cur == nil {
+			return ""
+		}
+		pair, err := sl.cur.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		if err != nil || pair == nil {
+			return ""
+		}
+		return pair.Local.Address
 	})
 }
 

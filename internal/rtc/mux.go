@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pion/logging"
 	"github.com/pion/stun/v4"
 	"github.com/pion/transport/v5"
+	"github.com/rs/zerolog"
 )
 
 const (
@@ -24,21 +27,35 @@ const (
 	maxDatagram = 64 << 10
 	// readPause keeps a socket that fails again and again from keeping a core busy.
 	readPause = time.Second
+	// goneFor is how long a socket outlives its address. A path that is cut for longer needs an ICE restart anyway.
+	goneFor = 30 * time.Second
 )
 
 // mux shares one UDP port among connections (ice.UDPMux). Unlike in pion's own, what waits for a connection is bounded,
 // a check goes to the session that it names, wherever it comes from, and a peer does not get the packets of another one
 // whose address it announces.
 type mux struct {
-	sockets []*muxSocket
-	stop    context.CancelFunc
+	host *host
+	net  transport.Net
+	port int
+	log  zerolog.Logger
+	pion logging.LeveledLogger
+	ctx  context.Context // ends with the mux
+	stop context.CancelFunc
+
 	readers sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	sockets []*muxSocket        // of the host's addresses, the best first
+	gone    []*muxSocket        // of addresses that the host no longer has
+	failed  map[netip.Addr]bool // the addresses at which it could not listen
 }
 
-func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	m := &mux{stop: cancel}
-	if err := m.listen(ctx, cfg, loggers.NewLogger("udpmux")); err != nil {
+func newMux(cfg Config, h *host, loggers *pionLoggers) (*mux, error) {
+	m := &mux{host: h, net: cfg.net, port: cfg.UDPPort, log: cfg.Log, pion: loggers.NewLogger("udpmux")}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	if err := m.follow(); err != nil {
 		_ = m.Close()
 		port := "any UDP port"
 		if cfg.UDPPort != AnyUDPPort {
@@ -49,34 +66,113 @@ func newMux(cfg Config, loggers *pionLoggers) (*mux, error) {
 	return m, nil
 }
 
-// listen opens the port at each address, rather than at the wildcard address: a socket of that kind sends from an
-// address that the system chooses, which ICE takes for another peer's. For AnyUDPPort the system picks a port for each
-// address.
-func (m *mux) listen(ctx context.Context, cfg Config, log logging.LeveledLogger) error {
-	addrs, err := cfg.hostAddrs()
+// follow opens the port at each address of the host, rather than at the wildcard address: a socket of that kind sends
+// from an address that the system chooses, which ICE takes for another peer's. For AnyUDPPort the system picks a port
+// for each address. An address at which the port cannot be opened is left out; the error is about the first one for
+// which it is not the address that is to blame. The sockets of addresses that are gone are kept for a while, with their
+// connections: an address may come back.
+func (m *mux) follow() error {
+	addrs, _, err := m.host.addrs()
 	if err != nil {
 		return err
 	}
-	if len(addrs) == 0 {
-		return fmt.Errorf("no network interface is up (loopback: %t)", !cfg.NoLoopback)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return net.ErrClosed
 	}
-	port := uint16(max(cfg.UDPPort, 0))
+	had := make(map[netip.Addr]*muxSocket)
+	for _, s := range slices.Concat(m.gone, m.sockets) {
+		had[s.ip] = s
+	}
+	m.sockets = nil
+	failed := make(map[netip.Addr]bool)
 	for _, a := range addrs {
-		c, err := cfg.net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
-		if err != nil {
-			return err
+		s := had[a.IP]
+		if s == nil {
+			var why error
+			if s, why = m.listenLocked(a.IP); why != nil {
+				failed[a.IP] = true
+				m.notListeningLocked(a.IP, why)
+				if err == nil && !unavailable(why) {
+					err = why
+				}
+				continue
+			}
 		}
-		s := newMuxSocket(c, log)
+		delete(had, a.IP)
+		s.goneAt = time.Time{}
 		m.sockets = append(m.sockets, s)
-		m.readers.Go(func() { s.read(ctx) })
 	}
-	return nil
+	m.failed = failed
+	m.leaveLocked(had)
+	return err
+}
+
+// leaveLocked closes the sockets of addresses that have been gone for long enough.
+func (m *mux) leaveLocked(sockets map[netip.Addr]*muxSocket) {
+	m.gone = nil
+	for _, s := range sockets {
+		if s.goneAt.IsZero() {
+			s.goneAt = time.Now()
+		}
+		// The zone of an address is another one when its interface comes back.
+		if s.ip.Zone() == "" && time.Since(s.goneAt) < goneFor && len(m.gone) < maxHostAddrs {
+			m.gone = append(m.gone, s)
+		} else {
+			_ = s.close()
+		}
+	}
+}
+
+// notListeningLocked logs that there is an address at which the port cannot be opened, once.
+func (m *mux) notListeningLocked(ip netip.Addr, why error) {
+	if !m.failed[ip] {
+		m.log.Warn().Err(why).Stringer("address", ip).Msg("cannot listen at an address of this host; leaving it out for now")
+	}
+}
+
+func (m *mux) listenLocked(ip netip.Addr) (*muxSocket, error) {
+	c, err := m.net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(max(m.port, 0)))))
+	if err != nil {
+		return nil, err
+	}
+	s := newMuxSocket(c, m.pion)
+	s.ip = ip
+	m.readers.Go(func() { s.read(m.ctx) })
+	return s, nil
+}
+
+// unsettled reports whether follow has to be called again although no address comes or goes.
+func (m *mux) unsettled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.failed)+len(m.gone) > 0
+}
+
+// all returns the sockets, those of addresses that are gone included.
+func (m *mux) all() []*muxSocket {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Concat(m.sockets, m.gone)
+}
+
+// unavailable reports whether a socket could not be opened because of its address: it is gone, or of IPv6 and not known
+// yet to be no other host's.
+func unavailable(err error) bool {
+	const wsaNotAvailable, wsaInvalid = syscall.Errno(10049), syscall.Errno(10022) // what Windows says
+	for _, e := range []error{syscall.EADDRNOTAVAIL, syscall.EINVAL, syscall.ENODEV, wsaNotAvailable, wsaInvalid} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // GetConn returns the connection of the ICE session with a ufrag at one of the listen addresses. pion asks once for
 // each; that there is one already is an error.
 func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
-	for _, s := range m.sockets {
+	for _, s := range m.all() {
 		if s.udp.LocalAddr().String() == addr.String() {
 			return s.open(ufrag)
 		}
@@ -86,7 +182,7 @@ func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 
 // RemoveConnByUfrag closes the connections of an ICE session.
 func (m *mux) RemoveConnByUfrag(ufrag string) {
-	for _, s := range m.sockets {
+	for _, s := range m.all() {
 		s.mu.Lock()
 		c := s.conns[ufrag]
 		s.mu.Unlock()
@@ -96,8 +192,10 @@ func (m *mux) RemoveConnByUfrag(ufrag string) {
 	}
 }
 
-// GetListenAddresses returns the addresses of the sockets.
+// GetListenAddresses returns the addresses of the sockets, but for those that the host no longer has.
 func (m *mux) GetListenAddresses() []net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	addrs := make([]net.Addr, len(m.sockets))
 	for i, s := range m.sockets {
 		addrs[i] = s.udp.LocalAddr()
@@ -108,8 +206,11 @@ func (m *mux) GetListenAddresses() []net.Addr {
 // Close closes the sockets and all connections, and waits for the readers.
 func (m *mux) Close() error {
 	m.stop()
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
 	var errs []error
-	for _, s := range m.sockets {
+	for _, s := range m.all() {
 		errs = append(errs, s.close())
 	}
 	m.readers.Wait()
@@ -118,6 +219,9 @@ func (m *mux) Close() error {
 
 // muxSocket is one socket of a mux.
 type muxSocket struct {
+	ip     netip.Addr // at which it listens
+	goneAt time.Time  // when the host was seen to have the address no longer; guarded by the mux's mu
+
 	udp   fastUDP
 	log   logging.LeveledLogger
 	check stun.Message // the last one, for the reader

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,7 +292,16 @@ type fakeNet struct {
 	transport.Net
 	interfaces []*transport.Interface
 	listened   []string
+	fails      map[string]error // by address
+	open       int              // sockets
 	reads      chan fakeRead
+}
+
+// newFakeNet returns one whose sockets read nothing.
+func newFakeNet() *fakeNet {
+	n := &fakeNet{reads: make(chan fakeRead)}
+	close(n.reads)
+	return n
 }
 
 type fakeRead struct {
@@ -301,7 +312,11 @@ type fakeRead struct {
 func (n *fakeNet) Interfaces() ([]*transport.Interface, error) { return n.interfaces, nil }
 
 func (n *fakeNet) ListenUDP(_ string, addr *net.UDPAddr) (transport.UDPConn, error) {
+	if err := n.fails[addr.String()]; err != nil {
+		return nil, err
+	}
 	n.listened = append(n.listened, addr.String())
+	n.open++
 	return &fakeUDP{n: n, local: addr}, nil
 }
 
@@ -322,7 +337,7 @@ func (c *fakeUDP) ReadFrom(b []byte) (int, net.Addr, error) {
 func (c *fakeUDP) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), nil }
 
 func (c *fakeUDP) LocalAddr() net.Addr { return c.local }
-func (c *fakeUDP) Close() error        { return nil }
+func (c *fakeUDP) Close() error        { c.n.open--; return nil }
 
 // with adds an interface. Addresses are in CIDR notation.
 func (n *fakeNet) with(name string, flags net.Flags, addrs ...string) {
@@ -367,11 +382,13 @@ func TestMuxListens(t *testing.T) {
 				n.listened = nil
 				n.with("eth4", net.FlagUp, "192.0.2.1/24", "2001:db8::1/64") // which eth0 has
 				cfg := Config{Settings: Settings{UDPPort: 3478, NoLoopback: noLoopback}, net: n, ipFilter: filter}
-				ours, err := newMux(cfg, &pionLoggers{})
+				ours, err := newMux(cfg, newHost(&cfg), &pionLoggers{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				_ = ours.Close()
+				slices.Sort(want)
+				slices.Sort(n.listened)
 				if len(want) < 3 || !slices.Equal(n.listened, want) {
 					t.Errorf("listens at %q, pion at %q", n.listened, want)
 				}
@@ -380,11 +397,128 @@ func TestMuxListens(t *testing.T) {
 	}
 }
 
-func TestMuxNeedsAnAddress(t *testing.T) {
-	cfg := Config{Settings: Settings{UDPPort: AnyUDPPort}, ipFilter: func(net.IP) bool { return false }}
-	if a, err := newAPI(cfg.withDefaults()); err == nil {
-		a.close()
-		t.Error("no error")
+// followed returns a mux of a fakeNet.
+func followed(t *testing.T, n *fakeNet, log zerolog.Logger) *mux {
+	cfg := Config{Settings: Settings{UDPPort: 3478}, net: n, Log: log}
+	m, err := newMux(cfg, newHost(&cfg), &pionLoggers{log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+// has checks which addresses a mux offers.
+func (m *mux) has(t *testing.T, want ...string) {
+	t.Helper()
+	var got []string
+	for _, a := range m.GetListenAddresses() {
+		got = append(got, a.(*net.UDPAddr).IP.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("offers %q, want %q", got, want)
+	}
+}
+
+// The mux follows the addresses of the host, from none to none. Who has a connection at one that comes back in time
+// still has it.
+func TestMuxFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		m := followed(t, n, zerolog.Nop())
+		m.has(t)
+		eth, wlan := "192.0.2.1/24", "198.51.100.1/24"
+		show := func(addrs ...string) {
+			n.interfaces = nil
+			n.with("eth0", net.FlagUp, addrs...)
+			if err := m.follow(); err != nil {
+				t.Error(err)
+			}
+		}
+		show(eth)
+		m.has(t, "192.0.2.1")
+		c := connOf(t, m, "u")
+		show(eth, wlan)
+		m.has(t, "192.0.2.1", "198.51.100.1")
+		show(wlan)
+		m.has(t, "198.51.100.1")
+		time.Sleep(goneFor - time.Second)
+		if show(wlan); !m.unsettled() {
+			t.Error("it would not look again")
+		}
+		show(eth, wlan)
+		m.has(t, "192.0.2.1", "198.51.100.1")
+		if _, err := c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 9}); err != nil {
+			t.Errorf("a connection at an address that came back: %v", err)
+		}
+		show()
+		m.has(t)
+		time.Sleep(goneFor)
+		if show(); m.unsettled() {
+			t.Error("it would look again for nothing")
+		}
+		if _, _, err := c.ReadFromAddrPort(nil); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a connection at an address that is gone for good: %v", err)
+		}
+		if want := []string{"192.0.2.1:3478", "198.51.100.1:3478"}; !slices.Equal(n.listened, want) || n.open != 0 {
+			t.Errorf("listened at %q, want %q; %d sockets are open", n.listened, want, n.open)
+		}
+	})
+}
+
+// An address at which the mux cannot listen yet is left out, which the log says once, and tried again.
+func TestMuxLeavesOut(t *testing.T) {
+	var log testutil.LogBuffer
+	n := newFakeNet()
+	n.with("eth0", net.FlagUp, "192.0.2.1/24", "2001:db8::1/64")
+	n.fails = map[string]error{"[2001:db8::1]:3478": &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)}}
+	m := followed(t, n, zerolog.New(&log))
+	m.has(t, "192.0.2.1")
+	for range 3 {
+		_ = m.follow()
+	}
+	if !m.unsettled() || log.Count("2001:db8::1") != 1 {
+		t.Errorf("unsettled: %t, log:\n%s", m.unsettled(), log.String())
+	}
+	n.fails = nil
+	_ = m.follow()
+	m.has(t, "192.0.2.1", "2001:db8::1")
+	if m.unsettled() {
+		t.Error("it would look again for nothing")
+	}
+}
+
+// A port that is in use is an error at the start, and none of the sidecar's later on.
+func TestMuxPortInUse(t *testing.T) {
+	n := newFakeNet()
+	n.with("eth0", net.FlagUp, "192.0.2.1/24", "2001:db8::1/64")
+	cfg := Config{Settings: Settings{UDPPort: 3478}, net: n}
+	n.fails = map[string]error{"192.0.2.1:3478": syscall.EADDRINUSE}
+	if m, err := newMux(cfg, newHost(&cfg), &pionLoggers{log: zerolog.Nop()}); !errors.Is(err, syscall.EADDRINUSE) {
+		_ = m.Close()
+		t.Errorf("error %v", err)
+	}
+	if n.open != 0 {
+		t.Errorf("%d sockets are open", n.open)
+	}
+	n.interfaces = nil
+	n.with("eth0", net.FlagUp, "2001:db8::1/64")
+	m := followed(t, n, zerolog.Nop())
+	n.with("eth1", net.FlagUp, "192.0.2.1/24")
+	if err := m.follow(); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("error %v", err)
+	}
+	m.has(t, "2001:db8::1")
+}
+
+// A mux that is closed opens nothing.
+func TestMuxFollowsNoLonger(t *testing.T) {
+	n := newFakeNet()
+	m := followed(t, n, zerolog.Nop())
+	_ = m.Close()
+	n.with("eth0", net.FlagUp, "192.0.2.1/24")
+	if err := m.follow(); !errors.Is(err, net.ErrClosed) || n.open != 0 {
+		t.Errorf("%d sockets are open; error %v", n.open, err)
 	}
 }
 
@@ -393,10 +527,7 @@ func TestMuxReadFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &fakeNet{reads: make(chan fakeRead)}
 		n.with("eth0", net.FlagUp, "192.0.2.1/24")
-		m, err := newMux(Config{Settings: Settings{UDPPort: 3478}, net: n}, &pionLoggers{log: zerolog.Nop()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := followed(t, n, zerolog.Nop())
 		c, check := connOf(t, m, "u"), checkFor(t, "u")
 		n.reads <- fakeRead{nil, errors.New("once")}
 		n.reads <- fakeRead{check, nil}
@@ -413,10 +544,7 @@ func TestMuxCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &fakeNet{reads: make(chan fakeRead)}
 		n.with("eth0", net.FlagUp, "192.0.2.1/24")
-		m, err := newMux(Config{Settings: Settings{UDPPort: 3478}, net: n}, &pionLoggers{log: zerolog.Nop()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := followed(t, n, zerolog.Nop())
 		closed := make(chan struct{})
 		go func() {
 			_ = m.Close()

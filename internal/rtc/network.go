@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +14,8 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
+
+	"github.com/chatixia-ai/mesh/internal/hostaddr"
 )
 
 const (
@@ -36,7 +37,8 @@ type Network struct {
 
 	mu     sync.Mutex
 	latest *stdnet.Net
-	asked  time.Time // for latest
+	from   []netip.Addr // see sources
+	asked  time.Time    // for both
 }
 
 // NewNetwork returns a Network whose lookups end when ctx does. It fails if the host's addresses cannot be
@@ -46,7 +48,7 @@ func NewNetwork(ctx context.Context) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Network{Net: n, latest: n, asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
+	return &Network{Net: n, latest: n, from: hostaddr.Sources(), asked: time.Now(), ctx: ctx, lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
 // ResolveUDPAddr blocks for 5 s at most, and no longer than the network's context lasts. A connection does not
@@ -94,17 +96,33 @@ func (n *Network) resolve(netw, address string) (netip.AddrPort, error) {
 func (n *Network) Interfaces() ([]*transport.Interface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if time.Since(n.asked) >= interfacesAge {
-		latest, err := stdnet.NewNet()
-		if err != nil {
-			return nil, err
-		}
-		n.latest, n.asked = latest, time.Now()
+	if err := n.refreshLocked(); err != nil {
+		return nil, err
 	}
 	return n.latest.Interfaces()
 }
 
-// forget has the next call of Interfaces list the addresses anew.
+// sources returns the addresses from which the host sends to the Internet, as they were a second ago at most.
+func (n *Network) sources() []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.refreshLocked() // Interfaces reports it
+	return n.from
+}
+
+func (n *Network) refreshLocked() error {
+	if time.Since(n.asked) < interfacesAge {
+		return nil
+	}
+	latest, err := stdnet.NewNet()
+	if err != nil {
+		return err
+	}
+	n.latest, n.from, n.asked = latest, hostaddr.Sources(), time.Now()
+	return nil
+}
+
+// forget makes the next question about addresses one for the system.
 func (n *Network) forget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -120,48 +138,6 @@ func (n *Network) ListenUDP(netw string, addr *net.UDPAddr) (transport.UDPConn, 
 	_ = c.SetReadBuffer(SocketBuffer)
 	_ = c.SetWriteBuffer(SocketBuffer)
 	return directly(c), nil
-}
-
-// siteLocal and compatible are kinds of IPv6 addresses that are no candidates (RFC 8445, 5.1.1.1).
-var siteLocal, compatible = netip.MustParsePrefix("fec0::/10"), netip.MustParsePrefix("::/96")
-
-// hostAddrs returns the host's addresses that a candidate may have, as pion chooses them.
-func (c *Config) hostAddrs() ([]netip.Addr, error) {
-	all, err := c.net.Interfaces()
-	if err != nil {
-		return nil, err
-	}
-	var found []netip.Addr
-	for _, i := range all {
-		addrs, err := i.Addrs()
-		if err != nil || i.Flags&net.FlagUp == 0 || c.NoLoopback && i.Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		for _, a := range addrs {
-			if ip := hostAddr(a, i.Name); c.mayListen(ip) && !slices.Contains(found, ip) {
-				found = append(found, ip)
-			}
-		}
-	}
-	return found, nil
-}
-
-// hostAddr returns an address of an interface, with its zone if it has a meaning only there.
-func hostAddr(a net.Addr, iface string) netip.Addr {
-	n, ok := a.(*net.IPNet)
-	if !ok {
-		return netip.Addr{}
-	}
-	ip, _ := netip.AddrFromSlice(n.IP)
-	if ip = ip.Unmap(); ip.IsLinkLocalUnicast() {
-		ip = ip.WithZone(iface) // none for IPv4
-	}
-	return ip
-}
-
-func (c *Config) mayListen(ip netip.Addr) bool {
-	return ip.IsValid() && !siteLocal.Contains(ip) && !compatible.Contains(ip) &&
-		!(c.NoLoopback && ip.IsLoopback()) && (c.ipFilter == nil || c.ipFilter(ip.AsSlice()))
 }
 
 // fastUDP is what pion prefers for its packets, since it needs no allocation.

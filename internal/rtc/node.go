@@ -76,7 +76,7 @@ type Node struct {
 	lines   *lineMemory
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
-	endWatch  context.CancelFunc // ends watchIdentities and watchNetwork
+	endWatch  context.CancelFunc // ends watchIdentities and watchHost
 	closeOnce sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -121,11 +121,11 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	n.wg.Go(n.loop)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endWatch = cancel
-	if cfg.net == nil {
-		n.wg.Go(func() { n.watchNetwork(ctx) })
-	}
 	if cfg.Identity.Watches() {
 		n.wg.Go(func() { n.watchIdentities(ctx) })
+	}
+	if _, system := a.net.Net.(*Network); system { // not that of a test
+		n.wg.Go(func() { n.watchHost(ctx) })
 	}
 	return n, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/hostaddr"
 )
 
 // ICE's own checks say that a path carries checks. Whether it carries anything else is known from what SCTP gets back
@@ -124,7 +126,7 @@ func (s *session) doubt() {
 }
 
 // pathGone reports whether the address that the path begins with is not among those of this host.
-func (s *session) pathGone(addrs []netip.Addr) bool {
+func (s *session) pathGone(addrs []hostaddr.Addr) bool {
 	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return false
@@ -134,7 +136,7 @@ func (s *session) pathGone(addrs []netip.Addr) bool {
 		text = pair.Local.RelatedAddress
 	}
 	addr, err := netip.ParseAddr(text)
-	return err == nil && !addr.IsUnspecified() && !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
-		return a.WithZone("") == addr.Unmap().WithZone("")
+	return err == nil && !addr.IsUnspecified() && !slices.ContainsFunc(addrs, func(a hostaddr.Addr) bool {
+		return a.IP.WithZone("") == addr.Unmap().WithZone("")
 	})
 }

@@ -3,7 +3,6 @@
 package rtc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/backoff"
-	"github.com/chatixia-ai/mesh/internal/hostaddr"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -237,23 +235,11 @@ func (n *Node) signalingResponded() {
 	}
 }
 
-// watchNetwork follows this host's addresses until ctx ends.
-func (n *Node) watchNetwork(ctx context.Context) {
-	for range hostaddr.Watch(ctx) {
-		n.box.post(n.networkChanged)
-	}
-}
-
-// networkChanged handles a change of this host's addresses. Signaling may have lost its connection by that, and links
+// networkChanged handles a change of this host's addresses, which a shared UDP port follows by now. Signaling may have lost its connection by that, and links
 // their path.
 func (n *Node) networkChanged() {
 	n.probe()
-	if own, ok := n.api.net.(*Network); ok {
-		own.forget()
-	}
-	cfg := n.cfg
-	cfg.net = n.api.net
-	addrs, err := cfg.hostAddrs()
+	addrs, _, err := n.api.net.addrs()
 	if err != nil {
 		n.log.Warn().Err(err).Msg("cannot list this host's addresses")
 		return

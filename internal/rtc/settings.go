@@ -1,6 +1,9 @@
 package rtc
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Settings are the part of a Config that people set: plain data, which can be passed to another process. The
 // zero value suits most networks.
@@ -10,6 +13,10 @@ type Settings struct {
 	// UDPPort, if not 0, is the one UDP port for all peers, or AnyUDPPort for one that the system picks. 0
 	// means a port for each connection.
 	UDPPort int `json:"udp_port,omitempty"`
+	// Interfaces are names of the network interfaces, or patterns as in path.Match, and Addresses the networks whose
+	// addresses may be used. All of them if empty.
+	Interfaces []string       `json:"interfaces,omitempty"`
+	Addresses  []netip.Prefix `json:"addresses,omitempty"`
 	// NoLoopback leaves loopback addresses out, which are of use only to peers on this host.
 	NoLoopback bool `json:"no_loopback,omitempty"`
 	// MDNS resolves the .local names that browsers send in place of addresses.
