@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
+	stdpath "path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -141,6 +143,16 @@ type Network struct {
 	// one port, or AnyUDPPort for one that the system picks. 0 means a port for
 	// each connection.
 	UDPPort int
+	// Interfaces are the network interfaces that may be used, by name or pattern,
+	// as in path.Match: "eth0", "wg*". Default: $MESH_INTERFACES, such as eth0,wg*,
+	// else all. What is named may come later; where lo is not, peers on the same
+	// machine use other addresses.
+	Interfaces []string
+	// Addresses are the networks whose addresses this host may use, such as
+	// 10.0.0.0/8. Default: $MESH_ADDRESSES, such as 10.0.0.0/8,fd00::/8, else all.
+	// Of those that both allow, a peer is told the 16 that are most likely to be
+	// of use.
+	Addresses []netip.Prefix
 	// NoLoopback leaves out loopback addresses, for agents that never talk to
 	// others on their own machine.
 	NoLoopback bool
@@ -210,6 +222,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Network.RecoveryTimeout, err = recoveryTimeout(c.Network.RecoveryTimeout); err != nil {
 		return c, err
 	}
+	if err := c.Network.addressDefaults(); err != nil {
+		return c, err
+	}
 	if err := c.validate(); err != nil {
 		return c, err
 	}
@@ -252,6 +267,57 @@ func recoveryTimeout(set time.Duration) (time.Duration, error) {
 		return 0, &ConfigError{Field: "Network.RecoveryTimeout", Value: text, Err: errors.New("want a positive duration, such as 90s or 2m")}
 	}
 	return d, nil
+}
+
+// addressDefaults fills in Interfaces and Addresses, and checks them.
+func (n *Network) addressDefaults() error {
+	if len(n.Interfaces) == 0 {
+		n.Interfaces = listed(os.Getenv("MESH_INTERFACES"))
+	}
+	for _, pattern := range n.Interfaces {
+		if _, err := stdpath.Match(pattern, ""); err != nil || pattern == "" {
+			return &ConfigError{Field: "Network.Interfaces", Value: pattern, Err: errors.New("want the name of an interface, or a pattern such as wg*")}
+		}
+	}
+	if len(n.Addresses) == 0 {
+		for _, text := range listed(os.Getenv("MESH_ADDRESSES")) {
+			network, err := parseNetwork(text)
+			if err != nil {
+				return &ConfigError{Field: "Network.Addresses", Value: text, Err: err}
+			}
+			n.Addresses = append(n.Addresses, network)
+		}
+	}
+	for _, network := range n.Addresses {
+		if !network.IsValid() {
+			return &ConfigError{Field: "Network.Addresses", Value: network.String(), Err: errNotNetwork}
+		}
+	}
+	return nil
+}
+
+var errNotNetwork = errors.New("want a network, such as 10.0.0.0/8, or an address")
+
+// parseNetwork reads a network or one address.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		return network, errNotNetwork
+	}
+	return network, nil
+}
+
+// listed returns the parts of a text that are separated by commas.
+func listed(text string) (parts []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }
 
 func (c *Config) defaultURLs() {
@@ -326,7 +392,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 			CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile,
 		},
 		Network: sidecar.Network{
-			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
+			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, Interfaces: n.Interfaces, Addresses: n.Addresses, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
 			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
 		},
 		Identity:   c.Identity.settings(),

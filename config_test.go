@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -57,6 +60,11 @@ func TestBadConfig(t *testing.T) {
 		"TURN from env":           {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
 		"recovery from env":       {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "90"}, field: "Network.RecoveryTimeout", text: "such as 90s"},
 		"recovery of nothing":     {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "0s"}, field: "Network.RecoveryTimeout", text: "positive"},
+		"interface pattern":       {cfg: Config{Network: Network{Interfaces: []string{"eth0", "eth["}}}, field: "Network.Interfaces", text: "eth["},
+		"interface from env":      {env: map[string]string{"MESH_INTERFACES": "wg*, eth["}, field: "Network.Interfaces", text: "wg*"},
+		"interface without name":  {cfg: Config{Network: Network{Interfaces: []string{""}}}, field: "Network.Interfaces", text: "name"},
+		"address":                 {cfg: Config{Network: Network{Addresses: []netip.Prefix{{}}}}, field: "Network.Addresses", text: "10.0.0.0/8"},
+		"address from env":        {env: map[string]string{"MESH_ADDRESSES": "10.0.0.0/8,10.0.0.0/33"}, field: "Network.Addresses", text: "10.0.0.0/33"},
 		"socket path too long":    {cfg: Config{Mode: Attach, Socket: "/" + strings.Repeat("x", 200)}, field: "Socket", text: "201"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,6 +117,38 @@ func TestRecoveryTimeout(t *testing.T) {
 		if err != nil || cfg.Network.RecoveryTimeout != want {
 			t.Errorf("%v in the code: got %v, %v; want %v", set, cfg.Network.RecoveryTimeout, err, want)
 		}
+	}
+}
+
+// Interfaces and addresses come from the environment unless they are set in the code, and reach the sidecar.
+func TestInterfacesAndAddresses(t *testing.T) {
+	t.Setenv("MESH_INTERFACES", " eth0, wg*,")
+	t.Setenv("MESH_ADDRESSES", "10.0.0.0/8,fd00::7")
+	network := func(n Network) (interfaces []string, addresses string) {
+		cfg, err := Config{Network: n}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := cfg.settings()
+		if err != nil {
+			t.Fatal(err)
+		}
+		environ, err := set.Environ()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, raw, _ := strings.Cut(environ, "=")
+		if set, err = sidecar.ParseSettings(raw); err != nil {
+			t.Fatal(err)
+		}
+		return set.Network.Interfaces, fmt.Sprint(set.Network.Addresses)
+	}
+	if i, a := network(Network{}); !slices.Equal(i, []string{"eth0", "wg*"}) || a != "[10.0.0.0/8 fd00::7/128]" {
+		t.Errorf("from the environment: %q, %s", i, a)
+	}
+	set := Network{Interfaces: []string{"lo"}, Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	if i, a := network(set); !slices.Equal(i, []string{"lo"}) || a != "[127.0.0.0/8]" {
+		t.Errorf("from the code: %q, %s", i, a)
 	}
 }
 

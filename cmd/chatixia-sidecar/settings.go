@@ -40,7 +40,8 @@ type settings struct {
 // variables are what a .env file may set: what this command reads, and what the Go library reads on the way to the
 // signaling server.
 var variables = append([]string{"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET",
-	"TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "MESH_RECOVERY_TIMEOUT", "RUST_LOG", "NO_PROXY", "no_proxy"}, detours...)
+	"TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "MESH_RECOVERY_TIMEOUT", "MESH_INTERFACES", "MESH_ADDRESSES",
+	"RUST_LOG", "NO_PROXY", "no_proxy"}, detours...)
 
 // detours are the variables by which the connection to the signaling server can be led elsewhere or read on the way.
 var detours = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -90,6 +91,8 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   TURN_PASSWORD         password for the TURN server
   ICE_TRANSPORT_POLICY  relay means -relay-only
   MESH_RECOVERY_TIMEOUT -recovery-timeout
+  MESH_INTERFACES       -interfaces
+  MESH_ADDRESSES        -addresses
   MESH_IDENTITY_KEY, MESH_NAME, MESH_IDENTITY_POLICY, MESH_IDENTITY_REQUIRED,
   MESH_KNOWN_PEERS, MESH_ROOTS, MESH_MEMBERSHIP, MESH_REVOKED
                         -identity-key, -mesh-name, -identity-policy, -identity-required,
@@ -125,6 +128,8 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	s.identity(fs)
 	relay := fs.Bool("relay-only", strings.EqualFold(os.Getenv("ICE_TRANSPORT_POLICY"), "relay"), "connect to peers only through the TURN server")
 	s.variable(fs, "recovery-timeout", "MESH_RECOVERY_TIMEOUT", "keep an interrupted link to a peer for this `duration`, such as 90s (default 60s)")
+	s.variable(fs, "interfaces", "MESH_INTERFACES", "use only the network interfaces of these `names` or patterns, separated by commas, such as eth0,wg* (default all)")
+	s.variable(fs, "addresses", "MESH_ADDRESSES", "use only addresses of these `networks`, separated by commas, such as 10.0.0.0/8,fd00::/8 (default all)")
 	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
 	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server")
 	fs.StringVar(&s.network.CertFile, "cert-file", "", "present the certificate in this PEM `file` to the signaling server")

@@ -26,10 +26,11 @@ func TestParseSettings(t *testing.T) {
 	}{
 		{name: "nothing", want: map[string]string{"ICE_TRANSPORT_POLICY": "all"}},
 		{name: "every variable", args: []string{"-signaling-url", "ws://h/ws", "-token-url=http://h/t", "-socket", "/s",
-			"-turn-url", "turn:h", "-turn-username", "u", "-turn-password-file", key, "-turn-secret-file", key, "-api-key-file", key, "-relay-only", "-recovery-timeout", "2m"},
+			"-turn-url", "turn:h", "-turn-username", "u", "-turn-password-file", key, "-turn-secret-file", key, "-api-key-file", key, "-relay-only", "-recovery-timeout", "2m",
+			"-interfaces", "eth*,lo", "-addresses", "10.0.0.0/8"},
 			want: map[string]string{"SIGNALING_URL": "ws://h/ws", "TOKEN_URL": "http://h/t", "IPC_SOCKET": "/s", "TURN_URL": "turn:h",
 				"TURN_USERNAME": "u", "TURN_PASSWORD": "k1", "TURN_SECRET": "k1", "API_KEY": "k1", "ICE_TRANSPORT_POLICY": "relay",
-				"MESH_RECOVERY_TIMEOUT": "2m"}},
+				"MESH_RECOVERY_TIMEOUT": "2m", "MESH_INTERFACES": "eth*,lo", "MESH_ADDRESSES": "10.0.0.0/8"}},
 		{name: "identity", args: []string{"-identity-key", "k", "-mesh-name=demo", "-identity-policy", "known", "-identity-required", "-known-peers", "p",
 			"-roots", "a,b", "-membership", "m", "-revoked", "r"},
 			want: map[string]string{"MESH_IDENTITY_KEY": "k", "MESH_NAME": "demo", "MESH_IDENTITY_POLICY": "known", "MESH_IDENTITY_REQUIRED": "true",
@@ -86,6 +87,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, w := range []string{
 		"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG", "MESH_RECOVERY_TIMEOUT", "-recovery-timeout",
+		"MESH_INTERFACES", "-interfaces", "MESH_ADDRESSES", "-addresses",
 		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level", "-trust-dotenv-with-secrets", "MESH_TRUST_DOTENV_WITH_SECRETS",
 		"MESH_IDENTITY_KEY", "MESH_IDENTITY_POLICY", "MESH_IDENTITY_REQUIRED", "MESH_KNOWN_PEERS", "MESH_ROOTS", "MESH_MEMBERSHIP", "MESH_REVOKED", "MESH_NAME",
 		"-identity-key", "-identity-policy", "-identity-required", "-known-peers", "-roots", "-membership", "-revoked", "-mesh-name",

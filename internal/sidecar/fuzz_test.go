@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 func FuzzParseSettings(f *testing.F) {
 	whole := Settings{
 		Signaling: signal.Settings{URL: "wss://h/ws", TokenURL: "https://h/api/token", APIKey: "k", Started: time.Unix(1_700_000_000, 5).UTC(), CAFile: "ca.pem"},
-		Network:   Network{RelayOnly: true, UDPPort: -1, RecoveryTimeout: time.Second},
+		Network:   Network{RelayOnly: true, UDPPort: -1, RecoveryTimeout: time.Second, Interfaces: []string{"wg*"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		Limits:    wire.Limits{MaxMessage: 1 << 20, MaxDepth: 9}, TURNSecret: "t", Socket: "/run/s", Token: "token", WatchStdin: true, LogLevel: "info",
 		ICEServers: []signal.ICEServer{{URLs: []string{"turn:h"}, Username: "u", Credential: "c"}},
 	}
