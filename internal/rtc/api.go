@@ -66,6 +66,9 @@ func newAPI(cfg Config) (*api, error) {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
 	se.SetICETimeouts(cfg.timing.iceDisconnected, cfg.timing.iceFailed, cfg.timing.iceKeepalive)
+	if cfg.RelayOnly { // pion waits for 2 s for something better than a relay
+		se.SetRelayAcceptanceMinWait(0)
+	}
 	if err := cfg.fillNet(ctx); err != nil {
 		a.close()
 		return nil, err

@@ -68,6 +68,7 @@ type timing struct {
 	offerPace              time.Duration // between a peer's offers that are taken up, after a burst
 	lasting                time.Duration // how long a link must have been up for its end to count as the first failure
 	refused                time.Duration // between two reports that a peer was refused
+	renewMin               time.Duration // between restarts for new TURN credentials, at least
 	longLine               time.Duration // how long a line may take, from when it last needed memory, while others wait
 	identityWatch          time.Duration // between looks at what may end an identity
 	glareHold              time.Duration // how long a base peer's offer is held for the answer to ours
@@ -97,6 +98,7 @@ var defaultTiming = timing{
 	offerPace:     5 * time.Second,
 	lasting:       10 * time.Second,
 	refused:       time.Minute,
+	renewMin:      time.Minute,
 	longLine:      time.Minute,
 	identityWatch: 5 * time.Second,
 	glareHold:     5 * time.Second,

@@ -21,6 +21,7 @@ func (c *Config) Quick() {
 	c.timing.offerPace = 20 * time.Millisecond
 	c.timing.lasting = time.Second
 	c.timing.refused = 0
+	c.timing.renewMin = 100 * time.Millisecond
 	c.timing.identityWatch = 50 * time.Millisecond
 	c.timing.repairMin = 100 * time.Millisecond
 	c.timing.repairMax = 400 * time.Millisecond

@@ -140,6 +140,7 @@ func (n *Node) offered(id string, o description) {
 // applyRestart answers an offer to restart ICE.
 func (n *Node) applyRestart(s *session, o description) {
 	s.number = o.number
+	s.refreshServers() // before the offer is applied, which begins to gather
 	if err := s.answer(o); err != nil {
 		n.lost(s, err)
 		return

@@ -162,7 +162,8 @@ func (n *Node) Disconnected() {
 	n.box.post(func() { n.online = false })
 }
 
-// ICEServers replaces the ICE servers, for links and ICE restarts that begin after it.
+// ICEServers replaces the ICE servers, for links and ICE restarts that begin after it. Relayed links whose credentials
+// expire soon are restarted.
 func (n *Node) ICEServers(servers []signal.ICEServer) {
 	n.box.post(func() {
 		var usable []webrtc.ICEServer
@@ -179,6 +180,11 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 			usable = append(usable, server)
 		}
 		n.api.servers = usable
+		for _, sl := range n.slots {
+			if sl.cur != nil {
+				sl.cur.renew()
+			}
+		}
 	})
 }
 

@@ -141,9 +141,7 @@ func (s *session) restartICE() {
 	s.log.Debug().Int("number", s.number+1).Msg("ICE restart")
 	s.number++
 	s.stale = false
-	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
-		s.n.outside.Warn(s.sl.id).Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
-	}
+	s.refreshServers()
 	if err := s.sendOffer(&webrtc.OfferOptions{ICERestart: true}); err != nil {
 		s.n.lost(s, fmt.Errorf("%w: %w", ErrUnreachable, err))
 	}

@@ -59,6 +59,10 @@ type session struct {
 	stale      bool      // the restart offer that is not answered has addresses that this host no longer has
 	checkedAt  time.Time // the last restart had its answer; zero if another one is wanted
 
+	credentials time.Time   // when those of the relays that were asked for last expire; zero: never
+	renewable   bool        // it is time for new ones
+	renewal     *time.Timer // when it is
+
 	onClosed func() // called in the loop when the connection is closed
 
 	began     time.Time
@@ -109,6 +113,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 			time.AfterFunc(n.cfg.timing.baseClosed, func() { n.box.post(func() { n.unpark(s) }) })
 		}
 	})
+	s.planRenewal()
 	pc.SCTP().OnClose(func(error) { s.post(s.transportGone) })
 	pc.OnDataChannel(s.useChannel)
 	s.setDeadline(n.cfg.ConnectTimeout, func() {
@@ -194,6 +199,7 @@ func (s *session) stopTimers() {
 	stopTimer(s.doubting)
 	stopTimer(s.judging)
 	stopTimer(s.resend)
+	stopTimer(s.renewal)
 	s.deadline = nil
 }
 

@@ -192,17 +192,15 @@ func checkICEURL(u string) error {
 }
 
 // refreshIn returns the time after which to ask for new credentials: three quarters of what is left of those
-// that expire first, 0 if none expire. Ephemeral user names are "<unix expiry>:<anything>" (the TURN REST API draft,
-// draft-uberti-behave-turn-rest).
+// that expire first, 0 if none expire.
 func refreshIn(servers []ICEServer, now time.Time) time.Duration {
 	var first time.Duration
 	for _, s := range servers {
-		digits, _, ok := strings.Cut(s.Username, ":")
-		expiry, err := strconv.ParseInt(digits, 10, 64)
-		if !ok || err != nil || expiry > 1<<40 {
+		expiry := TURNExpiry(s.Username)
+		if expiry.IsZero() {
 			continue
 		}
-		left := max(time.Unix(expiry, 0).Sub(now), time.Nanosecond)
+		left := max(expiry.Sub(now), time.Nanosecond)
 		if first == 0 || left < first {
 			first = left
 		}

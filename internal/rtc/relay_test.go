@@ -1,0 +1,168 @@
+//go:build !js
+
+package rtc_test
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/turn/v5"
+
+	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/testutil"
+)
+
+const turnPassword = "turn-password"
+
+// turnServer is a TURN server on the loopback interface.
+type turnServer struct {
+	*turn.Server
+	mu    sync.Mutex
+	valid func(user string) bool
+	users []string // whose credentials were valid
+}
+
+// startTURN starts one that listens for datagrams or, if datagrams is nil, for streams.
+func startTURN(t *testing.T, datagrams net.PacketConn, streams net.Listener) *turnServer {
+	t.Helper()
+	s := &turnServer{valid: func(string) bool { return true }}
+	relay := &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"}
+	cfg := turn.ServerConfig{Realm: "mesh.test", AuthHandler: s.authorize}
+	if datagrams != nil {
+		cfg.PacketConnConfigs = []turn.PacketConnConfig{{PacketConn: datagrams, RelayAddressGenerator: relay}}
+	} else {
+		cfg.ListenerConfigs = []turn.ListenerConfig{{Listener: streams, RelayAddressGenerator: relay}}
+	}
+	var err error
+	if s.Server, err = turn.NewServer(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func (s *turnServer) authorize(r *turn.RequestAttributes) (id string, key []byte, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.valid(r.Username) {
+		return "", nil, false
+	}
+	if !slices.Contains(s.users, r.Username) {
+		s.users = append(s.users, r.Username)
+	}
+	return r.Username, turn.GenerateAuthKey(r.Username, r.Realm, turnPassword), true
+}
+
+// accept changes whose credentials are valid.
+func (s *turnServer) accept(valid func(user string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.valid = valid
+}
+
+func (s *turnServer) seen(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.users, user)
+}
+
+func relays(url, user string) []signal.ICEServer {
+	return []signal.ICEServer{{URLs: []string{url}, Username: user, Credential: turnPassword}}
+}
+
+// onlyRelay has a node use a relay only, with credentials.
+func onlyRelay(url, user string) func(*rtc.Config) {
+	return func(c *rtc.Config) { c.RelayOnly, c.ICEServers = true, relays(url, user) }
+}
+
+func listenDatagrams(t *testing.T, at string) net.PacketConn {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// When an interrupted link is repaired, both ends ask the relay with the credentials of that moment: those that it began
+// with have expired.
+func TestBothEndsRefreshCredentials(t *testing.T) {
+	t.Parallel()
+	at := listenDatagrams(t, "127.0.0.1:0")
+	server := startTURN(t, at, nil)
+	url := "turn:" + at.LocalAddr().String()
+	h := newHub(t)
+	a, b := start(t, h, "a", onlyRelay(url, "a1")).join(), start(t, h, "b", onlyRelay(url, "b1")).join()
+	linked(t, a, b)
+	a.ICEServers(relays(url, "a2"))
+	b.ICEServers(relays(url, "b2"))
+	_ = server.Close() // with all relayed addresses
+	server = startTURN(t, listenDatagrams(t, at.LocalAddr().String()), nil)
+	server.accept(func(user string) bool { return user == "a2" || user == "b2" })
+	send(t, a.peer("b"), message(1, 100))
+	testutil.Eventually(t, "the message", func() bool { return len(b.received("a")) == 1 })
+	if got := a.history() + b.history(); got != "[+b][+a]" {
+		t.Errorf("history %s", got)
+	}
+}
+
+// A relayed link moves to new credentials before the old ones expire, or as soon as there are any.
+func TestRelayedLinkRenewsCredentials(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"in time": false, "late": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := listenDatagrams(t, "127.0.0.1:0")
+			server := startTURN(t, at, nil)
+			url := "turn:" + at.LocalAddr().String()
+			user := func(who string, lifetime time.Duration) string {
+				return fmt.Sprintf("%d:%s", time.Now().Add(lifetime).Unix(), who)
+			}
+			h := newHub(t)
+			a := start(t, h, "a", onlyRelay(url, user("a", 5*time.Second))).join()
+			b := start(t, h, "b", onlyRelay(url, user("b", 5*time.Second))).join()
+			linked(t, a, b)
+			stop := stream(t, a.peer("b"))
+			defer stop()
+			if late {
+				time.Sleep(5 * time.Second)
+			}
+			offers := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b")
+			a2, b2 := user("a", time.Hour), user("b", time.Hour)
+			a.ICEServers(relays(url, a2))
+			b.ICEServers(relays(url, b2))
+			testutil.Eventually(t, "the new credentials", func() bool { return server.seen(a2) && server.seen(b2) })
+			testutil.Eventually(t, "the link is restored", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
+			sent := stop()
+			testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
+			if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b") - offers; n != 1 {
+				t.Errorf("%d restarts", n)
+			}
+			if got := a.history() + b.history(); got != "[+b][+a]" {
+				t.Errorf("history %s", got)
+			}
+		})
+	}
+}
+
+// A link that passes no relay is left alone, whatever happens to credentials.
+func TestDirectLinkKeepsCredentials(t *testing.T) {
+	t.Parallel()
+	at := listenDatagrams(t, "127.0.0.1:0")
+	startTURN(t, at, nil)
+	url := "turn:" + at.LocalAddr().String()
+	soon := fmt.Sprintf("%d:x", time.Now().Add(3*time.Second).Unix())
+	h, a, b := pair(t, func(c *rtc.Config) { c.ICEServers = relays(url, soon) })
+	later := relays(url, fmt.Sprintf("%d:x", time.Now().Add(time.Hour).Unix()))
+	a.ICEServers(later)
+	b.ICEServers(later)
+	time.Sleep(4 * time.Second)
+	if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers", n)
+	}
+}
