@@ -47,6 +47,7 @@ type api struct {
 	making  sync.WaitGroup // the goroutine that makes the first one
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
+	turn    *turnDialer
 	mux     *mux               // nil if each connection has ports of its own
 	hurry   context.CancelFunc // ends name lookups
 }
@@ -79,6 +80,10 @@ func newAPI(cfg Config) (*api, error) {
 			Msg("no address of this host is of the interfaces and networks that are set; waiting for one")
 	}
 	se.SetNet(a.net)
+	a.turn = &turnDialer{ctx: ctx, host: a.net, proxy: cfg.proxy, roots: cfg.RootCAs}
+	if _, ok := a.net.Net.(system); ok {
+		se.SetICEProxyDialer(a.turn)
+	}
 	if cfg.ipFilter != nil {
 		se.SetIPFilter(cfg.ipFilter)
 	}
@@ -101,6 +106,7 @@ func newAPI(cfg Config) (*api, error) {
 		}
 		a.servers = append(a.servers, server)
 	}
+	a.turn.use(a.servers)
 	return a, nil
 }
 
@@ -180,8 +186,8 @@ func (a *api) configuration() webrtc.Configuration {
 
 // follow keeps up with the addresses of the host.
 func (a *api) follow() {
-	if system, ok := a.net.Net.(*Network); ok {
-		system.forget()
+	if s, ok := a.net.Net.(system); ok {
+		s.forget()
 	}
 	if a.mux != nil {
 		a.mux.follow()

@@ -5,9 +5,12 @@ package rtc
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -36,6 +39,8 @@ type Config struct {
 	Identity *identity.Identity
 	// ICEServers are the STUN and TURN servers until [Node.ICEServers] is called.
 	ICEServers []signal.ICEServer
+	// RootCAs returns the authorities that are trusted with TURN servers that are reached by TLS. Nil means the system's.
+	RootCAs func() (*x509.CertPool, error)
 	// ConnectTimeout bounds each attempt to connect, and a call to Connect. Default 30 s.
 	ConnectTimeout time.Duration
 	// A lane of the queue to a peer is congested from when more than QueueHigh bytes are in it until no more than QueueLow
@@ -46,11 +51,12 @@ type Config struct {
 	Log zerolog.Logger
 
 	timing timing
-	// net, ipFilter and lookup replace the network, or parts of it, in tests.
+	// net, ipFilter, lookup and proxy replace the network, or parts of it, in tests.
 	net      transport.Net
 	now      func() time.Time // of what takes weeks
 	ipFilter func(net.IP) bool
 	lookup   func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	proxy    func(*http.Request) (*url.URL, error)
 }
 
 // timing holds the delays, which tests shorten.
@@ -119,6 +125,9 @@ var defaultTiming = timing{
 func (c Config) withDefaults() Config {
 	if c.Identity == nil {
 		c.Identity, _ = identity.Open(identity.Settings{}) // reads no file, so it cannot fail
+	}
+	if c.proxy == nil {
+		c.proxy = http.ProxyFromEnvironment
 	}
 	if c.now == nil {
 		c.now = time.Now

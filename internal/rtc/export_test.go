@@ -5,7 +5,9 @@ package rtc
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"time"
 
@@ -99,6 +101,9 @@ func (c *Config) UseNet(n transport.Net) { c.net = n }
 func (c *Config) Lookup(f func(ctx context.Context, network, host string) ([]netip.Addr, error)) {
 	c.lookup = f
 }
+
+// Proxy replaces the proxy of the environment.
+func (c *Config) Proxy(f func(*http.Request) (*url.URL, error)) { c.proxy = f }
 
 // OnlyLoopback keeps other networks of the test machine out.
 func (c *Config) OnlyLoopback() {

@@ -60,8 +60,8 @@ func (h *host) addrs() ([]hostaddr.Addr, map[string]*transport.Interface, error)
 		}
 	}
 	var sources []netip.Addr
-	if n, ok := h.Net.(*Network); ok {
-		sources = n.sources()
+	if s, ok := h.Net.(system); ok {
+		sources = s.sources()
 	}
 	return hostaddr.Choose(found, sources, maxHostAddrs), interfaces, nil
 }

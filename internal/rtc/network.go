@@ -41,6 +41,12 @@ type Network struct {
 	asked  time.Time    // for both
 }
 
+// system is a Network, as opposed to a network in memory.
+type system interface {
+	sources() []netip.Addr
+	forget()
+}
+
 // NewNetwork returns a Network whose lookups end when ctx does. It fails if the host's addresses cannot be
 // listed.
 func NewNetwork(ctx context.Context) (*Network, error) {

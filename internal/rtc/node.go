@@ -124,7 +124,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 	if cfg.Identity.Watches() {
 		n.wg.Go(func() { n.watchIdentities(ctx) })
 	}
-	if _, system := a.net.Net.(*Network); system { // not that of a test
+	if _, ok := a.net.Net.(system); ok {
 		n.wg.Go(func() { n.watchHost(ctx) })
 	}
 	return n, nil
@@ -180,6 +180,7 @@ func (n *Node) ICEServers(servers []signal.ICEServer) {
 			usable = append(usable, server)
 		}
 		n.api.servers = usable
+		n.api.turn.use(usable)
 		for _, sl := range n.slots {
 			if sl.cur != nil {
 				sl.cur.renew()

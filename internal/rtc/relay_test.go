@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/logging"
 	"github.com/pion/turn/v5"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
@@ -32,7 +33,8 @@ func startTURN(t *testing.T, datagrams net.PacketConn, streams net.Listener) *tu
 	t.Helper()
 	s := &turnServer{valid: func(string) bool { return true }}
 	relay := &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"}
-	cfg := turn.ServerConfig{Realm: "mesh.test", AuthHandler: s.authorize}
+	silent := &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
+	cfg := turn.ServerConfig{Realm: "mesh.test", AuthHandler: s.authorize, LoggerFactory: silent}
 	if datagrams != nil {
 		cfg.PacketConnConfigs = []turn.PacketConnConfig{{PacketConn: datagrams, RelayAddressGenerator: relay}}
 	} else {

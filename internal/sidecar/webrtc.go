@@ -43,7 +43,7 @@ func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC,
 	w := &webRTC{set: set, log: log, events: events, client: signal.New(cfg)}
 	node, err := rtc.New(rtc.Config{
 		Settings: set.Network, Identity: id, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
-		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
+		RootCAs: cfg.RootCAs, QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
 	}, w.client, peerEvents{events})
 	if err != nil {
 		return nil, err

@@ -38,18 +38,34 @@ func useTunnel(ctx context.Context, hc *http.Client, u *url.URL) error {
 	t.Proxy = nil
 	// net/http may let a dial outlive its request, so ctx and not the dial's own context bounds it.
 	t.DialContext = func(_ context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, proxyAddress(proxy))
-		if err == nil {
-			conn, err = openTunnel(ctx, conn, t, proxy, addr)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("proxy %s: %w", public(proxy), err)
-		}
-		return conn, nil
+		return dialTunnel(ctx, dial, network, t, proxy, addr)
 	}
 	t.DisableKeepAlives = true
 	hc.Transport = t
 	return nil
+}
+
+// DialTunnel connects with dial to an HTTP proxy, over TLS with conf if the proxy's URL says so, and asks it for a tunnel to
+// addr. Its errors do not show the proxy's password.
+func DialTunnel(ctx context.Context, dial DialFunc, network string, conf *tls.Config, proxy *url.URL, addr string) (net.Conn, error) {
+	if proxy.Scheme != "http" && proxy.Scheme != "https" {
+		return nil, fmt.Errorf("proxy %s: only HTTP proxies are supported here", public(proxy))
+	}
+	return dialTunnel(ctx, dial, network, &http.Transport{TLSClientConfig: conf}, proxy, addr)
+}
+
+// A DialFunc is a method such as net.Dialer.DialContext.
+type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func dialTunnel(ctx context.Context, dial DialFunc, network string, t *http.Transport, proxy *url.URL, addr string) (net.Conn, error) {
+	conn, err := dial(ctx, network, proxyAddress(proxy))
+	if err == nil {
+		conn, err = openTunnel(ctx, conn, t, proxy, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("proxy %s: %w", public(proxy), err)
+	}
+	return conn, nil
 }
 
 func proxyAddress(proxy *url.URL) string {

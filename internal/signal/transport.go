@@ -85,6 +85,16 @@ func (c Config) addCertificates(conf *tls.Config) error {
 	return nil
 }
 
+// RootCAs returns the authorities that are trusted, with those of CAFile as it is now; nil means the system's alone.
+func (c Config) RootCAs() (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	conf := &tls.Config{}
+	err := Config{Settings: Settings{CAFile: c.CAFile}}.addCertificates(conf)
+	return conf.RootCAs, err
+}
+
 // rootPool returns a copy of pool, or of the system's authorities if there is none.
 func rootPool(pool *x509.CertPool) (*x509.CertPool, error) {
 	if pool != nil {
