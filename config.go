@@ -164,7 +164,8 @@ type Network struct {
 	RecoveryTimeout time.Duration
 
 	// CAFile names a PEM file with certificates of authorities that are trusted
-	// besides the system's when the signaling server is reached over TLS.
+	// besides the system's when the signaling server, or a TURN server with a
+	// URL such as turns:host:443?transport=tcp, is reached over TLS.
 	CAFile string
 	// CertFile and KeyFile name PEM files with the certificate, and its key, that
 	// the signaling server is shown if it asks for one.

@@ -131,7 +131,7 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	s.variable(fs, "interfaces", "MESH_INTERFACES", "use only the network interfaces of these `names` or patterns, separated by commas, such as eth0,wg* (default all)")
 	s.variable(fs, "addresses", "MESH_ADDRESSES", "use only addresses of these `networks`, separated by commas, such as 10.0.0.0/8,fd00::/8 (default all)")
 	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
-	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server")
+	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server, and to TURN servers over TLS")
 	fs.StringVar(&s.network.CertFile, "cert-file", "", "present the certificate in this PEM `file` to the signaling server")
 	fs.StringVar(&s.network.KeyFile, "key-file", "", "the private key of -cert-file, a PEM `file`")
 	fs.BoolVar(&s.network.MDNS, "mdns", false, "resolve the .local names that browsers use to hide their addresses")

@@ -88,6 +88,9 @@ func (c *Config) Refused(d time.Duration) { c.timing.refused = d }
 // LongLine sets how long a line may take while others wait for its memory.
 func (c *Config) LongLine(d time.Duration) { c.timing.longLine = d }
 
+// RenewMin sets the time between restarts for new TURN credentials.
+func (c *Config) RenewMin(d time.Duration) { c.timing.renewMin = d }
+
 // Now sets the clock of what takes weeks.
 func (c *Config) Now(now func() time.Time) { c.now = now }
 

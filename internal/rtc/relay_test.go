@@ -168,3 +168,29 @@ func TestDirectLinkKeepsCredentials(t *testing.T) {
 		t.Errorf("%d offers", n)
 	}
 }
+
+// Credentials that expire at once, again and again, restart a link no more often than the pace of renewals allows.
+func TestRenewalIsPaced(t *testing.T) {
+	t.Parallel()
+	at := listenDatagrams(t, "127.0.0.1:0")
+	startTURN(t, at, nil)
+	url := "turn:" + at.LocalAddr().String()
+	expiring := func(n int) []signal.ICEServer {
+		return relays(url, fmt.Sprintf("%d:x", time.Now().Unix()+int64(2+n)))
+	}
+	h := newHub(t)
+	set := func(c *rtc.Config) {
+		c.RelayOnly, c.ICEServers = true, expiring(0)
+		c.RenewMin(time.Hour)
+	}
+	a, b := start(t, h, "a", set).join(), start(t, h, "b", set).join()
+	linked(t, a, b)
+	for n := range 30 {
+		a.ICEServers(expiring(n))
+		b.ICEServers(expiring(n))
+		time.Sleep(100 * time.Millisecond)
+	}
+	if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers", n)
+	}
+}

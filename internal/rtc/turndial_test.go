@@ -304,3 +304,30 @@ func TestTURNProxyOfEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// A TURN server, or a proxy, that accepts a connection and says nothing keeps no node from closing.
+func TestSilentTURNServer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, proxy := range map[string]*url.URL{"server": nil, "proxy": {Scheme: "http", Host: l.Addr().String()}} {
+		accepted := make(chan net.Conn, 10)
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				accepted <- c
+			}
+		}()
+		h := newHub(t)
+		a := start(t, h, "a", withoutUDP(t, "turns:"+l.Addr().String(), proxy, nil)).join()
+		start(t, h, "b").join()
+		a.Connect("b")
+		defer testutil.Take(t, name+": a connection", accepted).Close()
+		began := time.Now()
+		if a.close(t); time.Since(began) > 5*time.Second {
+			t.Errorf("%s: closing took %s", name, time.Since(began))
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -325,3 +326,28 @@ func TestFilesNeedATransport(t *testing.T) {
 }
 
 type roundTripper struct{ http.RoundTripper }
+
+// The authorities for others than the signaling server are those of the file as it is now.
+func TestRootCAs(t *testing.T) {
+	if pool, err := (signal.Config{}).RootCAs(); pool != nil || err != nil {
+		t.Errorf("without a file: %v, %v", pool, err)
+	}
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	c := signal.Config{Settings: signal.Settings{CAFile: file, CertFile: "/none", KeyFile: "/none"}}
+	if _, err := c.RootCAs(); err == nil {
+		t.Error("no error for a file that is not there")
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := c.RootCAs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Certificate().Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+		t.Error(err)
+	}
+}
