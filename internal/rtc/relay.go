@@ -16,10 +16,6 @@ import (
 // for new ones after three quarters.
 const renewFrom, renewSpread = 0.8, 0.1
 
-// renewPatience counts as restarts before the one with new credentials: the old path works, and where the peers could
-// also have a direct one, ICE waits for 2 s before it takes a relay, so that the next restart has to leave it time.
-const renewPatience = 3
-
 // expiry returns when the first credentials of the present servers expire, the zero time if none do. Those that have
 // expired by now do not count.
 func (a *api) expiry(now time.Time) (first time.Time) {
