@@ -33,6 +33,7 @@ type fakeSidecar struct {
 	mu                 sync.Mutex
 	conn               net.Conn
 	undrained, lingers bool
+	drains             func(*fakeSidecar) // in place of drained
 	failure            error // of the next starts
 }
 
@@ -70,7 +71,7 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
+		if err := m.Close(); err != nil && !errors.Is(err, ErrUnsent) {
 			t.Error(err)
 		}
 	})
@@ -93,7 +94,13 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 		case strings.Contains(line, `"type":"list_peers"`):
 			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)
 		case strings.Contains(line, `"type":"drain"`):
-			if !f.is(&f.undrained) {
+			f.mu.Lock()
+			drains := f.drains
+			f.mu.Unlock()
+			switch {
+			case drains != nil:
+				drains(f)
+			case !f.is(&f.undrained):
 				f.say(`{"type":"drained","payload":{}}`)
 			}
 		default:
@@ -107,6 +114,13 @@ func (f *fakeSidecar) obstruct(undrained, lingers bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.undrained, f.lingers = undrained, lingers
+}
+
+// onDrain sets what the sidecar does when it is to drain.
+func (f *fakeSidecar) onDrain(do func(*fakeSidecar)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drains = do
 }
 
 // is reads a field.

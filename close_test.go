@@ -87,9 +87,9 @@ func TestCloseIsBounded(t *testing.T) {
 		want         time.Duration
 	}{
 		"at once":      {true, true, 0},
-		"not drained":  {false, true, drainTime},
-		"does not end": {true, false, closeTimeout},
-		"neither":      {false, false, closeTimeout},
+		"not drained":  {false, true, defaultDrainTimeout + drainGrace},
+		"does not end": {true, false, defaultDrainTimeout + endTime},
+		"neither":      {false, false, defaultDrainTimeout + endTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -120,6 +120,9 @@ type Config struct {
 	// RequestTimeout bounds a Request whose context has no deadline.
 	// Default 30 s; it must not be negative.
 	RequestTimeout time.Duration
+	// DrainTimeout is how long Close tries to send what was accepted. Default:
+	// $MESH_DRAIN_TIMEOUT, such as 10s, else 2 s; 24 h at most.
+	DrainTimeout time.Duration
 
 	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
 	// Its writer must not block, and must not call the Mesh: it may be called with
@@ -201,6 +204,8 @@ const (
 	defaultAPIKey         = "ak_dev_001"
 	defaultSocket         = "/tmp/chatixia-sidecar.sock"
 	defaultRequestTimeout = 30 * time.Second
+	defaultDrainTimeout   = 2 * time.Second
+	maxDrainTimeout       = 24 * time.Hour
 	defaultMaxRequests    = 1024
 	minMaxMessage         = 1024
 )
@@ -220,12 +225,16 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
 	var err error
-	if c.Network.RecoveryTimeout, err = recoveryTimeout(c.Network.RecoveryTimeout); err != nil {
+	if c.Network.RecoveryTimeout, err = duration("Network.RecoveryTimeout", c.Network.RecoveryTimeout, "MESH_RECOVERY_TIMEOUT"); err != nil {
 		return c, err
 	}
 	if err := c.Network.addressDefaults(); err != nil {
 		return c, err
 	}
+	if c.DrainTimeout, err = duration("DrainTimeout", c.DrainTimeout, "MESH_DRAIN_TIMEOUT"); err != nil {
+		return c, err
+	}
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrainTimeout)
 	if err := c.validate(); err != nil {
 		return c, err
 	}
@@ -257,15 +266,15 @@ func (c *Config) absolutePaths() error {
 	return nil
 }
 
-// recoveryTimeout returns the one that is set, or that of the environment; 0 if there is none.
-func recoveryTimeout(set time.Duration) (time.Duration, error) {
-	text := os.Getenv("MESH_RECOVERY_TIMEOUT")
+// duration returns the one that is set in a field, or that of its environment variable; 0 if there is none.
+func duration(field string, set time.Duration, variable string) (time.Duration, error) {
+	text := os.Getenv(variable)
 	if set != 0 || text == "" {
 		return set, nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, &ConfigError{Field: "Network.RecoveryTimeout", Value: text, Err: errors.New("want a positive duration, such as 90s or 2m")}
+		return 0, &ConfigError{Field: field, Value: text, Err: errors.New("want a positive duration, such as 90s or 2m")}
 	}
 	return d, nil
 }
@@ -357,6 +366,7 @@ func (c *Config) validate() error {
 		{"Limits.MaxMessage", strconv.Itoa(c.Limits.MaxMessage), checkRange(c.Limits.MaxMessage, minMaxMessage, 1<<30)},
 		{"Limits.MaxDepth", strconv.Itoa(c.Limits.MaxDepth), checkRange(c.Limits.MaxDepth, 1, 100_000)},
 		{"Limits.MaxRequests", strconv.Itoa(c.Limits.MaxRequests), checkRange(c.Limits.MaxRequests, 1, 1<<20)},
+		{"DrainTimeout", c.DrainTimeout.String(), checkDrainTimeout(c.DrainTimeout)},
 		{"RequestTimeout", c.RequestTimeout.String(), checkPositive(c.RequestTimeout)},
 	}
 	for _, k := range checks {
@@ -454,6 +464,13 @@ func checkRange(v, low, high int) error {
 func checkNotNegative(d time.Duration) error {
 	if d < 0 {
 		return errors.New("want a duration of 0 or more")
+	}
+	return nil
+}
+
+func checkDrainTimeout(d time.Duration) error {
+	if d < time.Millisecond || d > maxDrainTimeout {
+		return fmt.Errorf("want %v to %v", time.Millisecond, maxDrainTimeout)
 	}
 	return nil
 }

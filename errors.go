@@ -3,7 +3,9 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -48,6 +50,10 @@ var (
 	// ErrCongested means that the message was dropped because the queue to the
 	// peer overflowed.
 	ErrCongested = errors.New("mesh: the queue to the peer overflowed")
+
+	// ErrUnsent means that messages which were accepted may not have arrived when the
+	// mesh was closed: Close's *UnsentError says how many, and to whom.
+	ErrUnsent = errors.New("mesh: not everything was sent")
 
 	// ErrRefused means that the signaling server did not accept the API key.
 	ErrRefused = errors.New("mesh: the signaling server refused the credentials")
@@ -156,6 +162,58 @@ func (e *BroadcastError) Unwrap() []error {
 		errs[i] = f
 	}
 	return errs
+}
+
+// An UnsentError is what Close could not bring to the peers within
+// Config.DrainTimeout. It wraps ErrUnsent.
+type UnsentError struct {
+	Timeout time.Duration // Config.DrainTimeout
+	// Peers are those that may not have everything, ordered by id. There are none if
+	// the sidecar has not told them.
+	Peers []UnsentPeer
+	// Err is why the sidecar has not told: it did not respond, or it has ended
+	// (ErrSidecarLost). nil if it has.
+	Err error
+}
+
+// An UnsentPeer is one that may not have everything that was sent to it.
+type UnsentPeer struct {
+	Peer string
+	// Messages is how many it may not have, at most: it has not acknowledged them.
+	Messages int
+}
+
+func (e *UnsentError) Error() string {
+	const advice = "Config.DrainTimeout is how long Close tries"
+	if e.Err != nil {
+		return fmt.Sprintf("%v within %v: what was sent last may not have arrived: %s; %s", ErrUnsent, e.Timeout, plain(e.Err), advice)
+	}
+	peers := make([]string, len(e.Peers))
+	for i, p := range e.Peers {
+		peers[i] = fmt.Sprintf("up to %d messages to %q", p.Messages, p.Peer)
+	}
+	return fmt.Sprintf("%v within %v: %s may not have arrived; %s", ErrUnsent, e.Timeout, strings.Join(peers, ", "), advice)
+}
+
+// Unwrap returns ErrUnsent, and Err if there is one.
+func (e *UnsentError) Unwrap() []error {
+	if e.Err != nil {
+		return []error{ErrUnsent, e.Err}
+	}
+	return []error{ErrUnsent}
+}
+
+// unsentError returns the error for what the sidecar could not send, nil if there is nothing.
+func unsentError(timeout time.Duration, u wire.Unsent) error {
+	if len(u.Peers) == 0 {
+		return nil
+	}
+	e := &UnsentError{Timeout: timeout}
+	for i, id := range u.Peers {
+		e.Peers = append(e.Peers, UnsentPeer{Peer: id, Messages: u.Messages[i]})
+	}
+	slices.SortFunc(e.Peers, func(a, b UnsentPeer) int { return strings.Compare(a.Peer, b.Peer) })
+	return e
 }
 
 // A RemoteError is the error with which the peer responded to a request: that of

@@ -74,7 +74,7 @@ func (c *ipc) event(e *wire.Line) error {
 	case wire.TypeError:
 		return c.onError(e.Payload)
 	case wire.TypeDrained:
-		c.drainedOnce.Do(func() { close(c.drained) })
+		return c.onDrained(e.Payload)
 	}
 	return nil
 }
@@ -166,6 +166,18 @@ func (c *ipc) onPeerList(payload []byte) error {
 		}
 		c.m.peerConnected(p, key)
 	}
+	return nil
+}
+
+func (c *ipc) onDrained(payload []byte) error {
+	unsent, err := wire.DecodeUnsent(payload)
+	if err != nil {
+		return err
+	}
+	c.drainedOnce.Do(func() {
+		c.unsent = unsent
+		close(c.drained)
+	})
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -27,7 +29,9 @@ type ipc struct {
 	// maxMessage is the sidecar's limit in bytes, 0 if it named none; valid after
 	// ready.
 	maxMessage int
-	refused    error // valid after ended: the sidecar's reason to end
+	refused    error       // valid after ended: the sidecar's reason to end
+	unsent     wire.Unsent // valid after drained
+	used       atomic.Bool // a message was accepted
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -166,20 +170,47 @@ func (c *ipc) tooLarge(raw []byte) error {
 	return nil
 }
 
-// close drains the link, if the sidecar can, and ends it. The sidecar itself is
-// ended by the caller.
-func (c *ipc) close(ctx context.Context) {
-	if c.has(wire.FeatureDrain) && c.writeNow(wire.AppendDrain) == nil {
+// close drains the link for up to limit, if the sidecar can, and ends it. The error says
+// what the peers may not have. The sidecar itself is ended by the caller.
+func (c *ipc) close(ctx context.Context, limit time.Duration) error {
+	err := c.drain(ctx, limit)
+	c.link.Close()
+	<-c.ended
+	if err != nil && c.used.Load() {
+		return err
+	}
+	return nil
+}
+
+// drain blocks until everything was sent, limit is over, or the link has ended.
+func (c *ipc) drain(ctx context.Context, limit time.Duration) error {
+	bounded := func(d time.Duration) (context.Context, context.CancelFunc) {
+		return context.WithTimeoutCause(ctx, d, fmt.Errorf("the sidecar did not respond within %v", d))
+	}
+	if !c.has(wire.FeatureDrain) {
+		ctx, cancel := bounded(limit)
+		defer cancel()
+		if err := c.link.Flush(ctx); err != nil { // a base sidecar sends what it has read
+			return &UnsentError{Timeout: limit, Err: lost(err)}
+		}
+		return nil
+	}
+	ctx, cancel := bounded(limit + drainGrace)
+	defer cancel()
+	err := c.writeNow(func(b []byte) []byte { return wire.AppendDrain(b, limit) })
+	if err == nil {
 		select {
 		case <-c.drained:
 		case <-c.ended:
+			err = because(ErrSidecarLost, c.endError())
 		case <-ctx.Done():
+			err = context.Cause(ctx)
 		}
-	} else {
-		_ = c.link.Flush(ctx) // a base sidecar sends what it has read
 	}
-	c.link.Close()
-	<-c.ended
+	if err != nil {
+		return &UnsentError{Timeout: limit, Err: err}
+	}
+	return unsentError(limit, c.unsent)
 }
 
 // begin makes an ipc the one to write to, once it is known what its sidecar

@@ -16,10 +16,10 @@ const (
 	startTimeout       = 5 * time.Second
 	restartTimeout     = 30 * time.Second
 	restartTimeoutMost = 5 * time.Minute
-	// closeTimeout bounds Close: draining, and the end of the sidecar.
-	closeTimeout = 5 * time.Second
-	// drainTime is the part of it for sending what was accepted.
-	drainTime = 2 * time.Second
+	// drainGrace is how long after Config.DrainTimeout the sidecar may take to tell what it could not send,
+	// endTime how long after it a sidecar may take to end.
+	drainGrace = time.Second
+	endTime    = 3 * time.Second
 )
 
 // errNotReady means that a sidecar took too long to start, which is no crash.
@@ -175,19 +175,18 @@ func (m *Mesh) restart(policy *restarts, uptime time.Duration, cause error) (*ip
 // finish ends the mesh, for the reason err: pending calls fail, the contexts of
 // handlers end, what is queued is sent, and the sidecar ends.
 func (m *Mesh) finish(c *ipc, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), m.cfg.DrainTimeout+endTime)
 	defer cancel()
 	m.cancel(err)
 	m.calls.end(err)
+	var unsent error
 	if c != nil {
-		drain, done := context.WithTimeout(ctx, drainTime)
-		c.close(drain)
-		done()
+		unsent = c.close(ctx, m.cfg.DrainTimeout)
 		c.side.stop(ctx)
 	}
 	m.mu.Lock()
 	m.current = nil
-	m.err = err
+	m.err, m.unsent = err, unsent
 	m.signaling.Err = err
 	if m.signaling.State != SignalingReplaced {
 		m.signaling.State = SignalingClosed

@@ -74,6 +74,7 @@ type Mesh struct {
 	// No handler or callback runs with any of them held.
 	mu        sync.Mutex
 	err       error // why done is closed
+	unsent    error // an *UnsentError, if not everything was sent by then
 	current   *ipc
 	peers     map[string]*peer
 	waiters   map[string][]*waiter
@@ -216,11 +217,15 @@ func (m *Mesh) Err() error {
 	return m.err
 }
 
-// Close ends the mesh: what was accepted is sent, for up to 2 s, peers are told,
-// the sidecar ends. Pending operations fail with ErrClosed, and the contexts of
-// handlers end. Close blocks until every goroutine, file and process of the mesh
-// is gone, for 5 s or so at most. Its error is always nil. It may be called at
+// Close ends the mesh: what was accepted is sent, for up to Config.DrainTimeout,
+// peers are told, the sidecar ends. Pending operations fail with ErrClosed, and the
+// contexts of handlers end. Close blocks until every goroutine, file and process of
+// the mesh is gone, for 4 s or so more than DrainTimeout at most. It may be called at
 // any time, repeatedly, and from several goroutines.
+//
+// The error is nil, or an *UnsentError (ErrUnsent) that says which peers may not
+// have everything that was sent to them. A sidecar that knows only the base protocol
+// cannot tell that: with one the error is nil once it has read everything.
 //
 // Close does not block on code of the application, handlers and callbacks that
 // still run, so it may be called from one of them. To block until they have
@@ -231,7 +236,9 @@ func (m *Mesh) Close() error {
 	if !m.handlers.busy() {
 		<-m.done
 	}
-	return nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unsent
 }
 
 // closedError returns why the mesh takes no more work.

@@ -83,6 +83,7 @@ func (m *Mesh) broadcast(ctx context.Context, raw []byte, by wire.Stop) (ready, 
 			err = c.waitRoom(ctx, room)
 		}
 		if err != nil || room == nil {
+			c.use(err)
 			return ready, paused, err
 		}
 	}
@@ -227,11 +228,19 @@ func (m *Mesh) write(ctx context.Context, peer string, raw []byte, by wire.Stop,
 			return wire.AppendSend(b, peer, raw)
 		})
 		if err != nil || room == nil {
+			c.use(err)
 			return err
 		}
 		if err := c.waitRoom(ctx, room); err != nil {
 			return err
 		}
+	}
+}
+
+// use notes that a message was accepted, if err is nil.
+func (c *ipc) use(err error) {
+	if err == nil && !c.used.Load() {
+		c.used.Store(true)
 	}
 }
 

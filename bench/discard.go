@@ -77,7 +77,7 @@ func (j *discardJob) response(l *wire.Line) []byte {
 		}
 		return b
 	case wire.TypeDrain:
-		return wire.AppendDrained(nil)
+		return wire.AppendDrained(nil, wire.Unsent{})
 	case wire.TypeSend:
 		if string(l.Message.Type) == markType {
 			return mark(l)

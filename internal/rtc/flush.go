@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // Flush blocks until the peers that are connected now have what was sent to them before, or ctx ends; then its
@@ -15,7 +17,7 @@ import (
 func (n *Node) Flush(ctx context.Context) error {
 	var late []string
 	for _, f := range n.flushPeers() {
-		if !f.wait(ctx) {
+		if f.wait(ctx) == flushLate {
 			late = append(late, f.peer.id)
 		}
 	}
@@ -23,6 +25,37 @@ func (n *Node) Flush(ctx context.Context) error {
 		return fmt.Errorf("not everything was sent to %q: %w", late, ctx.Err())
 	}
 	return nil
+}
+
+// Unsent flushes like Flush, and returns the peers that may not have everything, with how many bytes they have not
+// acknowledged of each lane. Those whose links have ended meanwhile are among them.
+func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
+	unsent := make(map[string][wire.Lanes]int)
+	for _, f := range n.flushPeers() {
+		if f.wait(ctx) == flushDone {
+			continue
+		}
+		sum, some := unsent[f.peer.id], false
+		for lane := range sum {
+			bytes := f.peer.Unacknowledged(wire.Lane(lane))
+			if f.peer.drains {
+				bytes -= len(wire.AppendPeerDrain(nil, f.number))
+			}
+			if bytes > 0 {
+				sum[lane] += bytes
+				some = true
+			}
+		}
+		if some {
+			unsent[f.peer.id] = sum
+		}
+	}
+	return unsent
+}
+
+// Unacknowledged returns how many bytes of a lane the peer has not acknowledged, or had not when the link ended.
+func (p *Peer) Unacknowledged(in wire.Lane) int {
+	return p.out.unacknowledged(in, p.dc.BufferedAmount())
 }
 
 // flushPeers begins a flush of each live peer that needs one.
@@ -66,23 +99,33 @@ type flush struct {
 	done   chan struct{} // closed when the peer has everything
 }
 
-// wait blocks until the peer has everything or the link has ended. It returns false if ctx ended first.
-func (f *flush) wait(ctx context.Context) bool {
+// outcome is how a flush ended.
+type outcome uint8
+
+const (
+	flushDone  outcome = iota // the peer has everything
+	flushEnded                // the link has ended before
+	flushLate                 // the time was over
+)
+
+// wait blocks until the peer has everything, the link has ended, or ctx ends.
+func (f *flush) wait(ctx context.Context) outcome {
 	defer f.peer.flushes.forget(f)
 	select {
 	case <-f.done:
-		return true
 	case <-f.peer.done:
-		return true
 	case <-ctx.Done():
 	}
 	select {
 	case <-f.done:
-		return true
-	case <-f.peer.done:
-		return true
+		return flushDone
 	default:
-		return false
+	}
+	select {
+	case <-f.peer.done:
+		return flushEnded
+	default:
+		return flushLate
 	}
 }
 

@@ -46,12 +46,14 @@ type outbox struct {
 
 	mu      sync.Mutex
 	lanes   [wire.Lanes]lane
+	flight  flight
 	cancels int // bytes of cancels that were added since their lane was empty
 	pause   pauseState
 	drain   drain
 	drained int // number of the drained to send; -1 if there is none
 	member  *wire.Membership
 	closed  bool
+	lost    [wire.Lanes]int // bytes that were queued when it was closed
 	idle    bool // the writer has nothing in hand
 	pace    wire.Pace
 }
@@ -87,6 +89,7 @@ func (o *outbox) addMessage(msg []byte, in wire.Lane, limit int) addResult {
 	lines := wire.AppendPeerMessage(l.lines, msg)
 	if o.emptyLocked() && o.pace.Lone() && o.direct(lines, in) {
 		l.lines = lines[:0]
+		o.flight.add(in, len(lines))
 		return added
 	}
 	o.commitLocked(in, lines)
@@ -256,6 +259,7 @@ func (o *outbox) waits(in wire.Lane) bool {
 func (o *outbox) sent(from wire.Lane, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.flight.add(from, n)
 	if !o.closed {
 		o.lanes[from].sent += uint64(n)
 		o.settleLocked()
@@ -276,11 +280,22 @@ func (o *outbox) sizeLocked() (bytes int) {
 	return bytes
 }
 
+// unacknowledged returns how many bytes of a lane are queued, or were when the link ended, or are among the last bytes handed
+// over, which are not acknowledged.
+func (o *outbox) unacknowledged(in wire.Lane, last uint64) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lanes[in].queued() + o.lost[in] + o.flight.unacknowledged(in, last)
+}
+
 // close drops what is queued, and returns how many bytes that was.
 func (o *outbox) close() (lost int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	lost = o.sizeLocked()
+	for i := range o.lanes {
+		o.lost[i] += o.lanes[i].queued()
+		lost += o.lanes[i].queued()
+	}
 	o.lanes, o.cancels, o.closed = [wire.Lanes]lane{}, 0, true
 	return lost
 }

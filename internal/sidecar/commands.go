@@ -1,8 +1,10 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
@@ -38,7 +40,9 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 			p.Cancel(string(cmd.RequestID))
 		}
 	case wire.TypeDrain:
-		s.drain(ctx)
+		s.drain(ctx, cmd)
+	case wire.TypePing:
+		s.pong()
 	}
 }
 
@@ -65,8 +69,7 @@ func (s *Sidecar) send(cmd *wire.Line) {
 
 // sendTo sends the message of a command to one peer.
 func (s *Sidecar) sendTo(p *peer, cmd *wire.Line) {
-	p.asked(&cmd.Message) // before the response can arrive
-	if err := p.Send(cmd.Message.Raw, cmd.Message.Lane()); err != nil {
+	if err := p.send(&cmd.Message); err != nil {
 		s.failCommand(cmd, p, p.ID(), err)
 	}
 }
@@ -104,20 +107,47 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 	s.tellStatus()
 }
 
-// drain responds with drained when the peers have everything, or after drainTimeout.
-func (s *Sidecar) drain(ctx context.Context) {
+// drain responds with drained when the peers have everything, or when the time for that is over, with those that may
+// not.
+func (s *Sidecar) drain(ctx context.Context, cmd *wire.Line) {
+	timeout, err := wire.DecodeDrain(cmd.Payload)
+	if err != nil {
+		s.failCommand(cmd, nil, "", err)
+		return
+	}
 	if s.draining.Swap(true) {
 		return // the one under way responds
 	}
+	peers := s.livePeers() // some of which may go meanwhile
 	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, drainTimeout))
 		defer cancel()
-		if err := s.network.flush(ctx); err != nil {
-			s.outside.Warn(fromAgent).Str("error", logs.Error(err)).Msg("drain ended early")
+		var u wire.Unsent
+		bytes := s.network.unsent(ctx)
+		for _, id := range slices.Sorted(maps.Keys(bytes)) {
+			if p := peers[id]; p != nil {
+				u.Peers, u.Messages = append(u.Peers, id), append(u.Messages, p.unsent(bytes[id]))
+			}
+		}
+		if len(u.Peers) > 0 {
+			s.outside.Warn(fromAgent).Strs("peers", u.Peers).Ints("messages", u.Messages).Msg("drain ended early: some messages may not have arrived")
 		}
 		s.draining.Store(false)
-		s.tell(wire.FeatureDrain, nil, wire.AppendDrained)
+		s.tell(wire.FeatureDrain, nil, func(b []byte) []byte { return wire.AppendDrained(b, u) })
 	})
+}
+
+func (s *Sidecar) livePeers() map[string]*peer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.peers)
+}
+
+// pong responds to a ping, here where every command is carried out, and after the lookup that most of them begin with: a
+// sidecar that cannot do its work is not to look alive.
+func (s *Sidecar) pong() {
+	_ = s.peer(nil) // it has to be able to
+	s.tell(wire.FeaturePing, nil, wire.AppendPong)
 }
 
 // rejectLine reports a line that could not be read, with what was read of it.

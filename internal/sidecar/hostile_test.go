@@ -97,6 +97,7 @@ func (h *held) Key() string                  { return "" }
 func (h *held) ID() string                   { return h.id }
 func (h *held) Extended() bool               { return true }
 func (h *held) Send([]byte, wire.Lane) error { return h.refuses }
+func (h *held) Unacknowledged(wire.Lane) int { return 0 }
 func (h *held) Cancel(string)                {}
 func (h *held) Pause(wire.Stop)              { h.pauses.Add(1) }
 func (h *held) Resume()                      {}

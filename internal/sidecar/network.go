@@ -20,6 +20,9 @@ type network interface {
 	connect(peer string)
 	// flush blocks until the peers have everything that was sent, or ctx ends.
 	flush(ctx context.Context) error
+	// unsent flushes like flush, and returns for the peers that may not have everything how many bytes they have not
+	// acknowledged. Those whose links have ended meanwhile are among them.
+	unsent(ctx context.Context) map[string][wire.Lanes]int
 	// close flushes while ctx lasts and returns when nothing of the network is left.
 	close(ctx context.Context) error
 }
@@ -30,6 +33,8 @@ type peerLink interface {
 	Key() string                         // the key that the peer has proven, base64; "" if none
 	Extended() bool                      // it has control lines
 	Send(msg []byte, in wire.Lane) error // a *wire.Error
+	// Unacknowledged returns how many bytes of a lane the peer has not acknowledged, at most.
+	Unacknowledged(in wire.Lane) int
 	Cancel(requestID string)
 	Pause(wire.Stop)    // asks the peer to send no ordered messages, or no new work
 	Resume()            // ends that

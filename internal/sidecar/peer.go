@@ -38,6 +38,7 @@ func crossing(l wire.Limits) int { return 2*(link.QueueSize+l.MaxLine()) + 1<<20
 type peer struct {
 	sidecar *Sidecar
 	peerLink
+	sent [wire.Lanes]ledger
 
 	mu        sync.Mutex
 	ended     bool
@@ -167,6 +168,29 @@ func (l stopLine) Charge(int) {
 
 // Release is called when the line no longer waits.
 func (l stopLine) Release(int) { l.update(func() { l.stopWaits = false }) }
+
+// send sends a message to the peer, and notes it.
+func (p *peer) send(m *wire.Message) error {
+	p.asked(m) // before the response can arrive
+	if err := p.Send(m.Raw, m.Lane()); err != nil {
+		return err
+	}
+	in, bytes := wire.LaneOrdered, len(m.Raw)
+	if p.Extended() {
+		in = m.Lane()
+		bytes++ // the end of its line
+	}
+	p.sent[in].add(bytes, func() int { return p.Unacknowledged(in) })
+	return nil
+}
+
+// unsent returns how many messages there are in so many bytes of each lane that were sent last.
+func (p *peer) unsent(bytes [wire.Lanes]int) (messages int) {
+	for lane := range p.sent {
+		messages += p.sent[lane].count(bytes[lane])
+	}
+	return messages
+}
 
 // asked is called before a message is sent to the peer, which may have to respond to it.
 func (p *peer) asked(m *wire.Message) {

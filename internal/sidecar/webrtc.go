@@ -65,6 +65,9 @@ func (w *webRTC) join(ctx context.Context) error {
 
 func (w *webRTC) connect(peer string)             { w.node.Connect(peer) }
 func (w *webRTC) flush(ctx context.Context) error { return w.node.Flush(ctx) }
+func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {
+	return w.node.Unsent(ctx)
+}
 func (w *webRTC) close(ctx context.Context) error { return w.node.Close(ctx) }
 
 // iceServers returns the configured servers, with ephemeral TURN credentials where a secret was given.

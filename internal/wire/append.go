@@ -1,6 +1,10 @@
 package wire
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+	"time"
+)
 
 // The Append functions append one whole line, newline included, to dst and return the extended slice. They
 // do not check msg, which must have come from a parser of this package or be known to be one JSON object.
@@ -92,11 +96,37 @@ func AppendResume(dst []byte, peer string) []byte {
 	return appendPeer(dst, TypeResume, `{"peer_id":`, peer)
 }
 
-// AppendDrain appends a drain command.
-func AppendDrain(dst []byte) []byte { return append(appendType(dst, TypeDrain), "{}}\n"...) }
+// AppendDrain appends a drain command that may take so long; 0 leaves that to the sidecar.
+func AppendDrain(dst []byte, timeout time.Duration) []byte {
+	dst = append(appendType(dst, TypeDrain), '{')
+	if timeout > 0 {
+		dst = strconv.AppendInt(append(dst, `"timeout_ms":`...), timeout.Milliseconds(), 10)
+	}
+	return append(dst, "}}\n"...)
+}
 
 // AppendDrained appends a drained event.
-func AppendDrained(dst []byte) []byte { return append(appendType(dst, TypeDrained), "{}}\n"...) }
+func AppendDrained(dst []byte, u Unsent) []byte {
+	dst = append(appendType(dst, TypeDrained), '{')
+	if len(u.Peers) > 0 {
+		dst = appendStrings(append(dst, `"peers":`...), u.Peers)
+		dst = append(dst, `,"unsent":[`...)
+		for i, n := range u.Messages {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = strconv.AppendInt(dst, int64(n), 10)
+		}
+		dst = append(dst, ']')
+	}
+	return append(dst, "}}\n"...)
+}
+
+// AppendPing appends a ping command.
+func AppendPing(dst []byte) []byte { return append(appendType(dst, TypePing), "{}}\n"...) }
+
+// AppendPong appends a pong event.
+func AppendPong(dst []byte) []byte { return append(appendType(dst, TypePong), "{}}\n"...) }
 
 // appendType appends a line up to its payload; the caller appends the payload and "}\n".
 func appendType(dst []byte, t Type) []byte {

@@ -151,9 +151,13 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 		}
 		return wire.AppendCancelCommand(nil, peer, string(l.RequestID))
 	case wire.TypeDrain:
-		return wire.AppendDrain(nil)
+		return wire.AppendDrain(nil, must(wire.DecodeDrain(l.Payload))(t))
 	case wire.TypeDrained:
-		return wire.AppendDrained(nil)
+		return wire.AppendDrained(nil, must(wire.DecodeUnsent(l.Payload))(t))
+	case wire.TypePing:
+		return wire.AppendPing(nil)
+	case wire.TypePong:
+		return wire.AppendPong(nil)
 	}
 	t.Fatalf("no writer for type %v", l.Type)
 	return nil

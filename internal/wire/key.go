@@ -38,6 +38,8 @@ const (
 	keyMesh
 	keyNotAfter
 	keyPolicy
+	keyTimeout
+	keyUnsent
 	keyCount
 )
 
@@ -48,12 +50,12 @@ func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
-		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy"}[k]
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "timeout_ms", "unsent"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
 // object: a message, for example, may have two members `peer_id`, of which the protocol knows nothing.
-type keySet uint32
+type keySet uint64
 
 func (s keySet) has(k key) bool { return s>>k&1 != 0 }
 
@@ -167,6 +169,10 @@ func lookupText(name []byte) key {
 		return keyPolicy
 	case "not_after":
 		return keyNotAfter
+	case "timeout_ms":
+		return keyTimeout
+	case "unsent":
+		return keyUnsent
 	}
 	return keyOther
 }

@@ -13,7 +13,7 @@ type Line struct {
 	RequestID []byte  // of cancel
 	Stop      Stop    // of pause: what is held back
 	Except    []byte  // of broadcast: JSON array of the peer ids to leave out, nil if absent
-	Payload   []byte  // of hello, ready, signaling, error, peer_list and peer_connected: JSON object, nil if absent or null
+	Payload   []byte  // of hello, ready, signaling, error, peer_list, peer_connected, drain and drained: JSON object, nil if absent or null
 }
 
 // ParseCommand parses a line from an agent to its sidecar. Unknown members are ignored, known ones must
@@ -204,7 +204,7 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 		return p.wantText(keyRequestID)
 	case TypePause:
 		return p.checkPause(l)
-	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected:
+	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected, TypeDrain, TypeDrained:
 		if p.payload.kind == '{' {
 			l.Payload = p.raw(p.payload)
 		}

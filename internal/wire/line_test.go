@@ -70,7 +70,8 @@ func TestParseEvent(t *testing.T) {
 		{`{"type":"cancel","payload":{"from_peer":"p","request_id":"r"}}`, "cancel p r"},
 		{`{"type":"pause","payload":{"peer_id":"p","all":true}}`, "pause p all"},
 		{`{"type":"resume","payload":{"peer_id":"p"}}`, "resume p"},
-		{`{"type":"drained","payload":{}}`, "drained"},
+		{`{"type":"drained","payload":{"unsent":[1]}}`, `drained {"unsent":[1]}`},
+		{`{"type":"pong"}`, "pong"},
 		// Events of a later version, with any contents.
 		{`{"type":"weather"}`, "unknown"},
 		{`{"type":"send","payload":{"message":{"type":7}}}`, "unknown"},

@@ -1,6 +1,9 @@
 package wire
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // Optional features of a link, as listed in hello and ready. A party uses one only if both listed it.
 const (
@@ -10,11 +13,12 @@ const (
 	FeatureDrain  = "drain"  // `drain` and `drained`
 	// FeatureIdentity: `policy` in ready, `key` in peer_connected, `keys` in peer_list.
 	FeatureIdentity = "identity"
+	FeaturePing     = "ping" // `ping` and `pong`
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
 func Features() []string {
-	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity}
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing}
 }
 
 // Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
@@ -56,6 +60,13 @@ const (
 type PeerList struct {
 	Peers []string
 	Keys  []string // of each peer, "" if it has proven none; nil if not told
+}
+
+// Unsent is the payload of a drained event: the peers for which the drain ended early, and how many messages each of
+// them may not have received, at most.
+type Unsent struct {
+	Peers    []string
+	Messages []int // of each peer
 }
 
 // ErrorEvent is the payload of an error event. Unknown fields are empty.
@@ -107,6 +118,26 @@ func DecodePeerList(payload []byte) (PeerList, error) {
 	return l, err
 }
 
+// DecodeDrain decodes the payload of a drain command: how long it may take, 0 if it does not say.
+func DecodeDrain(payload []byte) (time.Duration, error) {
+	var ms int64
+	err := decodeObject(payload, []field{{keyTimeout, &ms}})
+	return time.Duration(min(ms, maxDrain.Milliseconds())) * time.Millisecond, err
+}
+
+// maxDrain is the longest drain, so that no number is too large for a duration.
+const maxDrain = 24 * time.Hour
+
+// DecodeUnsent decodes the payload of a drained event.
+func DecodeUnsent(payload []byte) (Unsent, error) {
+	var u Unsent
+	err := decodeObject(payload, []field{{keyPeers, &u.Peers}, {keyUnsent, &u.Messages}})
+	if err == nil && len(u.Messages) != len(u.Peers) {
+		err = problem(CodeInvalidField, "payload.unsent", "want one for each peer", 0)
+	}
+	return u, err
+}
+
 // DecodePeerKey decodes the key in the payload of a peer_connected event, "" if it has none.
 func DecodePeerKey(payload []byte) (key string, err error) {
 	err = decodeObject(payload, []field{{keyKey, &key}})
@@ -127,7 +158,7 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, **string, *int, *int64, *[]string, or a func() *Error that decodes the object at the cursor
+	to  any // *string, **string, *int, *int64, *[]string, *[]int, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
@@ -201,6 +232,10 @@ func (s *scanner) decode(to any) (bad *Error) {
 		*list, bad = s.strings(path)
 		return bad
 	}
+	if list, ok := to.(*[]int); ok && s.peek() != 'n' {
+		*list, bad = s.integers(path)
+		return bad
+	}
 	if object, ok := to.(func() *Error); ok && s.peek() == '{' {
 		return object()
 	}
@@ -229,8 +264,8 @@ func (s *scanner) decode(to any) (bad *Error) {
 		}
 		return problem(CodeInvalidField, path, "want true or false", v.start)
 	case *int:
-		n, err := strconv.Atoi(string(s.raw(v)))
-		if err == nil && n >= 0 {
+		n, ok := s.integer(v)
+		if ok {
 			*to = n
 			return nil
 		}
@@ -266,6 +301,33 @@ func (s *scanner) strings(path string) (list []string, bad *Error) {
 		}
 	}
 	return list, bad
+}
+
+// integers decodes the array of integers at the cursor.
+func (s *scanner) integers(path string) (list []int, bad *Error) {
+	const want = "want an array of integers of 0 or more"
+	if s.peek() != '[' {
+		bad = problem(CodeInvalidField, path, want, s.i)
+		s.skip()
+		return nil, bad
+	}
+	list = []int{}
+	s.open()
+	for s.element(']') {
+		v := s.value()
+		n, ok := s.integer(v)
+		if !ok && bad == nil {
+			bad = problem(CodeInvalidField, path, want, v.start)
+		}
+		list = append(list, n)
+	}
+	return list, bad
+}
+
+// integer returns a value that is an integer of 0 or more.
+func (s *scanner) integer(v value) (n int, ok bool) {
+	n, err := strconv.Atoi(string(s.raw(v)))
+	return n, err == nil && n >= 0
 }
 
 // AppendHello appends a hello command.

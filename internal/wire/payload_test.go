@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -14,6 +15,8 @@ func TestDecode(t *testing.T) {
 	event := func(b []byte) (any, error) { v, err := wire.DecodeErrorEvent(b); return v, err }
 	peers := func(b []byte) (any, error) { v, err := wire.DecodePeerList(b); return v, err }
 	key := func(b []byte) (any, error) { v, err := wire.DecodePeerKey(b); return v, err }
+	drain := func(b []byte) (any, error) { v, err := wire.DecodeDrain(b); return v, err }
+	unsent := func(b []byte) (any, error) { v, err := wire.DecodeUnsent(b); return v, err }
 	list := func(b []byte) (any, error) { v, err := wire.DecodeStrings(b); return v, err }
 	tests := []struct {
 		decode func([]byte) (any, error)
@@ -55,6 +58,18 @@ func TestDecode(t *testing.T) {
 		{key, `{"key":7}`, nil, "payload.key: want a string"},
 		{peers, `{"peers":[7]}`, nil, "payload.peers: want an array of strings"},
 		{peers, `{"peers":["a"],"peers":["b"]}`, nil, "payload.peers: present twice"},
+		{drain, ``, time.Duration(0), ""},
+		{drain, `{"timeout_ms":2000}`, 2 * time.Second, ""},
+		{drain, `{"timeout_ms":9223372036854775807}`, 24 * time.Hour, ""},
+		{drain, `{"timeout_ms":-1}`, nil, "payload.timeout_ms: want an integer of 0 or more"},
+		{drain, `{"Timeout_ms":1}`, nil, "payload.timeout_ms: written in another case"},
+		{unsent, ``, wire.Unsent{}, ""},
+		{unsent, `{"peers":["a","b"],"unsent":[3,0]}`, wire.Unsent{Peers: []string{"a", "b"}, Messages: []int{3, 0}}, ""},
+		{unsent, `{"peers":null,"unsent":null}`, wire.Unsent{}, ""},
+		{unsent, `{"peers":["a","b"],"unsent":[3]}`, nil, "payload.unsent: want one for each peer"},
+		{unsent, `{"peers":["a"],"unsent":["3"]}`, nil, "payload.unsent: want an array of integers of 0 or more at byte 25"},
+		{unsent, `{"peers":["a"],"unsent":3}`, nil, "payload.unsent: want an array of integers"},
+		{unsent, `{"peers":["a"],"unsent":[-3]}`, nil, "payload.unsent: want an array of integers"},
 		{list, ``, []string(nil), ""},
 		{list, ` ["a\n"] `, []string{"a\n"}, ""},
 		{list, `["a",]`, nil, "want a value"},

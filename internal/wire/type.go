@@ -23,6 +23,8 @@ const (
 	TypeCancel
 	TypeDrain
 	TypeDrained
+	TypePing
+	TypePong
 	typeCount
 )
 
@@ -33,7 +35,7 @@ func (t Type) String() string {
 	}
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
-		"pause", "resume", "cancel", "drain", "drained"}[t]
+		"pause", "resume", "cancel", "drain", "drained", "ping", "pong"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -56,6 +58,8 @@ func commandType(name []byte) Type {
 		return TypeCancel
 	case "drain":
 		return TypeDrain
+	case "ping":
+		return TypePing
 	}
 	return TypeUnknown
 }
@@ -84,6 +88,8 @@ func eventType(name []byte) Type {
 		return TypeCancel
 	case "drained":
 		return TypeDrained
+	case "pong":
+		return TypePong
 	}
 	return TypeUnknown
 }

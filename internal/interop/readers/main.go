@@ -87,6 +87,8 @@ func event(line []byte) string {
 			_, err = wire.DecodeErrorEvent(l.Payload)
 		case wire.TypePeerConnected:
 			_, err = wire.DecodePeerKey(l.Payload)
+		case wire.TypeDrained:
+			_, err = wire.DecodeUnsent(l.Payload)
 		}
 	}
 	return verdict(l.Type == wire.TypeUnknown, err)
