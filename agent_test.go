@@ -41,6 +41,11 @@ type fakeSidecar struct {
 // responds to hello.
 func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar) {
 	t.Helper()
+	return newFakeAgentWith(t, cfg, extended, liveness{})
+}
+
+func newFakeAgentWith(t *testing.T, cfg Config, extended bool, l liveness) (*Mesh, *fakeSidecar) {
+	t.Helper()
 	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16)}
 	cfg.SignalingURL = "ws://127.0.0.1:1/ws"
 	m, err := newMesh(t.Context(), cfg, func(context.Context, *Config, sidecar.Settings) (*launched, error) {
@@ -56,7 +61,7 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 		go f.serve(side, extended, done)
 		f.started <- struct{}{}
 		return &launched{
-			link: link.New(agent, nil, wire.Limits{}), path: "fake",
+			link: link.New(agent, nil, wire.Limits{}), path: "fake", liveness: l,
 			stop: func(ctx context.Context) {
 				if f.is(&f.lingers) {
 					<-ctx.Done()
@@ -89,7 +94,7 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 		switch {
 		case strings.Contains(line, `"type":"hello"`):
 			if extended {
-				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain"],"max_message":16777216}}`)
+				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","ping"],"max_message":16777216}}`)
 			}
 		case strings.Contains(line, `"type":"list_peers"`):
 			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)

@@ -28,6 +28,11 @@ var (
 	// before the operation ended. The mesh starts another one by itself.
 	ErrSidecarLost = errors.New("mesh: the sidecar is gone")
 
+	// ErrSidecarHung means that the sidecar was there but did not respond, for 15 s in
+	// which this program ran itself. One that this mesh has started is killed, and the
+	// mesh starts another one; with one that runs elsewhere (Attach) the link is ended.
+	ErrSidecarHung = errors.New("mesh: the sidecar does not respond")
+
 	// ErrTooLarge means that the message is longer or nested deeper than the
 	// limits of this mesh, of its sidecar or of that peer.
 	ErrTooLarge = errors.New("mesh: message too large")

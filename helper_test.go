@@ -29,6 +29,7 @@ var helpers = map[string]func(){
 	"forgot":   helperForgot,
 	"stubborn": helperStubborn,
 	"agent":    helperAgent,
+	"hasty":    helperHasty,
 }
 
 // helperLife bounds the life of a helper.

@@ -75,6 +75,8 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onError(e.Payload)
 	case wire.TypeDrained:
 		return c.onDrained(e.Payload)
+	case wire.TypePong:
+		c.onPong()
 	}
 	return nil
 }

@@ -29,9 +29,11 @@ type ipc struct {
 	// maxMessage is the sidecar's limit in bytes, 0 if it named none; valid after
 	// ready.
 	maxMessage int
-	refused    error       // valid after ended: the sidecar's reason to end
-	unsent     wire.Unsent // valid after drained
-	used       atomic.Bool // a message was accepted
+	refused    error         // valid after ended: the sidecar's reason to end
+	unsent     wire.Unsent   // valid after drained
+	used       atomic.Bool   // a message was accepted
+	hung       atomic.Bool   // the link was ended because the sidecar hangs
+	pong       chan struct{} // buffered 1: the sidecar has responded to a ping
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -49,7 +51,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	c := &ipc{
 		m: m, side: side, link: side.link,
 		ready: make(chan struct{}), drained: make(chan struct{}),
-		replaced: make(chan struct{}), ended: make(chan struct{}),
+		replaced: make(chan struct{}), ended: make(chan struct{}), pong: make(chan struct{}, 1),
 		trusted: m.settings.Identity.Demand() == "",
 	}
 	m.work.Go(c.link.Run)
@@ -61,6 +63,9 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	if err == nil || errors.Is(err, ErrSidecarLost) { // if lost, the reader knows why
 		select {
 		case <-c.ready:
+			if l := side.liveness; l.ticks > 0 && c.has(wire.FeaturePing) {
+				m.work.Go(func() { c.watch(l) })
+			}
 			return c, nil
 		case <-c.ended:
 			err = c.endError()
@@ -98,6 +103,9 @@ func (c *ipc) wasReplaced() bool {
 func (c *ipc) endError() error {
 	if c.refused != nil {
 		return c.refused
+	}
+	if c.hung.Load() {
+		return ErrSidecarHung
 	}
 	if c.readErr == nil {
 		return errors.New("the sidecar closed the connection")

@@ -49,6 +49,8 @@ type launched struct {
 	token string // for hello; "" where the sidecar wants none
 	pid   int    // 0 where there is no process of ours
 	path  string // the executable or the socket, for messages
+	// liveness is how to find out that it hangs.
+	liveness liveness
 
 	// stop, called after link was closed or to give up, blocks until the sidecar
 	// has ended by itself, or makes it end when ctx ends or its grace is over,
@@ -154,7 +156,7 @@ func (l *launcher) attach(ctx context.Context) (*launched, error) {
 		return nil, l.failed(path, "", err)
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits), path: path,
+		link: link.New(conn, nil, l.set.Limits), path: path, liveness: processLiveness,
 		stop: func(context.Context) {}, diagnose: func() error { return nil },
 	}, nil
 }
@@ -197,7 +199,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		return nil, l.failed(path, stderr, err)
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, stop: stop,
+		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, liveness: processLiveness, stop: stop,
 		diagnose: func() error { return l.diagnose(p, path) },
 	}, nil
 }

@@ -99,7 +99,9 @@ func (m *Mesh) lose(c *ipc) error {
 	c.side.stop(m.ctx)
 	cause := c.endError()
 	if d := c.side.diagnose(); d != nil {
-		cause = d
+		if cause = d; c.hung.Load() {
+			cause = because(ErrSidecarHung, d)
+		}
 	}
 	lost := because(ErrSidecarLost, cause)
 	m.setSignaling(SignalingStatus{State: SignalingConnecting, Err: lost})
