@@ -34,7 +34,7 @@ type fakeSidecar struct {
 	conn               net.Conn
 	undrained, lingers bool
 	drains             func(*fakeSidecar) // in place of drained
-	failure            error // of the next starts
+	failure            error              // of the next starts
 }
 
 // newFakeAgent returns a mesh whose sidecar is the test. An extended sidecar

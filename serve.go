@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -64,9 +65,27 @@ func sidecarMain(raw string, stderr io.Writer) error {
 	}()
 	h := sidecar.Host{Listener: listener, Settings: set, Log: processLogger(stderr, set.LogLevel), Patience: agentWait}
 	if set.WatchStdin {
-		h.Orphaned = spawn.StdinClosed()
+		h.Orphaned = orphaned(ctx)
 	}
 	return h.Run(ctx)
+}
+
+// orphaned returns a channel that is closed when the process that started this one is
+// gone: its end of stdin is closed, or, since another process may hold a copy of that,
+// it has ended itself. The goroutines live as long as this process may.
+func orphaned(ctx context.Context) <-chan struct{} {
+	parent, gone := os.Getppid(), make(chan struct{})
+	end := sync.OnceFunc(func() { close(gone) })
+	go func() {
+		<-spawn.StdinClosed()
+		end()
+	}()
+	go func() {
+		if sock.WaitProcess(ctx, parent) == nil {
+			end()
+		}
+	}()
+	return gone
 }
 
 // processLogger logs what the agent's logger would take, and warnings for the

@@ -129,6 +129,7 @@ function check(message) {
 const isText = (value) => value == null || typeof value === 'string'
 const isTexts = (value) => value == null || (Array.isArray(value) && value.every((v) => typeof v === 'string'))
 const isNumber = (value) => value == null || (Number.isInteger(value) && value >= 0)
+const isNumbers = (value) => value == null || (Array.isArray(value) && value.every((v) => v !== null && isNumber(v)))
 const isFlag = (value) => value == null || typeof value === 'boolean'
 const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -143,7 +144,7 @@ const EVENTS = new Map(Object.entries({
   pause: { peer_id: isName, all: isFlag },
   resume: { peer_id: isName },
   cancel: { from_peer: isName, request_id: isName },
-  drained: {},
+  drained: { peers: isTexts, unsent: isNumbers },
   error: { code: isText, message: isText, command: isText, target_peer: isText, request_id: isText },
 }))
 // Those that have a meaning in some line, and so must not be ambiguous in any.
@@ -296,8 +297,9 @@ class Agent {
     if (this.knows('drain')) {
       // A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
       if (this.lists.length === 0) this.listPeers().catch(() => {})
-      this.tell('drain', {})
-      await within(Math.max(deadline - Date.now(), 1000) / 1000, Promise.race([this.drained, this.link.closed]))
+      const time = Math.max(deadline - Date.now(), 1000)
+      this.tell('drain', { timeout_ms: time })
+      await within(time / 1000 + 1, Promise.race([this.drained, this.link.closed]))
       if (this.lists.length > 0) patience = 0
     }
     this.end(new MeshError('the agent quits'))
@@ -465,7 +467,13 @@ class Agent {
       else this.event('error', !peer || text.includes(peer) ? text : `${text} (${peer})`)
     },
 
-    drained: () => this.onDrained(),
+    drained: ({ peers, unsent }) => {
+      if ((peers?.length ?? 0) !== (unsent?.length ?? 0)) {
+        throw new MeshError('invalid_field: unsent in drained is not one for each peer')
+      }
+      peers?.forEach((name, i) => this.event('error', `up to ${unsent[i]} messages to ${name} may not have arrived`))
+      this.onDrained()
+    },
 
     cancel: ({ from_peer: name, request_id: id }) => {
       this.meet(name).working.get(id)?.abort()

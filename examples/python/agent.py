@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
+import weakref
 from typing import Any, Awaitable, Callable, Iterable, NamedTuple, Optional
 
 MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
@@ -131,6 +132,10 @@ def is_number(value: Any) -> bool:
     return value is None or type(value) is int and 0 <= value < 1 << 63
 
 
+def is_numbers(value: Any) -> bool:
+    return value is None or isinstance(value, list) and all(v is not None and is_number(v) for v in value)
+
+
 def is_flag(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
@@ -146,7 +151,7 @@ def is_object(value: Any) -> bool:
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
-    "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {},
+    "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag}, "resume": {"peer_id": is_name},
@@ -213,6 +218,8 @@ class Lines:
 class Link(asyncio.Protocol):
     """The connection to the sidecar."""
 
+    all: weakref.WeakSet[Link] = weakref.WeakSet()
+
     def __init__(self, agent: Agent) -> None:
         self.agent, self.lines = agent, Lines()
         self.room, self.closed = asyncio.Event(), asyncio.Event()
@@ -221,6 +228,16 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        Link.all.add(self)
+
+    @staticmethod
+    def forked() -> None:
+        """Give up the connections, in a child that was forked, as by multiprocessing: only we are the agent, and the end
+        of file, which tells our sidecar that we are gone, must not wait for the child."""
+        for link in Link.all:
+            descriptor = link.transport.get_extra_info("socket").fileno()
+            if descriptor >= 0:  # it stays open, since its owner in this copy of us closes it some day
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor, inheritable=False)
 
     def data_received(self, data: bytes) -> None:
         for line in self.lines.feed(data):
@@ -248,6 +265,9 @@ class Link(asyncio.Protocol):
             self.transport.write_eof()
             self.stuck = not await wait(self.closed, patience)
             self.transport.abort()
+
+
+os.register_at_fork(after_in_child=Link.forked)
 
 
 class Outgoing:
@@ -314,16 +334,17 @@ class Agent:
         deadline = loop.time() + 5
         while any(peer.new or peer.replies for peer in self.peers.values()) and loop.time() < deadline:
             await wait(self.link.closed, 0.05)
-        patience = 5
+        closing = 5
         if self.knows("drain"):
             # A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
             if not self.lists:
                 self.list_peers().add_done_callback(lambda answer: answer.exception())
-            self.tell("drain", {})
-            await wait(self.drained, max(deadline - loop.time(), 1))
-            patience = 0 if self.lists else patience
+            patience = max(deadline - loop.time(), 1)
+            self.tell("drain", {"timeout_ms": int(patience * 1000)})
+            await wait(self.drained, patience + 1)
+            closing = 0 if self.lists else closing
         self.end(MeshError("the agent quits"))
-        await self.link.close(patience)
+        await self.link.close(closing)
 
     # For the application. Nothing here blocks: messages go out in the order of the calls, and to a busy peer later. What
     # is wrong at once is raised as a MeshError; later failures are events of kind `error`.
@@ -515,6 +536,11 @@ class Agent:
             self.event("error", text if not peer or peer in text else f"{text} ({peer})")
 
     def on_drained(self, payload: dict) -> None:
+        peers, unsent = payload.get("peers") or [], payload.get("unsent") or []
+        if len(peers) != len(unsent):
+            raise MeshError("invalid_field: unsent in drained is not one for each peer")
+        for name, count in zip(peers, unsent):
+            self.event("error", f"up to {count} messages to {name} may not have arrived")
         self.drained.set()
 
     def on_cancel(self, payload: dict) -> None:

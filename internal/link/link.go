@@ -289,6 +289,14 @@ func (l *Link) Flush(ctx context.Context) error {
 	}
 }
 
+// Received returns how many bytes have arrived over the connection; 0 in memory.
+func (l *Link) Received() int64 {
+	if s, ok := l.carrier.(*socket); ok {
+		return s.received.n.Load()
+	}
+	return 0
+}
+
 // Close ends both directions at once: what waits is dropped, so Flush first. The other end reads io.EOF.
 // It may be called at any time, repeatedly.
 func (l *Link) Close() { l.carrier.close(l.end(net.ErrClosed)) }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
@@ -24,7 +25,9 @@ type socket struct {
 	conn   net.Conn
 	direct tryWriter // nil if conn cannot
 	reader *wire.Reader
-	pace   wire.Pace // guarded by link.mu
+	// received counts what is read.
+	received counter
+	pace     wire.Pace // guarded by link.mu
 }
 
 // A tryWriter writes as much as it can without blocking.
@@ -41,11 +44,26 @@ func New(conn net.Conn, read []byte, limits wire.Limits) *Link {
 	if d := sock.NewDirect(conn); d != nil {
 		in, s.direct = d, d
 	}
+	s.received.from = in
+	s.received.n.Store(int64(len(read)))
+	in = &s.received
 	if len(read) > 0 {
 		in = io.MultiReader(bytes.NewReader(read), in)
 	}
 	s.reader = wire.NewReader(in, limits.MaxLine())
 	return s.link
+}
+
+// A counter counts the bytes that are read from a connection.
+type counter struct {
+	from io.Reader
+	n    atomic.Int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.from.Read(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // passLocked writes a lone line. When lines follow each other closely run does it, since it can write

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -30,6 +32,10 @@ type caller struct {
 	read    []byte // from conn, for the sidecar to read again
 	judged  int    // bytes of read whose lines were looked at
 	command wire.Line
+
+	unproven atomic.Int64              // the length of read, for watch
+	link     atomic.Pointer[link.Link] // once it is the agent's; for watch
+	unwatch  func()                    // ends watch
 }
 
 // prove blocks until it is known whether the caller is the agent, silence at most, and returns nil if so. It
@@ -49,6 +55,7 @@ func (c *caller) prove() error {
 		}
 		n, readErr := c.conn.Read(buf)
 		c.read = append(c.read, buf[:n]...)
+		c.unproven.Store(int64(len(c.read)))
 		late := errors.Is(readErr, os.ErrDeadlineExceeded)
 		proven, err := c.judge(readErr != nil && !late)
 		switch {

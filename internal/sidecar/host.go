@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -39,6 +40,7 @@ type Host struct {
 
 	noise   zerolog.Logger // Log, sampled, for what callers can cause without end
 	silence time.Duration  // silentAgent, but in tests
+	heirs   time.Duration  // heirTime, but in tests
 	places  chan struct{}  // semaphore: the callers that are looked at
 }
 
@@ -51,6 +53,7 @@ func (h *Host) Run(ctx context.Context) error {
 	if h.silence == 0 {
 		h.silence = silentAgent
 	}
+	h.heirs = cmp.Or(h.heirs, heirTime)
 	h.noise = logs.Sampled(h.Log)
 	h.places = make(chan struct{}, maxCallers)
 	looking, stopLooking := context.WithCancel(ctx)
@@ -71,7 +74,10 @@ func (h *Host) Run(ctx context.Context) error {
 	if set.Signaling.Started.IsZero() {
 		set.Signaling.Started = time.Now() // the agent's start is not known better
 	}
-	err = Serve(ctx, link.New(c.conn, c.read, set.Limits), set, h.Log)
+	defer c.unwatch()
+	l := link.New(c.conn, c.read, set.Limits)
+	c.link.Store(l)
+	err = Serve(ctx, l, set, h.Log)
 	if ctx.Err() != nil {
 		return nil // an end that was asked for is no error
 	}
@@ -150,18 +156,22 @@ func (h *Host) refuse(conn net.Conn) {
 func (h *Host) look(ctx context.Context, conn net.Conn, agents chan<- *caller) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	c := &caller{conn: conn, settings: &h.Settings, silence: h.silence}
+	h.watch(c)
 	if err := c.prove(); err != nil {
 		stop()
+		c.unwatch()
 		_ = conn.Close()
 		h.noise.Debug().Err(err).Msg("connection closed: not the agent's")
 		return
 	}
 	if !stop() {
+		c.unwatch()
 		return // closed, since another caller is the agent
 	}
 	select {
 	case agents <- c:
 	case <-ctx.Done():
+		c.unwatch()
 		h.refuse(conn)
 	}
 }

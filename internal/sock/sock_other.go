@@ -53,5 +53,14 @@ func Dial(_ context.Context, path string) (net.Conn, error) {
 // CheckPeer returns [ErrUnsupported] on this operating system.
 func CheckPeer(net.Conn) error { return unsupported("peer credentials") }
 
+// WaitPeer returns [ErrUnsupported] on this operating system.
+func WaitPeer(context.Context, net.Conn) error { return unsupported("to watch a process") }
+
+// WaitProcess returns [ErrUnsupported] on this operating system.
+func WaitProcess(context.Context, int) error { return unsupported("to watch a process") }
+
+// Queued returns 0 on this operating system.
+func Queued(net.Conn) int { return 0 }
+
 // PeerPID returns false on this operating system.
 func PeerPID(net.Conn) (pid int, ok bool) { return 0, false }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -275,6 +277,12 @@ func CheckPeer(c net.Conn) error {
 func PeerPID(c net.Conn) (pid int, ok bool) {
 	err := peer(c, func(fd int) (err error) { pid, err = peerPID(fd); return err })
 	return pid, err == nil && pid > 0
+}
+
+// Queued returns how many bytes wait in a Unix socket to be read, 0 if that is not known.
+func Queued(c net.Conn) (bytes int) {
+	_ = peer(c, func(fd int) (err error) { bytes, err = unix.IoctlGetInt(fd, queuedRequest); return err })
+	return bytes
 }
 
 // peer calls get with the descriptor of a Unix socket, to get credentials of its other end.
