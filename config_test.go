@@ -58,6 +58,9 @@ func TestBadConfig(t *testing.T) {
 		"extra ICE server":        {cfg: Config{Network: Network{ExtraICEServers: []ICEServer{{URLs: []string{"stun:"}}}}}, field: "Network.ExtraICEServers[0]", text: "stun:"},
 		"TURN without password":   {cfg: Config{Network: Network{ICEServers: []ICEServer{{URLs: []string{"turn:a"}, Username: "u"}}}}, field: "Network.ICEServers[0]", text: "credential"},
 		"TURN from env":           {env: map[string]string{"TURN_URL": "turn:a"}, field: "Network.ICEServers", text: "TURN_SECRET"},
+		"drain timeout":           {cfg: Config{DrainTimeout: -time.Second}, field: "DrainTimeout", text: "24h"},
+		"drain timeout, too long": {cfg: Config{DrainTimeout: 25 * time.Hour}, field: "DrainTimeout", text: "24h"},
+		"drain from env":          {env: map[string]string{"MESH_DRAIN_TIMEOUT": "2"}, field: "DrainTimeout", text: "such as 90s"},
 		"recovery from env":       {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "90"}, field: "Network.RecoveryTimeout", text: "such as 90s"},
 		"recovery of nothing":     {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "0s"}, field: "Network.RecoveryTimeout", text: "positive"},
 		"interface pattern":       {cfg: Config{Network: Network{Interfaces: []string{"eth0", "eth["}}}, field: "Network.Interfaces", text: "eth["},
@@ -149,6 +152,21 @@ func TestInterfacesAndAddresses(t *testing.T) {
 	set := Network{Interfaces: []string{"lo"}, Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	if i, a := network(set); !slices.Equal(i, []string{"lo"}) || a != "[127.0.0.0/8]" {
 		t.Errorf("from the code: %q, %s", i, a)
+	}
+}
+
+// So does the time of Close; a sidecar does not care.
+func TestDrainTimeout(t *testing.T) {
+	cfg, err := Config{}.withDefaults()
+	if err != nil || cfg.DrainTimeout != 2*time.Second {
+		t.Errorf("got %v, %v; want 2s", cfg.DrainTimeout, err)
+	}
+	t.Setenv("MESH_DRAIN_TIMEOUT", "90s")
+	for set, want := range map[time.Duration]time.Duration{0: 90 * time.Second, time.Minute: time.Minute} {
+		cfg, err := Config{DrainTimeout: set}.withDefaults()
+		if err != nil || cfg.DrainTimeout != want {
+			t.Errorf("%v in the code: got %v, %v; want %v", set, cfg.DrainTimeout, err, want)
+		}
 	}
 }
 

@@ -120,7 +120,8 @@ func ServeSidecar(ctx context.Context, cfg Config) error {
 		Mode:         Attach, // the mode in which Socket counts
 		SignalingURL: cfg.SignalingURL, TokenURL: cfg.TokenURL, APIKey: cfg.APIKey, Socket: cfg.Socket,
 		Network: cfg.Network, Identity: cfg.Identity, Logger: cfg.Logger,
-		Limits: Limits{MaxMessage: cfg.Limits.MaxMessage, MaxDepth: cfg.Limits.MaxDepth},
+		Limits:       Limits{MaxMessage: cfg.Limits.MaxMessage, MaxDepth: cfg.Limits.MaxDepth},
+		DrainTimeout: defaultDrainTimeout, // of agents, whatever the environment says
 	}.withDefaults()
 	if err != nil {
 		return err

@@ -276,6 +276,54 @@ func TestFlushEndsWithLink(t *testing.T) {
 	})
 }
 
+// Unsent returns what was not acknowledged: by a peer that does not read, without the drain, and by one whose link has
+// ended; of both also what is queued. A peer that has everything is not among them, though SCTP holds back the
+// acknowledgement.
+func TestUnsent(t *testing.T) {
+	const msg = `{"type":"x"}`
+	for name, remote := range framings {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := connectEnds(t, remote)
+				bounded := func() map[string]int {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					return e.near.Unsent(ctx)
+				}
+				if remote.drain {
+					e.mustSend(t, msg)
+					if got := bounded(); len(got) > 0 || e.nearDC.BufferedAmount() == 0 {
+						t.Errorf("delivered, but not acknowledged: got %v", got)
+					}
+				}
+				e.nearDC.acknowledge(0)
+				e.toNear.SetReading(false)
+				e.mustSend(t, msg) // the reader had begun, and reads one more
+				e.nearDC.acknowledge(0)
+				e.mustSend(t, msg)
+				want := len(msg)
+				if remote.stream {
+					want++
+				}
+				if got := bounded(); len(got) != 1 || got["far"] != want {
+					t.Errorf("it does not read: got %v, want %d", got, want)
+				}
+				if remote.stream {
+					queued := strings.Repeat(" ", 700<<10) + msg // more than the data channel takes
+					if err := e.toFar.Send([]byte(queued)); err != nil {
+						t.Fatal(err)
+					}
+					want += len(queued)
+				}
+				time.AfterFunc(time.Second, func() { e.toFar.end(ErrUnreachable) })
+				if got := bounded(); got["far"] < want {
+					t.Errorf("its link ends: got %v, want %d", got, want)
+				}
+			})
+		})
+	}
+}
+
 // A drained that nothing asked for, or for an earlier flush, ends no flush; a wrong one is dropped.
 func TestFlushIgnoresOtherDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
