@@ -297,6 +297,14 @@ func (l *Link) Received() int64 {
 	return 0
 }
 
+// Sent returns how many bytes were written to the connection; 0 in memory.
+func (l *Link) Sent() int64 {
+	if s, ok := l.carrier.(*socket); ok {
+		return s.sent.Load()
+	}
+	return 0
+}
+
 // Close ends both directions at once: what waits is dropped, so Flush first. The other end reads io.EOF.
 // It may be called at any time, repeatedly.
 func (l *Link) Close() { l.carrier.close(l.end(net.ErrClosed)) }

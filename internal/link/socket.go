@@ -27,6 +27,7 @@ type socket struct {
 	reader *wire.Reader
 	// received counts what is read.
 	received counter
+	sent     atomic.Int64
 	pace     wire.Pace // guarded by link.mu
 }
 
@@ -73,7 +74,9 @@ func (s *socket) passLocked() bool {
 		return false
 	}
 	w := &s.link.waiting
-	w.lines = w.lines[:copy(w.lines, w.lines[s.direct.TryWrite(w.lines):])]
+	n := s.direct.TryWrite(w.lines)
+	s.sent.Add(int64(n))
+	w.lines = w.lines[:copy(w.lines, w.lines[n:])]
 	s.link.size = len(w.lines)
 	return s.link.size == 0
 }
@@ -91,7 +94,9 @@ func (s *socket) run() {
 			if b, open = s.nextBatch(b); len(b.lines) == 0 {
 				break
 			}
-			if _, err := s.conn.Write(b.lines); err != nil {
+			n, err := s.conn.Write(b.lines)
+			s.sent.Add(int64(n))
+			if err != nil {
 				s.stopWriting(err)
 			}
 			settle(b.charges)

@@ -48,6 +48,7 @@ func TestLedgerForgets(t *testing.T) {
 		l.add(10, func() int { return 0 })
 	}
 	l.add(10, func() int { return 0 })
+	l.add(10, func() int { return 10 })
 	if got := l.count(20); got != 2 {
 		t.Errorf("%d messages in 20 bytes, want 2", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,11 +21,14 @@ import (
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
-// heirScript is a process that holds the agent's connection, as descriptor 3. What it reads it says there.
-const heirScript = `while read -r line; do printf '%s\n' "$line" >&3; done`
+// The heirs hold the agent's connection as descriptor 3. A talker says there what it reads, a listener reads what comes.
+const (
+	talker   = `while read -r line; do printf '%s\n' "$line" >&3; done`
+	listener = `cat <&3 >/dev/null & read -r line; kill $!`
+)
 
 // agentOf is the process of an agent that has given a copy of its connection to a child, its heir. It says first.
-func agentOf(first string) {
+func agentOf(first, script string) {
 	conn, err := sock.Dial(context.Background(), os.Getenv("MESH_TEST_SOCKET"))
 	if err != nil {
 		fmt.Println(err)
@@ -36,7 +40,7 @@ func agentOf(first string) {
 		fmt.Println(err)
 		return
 	}
-	heir := exec.Command("sh", "-c", heirScript)
+	heir := exec.Command("sh", "-c", script)
 	heir.Stdin, heir.ExtraFiles = os.Stdin, []*os.File{file}
 	if err := heir.Start(); err != nil {
 		fmt.Println(err)
@@ -102,7 +106,7 @@ func (f *family) lives() {
 // When the agent's process is killed, its sidecar ends, also if another process holds the connection.
 func TestHostOutlivedByCopy(t *testing.T) {
 	if os.Getenv("MESH_TEST_SOCKET") != "" {
-		agentOf(hello + "\n" + `{"type":"list_peers"}` + "\n")
+		agentOf(hello+"\n"+`{"type":"list_peers"}`+"\n", talker)
 		return
 	}
 	h := hostWith(t, Host{Settings: alone(""), heirs: 100 * time.Millisecond})
@@ -122,7 +126,7 @@ func TestHostOutlivedByCopy(t *testing.T) {
 // after its first process has ended counts. Then the end of file ends the sidecar.
 func TestHostDaemon(t *testing.T) {
 	if os.Getenv("MESH_TEST_SOCKET") != "" {
-		agentOf(os.Getenv("MESH_TEST_FIRST"))
+		agentOf(os.Getenv("MESH_TEST_FIRST"), talker)
 		return
 	}
 	for name, first := range map[string]string{"said hello": hello + "\n", "silent": ""} {
@@ -133,6 +137,7 @@ func TestHostDaemon(t *testing.T) {
 			h.servesSomeone()
 		}
 		f.kill()
+		h.log.Wait(t, "has ended, but not its connection")
 		if _, err := io.WriteString(f.in, `{"type":"list_peers"}`+"\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -145,5 +150,32 @@ func TestHostDaemon(t *testing.T) {
 		if err := h.ended(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// So does one that only listens, and has said all that it has to say before its first process ended.
+func TestHostListeningDaemon(t *testing.T) {
+	if os.Getenv("MESH_TEST_SOCKET") != "" {
+		agentOf(hello+"\n", listener)
+		return
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells whether the other end reads")
+	}
+	settings := newSignaling(t)
+	h := hostWith(t, Host{Settings: settings("alice"), heirs: 5 * time.Second})
+	f := h.newFamily()
+	h.servesSomeone()
+	f.kill()
+	h.log.Wait(t, "has ended, but not its connection")
+	newAgent(t, settings("bob")).greeted().expect("peer_connected") // as alice's heir hears
+	h.log.Wait(t, "another one goes on as the agent")
+	h.waits()
+	f.lives()
+	if err := f.in.Close(); err != nil { // the heir ends
+		t.Error(err)
+	}
+	if err := h.ended(); err != nil {
+		t.Error(err)
 	}
 }

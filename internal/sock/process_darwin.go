@@ -63,5 +63,8 @@ func WaitProcess(ctx context.Context, pid int) error {
 	}
 }
 
+// Unread returns false: macOS does not tell what the other end of a Unix socket has not read.
+func Unread(net.Conn) (unread, known bool) { return false, false }
+
 // queuedRequest is the ioctl for the bytes that wait in a socket, FIONREAD, which package unix does not name.
 const queuedRequest = 0x4004667f

@@ -74,5 +74,16 @@ func ended(pidfd uintptr) bool {
 	return n > 0 && err == nil
 }
 
+// Unread reports whether the other end of a Unix socket has not read everything that was written to it. known is false if
+// the system does not tell.
+func Unread(c net.Conn) (unread, known bool) {
+	err := peer(c, func(fd int) error {
+		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		unread = n > 0
+		return err
+	})
+	return unread, err == nil
+}
+
 // queuedRequest is the ioctl for the bytes that wait in a socket.
 const queuedRequest = unix.SIOCINQ

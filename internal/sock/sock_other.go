@@ -62,5 +62,8 @@ func WaitProcess(context.Context, int) error { return unsupported("to watch a pr
 // Queued returns 0 on this operating system.
 func Queued(net.Conn) int { return 0 }
 
+// Unread returns false on this operating system.
+func Unread(net.Conn) (unread, known bool) { return false, false }
+
 // PeerPID returns false on this operating system.
 func PeerPID(net.Conn) (pid int, ok bool) { return 0, false }
