@@ -186,6 +186,9 @@ func (m *Mesh) finish(c *ipc, err error) {
 		unsent = c.close(ctx, m.cfg.DrainTimeout)
 		c.side.stop(ctx)
 	}
+	if !errors.Is(err, ErrClosed) {
+		unsent = nil // Err says what was lost
+	}
 	m.mu.Lock()
 	m.current = nil
 	m.err, m.unsent = err, unsent

@@ -224,7 +224,8 @@ func (m *Mesh) Err() error {
 // any time, repeatedly, and from several goroutines.
 //
 // The error is nil, or an *UnsentError (ErrUnsent) that says which peers may not
-// have everything that was sent to them. A sidecar that knows only the base protocol
+// have everything that was sent to them; those that have left meanwhile are not told,
+// and nothing is where the mesh had ended before (Err). A sidecar that knows only the base protocol
 // cannot tell that: with one the error is nil once it has read everything.
 //
 // Close does not block on code of the application, handlers and callbacks that

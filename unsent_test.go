@@ -40,6 +40,10 @@ func TestCloseTellsUnsent(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // it may be gone
+			var status syscall.WaitStatus                                // threads of it may run on for a moment
+			if _, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+				t.Fatalf("not stopped: %v, %v", status, err)
+			}
 			const count = 1000
 			for range count {
 				for _, peer := range []string{"bob", "carol"} {

@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,11 +29,13 @@ func (n *Node) Flush(ctx context.Context) error {
 }
 
 // Unsent flushes like Flush, and returns the peers that may not have everything, with how many bytes they have not
-// acknowledged of each lane. Those whose links have ended meanwhile are among them.
+// acknowledged of each lane. Those whose links have ended meanwhile are among them, but for peers that have left: these send
+// no acknowledgement of what they have just read.
 func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
 	unsent := make(map[string][wire.Lanes]int)
 	for _, f := range n.flushPeers() {
-		if f.wait(ctx) == flushDone {
+		end := f.wait(ctx)
+		if end == flushDone || end == flushEnded && errors.Is(f.peer.why, ErrPeerClosed) {
 			continue
 		}
 		sum, some := unsent[f.peer.id], false

@@ -5,6 +5,7 @@ package rtc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -277,7 +278,7 @@ func TestFlushEndsWithLink(t *testing.T) {
 }
 
 // Unsent returns what was not acknowledged: by a peer that does not read, without the drain, and by one whose link has
-// ended; of both also what is queued. A peer that has everything is not among them, though SCTP holds back the
+// ended, unless it has left; of both also what is queued. A peer that has everything is not among them, though SCTP holds back the
 // acknowledgement.
 func TestUnsent(t *testing.T) {
 	const msg = `{"type":"x"}`
@@ -288,7 +289,14 @@ func TestUnsent(t *testing.T) {
 				bounded := func() map[string]int {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
-					return e.near.Unsent(ctx)
+					got := make(map[string]int)
+					for id, lanes := range e.near.Unsent(ctx) {
+						got[id] = lanes[ordered]
+						if lanes[wire.LaneCalls] != 0 {
+							t.Errorf("of calls, of which there are none: %v", lanes)
+						}
+					}
+					return got
 				}
 				if remote.drain {
 					e.mustSend(t, msg)
@@ -310,14 +318,18 @@ func TestUnsent(t *testing.T) {
 				}
 				if remote.stream {
 					queued := strings.Repeat(" ", 700<<10) + msg // more than the data channel takes
-					if err := e.toFar.Send([]byte(queued)); err != nil {
+					if err := e.toFar.Send([]byte(queued), ordered); err != nil {
 						t.Fatal(err)
 					}
 					want += len(queued)
 				}
-				time.AfterFunc(time.Second, func() { e.toFar.end(ErrUnreachable) })
-				if got := bounded(); got["far"] < want {
-					t.Errorf("its link ends: got %v, want %d", got, want)
+				reason := fmt.Errorf("%w: at last", ErrUnreachable)
+				if name == "stream" {
+					reason, want = fmt.Errorf("%w: goodbye", ErrPeerClosed), 0
+				}
+				time.AfterFunc(time.Second, func() { e.toFar.end(reason) })
+				if got := bounded(); got["far"] < want || want == 0 && len(got) > 0 {
+					t.Errorf("its link ends, %v: got %v, want %d", reason, got, want)
 				}
 			})
 		})

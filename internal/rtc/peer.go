@@ -82,6 +82,7 @@ type Peer struct {
 	lowAt  uint64        // owned by the writer
 	opened chan struct{} // the far end acknowledged the data channel (base framing)
 	done   chan struct{} // closed by end
+	why    error         // the link ended; valid after done
 	// handedOver is how many bytes were written to the data channel.
 	handedOver atomic.Uint64
 
@@ -261,6 +262,7 @@ func (p *Peer) end(reason error) {
 	if was == stateEnded {
 		return
 	}
+	p.why = reason
 	close(p.done)
 	p.reading.close()
 	p.line.abandon()

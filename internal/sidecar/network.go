@@ -21,7 +21,7 @@ type network interface {
 	// flush blocks until the peers have everything that was sent, or ctx ends.
 	flush(ctx context.Context) error
 	// unsent flushes like flush, and returns for the peers that may not have everything how many bytes they have not
-	// acknowledged. Those whose links have ended meanwhile are among them.
+	// acknowledged of each lane. Those whose links have ended meanwhile are among them, unless they have left.
 	unsent(ctx context.Context) map[string][wire.Lanes]int
 	// close flushes while ctx lasts and returns when nothing of the network is left.
 	close(ctx context.Context) error
