@@ -55,7 +55,7 @@ func wanPlan(o options) []group {
 			newWANBulk(c, "quic", 64<<10, openQUICOver(64<<10)),
 		}})
 	}
-	return groups
+	return append(groups, group{"wan_join_50ms", pick(o, 15, 3), []side{newWANJoin("wan_join_50ms_ms")}})
 }
 
 // wanKeys are the targets of -wan, as shares of the line.
@@ -74,6 +74,7 @@ func wanKeys() []key {
 		key{name: "wan_20ms_loss1_vs_quic", ours: share("wan_20ms_loss1", "mesh"), base: []string{share("wan_20ms_loss1", "quic")}, bound: atLeast, target: 1, unit: "of the line"},
 		key{name: "wan_2mbit_vs_pion", ours: share("wan_2mbit", "mesh"), base: []string{share("wan_2mbit", "pion")}, bound: atLeast, target: 0.85, unit: "of the line"},
 		key{name: "wan_2mbit_lost_vs_pion", ours: "wan_2mbit_mesh_lost", base: []string{"wan_2mbit_pion_lost"}, bound: atMost, target: 2, unit: "packets"},
+		key{name: "wan_join_50ms_ms", ours: "wan_join_50ms_ms", unit: "ms"},
 	)
 }
 

@@ -65,16 +65,21 @@ func (w *wanRoom) serve(rw http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	header := http.Header{}
-	if token := r.Header.Get("Authorization"); token != "" {
-		header.Set("Authorization", token)
+	for _, name := range []string{"Authorization", "X-API-Key", "Mesh-Register"} {
+		if value := r.Header.Get(name); value != "" {
+			header.Set(name, value)
+		}
 	}
 	target := w.rooms.url(0) + "?" + r.URL.RawQuery
-	server, _, err := websocket.Dial(ctx, target, &websocket.DialOptions{HTTPHeader: header})
+	server, resp, err := websocket.Dial(ctx, target, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
 		http.Error(rw, err.Error(), http.StatusBadGateway)
 		return
 	}
 	defer func() { _ = server.CloseNow() }()
+	if welcome := resp.Header.Get("Mesh-Welcome"); welcome != "" {
+		rw.Header().Set("Mesh-Welcome", welcome)
+	}
 	agent, err := websocket.Accept(rw, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return
