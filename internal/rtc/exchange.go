@@ -66,10 +66,11 @@ func (s *session) applyAnswer(a description) error {
 func (s *session) apply(d description, typ webrtc.SDPType) error {
 	if s.fingerprint != "" { // a restart, in which only what is signed may change
 		d.instance, d.stream, d.restart, d.drain = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain
+		d.sctpInit = "" // SCTP goes on
 	}
 	s.remote = d
 	s.remoteSeen = 0
-	r, err := readSDP(d.sdp)
+	r, err := readSDP(d.sdp, d.sctpInit)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, typ, err)
@@ -101,8 +102,10 @@ func (s *session) unanswered() bool {
 // describe sends a new description of ours and then applies it, which starts all the costly work: that goes
 // on while the description is on its way.
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
-	d.SDP, d.Session, d.Instance = sdp.SDP, s.session, s.n.cfg.Instance
+	d.Session, d.Instance = s.session, s.n.cfg.Instance
+	d.SDP, d.SCTPInit = takeSCTPInit(sdp.SDP)
 	if s.number > 0 { // a restart
+		d.SCTPInit = ""
 		d.Number = s.number
 		d.Sig = s.n.cfg.Identity.Sign(identity.Description{
 			Type: sdp.Type.String(), Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session,

@@ -24,6 +24,7 @@ type description struct {
 	answers  string // in an answer: the offer's session
 	number   int    // of an ICE restart; 0 in the first descriptions
 	sig      string // the sender's, of a description with a number
+	sctpInit string // the sender's SCTP INIT, in base64; empty if it goes through SCTP's handshake
 	stream   bool
 	restart  bool
 	drain    bool
@@ -34,10 +35,11 @@ func newDescription(d signal.Description) description {
 	lists := func(c string) bool { return slices.Contains(d.Caps, c) }
 	return description{
 		sdp: d.SDP, session: d.Session, instance: d.Instance, answers: d.Answers, number: d.Number, sig: d.Sig,
-		stream:  lists(capStream),
-		restart: lists(capRestart) && d.Session != "",
-		drain:   lists(capDrain) && lists(capStream),
-		lanes:   lists(capLanes) && lists(capStream),
+		sctpInit: d.SCTPInit,
+		stream:   lists(capStream),
+		restart:  lists(capRestart) && d.Session != "",
+		drain:    lists(capDrain) && lists(capStream),
+		lanes:    lists(capLanes) && lists(capStream),
 	}
 }
 

@@ -51,7 +51,7 @@ func TestReadSDP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := readSDP(tt.sdp)
+			r, err := readSDP(tt.sdp, "")
 			if tt.name == "no SDP" {
 				if err == nil {
 					t.Errorf("read as %q", r.text)

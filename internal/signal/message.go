@@ -9,6 +9,7 @@ import (
 // The types of a Message.
 const (
 	Register  = "register"      // sidecar → server: list me, and tell me who else is registered
+	Welcome   = "welcome"       // server → sidecar that has no token: the response of the token exchange
 	PeerList  = "peer_list"     // server → sidecar: who else is registered
 	Offer     = "offer"         // sidecar → sidecar, relayed
 	Answer    = "answer"        // sidecar → sidecar, relayed
@@ -51,6 +52,9 @@ type Description struct {
 	Instance string `json:"instance,omitempty"`
 	// Answers is the session of the offer that an answer belongs to.
 	Answers string `json:"answers,omitempty"`
+	// SCTPInit is the sender's SCTP INIT chunk in base64: in an offer if it can do without SCTP's handshake, and in an
+	// answer if it does, which it can if the offer has one. Only in the first of a session.
+	SCTPInit string `json:"sctp_init,omitempty"`
 	// Number counts the offers of a session after the first; an answer has that of its offer. Sig is the
 	// sender's signature of a description with a number, if it has a key: see "Identity" in docs/protocol.md.
 	Number int    `json:"number,omitempty"`
@@ -86,6 +90,24 @@ type LeftPayload struct {
 	PeerID string `json:"peer_id"`
 	// Ago is how long before the message the peer's connection was closed from its end, in milliseconds.
 	Ago int64 `json:"ago"`
+}
+
+// EarlyRegister is the registration in the handshake of a client that presents its API key there.
+type EarlyRegister struct {
+	RegisterPayload
+	// PeerID is the id that the client wants to be registered with: if it has another one, it is not. Empty for any.
+	PeerID string `json:"peer_id,omitempty"`
+}
+
+// ParseEarlyRegister returns the id in the header HeaderRegister, and its value as the payload of a register message.
+func ParseEarlyRegister(header string) (id string, payload json.RawMessage, err error) {
+	var p struct {
+		PeerID string `json:"peer_id"`
+	}
+	if err := Decode([]byte(header), &p); err != nil {
+		return "", nil, err
+	}
+	return p.PeerID, json.RawMessage(header), nil
 }
 
 // PeersPayload is the payload of a peer_list: the other registered peers.
