@@ -74,15 +74,25 @@ var (
 const maxPerPeer = 3
 
 func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
-	token := presentedToken(r)
+	token, greeting := presentedToken(r), (*tokenResponse)(nil)
+	key := presentedKey(r)
 	k, ok := s.identify(w, r, func() (Key, error) {
-		if token == "" {
-			return Key{}, errNothing
+		switch {
+		case token != "":
+			return s.verify(token)
+		case key != "":
+			return s.authenticate(key)
 		}
-		return s.verify(token)
+		return Key{}, errNothing
 	})
 	if !ok {
 		return
+	}
+	if token == "" { // what the client would have asked for before
+		if greeting, ok = s.respond(w, r, k); !ok {
+			return
+		}
+		token = greeting.Token
 	}
 	c := &connection{
 		cfg: &s.cfg, outside: s.outside, source: s.source(r), token: sha256.Sum256([]byte(token)), memory: s.unfinished,
@@ -105,6 +115,9 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.dismiss(c)
 	var err error
+	if greeting != nil {
+		w.Header().Set(signal.HeaderWelcome, "1")
+	}
 	// The check of the origin protects cookies, and there are none: the token alone decides.
 	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
@@ -115,6 +128,9 @@ func (s *Server) handleWebSocket(w http.ResponseWriter, r *http.Request) {
 	c.report(zerolog.InfoLevel).Str("remote", logs.Cut(r.RemoteAddr)).Str("role", logs.Cut(k.Role)).Msg("peer connected")
 	s.hub.join(&c.client)
 	defer s.hub.leave(&c.client)
+	if greeting != nil {
+		s.hub.greet(&c.client, greeting, r.Header.Get(signal.HeaderRegister))
+	}
 	c.run(s.hub)
 }
 

@@ -3,6 +3,7 @@ package signaling
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -235,6 +236,25 @@ func (h *hub) handleRegister(from *client, payload json.RawMessage) (ok bool) {
 		h.list(from, peers)
 	}
 	return !again
+}
+
+// greet sends the first message to a client that has presented its key in the handshake, and registers it if it has asked
+// for that there, for the id that it has.
+func (h *hub) greet(to *client, t *tokenResponse, register string) {
+	if b := h.encode(signal.Welcome, t); b != nil && !to.out.Push(b) {
+		to.end(websocket.StatusPolicyViolation, "the outbound queue has no room", nil)
+		return
+	}
+	if register == "" {
+		return
+	}
+	id, payload, err := signal.ParseEarlyRegister(register)
+	switch {
+	case err != nil:
+		h.refuse(to, signal.CodeInvalidField, fmt.Errorf("%s: %w", signal.HeaderRegister, err))
+	case id == "" || id == to.id:
+		h.handleRegister(to, payload)
+	}
 }
 
 // relay passes on the sender's own bytes: ParseMessage has made sure that every reader sees the same sender and

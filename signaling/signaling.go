@@ -5,7 +5,8 @@
 // A Server is an http.Handler for four paths:
 //
 //	POST /api/token   API key in X-API-Key (or X-Device-Token) → {"token", "peer_id", "role", "iceServers", "bearer"}
-//	GET  /ws          WebSocket; the token as Authorization: Bearer, or as ?token= from who cannot set headers
+//	GET  /ws          WebSocket; the token as Authorization: Bearer, or as ?token= from who cannot set headers; or no token and
+//	                  the key as for /api/token
 //	GET  /api/config  {"iceServers": [...]}; those with credentials for holders of a token or key only
 //	GET  /healthz     {"status": "ok"}
 //

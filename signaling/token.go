@@ -73,14 +73,21 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if t, ok := s.respond(w, r, k); ok {
+		writeJSON(w, http.StatusOK, t)
+	}
+}
+
+// respond returns the response to k's request for a token. If there is none it has written the error.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, k Key) (*tokenResponse, bool) {
 	token, err := s.issue(k)
 	if err != nil {
 		s.reportRequest(zerolog.ErrorLevel, r).Err(err).Msg("no token issued")
 		writeError(w, http.StatusInternalServerError, "the token could not be signed")
-		return
+		return nil, false
 	}
 	s.reportRequest(zerolog.DebugLevel, r).Str("peer_id", k.PeerID).Msg("token issued")
-	writeJSON(w, http.StatusOK, tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now()), true})
+	return &tokenResponse{token, k.PeerID, k.Role, s.iceServers(time.Now()), true}, true
 }
 
 func presentedKey(r *http.Request) string {

@@ -32,6 +32,27 @@ func TestClaim(t *testing.T) {
 	wantError(t, open(t, identity.Settings{MeshName: "demo"}).Claim("anyone")) // signs for nobody
 }
 
+// OwnID is the id of the claim, or of the statement, and asks for neither to be made.
+func TestOwnID(t *testing.T) {
+	wantOwn := func(id *identity.Identity, want string, known bool) {
+		t.Helper()
+		if own, is := id.OwnID(); own != want || is != known {
+			t.Errorf("own id %q, known %t, want %q, %t", own, is, want, known)
+		}
+	}
+	wantOwn(open(t, identity.Settings{}), "", true) // any
+	path, _ := newKey(t)
+	settings := identity.Settings{KeyFile: path, MeshName: "demo"}
+	wantOwn(open(t, settings), "", false)
+	if _, err := os.Stat(path + ".ids"); !os.IsNotExist(err) {
+		t.Errorf("OwnID has made the file: %v", err)
+	}
+	wantError(t, open(t, settings).Claim("alice"))
+	wantOwn(open(t, settings), "alice", true)
+	write(t, path+".ids", "damaged\n", 0o600)
+	wantOwn(open(t, settings), "", false)
+}
+
 // A key beside which nothing can be written, as in a directory that is mounted read-only, keeps the id that it has.
 func TestClaimReadOnly(t *testing.T) {
 	path, _ := newKey(t)

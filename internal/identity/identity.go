@@ -168,6 +168,22 @@ func (id *Identity) Claim(peer string) error {
 	return id.claims.claim(peer)
 }
 
+// OwnID returns the only id that Claim accepts, but for one that the key certifies; "" if that is any. known is false if
+// that is not known before Claim has been asked.
+func (id *Identity) OwnID() (peer string, known bool) {
+	id.mu.Lock()
+	st := id.membership
+	id.mu.Unlock()
+	switch {
+	case id.private == nil:
+		return "", true
+	case st != nil:
+		return st.PeerID, true
+	}
+	peer, _, err := id.claims.read()
+	return peer, err == nil && peer != ""
+}
+
 // A Proof is what a peer has shown of itself.
 type Proof struct {
 	Key   PublicKey // zero if it has shown none

@@ -40,6 +40,7 @@ func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC,
 		}
 		return nil
 	}
+	cfg.OwnID = id.OwnID
 	w := &webRTC{set: set, log: log, events: events, client: signal.New(cfg)}
 	node, err := rtc.New(rtc.Config{
 		Settings: set.Network, Identity: id, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,

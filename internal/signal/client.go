@@ -127,8 +127,9 @@ type Client struct {
 	probes chan struct{} // one that was asked for and is not under way
 
 	// Used by Run only.
-	key  string // see serve
-	last Status
+	key      string // see serve
+	indirect bool   // the server does not take it in the handshake
+	last     Status
 
 	mu        sync.Mutex
 	self      string
@@ -248,6 +249,16 @@ func (c *Client) status(h Handler, s Status) bool {
 
 // serve makes one connection and serves it to its end. up is how long it was registered.
 func (c *Client) serve(ctx context.Context, h Handler) (up time.Duration, err error) {
+	if c.direct() {
+		tok, err := c.directToken()
+		if err != nil {
+			return 0, err
+		}
+		up, err := c.serveWith(ctx, h, tok)
+		if !errors.Is(err, errIndirect) {
+			return up, err
+		}
+	}
 	tok, err := c.exchange(ctx, c.key)
 	if err != nil {
 		return 0, err
@@ -257,6 +268,11 @@ func (c *Client) serve(ctx context.Context, h Handler) (up time.Duration, err er
 		// keeps the id across reconnects.
 		c.key = tok.PeerID
 	}
+	return c.serveWith(ctx, h, tok)
+}
+
+// serveWith opens the WebSocket with a token and serves it to its end.
+func (c *Client) serveWith(ctx context.Context, h Handler, tok token) (up time.Duration, err error) {
 	cn := &connection{client: c, token: tok, handler: h, out: NewQueue(sendLimit, nil)}
 	return cn.run(ctx)
 }

@@ -107,7 +107,7 @@ func TestReconnect(t *testing.T) {
 	}
 	upgrade := f.Config.Handler
 	f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/ws" {
+		if r.URL.Path == "/ws" && r.Header.Get("X-API-Key") == "" {
 			tokens <- r.URL.Query().Get("token")
 		}
 		upgrade.ServeHTTP(w, r)

@@ -13,7 +13,8 @@ import (
 type Settings struct {
 	URL      string `json:"url"`       // the WebSocket: ws, wss, http or https
 	TokenURL string `json:"token_url"` // the token exchange: http or https
-	// APIKey is sent in the header X-API-Key of the token exchange, and of the request for ICE servers if
+	// APIKey is sent in the header X-API-Key of the token exchange, of the WebSocket's handshake if that goes to the same
+	// host by the same scheme, to the path beside it (/ws and /api/token), and of the request for ICE servers if
 	// credentials in TokenURL leave no room for the token there, and nowhere else: not in a log, an error or a
 	// redirected request. An empty key asks a server in development mode for a random id.
 	APIKey string `json:"api_key"`
@@ -37,7 +38,10 @@ type Config struct {
 	// CheckID, if not nil, is asked whether this client may be the peer that its token is for. Its error keeps the
 	// client from connecting, and is one that only a person can mend.
 	CheckID func(id string) error
-	Log     zerolog.Logger // silent by default
+	// OwnID, if not nil, returns the only id that CheckID accepts, "" if that is any. known is false if the id has to be
+	// checked before the client is registered; otherwise our own server may register it with the handshake.
+	OwnID func() (id string, known bool)
+	Log   zerolog.Logger // silent by default
 	// HTTPClient's transport is used for all requests, including the WebSocket handshake. Nil means one of
 	// our own. Its redirect policy is not used: following a redirect would carry the key elsewhere.
 	HTTPClient *http.Client

@@ -43,15 +43,29 @@ func (cn *connection) run(parent context.Context) (up time.Duration, err error) 
 	ctx, fail := context.WithCancelCause(parent)
 	var wg sync.WaitGroup
 	ice := make(chan []ICEServer, 1)
-	if cn.client.cfg.FetchICE {
-		wg.Go(func() { cn.refreshICE(ctx, ice) })
-	} else {
-		ice <- nil
+	fetchICE := func() {
+		if cn.client.cfg.FetchICE {
+			wg.Go(func() { cn.refreshICE(ctx, ice) })
+		} else {
+			ice <- nil
+		}
+	}
+	direct := cn.token.key != ""
+	if !direct {
+		fetchICE()
 	}
 	if cn.ws, cn.raw, err = cn.client.dial(ctx, e, cn.token); err != nil {
 		fail(nil)
 		wg.Wait()
 		return 0, err
+	}
+	if direct {
+		if err := cn.welcome(ctx); err != nil {
+			fail(nil)
+			_ = cn.ws.CloseNow()
+			return 0, fmt.Errorf("%v: %w", e, err)
+		}
+		fetchICE()
 	}
 	in := make(chan Message)
 	var ends [4]error // of the reader, the writer, the pings and the probes
@@ -118,6 +132,9 @@ func (cn *connection) serve(ctx context.Context, in <-chan Message, ice <-chan [
 		}
 		if register {
 			timeout, messages = time.After(cn.client.timing.register), in
+			if cn.token.registered {
+				continue
+			}
 			if err := cn.sendRegister(); err != nil {
 				return err
 			}
@@ -126,15 +143,19 @@ func (cn *connection) serve(ctx context.Context, in <-chan Message, ice <-chan [
 }
 
 func (cn *connection) sendRegister() error {
-	p := RegisterPayload{Left: true}
-	if ms := cn.client.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
-		p.Started = &ms
-	}
-	payload, err := json.Marshal(p)
+	payload, err := json.Marshal(cn.client.registration())
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
 	return cn.client.Send(Message{Type: Register, Payload: payload})
+}
+
+func (c *Client) registration() RegisterPayload {
+	p := RegisterPayload{Left: true}
+	if ms := c.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
+		p.Started = &ms
+	}
+	return p
 }
 
 func (cn *connection) read(ctx context.Context, in chan<- Message) error {

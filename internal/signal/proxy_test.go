@@ -135,10 +135,10 @@ func TestProxy(t *testing.T) {
 		name          string
 		server, proxy *tls.Config
 		want          []string // of the requests that the proxy sees, with the server's address for %s
-	}{
-		{"plain", nil, nil, []string{"POST http://%s/api/token", "CONNECT %s"}},
-		{"TLS to the server", a.serverConfig(time.Now().Add(time.Hour)), nil, []string{"CONNECT %s", "CONNECT %s"}},
-		{"TLS to the proxy", nil, a.serverConfig(time.Now().Add(time.Hour)), []string{"POST http://%s/api/token", "CONNECT %s"}},
+	}{ // first a handshake with the key, which this server does not take
+		{"plain", nil, nil, []string{"CONNECT %s", "POST http://%s/api/token", "CONNECT %s"}},
+		{"TLS to the server", a.serverConfig(time.Now().Add(time.Hour)), nil, []string{"CONNECT %s", "CONNECT %s", "CONNECT %s"}},
+		{"TLS to the proxy", nil, a.serverConfig(time.Now().Add(time.Hour)), []string{"CONNECT %s", "POST http://%s/api/token", "CONNECT %s"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, p := newFakeTLS(t, c.server), newProxy(t, c.proxy, "")
@@ -236,7 +236,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "child: registered") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if got, want := p.requests(), []string{"POST http://mesh.test/api/token", "CONNECT mesh.test:80"}; !slices.Equal(got, want) {
+	if got, want := p.requests(), []string{"CONNECT mesh.test:80", "POST http://mesh.test/api/token", "CONNECT mesh.test:80"}; !slices.Equal(got, want) {
 		t.Errorf("the proxy saw %q, want %q", got, want)
 	}
 }

@@ -84,6 +84,9 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (ws *websocket.C
 	}
 	u, header := t.present(e.url)
 	conn, resp, err := websocket.Dial(ctx, u, dialOptions(hc, header))
+	if t.key != "" && !c.welcomed(e, conn, resp, err) {
+		return nil, nil, errIndirect
+	}
 	switch {
 	case err == nil:
 		conn.SetReadLimit(readLimit)
@@ -104,6 +107,9 @@ func (c *Client) dial(ctx context.Context, e endpoint, t token) (ws *websocket.C
 // logs, but chatixia-mesh's registry reads only the query, browsers cannot set headers, and credentials in the URL
 // need the same one.
 func (t token) present(u *url.URL) (string, http.Header) {
+	if t.key != "" {
+		return u.String(), t.directHeader()
+	}
 	if t.bearer && canSetHeaders && u.User == nil {
 		return u.String(), http.Header{"Authorization": {"Bearer " + t.Token}}
 	}

@@ -18,6 +18,12 @@ type token struct {
 	Role   string `json:"role"`
 	ice    []byte // the whole response if it also lists ICE servers, as our own server's does
 	bearer bool   // the server takes the token in the header Authorization, as our own server does
+
+	// In place of a token, before the welcome: see directToken.
+	key, register string
+	own           string // the id to be registered with; empty for any
+	// After it.
+	registered bool // by the handshake
 }
 
 func parseToken(b []byte) (token, error) {
