@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the other scripts need besides Go: the modules, the C compiler of go test -race, the
-# programs that docs/by-hand.md shows, and those that the tests need if MESH_TEST_FULL is set.
+# programs that docs/by-hand.md shows, and those that the tests need if MESH_TEST_FULL is set, packages of npm and PyPI
+# included.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,9 @@ command -v nc >/dev/null || missing+=(netcat-openbsd)
 command -v jq >/dev/null || missing+=(jq)
 command -v python3 >/dev/null || missing+=(python3)
 command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} != 0 ]; then
 	sudo=
 	[ "$(id -u)" = 0 ] || sudo=sudo
@@ -19,4 +22,5 @@ if [ ${#missing[@]} != 0 ]; then
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 "$(go env CC)" --version | head -n 1
+ci/stacks.sh # the other WebRTC stacks
 GOWORK=off go mod download # in a workspace it would write a go.work.sum that no build needs

@@ -183,8 +183,8 @@ func (p *party) sendsMuch(to *party) {
 // holds up what follows.
 func (p *party) sendsTooMuch(to *party) {
 	p.t.Helper()
-	if p.name == "BaseSidecar" || p.name == "GoOnBase" {
-		return // its sidecar does not know the limit
+	if !p.sidecar {
+		return // it does not know the limit
 	}
 	n := limit(p, to)
 	if n == 1<<20 {
