@@ -54,7 +54,7 @@ type outbox struct {
 	member  *wire.Membership
 	closed  bool
 	lost    [wire.Lanes]int // bytes that were queued when it was closed
-	idle    bool // the writer has nothing in hand
+	idle    bool            // the writer has nothing in hand
 	pace    wire.Pace
 }
 
