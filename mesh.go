@@ -21,8 +21,9 @@
 //
 // # What to rely on
 //
-// Messages from one peer to another arrive in order and once, or the loss of
-// the link is reported ([Config.OnPeer]). Every queue is bounded: a slow receiver
+// Messages from one peer to another arrive once, or the loss of the link is
+// reported ([Config.OnPeer]). Those without a RequestID arrive in order, and so do
+// those with one, requests and responses, which go ahead of the others that wait. Every queue is bounded: a slow receiver
 // makes its senders block, under their contexts, and nothing else. A sidecar that
 // dies is replaced; what waited for it fails at once.
 //

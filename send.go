@@ -12,9 +12,10 @@ import (
 )
 
 // Send sends a message to one peer. It returns nil once the message is on its
-// way to a peer whose link is live: it will arrive, in order and once, unless
-// the peer goes (Config.OnPeer) or the message fails later (Config.OnError).
-// It blocks, under ctx, while that peer is congested.
+// way to a peer whose link is live: it will arrive, once, unless the peer goes
+// (Config.OnPeer) or the message fails later (Config.OnError). Messages without a
+// RequestID arrive in order; requests and responses may overtake them.
+// Send blocks, under ctx, while that peer is congested.
 //
 // Errors are a *PeerError, which wraps ErrNotConnected, ErrPeerGone if the peer
 // went while Send blocked, ErrSidecarLost, ErrTooLarge, ErrInvalid, the reason for
