@@ -43,6 +43,8 @@ func keys(o options) []key {
 		{name: "small_rate_inprocess_vs_libp2p_webrtc", ours: "small_inprocess_per_s", base: []string{"small_libp2p_webrtc_per_s"}, bound: atLeast, target: 1.4, unit: "msg/s"},
 		{name: "bulk_64k_vs_pion", ours: "bulk_mesh_64k_mbps", base: best, bound: atLeast, target: 0.9, unit: "MB/s"},
 		{name: "bulk_1m_vs_pion", ours: "bulk_mesh_1m_mbps", base: best, bound: atLeast, target: 0.9, unit: "MB/s"},
+		{name: "rtt_under_bulk_ms", ours: "rtt_under_bulk_ms", bound: atMost, target: 15, unit: "ms"},
+		{name: "bulk_beside_requests_vs_alone", ours: "rtt_under_bulk_bulk_mbps", base: []string{"rtt_under_bulk_bulk_alone_mbps"}, bound: atLeast, target: 0.9, unit: "MB/s"},
 		{name: "join_vs_pion", ours: "join_mesh_ms", base: []string{"join_pion_ms"}, bound: atMost, target: 1.5, unit: "ms"},
 		{name: "spawn_ready_ms", ours: "spawn_ready_ms", unit: "ms"},
 		{name: "heap_per_peer_vs_pion", ours: fleet("mesh", "memory_per_link_kb"), base: []string{fleet("pion", "memory_per_link_kb")}, bound: atMost, target: 1.1, unit: "kB"},

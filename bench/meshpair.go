@@ -41,7 +41,7 @@ func openMeshPairAt(ctx context.Context, cfg mesh.Config, handlers map[string]me
 			p.close()
 		}
 	}()
-	cfg.Network, cfg.WaitSignaling = mesh.Network{UDPPort: mesh.AnyUDPPort}, true
+	cfg.Network.UDPPort, cfg.WaitSignaling = mesh.AnyUDPPort, true
 	cfg.APIKey = "near"
 	if p.near, err = mesh.New(ctx, cfg); err != nil {
 		return nil, err

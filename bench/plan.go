@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil/netpath"
 )
 
 // The sizes at which bare pion is tried for its best throughput.
@@ -60,6 +61,9 @@ func plan(o options) []group {
 			newFlow(o, "small_nats_per_s", openNATSPipe),
 		}},
 		{"bulk", pick(o, 15, 3), bulkSides(o)},
+		{"requests under bulk", pick(o, 7, 2), []side{
+			newUnderBulk("rtt_under_bulk", netpath.Conditions{}, o.span()/2, 3*o.span()),
+		}},
 		{"join", pick(o, 21, 7), []side{
 			newPionJoin("join_pion_ms"),
 			newMeshJoin("join_mesh_ms"),

@@ -48,7 +48,7 @@ func (j *wanJoin) join(ctx context.Context, url string) (reading, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("the mesh did not connect"))
 	defer cancel()
 	connected := make(chan struct{}, 2)
-	cfg := mesh.Config{SignalingURL: url, WaitSignaling: true, OnPeer: func(e mesh.PeerEvent) {
+	cfg := mesh.Config{SignalingURL: url, Network: overPathOnly, WaitSignaling: true, OnPeer: func(e mesh.PeerEvent) {
 		if e.Connected {
 			connected <- struct{}{}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/chatixia-ai/mesh"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil/netpath"
 )
@@ -53,6 +54,9 @@ func openWANRoom(path *netpath.Path) (_ *wanRoom, err error) {
 }
 
 func (w *wanRoom) url() string { return "ws://" + w.addr + "/ws" }
+
+// overPathOnly are the addresses from which the path leads anywhere. ICE does without those that would only be in its way.
+var overPathOnly = mesh.Network{Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
 
 func (w *wanRoom) close() {
 	_ = w.http.Close()

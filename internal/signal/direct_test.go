@@ -69,11 +69,11 @@ func TestDirect(t *testing.T) {
 		byMessage  bool
 		registered bool
 	}{
-		"any id":           {nil, nil, `{"started":5}`, false, true},
-		"this id":          {func() (string, bool) { return "agent-002", true }, nil, `{"started":5,"peer_id":"agent-002"}`, false, true},
+		"any id":           {nil, nil, `{"started":5,"left":true}`, false, true},
+		"this id":          {func() (string, bool) { return "agent-002", true }, nil, `{"started":5,"left":true,"peer_id":"agent-002"}`, false, true},
 		"not known yet":    {func() (string, bool) { return "", false }, nil, "", true, true},
-		"another accepted": {func() (string, bool) { return "somebody", true }, nil, `{"started":5,"peer_id":"somebody"}`, true, true},
-		"another refused":  {func() (string, bool) { return "somebody", true }, errOther, `{"started":5,"peer_id":"somebody"}`, false, false},
+		"another accepted": {func() (string, bool) { return "somebody", true }, nil, `{"started":5,"left":true,"peer_id":"somebody"}`, true, true},
+		"another refused":  {func() (string, bool) { return "somebody", true }, errOther, `{"started":5,"left":true,"peer_id":"somebody"}`, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, headers, registers := newDirect(t)

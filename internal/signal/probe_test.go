@@ -25,6 +25,10 @@ func TestProbeFindsDeadServer(t *testing.T) {
 	var first atomic.Bool
 	ended := make(chan error, 1)
 	f.upgrade = func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-API-Key") != "" {
+			http.Error(w, "a token is required", http.StatusUnauthorized)
+			return
+		}
 		c, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return
