@@ -64,12 +64,7 @@ func (u *underBulk) setup(ctx context.Context) (err error) {
 
 func (u *underBulk) round(ctx context.Context) (reading, error) {
 	alone, _, err := u.transfer(ctx, func(ctx context.Context) ([]float64, error) {
-		select {
-		case <-time.After(u.span):
-			return nil, nil
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+		return nil, pause(ctx, u.span)
 	})
 	if err != nil {
 		return nil, err
@@ -102,10 +97,8 @@ func (u *underBulk) transfer(ctx context.Context, do func(context.Context) ([]fl
 			err = errors.Join(err, sendErr)
 		}
 	}()
-	select {
-	case <-time.After(u.warm):
-	case <-ctx.Done():
-		return 0, nil, context.Cause(ctx)
+	if err := pause(ctx, u.warm); err != nil {
+		return 0, nil, err
 	}
 	start, before := time.Now(), u.bulk.count.n.Load()
 	trips, err = do(ctx)

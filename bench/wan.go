@@ -56,6 +56,11 @@ func wanPlan(o options) []group {
 			newWANBulk(c, "quic", 64<<10, openQUICOver(64<<10)),
 		}})
 	}
+	shared := netpath.Conditions{Delay: 10 * time.Millisecond, Rate: fastLine}
+	groups = append(groups, group{"wan_beside", pick(o, 5, 1), []side{
+		newWANBeside("wan_pion_beside_mesh", shared, openMeshOver(64<<10)),
+		newWANBeside("wan_pion_beside_pion", shared, openPionOver(64<<10)),
+	}})
 	// The transfer takes the line for a few of its messages before requests are measured beside it.
 	for _, r := range []struct {
 		name       string
@@ -88,6 +93,7 @@ func wanKeys() []key {
 		key{name: "wan_20ms_loss1_vs_quic", ours: share("wan_20ms_loss1", "mesh"), base: []string{share("wan_20ms_loss1", "quic")}, bound: atLeast, target: 1, unit: "of the line"},
 		key{name: "wan_2mbit_vs_pion", ours: share("wan_2mbit", "mesh"), base: []string{share("wan_2mbit", "pion")}, bound: atLeast, target: 0.85, unit: "of the line"},
 		key{name: "wan_2mbit_lost_vs_pion", ours: "wan_2mbit_mesh_lost", base: []string{"wan_2mbit_pion_lost"}, bound: atMost, target: 2, unit: "packets"},
+		key{name: "wan_pion_beside_mesh", ours: "wan_pion_beside_mesh_share", base: []string{"wan_pion_beside_pion_share"}, bound: atLeast, target: 0.6, unit: "of the line"},
 		key{name: "rtt_under_bulk_10mbit_ms", ours: "rtt_under_bulk_10mbit_ms", bound: atMost, target: 150, unit: "ms"},
 		key{name: "rtt_under_bulk_2mbit_ms", ours: "rtt_under_bulk_2mbit_ms", bound: atMost, target: 450, unit: "ms"},
 		key{name: "wan_join_50ms_ms", ours: "wan_join_50ms_ms", unit: "ms"},

@@ -248,13 +248,6 @@ func (o *outbox) controlPendingLocked() bool {
 	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.drainDueLocked()
 }
 
-// waits reports whether lines are queued in a lane.
-func (o *outbox) waits(in wire.Lane) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return !o.lanes[in].empty()
-}
-
 // sent notes that n bytes from a lane were sent.
 func (o *outbox) sent(from wire.Lane, n int) {
 	o.mu.Lock()

@@ -9,8 +9,6 @@ import (
 
 // A line is one direction of a path: a queue that drops what does not fit, a line of some rate, and a delay.
 type line struct {
-	deliver func([]byte)
-
 	mu         sync.Mutex
 	conditions Conditions
 	random     *rand.Rand
@@ -22,8 +20,8 @@ type line struct {
 	taken, lost, dropped int
 }
 
-func newLine(c Conditions, random *rand.Rand, deliver func([]byte)) *line {
-	return &line{conditions: c, random: random, deliver: deliver, changed: make(chan struct{}, 1)}
+func newLine(c Conditions, random *rand.Rand) *line {
+	return &line{conditions: c, random: random, changed: make(chan struct{}, 1)}
 }
 
 func (l *line) set(c Conditions) {
@@ -32,8 +30,8 @@ func (l *line) set(c Conditions) {
 	l.conditions = c
 }
 
-// take puts a packet on the line, or drops it.
-func (l *line) take(b []byte) {
+// take puts a packet on the line, which is to be delivered in this way, or drops it.
+func (l *line) take(b []byte, deliver func([]byte)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c, now := &l.conditions, time.Now()
@@ -61,7 +59,7 @@ func (l *line) take(b []byte) {
 	if l.random.Float64() < c.Reorder {
 		at = at.Add(c.Delay)
 	}
-	heap.Push(&l.waiting, packet{at, l.taken, append([]byte(nil), b...)})
+	heap.Push(&l.waiting, packet{at, l.taken, append([]byte(nil), b...), deliver})
 	select {
 	case l.changed <- struct{}{}:
 	default:
@@ -77,8 +75,8 @@ func (l *line) run() {
 		if !open {
 			return
 		}
-		if due != nil {
-			l.deliver(due)
+		if due.b != nil {
+			due.deliver(due.b)
 			continue
 		}
 		timer.Reset(wait)
@@ -90,16 +88,16 @@ func (l *line) run() {
 }
 
 // next takes the next packet that is due, or returns how long to wait for it. open is false once the line is closed.
-func (l *line) next() (due []byte, wait time.Duration, open bool) {
+func (l *line) next() (due packet, wait time.Duration, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.waiting) == 0 {
-		return nil, time.Hour, !l.closed // changed ends the wait
+		return due, time.Hour, !l.closed // changed ends the wait
 	}
 	if wait = time.Until(l.waiting[0].at); wait > 0 {
-		return nil, wait, !l.closed
+		return due, wait, !l.closed
 	}
-	return heap.Pop(&l.waiting).(packet).b, 0, !l.closed
+	return heap.Pop(&l.waiting).(packet), 0, !l.closed
 }
 
 func (l *line) close() {
@@ -113,9 +111,10 @@ func (l *line) close() {
 }
 
 type packet struct {
-	at     time.Time
-	number int
-	b      []byte
+	at      time.Time
+	number  int
+	b       []byte
+	deliver func([]byte)
 }
 
 // packets is a heap: those due first come first.

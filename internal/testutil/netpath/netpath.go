@@ -37,27 +37,41 @@ type Path struct {
 	sockets [2]*net.UDPConn                   // sockets[i] stands for end i
 	ends    [2]atomic.Pointer[netip.AddrPort] // where end i really is; nil if that is not known yet
 	lines   [2]*line                          // lines[i] leads from end i to the other
+	beside  bool                              // the lines are those of another path
 	work    sync.WaitGroup
 }
 
 // New opens a path with the same conditions both ways. The seed decides which packets are lost.
 func New(c Conditions, seed uint64) (*Path, error) {
 	p := &Path{}
+	for i := range p.lines {
+		l := newLine(c, rand.New(rand.NewPCG(seed, uint64(i))))
+		p.lines[i] = l
+		p.work.Go(l.run)
+	}
+	return p, p.open()
+}
+
+// Beside opens a path for two further ends, whose packets share the lines of p with those of its own ends. Close it first.
+func (p *Path) Beside() (*Path, error) {
+	other := &Path{lines: p.lines, beside: true}
+	return other, other.open()
+}
+
+// open opens the sockets and begins to read. If it fails, the path is closed.
+func (p *Path) open() error {
 	for i := range p.sockets {
 		s, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
-			return nil, errors.Join(err, p.Close())
+			return errors.Join(err, p.Close())
 		}
 		_, _ = s.SetReadBuffer(socketBuffer), s.SetWriteBuffer(socketBuffer)
 		p.sockets[i] = s
 	}
-	for i := range p.lines {
-		l := newLine(c, rand.New(rand.NewPCG(seed, uint64(i))), func(b []byte) { p.deliver(1-i, b) })
-		p.lines[i] = l
-		p.work.Go(l.run)
+	for i := range p.sockets {
 		p.work.Go(func() { p.read(i) })
 	}
-	return p, nil
+	return nil
 }
 
 // Addr returns the address at which the other end sees end i.
@@ -90,8 +104,8 @@ func (p *Path) Close() error {
 			all = errors.Join(all, s.Close())
 		}
 	}
-	for _, l := range p.lines {
-		if l != nil {
+	if !p.beside {
+		for _, l := range p.lines {
 			l.close()
 		}
 	}
@@ -102,6 +116,7 @@ func (p *Path) Close() error {
 // read takes what end i sends: it sends it to the socket that stands for the other end.
 func (p *Path) read(i int) {
 	buf := make([]byte, maxPacket)
+	deliver := func(b []byte) { p.deliver(1-i, b) }
 	for {
 		n, from, err := p.sockets[1-i].ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
@@ -111,7 +126,7 @@ func (p *Path) read(i int) {
 			continue // such as the notice that a packet could not be delivered
 		}
 		if end := p.ends[i].Load(); end != nil && *end == netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) {
-			p.lines[i].take(buf[:n])
+			p.lines[i].take(buf[:n], deliver)
 		}
 	}
 }
