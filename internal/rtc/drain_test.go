@@ -90,7 +90,7 @@ func TestAnswerCaps(t *testing.T) {
 		})
 		a, b := start(t, h, "a").join(), start(t, h, "b").join()
 		linked(t, a, b)
-		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain", "lanes"}, func(c string) bool {
+		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain"}, func(c string) bool {
 			return slices.Contains(without, c) || c != "restart" && slices.Contains(without, "jsonl")
 		})
 		if got := *answer.Load(); !slices.Equal(got, want) {

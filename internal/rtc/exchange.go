@@ -32,7 +32,7 @@ func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	if err != nil {
 		return localErrorf("make an offer: %w", err)
 	}
-	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain, capLanes}})
+	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
 }
 
 // answer applies an offer and sends the answer.

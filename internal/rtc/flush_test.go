@@ -180,7 +180,7 @@ func checkFlushed(t *testing.T, result chan error, when string, want bool) {
 
 var (
 	withDrain = description{stream: true, drain: true}
-	framings  = map[string]description{"base": {}, "stream": {stream: true}, "drain": withDrain, "lanes": withLanes}
+	framings  = map[string]description{"base": {}, "stream": {stream: true}, "drain": withDrain}
 )
 
 // mustSend sends and lets the far end read.

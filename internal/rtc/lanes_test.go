@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,8 +13,6 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
-
-var withLanes = description{stream: true, drain: true, lanes: true}
 
 // A lanesTest is a link whose near end may have little on its way.
 type lanesTest struct {
@@ -24,7 +23,7 @@ type lanesTest struct {
 	read    streamEvents
 }
 
-func newLanesTest(t *testing.T, remote description) *lanesTest {
+func newLanesTest(t *testing.T, remote description, lanes bool) *lanesTest {
 	l := &lanesTest{t: t}
 	var farDC *memoryChannel
 	l.channel, farDC = memoryChannels()
@@ -33,6 +32,7 @@ func newLanesTest(t *testing.T, remote description) *lanesTest {
 	l.far.announce()
 	back.announce()
 	l.pass()
+	l.far.lanes.Store(lanes) // whatever its hello has said
 	l.far.budget.bytes.Store(budgetLeast)
 	l.read.log = nil
 	t.Cleanup(func() {
@@ -76,15 +76,16 @@ func (l *lanesTest) arrived() (all []string) {
 func TestLanes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		remote description
+		lanes  bool
 		want   []string
 	}{
-		"base":   {description{}, []string{"first", "second", "call", "long", "third"}},
-		"stream": {withDrain, []string{"first", "pause", "call", "long", "cancel", "second", "third"}},
-		"lanes":  {withLanes, []string{"pause", "call", "long", "cancel", "first", "second", "third"}},
+		"base":   {description{}, false, []string{"first", "second", "call", "long", "third"}},
+		"stream": {withDrain, false, []string{"first", "pause", "call", "long", "cancel", "second", "third"}},
+		"lanes":  {withDrain, true, []string{"pause", "call", "long", "cancel", "first", "second", "third"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLanesTest(t, tt.remote)
+				l := newLanesTest(t, tt.remote, tt.lanes)
 				l.send("first", 60_000, wire.LaneOrdered)
 				l.send("second", 60_000, wire.LaneOrdered)
 				l.send("call", 100, wire.LaneCalls)
@@ -107,7 +108,7 @@ func TestLanes(t *testing.T) {
 // A flush ends when what was sent before it in all lanes has been delivered.
 func TestLanesFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLanesTest(t, withLanes)
+		l := newLanesTest(t, withDrain, true)
 		l.send("first", 200_000, wire.LaneOrdered)
 		l.send("call", 200_000, wire.LaneCalls)
 		read := -1
@@ -128,10 +129,10 @@ func TestLanesFlush(t *testing.T) {
 
 // Calls without end leave something for ordered messages.
 func TestLanesAreFair(t *testing.T) {
-	for name, remote := range map[string]description{"stream": withDrain, "lanes": withLanes} {
+	for name, lanes := range map[string]bool{"one stream": false, "two streams": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLanesTest(t, remote)
+				l := newLanesTest(t, withDrain, lanes)
 				for range 100 {
 					l.send("call", 10_000, wire.LaneCalls)
 				}
@@ -162,5 +163,54 @@ func TestLanesCongestion(t *testing.T) {
 		if got := o.congestion(); got != tt.want {
 			t.Errorf("%s: %v is held back, want %v", name, got, tt.want)
 		}
+	}
+}
+
+// Text and binary messages are streams of their own, each with its lines in order, and neither before the hello.
+func TestTwoStreams(t *testing.T) {
+	hello := wire.AppendPeerHello(nil, wire.Greeting{Protocol: 1})
+	for name, tt := range map[string]struct {
+		hello []byte
+		texts string // what is after a | is a text message, up to the next |
+		want  []string
+		ends  bool
+	}{
+		"interrupted":         {hello, `{"type":"b"|{"type":"a||"}` + "\n" + `|,"n":1}` + "\n", []string{"a", "b"}, false},
+		"character by itself": {hello, `{"ty|{"ty|pe":"b"}` + "\n|" + `pe":"a"}` + "\n", []string{"b", "a"}, false},
+		"several lines":       {hello, `|{"type":"a"}` + "\n" + `{"type":"b"}` + "\n" + `{"type":"c`, []string{"a", "b"}, false},
+		"an invalid line":     {hello, `{"type":"b"|]` + "\n" + `{"type":"a"}` + "\n|}\n", []string{"rejected", "a", "b"}, false},
+		"control lines":       {hello, `{"type":"b"|["pause"]` + "\n|}\n", []string{"pause", "b"}, false},
+		"before the hello":    {nil, `|{"type":"a"}` + "\n", nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := memoryChannels()
+				var read streamEvents
+				_, p := startEnd(withDrain, far, &read)
+				var reason error
+				p.down = func(err error) { reason = err }
+				if tt.hello != nil {
+					_, _ = near.WriteDataChannel(tt.hello, false)
+				}
+				for i, part := range strings.Split(tt.texts, "|") {
+					if part != "" {
+						_, _ = near.WriteDataChannel([]byte(part), i%2 == 1)
+					}
+				}
+				synctest.Wait()
+				l := lanesTest{}
+				l.read.log = read.log
+				if got := l.arrived(); !slices.Equal(got, append([]string{"connected"}, tt.want...)) && !tt.ends {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+				if tt.ends != errors.Is(reason, ErrViolation) {
+					t.Errorf("the link ends: %v", reason)
+				}
+				close(far.in)
+				p.end(ErrClosed)
+				close(near.in)
+				synctest.Wait()
+			})
+		})
 	}
 }

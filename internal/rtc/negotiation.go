@@ -13,7 +13,6 @@ const (
 	capStream  = "jsonl"   // stream framing
 	capRestart = "restart" // ICE restarts, by offers of the same session
 	capDrain   = "drain"   // the control lines drain and drained, in stream framing
-	capLanes   = "lanes"   // a second stream, of text messages, for lines that overtake those of the first
 )
 
 // description is an offer or answer received from a peer.
@@ -28,7 +27,6 @@ type description struct {
 	stream   bool
 	restart  bool
 	drain    bool
-	lanes    bool
 }
 
 func newDescription(d signal.Description) description {
@@ -39,7 +37,6 @@ func newDescription(d signal.Description) description {
 		stream:   lists(capStream),
 		restart:  lists(capRestart) && d.Session != "",
 		drain:    lists(capDrain) && lists(capStream),
-		lanes:    lists(capLanes) && lists(capStream),
 	}
 }
 
@@ -53,9 +50,6 @@ func (d description) caps() (list []string) {
 	}
 	if d.drain {
 		list = append(list, capDrain)
-	}
-	if d.lanes {
-		list = append(list, capLanes)
 	}
 	return list
 }

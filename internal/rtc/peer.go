@@ -60,7 +60,6 @@ type Events interface {
 type Peer struct {
 	id     string
 	stream bool // stream framing, otherwise base framing
-	lanes  bool // lines of LaneCalls have a stream of their own
 	drains bool // the peer knows drain and drained
 	cfg    *Config
 	ev     Events
@@ -75,7 +74,8 @@ type Peer struct {
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
-	hello  []byte // the first line, in stream framing
+	hello  []byte      // the first line, in stream framing
+	lanes  atomic.Bool // the peer reads text messages as a stream of their own
 	out    *outbox
 	budget *budget       // of what out has handed over
 	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
@@ -110,7 +110,7 @@ func newPeer(
 	binding identity.Link, remote description, dc dataChannel, maxSend int, roundTrip func() time.Duration, cfg *Config, ev Events,
 ) *Peer {
 	p := &Peer{
-		id: binding.Other, stream: remote.stream, lanes: remote.lanes, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
+		id: binding.Other, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
 		log:    cfg.Log.With().Str("peer", binding.Other).Logger(),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
@@ -125,7 +125,7 @@ func newPeer(
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
 		p.hello = wire.AppendPeerHello(nil, wire.Greeting{
-			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Identity: shownIdentity(cfg.Identity.Show(binding)),
+			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Lanes: true, Identity: shownIdentity(cfg.Identity.Show(binding)),
 		})
 	}
 	dc.OnBufferedAmountLow(func() { notify(p.low) })

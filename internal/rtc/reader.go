@@ -27,7 +27,7 @@ func (p *Peer) read() {
 
 // readStream reads stream framing: lines, the first of which is hello.
 func (p *Peer) readStream() error {
-	r := newLineReader(p.dc, p.lanes, min(maxHello, p.cfg.Limits.MaxLine()), p.line.resize)
+	r := newLineReader(p.dc, min(maxHello, p.cfg.Limits.MaxLine()), p.line.resize)
 	defer func() { _ = p.line.resize(0) }() // never fails
 	var line wire.PeerLine
 	greeted := false
@@ -63,6 +63,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if l.Hello.MaxMessage > 0 {
 		p.sendMax.Store(int64(min(l.Hello.MaxMessage, p.cfg.Limits.MaxMessage)))
 	}
+	p.lanes.Store(l.Hello.Lanes) // nothing has been sent yet that could be in the middle of a line
 	return p.verify(&l.Hello)
 }
 

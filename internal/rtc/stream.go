@@ -12,11 +12,11 @@ import (
 
 // channelReader reads a data channel: as a stream of bytes, or message by message.
 type channelReader struct {
-	dc    dataChannel
-	lanes bool   // text messages are a stream of their own
-	buf   []byte // for messages that did not fit, of usual lengths
-	rest  []byte // of a message, not yet read
-	text  []byte // of a text message, not yet read
+	dc     dataChannel
+	stream bool   // stream framing, where text messages are a stream of their own
+	buf    []byte // for messages that did not fit, of usual lengths
+	rest   []byte // of a message, not yet read
+	text   []byte // of a text message, not yet read
 }
 
 // Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
@@ -36,7 +36,7 @@ func (r *channelReader) Read(b []byte) (int, error) {
 		switch {
 		case err != nil:
 			return 0, err
-		case r.lanes && text:
+		case r.stream && text:
 			r.text, r.rest = append(r.text[:0], part...), nil
 			return 0, wire.ErrLater
 		case n > 0:
@@ -86,54 +86,56 @@ func (r textReader) Read(b []byte) (int, error) {
 // A lineReader reads the lines of stream framing, which may come in two streams: those of text messages overtake the
 // others.
 type lineReader struct {
-	stream *wire.Reader
-	texts  *wire.Reader // nil: there is one stream
+	from    *channelReader
+	stream  *wire.Reader
+	texts   *wire.Reader // nil until there is one
+	inTexts bool         // a text message has arrived, and is not read to its end
+	maxLine int
+	held    [2]int // by stream and texts, over what a reader keeps
+	account func(held int) error
 }
 
 // newLineReader returns a reader of lines of at most maxLine bytes. account is told how much memory the beginnings of
 // long lines take, and may refuse it.
-func newLineReader(dc dataChannel, lanes bool, maxLine int, account func(held int) error) *lineReader {
-	from := &channelReader{dc: dc, lanes: lanes}
-	r := &lineReader{stream: wire.NewReader(from, maxLine)}
-	all := []*wire.Reader{r.stream}
-	if lanes {
-		r.texts = wire.NewReader(textReader{from}, maxLine)
-		all = append(all, r.texts)
-	}
-	held := make([]int, len(all))
-	for i, one := range all {
-		one.SetAccount(func(size int) error {
-			sum := max(0, size-wire.ReaderKeep)
-			for j, other := range held {
-				if j != i {
-					sum += other
-				}
-			}
-			err := account(sum)
-			if err == nil {
-				held[i] = max(0, size-wire.ReaderKeep)
-			}
-			return err
-		})
-	}
+func newLineReader(dc dataChannel, maxLine int, account func(held int) error) *lineReader {
+	r := &lineReader{from: &channelReader{dc: dc, stream: true}, maxLine: maxLine, account: account}
+	r.stream = r.reader(0, r.from)
 	return r
+}
+
+func (r *lineReader) reader(i int, from io.Reader) *wire.Reader {
+	one := wire.NewReader(from, r.maxLine)
+	one.SetAccount(func(size int) error {
+		held := max(0, size-wire.ReaderKeep)
+		if err := r.account(held + r.held[1-i]); err != nil {
+			return err
+		}
+		r.held[i] = held
+		return nil
+	})
+	return one
 }
 
 // ReadLine returns the next line, like that of a wire.Reader.
 func (r *lineReader) ReadLine() ([]byte, error) {
 	for {
-		if r.texts != nil {
+		if r.inTexts {
 			if line, err := r.texts.ReadLine(); err != wire.ErrLater {
 				return line, err
 			}
+			r.inTexts = false
 		}
 		if line, err := r.stream.ReadLine(); err != wire.ErrLater {
 			return line, err
+		}
+		if r.inTexts = true; r.texts == nil {
+			r.texts = r.reader(1, textReader{r.from})
 		}
 	}
 }
 
 func (r *lineReader) setMaxLine(bytes int) {
+	r.maxLine = bytes
 	r.stream.SetMaxLine(bytes)
 	if r.texts != nil {
 		r.texts.SetMaxLine(bytes)

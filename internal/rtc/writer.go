@@ -15,8 +15,9 @@ const callsInARow = 8
 // A writer is what the writer goroutine of a Peer has in hand.
 type writer struct {
 	*Peer
-	hand [wire.Lanes]piece
-	row  int // slices of calls since the last one of ordered messages
+	hand  [wire.Lanes]piece
+	lanes bool // of the Peer, for the next slice
+	row   int  // slices of calls since the last one of ordered messages
 }
 
 // A slice is one data channel message to write.
@@ -64,6 +65,7 @@ func (p *Peer) write() {
 // next returns what to write next; nothing if there is nothing. Control lines go first, then calls, then ordered messages.
 // With two streams each may interrupt a line of the lanes behind it, without them only go between two lines.
 func (w *writer) next() slice {
+	w.lanes = w.Peer.lanes.Load()
 	calls, ordered := w.take(wire.LaneCalls), w.take(wire.LaneOrdered)
 	if !w.stream {
 		return w.slice(wire.LaneOrdered, ordered, false)
@@ -121,7 +123,7 @@ func (p *Peer) writeDirect(line []byte, of wire.Lane) bool {
 	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > p.budget.size() {
 		return false
 	}
-	return p.writeSlice(line, !p.stream || p.lanes && of == wire.LaneCalls) == nil // if it failed, the writer finds that out, too
+	return p.writeSlice(line, !p.stream || p.lanes.Load() && of == wire.LaneCalls) == nil // if it failed, the writer finds that out, too
 }
 
 // observe has the budget follow the path, and the low mark the budget.

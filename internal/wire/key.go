@@ -38,6 +38,7 @@ const (
 	keyMesh
 	keyNotAfter
 	keyPolicy
+	keyLanes
 	keyTimeout
 	keyUnsent
 	keyCount
@@ -50,7 +51,7 @@ func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
-		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "timeout_ms", "unsent"}[k]
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -167,6 +168,8 @@ func lookupText(name []byte) key {
 		return keyMesh
 	case "policy":
 		return keyPolicy
+	case "lanes":
+		return keyLanes
 	case "not_after":
 		return keyNotAfter
 	case "timeout_ms":
