@@ -11,10 +11,12 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/coder/websocket"
+
+	"github.com/chatixia-ai/mesh/internal/logs"
 )
 
 // connection is one WebSocket connection. Only run and what it calls in its own goroutine call the handler; the
@@ -27,9 +29,10 @@ type connection struct {
 	handler Handler
 	out     *Queue
 
-	registered time.Time // zero before the peer_list
-	held       []Message // received before it
-	heldBytes  int       // what they cost
+	registered time.Time    // zero before the peer_list
+	held       []Message    // received before it
+	heldBytes  int          // what they cost
+	heard      atomic.Int64 // messages read
 }
 
 // run connects, serves the connection to its end, and returns why it ended. Meanwhile it asks for the ICE
@@ -164,6 +167,7 @@ func (cn *connection) read(ctx context.Context, in chan<- Message) error {
 		if err != nil {
 			return err
 		}
+		cn.heard.Add(1)
 		m, err := ParseMessage(b)
 		if err != nil {
 			cn.client.noise.Warn().Err(err).Int("bytes", len(b)).Msg("unreadable signaling message dropped")
@@ -293,14 +297,20 @@ func (cn *connection) probe(ctx context.Context) error {
 	}
 }
 
+// pingOnce has the server respond within limit. A message is as good as the pong, which may lie behind many.
 func (cn *connection) pingOnce(ctx context.Context, limit time.Duration) error {
-	pong, stop := cn.within(ctx, limit)
-	defer stop()
+	before := cn.heard.Load()
+	pong, cancel := context.WithTimeoutCause(ctx, limit, errSilent)
+	defer cancel()
 	err := cn.ws.Ping(pong)
-	if errors.Is(context.Cause(pong), errSilent) {
-		return fmt.Errorf("no pong within %v: %w", limit, errSilent)
+	switch {
+	case !errors.Is(context.Cause(pong), errSilent):
+		return err
+	case cn.heard.Load() != before:
+		return nil
 	}
-	return err
+	reset(cn.raw)
+	return fmt.Errorf("no pong within %v: %w", limit, errSilent)
 }
 
 var errSilent = errors.New("the server, or the way to it, is silent")

@@ -152,3 +152,41 @@ func blackHole(t *testing.T) (addr string) {
 		t.Cleanup(func() { _ = c.Close() })
 	}
 }
+
+// A server that has a lot to say responds by that: its pong lies behind its messages.
+func TestProbeOfBusyServer(t *testing.T) {
+	f := newFake(t)
+	var conns atomic.Int32
+	f.upgrade = func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-API-Key") != "" {
+			http.Error(w, "a token is required", http.StatusUnauthorized)
+			return
+		}
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		conns.Add(1)
+		_ = register(r.Context(), c)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for ; err == nil; <-tick.C { // it reads nothing, and sends no pong
+			err = c.Write(context.Background(), websocket.MessageText, []byte(`{"type":"heartbeat","payload":{}}`))
+		}
+	}
+	client := f.client()
+	signal.SetTiming(client, "probe", 100*time.Millisecond)
+	r := newRecorder()
+	start(t, client, r)
+	r.waitKind(t, "registered")
+	alive := make(chan struct{})
+	client.Probe(func() { close(alive) })
+	select {
+	case <-alive:
+	case <-time.After(patience):
+		t.Error("no response to the probe")
+	}
+	if conns.Load() != 1 {
+		t.Errorf("%d connections", conns.Load())
+	}
+}
