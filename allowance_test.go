@@ -23,6 +23,9 @@ func (f *fakeSidecar) told(held map[string]wire.Stop) {
 			held[payload["peer_id"].(string)] = wire.StopNothing
 		case "pause":
 			held[payload["peer_id"].(string)] = wire.StopNewWork
+			if payload["ordered"] == true {
+				held[payload["peer_id"].(string)] = wire.StopOrdered
+			}
 			if payload["all"] == true {
 				held[payload["peer_id"].(string)] = wire.StopAll
 			}
@@ -199,4 +202,40 @@ func TestFull(t *testing.T) {
 			t.Errorf("with %d bytes in use the most that gets in is not %d", tt.used, tt.most)
 		}
 	}
+}
+
+// What was on its way when requests were held back does not add up over many times: its peer has heeded each of them.
+func TestHeldBackAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold, release := make(chan struct{}), make(chan struct{})
+		m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
+			"n":         func(context.Context, *Message) (any, error) { <-hold; return nil, nil },
+			"x_request": func(context.Context, *Message) (any, error) { <-release; return nil, nil },
+		}}, true)
+		f.connect("alice")
+		f.say(from("alice", `{"type":"n","payload":"`+strings.Repeat("x", 7<<20)+`"}`))
+		synctest.Wait()
+		m.inboxes.add(241 << 20) // what others have
+		held := map[string]wire.Stop{}
+		number := 0
+		request := func() {
+			number++
+			f.say(from("alice", fmt.Sprintf(`{"type":"x_request","request_id":"%d","payload":"%s"}`, number, strings.Repeat("x", 300<<10))))
+		}
+		for range 40 {
+			for f.told(held); held["alice"] < wire.StopNewWork; f.told(held) {
+				request()
+			}
+			request() // on its way
+			if f.told(held); held["alice"] != wire.StopNewWork {
+				t.Fatalf("after %d requests %v is held back", number, held["alice"])
+			}
+			close(release) // all are handled
+			f.told(held)
+			release = make(chan struct{})
+		}
+		close(hold)
+		close(release)
+		synctest.Wait()
+	})
 }

@@ -23,7 +23,7 @@ func (b *inbox) runLocked(msg *Message) {
 	b.asked[h.id] = h
 	b.requests++
 	b.m.inboxes.add(requestCost)
-	b.arrivedLocked(h.bytes, wire.StopNewWork)
+	b.requestedLocked(h.bytes)
 	b.m.handlers.run(func() {
 		defer cancel()
 		defer h.end() // the handler may also end its goroutine

@@ -58,7 +58,8 @@ type inbox struct {
 	leave    context.CancelCauseFunc
 	holdback holdback
 	waits    bool                 // for a larger share
-	since    int                  // bytes of messages that have arrived while the peer is held back
+	since    int                  // bytes of the queue's messages that have arrived while they were held back
+	sinceNew int                  // bytes of requests that have arrived while new work was held back
 	told     link.Told[wire.Stop] // what the sidecar was told to hold back of the peer
 }
 
@@ -238,14 +239,17 @@ func (b *inbox) update(change func()) {
 // queuedLocked charges the peer for a message in the queue.
 func (b *inbox) queuedLocked(n int) {
 	b.ordered += n
-	b.arrivedLocked(n, wire.StopOrdered)
+	b.chargeLocked(n)
+	if b.told.Last >= wire.StopOrdered {
+		b.since += n
+	}
 }
 
-// arrivedLocked charges the peer for a message which such a pause would have held back.
-func (b *inbox) arrivedLocked(n int, by wire.Stop) {
+// requestedLocked charges the peer for a request.
+func (b *inbox) requestedLocked(n int) {
 	b.chargeLocked(n)
-	if b.told.Last >= by {
-		b.since += n
+	if b.told.Last >= wire.StopNewWork {
+		b.sinceNew += n
 	}
 }
 
@@ -257,9 +261,9 @@ func (b *inbox) chargeLocked(n int) {
 
 // WantLocked returns what the sidecar is to hold back of the peer.
 func (b *inbox) WantLocked(last wire.Stop) wire.Stop {
-	h, need := b.m.inboxes.judge(b.bytes, b.since, b.m.inboxes.share(), b.holdback)
+	h, need := b.m.inboxes.judge(b.bytes, b.since+b.sinceNew, b.m.inboxes.share(), b.holdback)
 	if h.stop() == wire.StopNothing || b.holdback.ignores && !h.ignores {
-		b.since = 0
+		b.since, b.sinceNew = 0, 0
 	}
 	b.holdback = h
 	switch {
@@ -272,6 +276,7 @@ func (b *inbox) WantLocked(last wire.Stop) wire.Stop {
 	if stop := h.stop(); stop != wire.StopNewWork || !b.fewCallsLocked(last) {
 		return stop
 	}
+	b.sinceNew = 0 // what was on its way when new work was held back would add up
 	return wire.StopOrdered
 }
 

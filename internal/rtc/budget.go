@@ -92,7 +92,8 @@ func (b *budget) observe(now time.Time, delivered uint64) {
 		return
 	}
 	if !b.begun.IsZero() {
-		b.learnRate(float64(delivered-b.delivered) / took.Seconds())
+		// Bytes are counted by two sides, not at once, so that the count may go back by a slice.
+		b.learnRate(float64(max(int64(delivered-b.delivered), 0)) / took.Seconds())
 	}
 	b.begun, b.delivered, b.idle = now, delivered, false
 }

@@ -78,7 +78,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 		return
 	}
 	s.peer = newPeer(binding, s.remote, dc, maxSend, s.roundTrip, &s.n.cfg, s.n.ev)
-	s.peer.line.memory = s.n.lines
+	s.peer.useLineMemory(s.n.lines)
 	s.peer.admit = s.admit
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }

@@ -23,7 +23,7 @@ const (
 // lineMemory bounds what the lines of all peers together hold that have begun to come in: the buffers of their readers,
 // as far as they are larger than wire.ReaderKeep. A reader whose line is to have more than its share waits, and reads
 // nothing, until there is room. So that they do not all wait for each other, one of them, which has the turn, gets what
-// it needs in any case: the bound is exceeded by one line at most. While somebody needs the turn, a line that has been
+// it needs in any case: the bound is exceeded by the two lines of one peer at most. While somebody needs the turn, a line that has been
 // read for patience since it last needed memory ends its link.
 type lineMemory struct {
 	max      int // bytes
@@ -56,8 +56,9 @@ func (m *lineMemory) close() {
 	}
 }
 
-// A longLine is the part of one peer's reader. Its methods may be called concurrently.
+// A longLine is the part of one stream of one peer's reader. Its methods may be called concurrently.
 type longLine struct {
+	other  *longLine   // that of the peer's other stream
 	memory *lineMemory // nil: there is no bound
 	end    func(error) // ends the link
 	// The rest is guarded by memory.mu.
@@ -67,18 +68,24 @@ type longLine struct {
 	gone  bool // the link has ended: it waits no more
 }
 
-// resize notes that the buffers of the peer's reader hold so many bytes more than they keep, or blocks while they may not.
-func (l *longLine) resize(held int) error {
+// resize is the account of a wire.Reader, whose buffer is to have size bytes.
+func (l *longLine) resize(size int) error {
 	m := l.memory
 	if m == nil {
 		return nil
 	}
+	held := max(0, size-wire.ReaderKeep)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	waited := false
 	for l.waits = true; held > l.held && !m.fits(l, held); m.change.Wait() {
 		if l.gone {
 			return errors.New("it ended while its line waited for memory")
 		}
+		waited = true
+	}
+	if waited { // meanwhile nothing was read of the other stream, either
+		l.other.since = time.Now()
 	}
 	m.used += held - l.held
 	l.waits, l.held, l.since = false, held, time.Now()
@@ -94,9 +101,10 @@ func (l *longLine) resize(held int) error {
 	return nil
 }
 
-// fits reports whether l may hold so much, by its share or by the turn, which it may get here.
+// fits reports whether l may hold so much, by its share or by the turn, which it may get here. With one stream of a peer the
+// other one has the turn, too: it is the same reader that would wait.
 func (m *lineMemory) fits(l *longLine, held int) bool {
-	if held <= (m.max-m.used+l.held)/lineShare || m.turn == l {
+	if held <= (m.max-m.used+l.held)/lineShare || m.turn == l || m.turn != nil && m.turn == l.other {
 		return true
 	}
 	if m.turn != nil {
@@ -114,7 +122,8 @@ func (m *lineMemory) look() {
 	m.mu.Lock()
 	var late []*longLine
 	for l := range m.lines {
-		if m.turn != nil && !l.waits && time.Since(l.since) >= m.patience {
+		waits := l.waits || l.other.waits // the reader, which is that of both
+		if m.turn != nil && !waits && time.Since(l.since) >= m.patience {
 			late = append(late, l)
 		}
 	}

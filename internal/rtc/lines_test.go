@@ -51,7 +51,7 @@ func senders(t *testing.T, n int, limits wire.Limits) []*sender {
 		s := &sender{memoryChannel: memoryChannel{in: make(chan channelMessage)}, done: make(chan struct{})}
 		all[i] = s
 		s.peer = newPeer(identity.Link{Own: "near", Other: fmt.Sprint(i)}, withDrain, s, maxMessageSize, noRoundTrip, &cfg, s)
-		s.peer.line.memory = memory
+		s.peer.useLineMemory(memory)
 		s.peer.up = func() {}
 		var once sync.Once
 		s.peer.down = func(err error) {
@@ -95,10 +95,10 @@ func (s *sender) ended() bool {
 
 // waits reports whether its reader waits for memory.
 func (s *sender) waits() bool {
-	m := s.peer.line.memory
+	m := s.peer.lines[0].memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return s.peer.line.waits
+	return s.peer.lines[0].waits
 }
 
 // lineOf returns a message of a length, with its end.
@@ -256,9 +256,86 @@ func TestNoMemoryBetweenLines(t *testing.T) {
 		s.onLine = func() { s.peer.SetReading(false) }
 		s.send(lineOf(longMessage))
 		synctest.Wait()
-		if held := s.peer.line.held; s.received() != 1 || held != 0 {
+		if held := s.peer.lines[0].held; s.received() != 1 || held != 0 {
 			t.Errorf("%d messages, and %d bytes are held", s.received(), held)
 		}
 		s.peer.SetReading(true)
+	})
+}
+
+// sendText sends a text message.
+func (s *sender) sendText(text []byte) {
+	select {
+	case s.in <- channelMessage{b: text, text: true}:
+	case <-s.done:
+	}
+}
+
+// Short lines in one stream do not make a line without end in the other one younger.
+func TestEndlessLineBesideOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line := lineOf(longMessage)
+		all := senders(t, 41, longLimits)
+		honest := all[0]
+		for _, s := range all[1:] {
+			go func() {
+				s.send(line[:longMessage])
+				for !s.ended() {
+					select {
+					case <-time.After(30 * time.Second):
+					case <-s.done:
+					}
+					s.sendText(lineOf(100_000))
+				}
+			}()
+		}
+		synctest.Wait()
+		go honest.send(line)
+		for end := time.Now().Add(2 * time.Hour); honest.received() < 1 && time.Now().Before(end); {
+			<-time.After(time.Second)
+		}
+		if honest.received() != 1 {
+			t.Error("the longest message of an honest peer has not arrived")
+		}
+	})
+}
+
+// Peers that always have a long line in each stream are not ended for that, and all of them get on.
+func TestLongLinesInBothStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := senders(t, 24, longLimits)
+		line := lineOf(longMessage)
+		half := len(line) / 2
+		for _, s := range all {
+			wait := func() {
+				select {
+				case <-time.After(time.Second):
+				case <-s.done:
+				}
+			}
+			go func() {
+				s.send(line[:half])
+				for !s.ended() {
+					wait()
+					s.sendText(line[:half])
+					wait()
+					s.send(line[half:])
+					s.send(line[:half])
+					wait()
+					s.sendText(line[half:])
+				}
+			}()
+		}
+		<-time.After(2 * time.Hour)
+		received := 0
+		for i, s := range all {
+			if s.ended() {
+				t.Errorf("peer %d has been ended: %v", i, s.reason)
+			}
+			received += s.received()
+		}
+		if received < 10*len(all) {
+			t.Errorf("%d messages in two hours", received)
+		}
 	})
 }

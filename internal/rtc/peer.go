@@ -87,7 +87,7 @@ type Peer struct {
 	handedOver atomic.Uint64
 
 	reading gate
-	line    longLine
+	lines   [2]longLine // of the binary and the text stream
 	flushes flushes
 
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
@@ -120,7 +120,9 @@ func newPeer(
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce
 	p.reading.init()
-	p.line.end = func(err error) { p.down(err) }
+	for i := range p.lines {
+		p.lines[i].other, p.lines[i].end = &p.lines[1-i], func(err error) { p.down(err) }
+	}
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
@@ -223,11 +225,25 @@ func (p *Peer) SetReading(on bool) { p.reading.set(on) }
 // it is stopped or has no memory.
 func (p *Peer) remoteGone() {
 	p.reading.remoteGone()
-	p.line.abandon()
+	p.abandonLines()
 }
 
 // Queued returns how many bytes are queued for the data channel.
 func (p *Peer) Queued() int { return p.out.size() }
+
+// useLineMemory bounds what lines hold that have begun to come in.
+func (p *Peer) useLineMemory(m *lineMemory) {
+	for i := range p.lines {
+		p.lines[i].memory = m
+	}
+}
+
+// abandonLines has the reader end if it waits for memory.
+func (p *Peer) abandonLines() {
+	for i := range p.lines {
+		p.lines[i].abandon()
+	}
+}
 
 // announce reports the link as up, once.
 func (p *Peer) announce() {
@@ -265,7 +281,7 @@ func (p *Peer) end(reason error) {
 	p.why = reason
 	close(p.done)
 	p.reading.close()
-	p.line.abandon()
+	p.abandonLines()
 	lost := p.out.close()
 	if was == stateLive {
 		p.log.Debug().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")

@@ -27,8 +27,12 @@ func (p *Peer) read() {
 
 // readStream reads stream framing: lines, the first of which is hello.
 func (p *Peer) readStream() error {
-	r := newLineReader(p.dc, min(maxHello, p.cfg.Limits.MaxLine()), p.line.resize)
-	defer func() { _ = p.line.resize(0) }() // never fails
+	r := newLineReader(p.dc, min(maxHello, p.cfg.Limits.MaxLine()), &p.lines)
+	defer func() {
+		for i := range p.lines {
+			_ = p.lines[i].resize(0) // never fails
+		}
+	}()
 	var line wire.PeerLine
 	greeted := false
 	for p.reading.wait() {

@@ -56,8 +56,9 @@ func (s *session) renew() {
 	switch {
 	case !s.renewable || !s.up || s.recovering || !s.offerer || !s.remote.restart || !s.relayed():
 	case !s.n.api.expiry(time.Now()).After(s.credentials):
-	case !s.n.online:
-		s.renewal = s.after(s.n.cfg.timing.renewMin, s.renew)
+	case !s.n.signaling(): // the restart would not arrive, and the link works
+		s.n.probe()
+		s.renewal = s.after(s.n.cfg.timing.probe, s.renew)
 	default:
 		s.log.Debug().Msg("TURN credentials expire soon; restarting ICE with new ones")
 		s.interrupted()

@@ -194,3 +194,30 @@ func TestRenewalIsPaced(t *testing.T) {
 		t.Errorf("%d offers", n)
 	}
 }
+
+// A link whose credentials are to be renewed while signaling hangs goes on as it is.
+func TestRenewalWhileSignalingHangs(t *testing.T) {
+	testutil.SkipUnlessFull(t, "a renewal while signaling hangs, in real time")
+	t.Parallel()
+	at := listenDatagrams(t, "127.0.0.1:0")
+	startTURN(t, at, nil)
+	url := "turn:" + at.LocalAddr().String()
+	user := func(who string, lifetime time.Duration) string {
+		return fmt.Sprintf("%d:%s", time.Now().Add(lifetime).Unix(), who)
+	}
+	h := newHub(t)
+	set := func(c *rtc.Config) { c.RecoveryTimeout = 3 * time.Second }
+	a := start(t, h, "a", set, onlyRelay(url, user("a", 10*time.Second))).join()
+	b := start(t, h, "b", set, onlyRelay(url, user("b", 10*time.Second))).join()
+	linked(t, a, b)
+	stop := stream(t, a.peer("b"))
+	defer stop()
+	a.ICEServers(relays(url, user("a", time.Hour)))
+	b.ICEServers(relays(url, user("b", time.Hour)))
+	h.setMute("a", true)
+	h.setMute("b", true)
+	<-time.After(15 * time.Second) // longer than the credentials, and RecoveryTimeout after that
+	if got := a.history() + b.history(); got != "[+b][+a]" {
+		t.Errorf("history %s", got)
+	}
+}

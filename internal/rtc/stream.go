@@ -91,29 +91,15 @@ type lineReader struct {
 	texts   *wire.Reader // nil until there is one
 	inTexts bool         // a text message has arrived, and is not read to its end
 	maxLine int
-	held    [2]int // by stream and texts, over what a reader keeps
-	account func(held int) error
+	long    *[2]longLine // the accounts of stream and texts
 }
 
-// newLineReader returns a reader of lines of at most maxLine bytes. account is told how much memory the beginnings of
-// long lines take, and may refuse it.
-func newLineReader(dc dataChannel, maxLine int, account func(held int) error) *lineReader {
-	r := &lineReader{from: &channelReader{dc: dc, stream: true}, maxLine: maxLine, account: account}
-	r.stream = r.reader(0, r.from)
+// newLineReader returns a reader of lines of at most maxLine bytes.
+func newLineReader(dc dataChannel, maxLine int, long *[2]longLine) *lineReader {
+	r := &lineReader{from: &channelReader{dc: dc, stream: true}, maxLine: maxLine, long: long}
+	r.stream = wire.NewReader(r.from, maxLine)
+	r.stream.SetAccount(long[0].resize)
 	return r
-}
-
-func (r *lineReader) reader(i int, from io.Reader) *wire.Reader {
-	one := wire.NewReader(from, r.maxLine)
-	one.SetAccount(func(size int) error {
-		held := max(0, size-wire.ReaderKeep)
-		if err := r.account(held + r.held[1-i]); err != nil {
-			return err
-		}
-		r.held[i] = held
-		return nil
-	})
-	return one
 }
 
 // ReadLine returns the next line, like that of a wire.Reader.
@@ -129,7 +115,8 @@ func (r *lineReader) ReadLine() ([]byte, error) {
 			return line, err
 		}
 		if r.inTexts = true; r.texts == nil {
-			r.texts = r.reader(1, textReader{r.from})
+			r.texts = wire.NewReader(textReader{r.from}, r.maxLine)
+			r.texts.SetAccount(r.long[1].resize)
 		}
 	}
 }

@@ -333,3 +333,29 @@ func TestComingsAreSampled(t *testing.T) {
 		t.Errorf("%d lines are logged", n)
 	}
 }
+
+// A peer whose ordered messages are held back may go on with requests, and remains read. One that goes on with what is held
+// back does not.
+func TestRequestsWhileOrderedIsPaused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		head   string
+		unread bool
+	}{
+		"requests": {`{"type":"x_request","request_id":"1","payload":"`, false},
+		"notes":    {`{"type":"x","payload":"`, true},
+		"chunks":   {`{"type":"x_stream_chunk","request_id":"1","payload":"`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVictim(t)
+			v.reads(func(string) {})
+			bob := v.meet("bob")
+			v.says(`{"type":"pause","payload":{"peer_id":"bob","ordered":true}}`)
+			testutil.Eventually(t, "the pause", func() bool { return bob.pauses.Load() > 0 })
+			line := tt.head + strings.Repeat("x", 32<<10) + `"}`
+			bob.flood(100<<20, func(int) string { return line })
+			if bob.unread.Load() != tt.unread {
+				t.Errorf("not read: %t", bob.unread.Load())
+			}
+		})
+	}
+}

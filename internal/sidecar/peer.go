@@ -45,7 +45,8 @@ type peer struct {
 	congested wire.Stop // what the lanes of our queue to the peer that are full hold back
 	refused   wire.Stop // what the far sidecar's pause holds back
 	halted    wire.Stop // what our agent holds back
-	since     int       // bytes that arrived since then, but for responses that were awaited
+	since     int       // bytes of what is neither a request nor a response that arrived since then
+	sinceNew  int       // bytes of others since new work is held back, but for responses that were awaited
 	awaited   int       // responses that the agent may be waiting for
 	queued    int       // bytes of the peer's lines waiting on the link
 	stopWaits bool      // the line that tells the agent what to hold back waits on the link
@@ -76,7 +77,7 @@ func (p *peer) WantLocked(last flow) flow {
 	if w.full = p.queued > inboundHigh || last.full && p.queued > inboundLow; w.full {
 		w.pause = wire.StopNewWork
 	}
-	w.unread = p.halted == wire.StopAll || p.halted != wire.StopNothing && (!p.Extended() || p.since > haltedAllowance) ||
+	w.unread = p.halted == wire.StopAll || p.halted != wire.StopNothing && (!p.Extended() || p.since+p.sinceNew > haltedAllowance) ||
 		p.queued > inboundHard || last.unread && p.queued > inboundLow
 	return w
 }
@@ -123,6 +124,9 @@ func (p *peer) setHalted(what wire.Stop) {
 	p.update(func() {
 		if p.halted == wire.StopNothing || what == wire.StopNothing {
 			p.since = 0
+		}
+		if p.halted < wire.StopNewWork || what < wire.StopNewWork {
+			p.sinceNew = 0
 		}
 		p.halted = what
 	})
@@ -211,11 +215,14 @@ func (p *peer) await(n int) {
 // arrived is called after a message of the peer was forwarded.
 func (p *peer) arrived(m *wire.Message) {
 	response := m.RequestID != nil && wire.CanRespond(string(m.Type))
+	request := wire.WantsResponse(string(m.Type), string(m.RequestID))
 	p.update(func() {
 		switch {
 		case response && p.awaited > 0:
 			p.awaited--
-		case p.halted != wire.StopNothing:
+		case p.halted >= wire.StopNewWork && (response || request):
+			p.sinceNew += len(m.Raw) + messageCost
+		case p.halted != wire.StopNothing && !response && !request:
 			p.since += len(m.Raw) + messageCost
 		}
 	})
