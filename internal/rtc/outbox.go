@@ -47,7 +47,8 @@ type outbox struct {
 	mu      sync.Mutex
 	lanes   [wire.Lanes]lane
 	flight  flight
-	cancels int // bytes of cancels that were added since their lane was empty
+	cancels int    // bytes of cancels that were added since all of them had been sent
+	last    uint64 // where the last of them ends in their lane
 	pause   pauseState
 	drain   drain
 	drained int // number of the drained to send; -1 if there is none
@@ -107,6 +108,7 @@ func (o *outbox) addCancel(requestID string) {
 		return
 	}
 	o.cancels += n
+	o.last = l.added + uint64(n)
 	o.commitLocked(wire.LaneCalls, lines)
 }
 
@@ -126,7 +128,7 @@ func (o *outbox) settleLocked() {
 	for i := range o.lanes {
 		o.lanes[i].settle(o.high, o.low)
 	}
-	if o.lanes[wire.LaneCalls].queued() == 0 {
+	if o.lanes[wire.LaneCalls].sent >= o.last {
 		o.cancels = 0
 	}
 	stop := wire.StopNothing

@@ -107,6 +107,22 @@ func TestOutboxCancels(t *testing.T) {
 	}
 }
 
+// Cancels make room for others as they are sent, whatever is queued behind them.
+func TestOutboxCancelsUnderLoad(t *testing.T) {
+	o := newOutbox(1<<30, 1, false, never)
+	calls := wire.LaneCalls
+	for i := range 3 * cancelRoom / 1000 {
+		before := o.size()
+		if o.addCancel(strings.Repeat("r", 1000)); o.size() == before {
+			t.Fatalf("no room for cancel %d", i)
+		}
+		o.addMessage([]byte(`{"n":1}`), calls, 1<<30)
+		lines := o.take(calls, nil)
+		o.addMessage([]byte(`{"n":2}`), calls, 1<<30)
+		o.sent(calls, len(lines))
+	}
+}
+
 // What is queued takes little more memory than its bytes, and is given back piece by piece as it is sent.
 func TestOutboxPieces(t *testing.T) {
 	o := newOutbox(1<<20, 1<<18, false, never)
