@@ -142,7 +142,7 @@ func openPionPair(ctx context.Context, kind pionKind) (*pionPair, error) {
 
 // openPionPairOver is openPionPair over a path.
 func openPionPairOver(ctx context.Context, kind pionKind, path *netpath.Path) (*pionPair, error) {
-	return openPionPairBy(ctx, kind, func(i int, candidate string) (string, bool) { return overPath(path, i, candidate) })
+	return openPionPairBy(ctx, kind, func(i int, candidate string) (string, bool) { return path.Candidate(i, candidate) })
 }
 
 func openPionPairBy(ctx context.Context, kind pionKind, lead func(int, string) (string, bool)) (*pionPair, error) {

@@ -58,7 +58,7 @@ func (u *underBulk) setup(ctx context.Context) (err error) {
 	if u.room, err = openWANRoom(u.path); err != nil {
 		return err
 	}
-	u.bulk.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: u.room.url(), Network: overPathOnly}, handlers)
+	u.bulk.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: u.room.URL(), Network: overPathOnly}, handlers)
 	return err
 }
 

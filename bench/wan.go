@@ -175,7 +175,7 @@ func openMeshOver(size int) func(context.Context, *netpath.Path) (pipe, error) {
 		}
 		p, err := newMeshPipe(size)
 		if err == nil {
-			p.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: room.url(), Network: overPathOnly}, p.handlers())
+			p.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: room.URL(), Network: overPathOnly}, p.handlers())
 		}
 		if err != nil {
 			room.close()

@@ -36,7 +36,7 @@ func (j *wanJoin) round(ctx context.Context) (reading, error) {
 		return nil, err
 	}
 	defer room.close()
-	way, err := netpath.NewTCP(room.addr, wanJoinDelay)
+	way, err := netpath.NewTCP(room.Addr(), wanJoinDelay)
 	if err != nil {
 		return nil, err
 	}
