@@ -27,6 +27,8 @@ table='
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
 ./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
+./internal/testutil/netpath ./internal/signal github.com/coder/websocket
+./internal/faults  . ./internal/testutil/netpath ./signaling
 ./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog

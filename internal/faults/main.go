@@ -1,0 +1,120 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+// A row is one fault of the table.
+type row struct {
+	name  string
+	about string // what is done, and what must hold
+	run   func(*run)
+}
+
+// table lists the faults in the order in which they are run.
+func table() []row {
+	var all []row
+	for _, rows := range [][]row{processRows, networkRows, signalingRows, loadRows, endRows, hostRows} {
+		all = append(all, rows...)
+	}
+	return all
+}
+
+// options are the flags.
+type options struct {
+	quick, times, list bool
+	seed               uint64
+	rows               *regexp.Regexp
+}
+
+func main() {
+	// The forked sidecars of the mesh, and the agents in processes of their own, begin here.
+	if mesh.SidecarMain() || agentMain() {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	err := faults(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, stderr io.Writer) (o options, err error) {
+	f := flag.NewFlagSet("faults", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.BoolVar(&o.quick, "quick", false, "fewer repetitions, and shorter ones")
+	f.BoolVar(&o.times, "times", false, "a row also fails when something took longer than it may")
+	f.BoolVar(&o.list, "list", false, "only list the rows")
+	f.Uint64Var(&o.seed, "seed", 1, "of which packets are lost, and at which moments things happen")
+	rows := f.String("run", "", "only the rows whose names match this regular expression")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.rows, err = regexp.Compile(*rows)
+	return o, err
+}
+
+func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	if o.list {
+		for _, w := range table() {
+			fmt.Fprintf(stdout, "%-20s %s\n", w.name, w.about)
+		}
+		return nil
+	}
+	// Everything that the mesh puts into a temporary directory is to be gone after each row.
+	tmp, err := os.MkdirTemp("", "f")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	if err := errors.Join(os.Setenv("TMPDIR", tmp), os.Unsetenv("XDG_RUNTIME_DIR")); err != nil {
+		return err
+	}
+	if err := warmUp(ctx, o); err != nil {
+		return fmt.Errorf("without any fault: %w", err)
+	}
+	failed, ran := 0, 0
+	begin := time.Now()
+	for _, w := range table() {
+		if !o.rows.MatchString(w.name) {
+			continue
+		}
+		ran++
+		if !w.report(ctx, o, stdout) {
+			failed++
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	fmt.Fprintf(stdout, "%d rows, %d failed, %.0f s, seed %d\n", ran, failed, time.Since(begin).Seconds(), o.seed)
+	switch {
+	case ran == 0:
+		return errors.New("no row has such a name; -list shows them")
+	case failed > 0:
+		return fmt.Errorf("%d of %d rows failed", failed, ran)
+	}
+	return nil
+}
