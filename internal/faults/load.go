@@ -79,12 +79,14 @@ func churn(r *run) {
 	const atOnce = 8
 	s := r.serve()
 	bob := r.start(s.url(), "bob")
+	come := 0
 	batch := func() {
 		var all sync.WaitGroup
 		for i := range atOnce {
 			mode := []mesh.Mode{mesh.InProcess, mesh.SelfExec}[i%2]
+			id := fmt.Sprint("visitor", come) // links of one id in a row would have to wait
+			come++
 			all.Go(func() {
-				id := fmt.Sprint("visitor", i)
 				a, err := newAgent(r.ctx, s.url(), id, inMode(mode))
 				if err == nil {
 					err = a.reach(r.ctx, "bob")
