@@ -37,7 +37,7 @@ func slowConsumer(r *run) {
 		time.Sleep(sleep)
 		close(awake)
 	}
-	count := pick(r, 1<<30, 64<<20) / size
+	count := pick(r, 1<<30, 32<<20) / size
 	toBob := alice.flow(r.ctx, "bob", size, count, 0)
 	r.pause(sleep / 4) // until what may wait for bob does
 	before, begin = carol.sink.of("alice").Got, time.Now()
@@ -54,9 +54,9 @@ func slowConsumer(r *run) {
 	}
 	waited := int(toBob.sent.Load())
 	share := float64(carol.sink.of("alice").Got-before) / time.Since(begin).Seconds() / usual
+	r.arrived(toCarol.halt(), alice, carol)
 	r.arrived(count, alice, bob)
 	toBob.halt()
-	r.arrived(toCarol.halt(), alice, carol)
 	r.check(waited < count, "all was accepted, so that nothing had to wait")
 	r.check(share > 0.5, "another peer got %.2f of its usual rate meanwhile", share)
 	r.check(most-base < mostHeap, "heap grew by %d MB", (most-base)>>20)
