@@ -4,6 +4,8 @@ package rtc
 
 import (
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -27,8 +29,13 @@ func (a *api) expiry(now time.Time) (first time.Time) {
 	return first
 }
 
-// refreshServers has the next gathering of candidates ask the present ICE servers.
+// refreshServers has the next gathering of candidates ask the present ICE servers. pion reads them without a lock while it
+// gathers, so they are not changed then, and never without need.
 func (s *session) refreshServers() {
+	same := slices.EqualFunc(s.pc.GetConfiguration().ICEServers, s.n.api.servers, func(a, b webrtc.ICEServer) bool { return reflect.DeepEqual(a, b) })
+	if same || s.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+		return
+	}
 	if err := s.pc.SetConfiguration(s.n.api.configuration()); err != nil {
 		s.n.outside.Warn(s.sl.id).Err(err).Str("peer", s.sl.id).Msg("ICE servers not refreshed")
 	}

@@ -142,7 +142,7 @@ func TestRelayedLinkRenewsCredentials(t *testing.T) {
 			testutil.Eventually(t, "the link is restored", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
 			sent := stop()
 			testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
-			if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b") - offers; n != 1 {
+			if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b") - offers; n < 1 || n > 1 && !late { // late, the path is gone, and looked for until it is found
 				t.Errorf("%d restarts", n)
 			}
 			if got := a.history() + b.history(); got != "[+b][+a]" {
