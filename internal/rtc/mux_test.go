@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -293,7 +294,7 @@ type fakeNet struct {
 	interfaces []*transport.Interface
 	listened   []string
 	fails      map[string]error // by address
-	open       int              // sockets
+	open       atomic.Int32     // sockets
 	reads      chan fakeRead
 }
 
@@ -316,7 +317,7 @@ func (n *fakeNet) ListenUDP(_ string, addr *net.UDPAddr) (transport.UDPConn, err
 		return nil, err
 	}
 	n.listened = append(n.listened, addr.String())
-	n.open++
+	n.open.Add(1)
 	return &fakeUDP{n: n, local: addr}, nil
 }
 
@@ -337,7 +338,7 @@ func (c *fakeUDP) ReadFrom(b []byte) (int, net.Addr, error) {
 func (c *fakeUDP) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), nil }
 
 func (c *fakeUDP) LocalAddr() net.Addr { return c.local }
-func (c *fakeUDP) Close() error        { c.n.open--; return nil }
+func (c *fakeUDP) Close() error        { c.n.open.Add(-1); return nil }
 
 // with adds an interface. Addresses are in CIDR notation.
 func (n *fakeNet) with(name string, flags net.Flags, addrs ...string) {
@@ -460,8 +461,8 @@ func TestMuxFollows(t *testing.T) {
 		if _, _, err := c.ReadFromAddrPort(nil); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("a connection at an address that is gone for good: %v", err)
 		}
-		if want := []string{"192.0.2.1:3478", "198.51.100.1:3478"}; !slices.Equal(n.listened, want) || n.open != 0 {
-			t.Errorf("listened at %q, want %q; %d sockets are open", n.listened, want, n.open)
+		if want := []string{"192.0.2.1:3478", "198.51.100.1:3478"}; !slices.Equal(n.listened, want) || n.open.Load() != 0 {
+			t.Errorf("listened at %q, want %q; %d sockets are open", n.listened, want, n.open.Load())
 		}
 	})
 }
@@ -498,8 +499,8 @@ func TestMuxPortInUse(t *testing.T) {
 		_ = m.Close()
 		t.Errorf("error %v", err)
 	}
-	if n.open != 0 {
-		t.Errorf("%d sockets are open", n.open)
+	if n.open.Load() != 0 {
+		t.Errorf("%d sockets are open", n.open.Load())
 	}
 	n.interfaces = nil
 	n.with("eth0", net.FlagUp, "2001:db8::1/64")
@@ -517,8 +518,8 @@ func TestMuxFollowsNoLonger(t *testing.T) {
 	m := followed(t, n, zerolog.Nop())
 	_ = m.Close()
 	n.with("eth0", net.FlagUp, "192.0.2.1/24")
-	if err := m.follow(); !errors.Is(err, net.ErrClosed) || n.open != 0 {
-		t.Errorf("%d sockets are open; error %v", n.open, err)
+	if err := m.follow(); !errors.Is(err, net.ErrClosed) || n.open.Load() != 0 {
+		t.Errorf("%d sockets are open; error %v", n.open.Load(), err)
 	}
 }
 
