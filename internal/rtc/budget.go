@@ -19,6 +19,10 @@ const (
 	// budgetSlack is for how long a path is kept busy over its round trip: the ends do not react at once. It is also the
 	// shortest measurement.
 	budgetSlack = 10 * time.Millisecond
+	// budgetTime is for how long a budget of up to budgetEager lasts at least. Acknowledgements can take so much longer than the
+	// smallest round trip, on a busy host or where others fill the line; a budget for that trip alone would slow the rate
+	// down which it follows, and fall to the least.
+	budgetTime = 100 * time.Millisecond
 	// budgetRates is how many measurements count. They should outlast the recovery from a lost packet.
 	budgetRates = 32
 	// steadyRates is how many measurements without growth show that it is the path which limits the rate.
@@ -118,7 +122,7 @@ func (b *budget) learnRate(rate float64) {
 // and nothing is known of the path yet.
 func (b *budget) resize(rate float64) {
 	before := b.bytes.Load()
-	size := int64(rate * (b.rtt + b.rtt/4 + budgetSlack).Seconds())
+	size := int64(max(rate*(b.rtt+b.rtt/4+budgetSlack).Seconds(), min(rate*budgetTime.Seconds(), budgetEager)))
 	if b.steady < steadyRates {
 		b.steady++
 		if rate > b.grown*9/8 {

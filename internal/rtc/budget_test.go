@@ -13,7 +13,8 @@ func noRoundTrip() time.Duration { return 0 }
 type line struct {
 	rate  float64 // bytes per second
 	rtt   time.Duration
-	limit float64 // of what SCTP has on its way, as after losses; 0: none
+	limit float64       // of what SCTP has on its way, as after losses; 0: none
+	late  time.Duration // by which acknowledgements come later than ICE's responses
 
 	now       time.Time
 	delivered float64
@@ -29,9 +30,9 @@ func (l *line) use(t *testing.T, b *budget, trips int) {
 		if l.limit > 0 {
 			flight = min(flight, l.limit)
 		}
-		took := max(l.rtt.Seconds(), flight/l.rate, budgetSlack.Seconds())
+		took := max((l.rtt + l.late).Seconds(), flight/l.rate, budgetSlack.Seconds())
 		l.now = l.now.Add(time.Duration(took * float64(time.Second)))
-		l.delivered += min(l.rate, flight/max(l.rtt.Seconds(), 1e-4)) * took
+		l.delivered += min(l.rate, flight/max((l.rtt+l.late).Seconds(), 1e-4)) * took
 		b.observe(l.now, uint64(l.delivered))
 		if b.size() > 2*before {
 			t.Errorf("the budget went from %d to %d bytes in a round trip", before, b.size())
@@ -52,7 +53,7 @@ func TestBudget(t *testing.T) {
 		"100 Mbit/s, far":               {100 * mbit, 100 * time.Millisecond, 50, 1.25e6, 1.9e6},
 		"loopback":                      {50e6, 200 * time.Microsecond, 50, 400e3, 600e3},
 		"more than the peer takes":      {10_000 * mbit, 100 * time.Millisecond, 100, budgetMost, budgetMost},
-		"a line whose delay is unknown": {100 * mbit, 0, 100, budgetLeast, 150e3},
+		"a line whose delay is unknown": {100 * mbit, 0, 100, budgetEager, budgetEager},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &line{rate: tt.rate, rtt: tt.rtt, now: time.Now()}
@@ -102,6 +103,17 @@ func TestBudgetBurst(t *testing.T) {
 	b.observe(l.now, uint64(l.delivered))
 	if b.size() > want {
 		t.Errorf("after a burst the budget is %d bytes, want %d", b.size(), want)
+	}
+}
+
+// Where the ends are slow to react, or others fill the line, everything takes longer than ICE's smallest round trip time says. A
+// budget that followed that alone would be the limit of the rate that it follows, and fall to the least.
+func TestBudgetLate(t *testing.T) {
+	l, b := settled(t)
+	l.late = 60 * time.Millisecond
+	l.use(t, b, 4*budgetRates)
+	if b.size() < budgetEager {
+		t.Errorf("the budget falls to %d bytes, want %d", b.size(), budgetEager)
 	}
 }
 
