@@ -23,9 +23,10 @@
 //
 // Messages from one peer to another arrive once, or the loss of the link is
 // reported ([Config.OnPeer]). Those without a RequestID arrive in order, and so do
-// those with one, requests and responses, which go ahead of the others that wait. Every queue is bounded: a slow receiver
-// makes its senders block, under their contexts, and nothing else. A sidecar that
-// dies is replaced; what waited for it fails at once.
+// those with one, requests and responses, which go ahead of the others that wait.
+// Every queue is bounded: a slow receiver makes its senders block, under their
+// contexts, and nothing else. A sidecar that dies is replaced; what waited for it
+// fails at once.
 //
 // The package keeps no global state and never exits. Outside of [SidecarMain] it
 // handles no signals and writes nothing to stdout or stderr.
@@ -226,8 +227,9 @@ func (m *Mesh) Err() error {
 //
 // The error is nil, or an *UnsentError (ErrUnsent) that says which peers may not
 // have everything that was sent to them; those that have left meanwhile are not told,
-// and nothing is where the mesh had ended before (Err). A sidecar that knows only the base protocol
-// cannot tell that: with one the error is nil once it has read everything.
+// and nothing is where the mesh had ended before (Err). A sidecar that knows only the
+// base protocol cannot tell that: with one the error is nil once it has read
+// everything.
 //
 // Close does not block on code of the application, handlers and callbacks that
 // still run, so it may be called from one of them. To block until they have

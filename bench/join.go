@@ -26,23 +26,34 @@ func (j *meshJoin) setup(ctx context.Context) (err error) {
 }
 
 func (j *meshJoin) round(ctx context.Context) (reading, error) {
+	return joinTwo(ctx, j.name, mesh.Config{SignalingURL: j.rooms.url(0)}, [2]string{"first", "second"})
+}
+
+func (j *meshJoin) close() {
+	if j.rooms != nil {
+		j.rooms.close()
+	}
+}
+
+// joinTwo starts an agent with each API key, and returns how long it takes from the second one's New until both know the
+// other.
+func joinTwo(ctx context.Context, name string, cfg mesh.Config, keys [2]string) (reading, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("the mesh did not connect"))
 	defer cancel()
 	connected := make(chan struct{}, 2)
-	cfg := mesh.Config{SignalingURL: j.rooms.url(0), WaitSignaling: true, OnPeer: func(e mesh.PeerEvent) {
+	cfg.WaitSignaling, cfg.OnPeer = true, func(e mesh.PeerEvent) {
 		if e.Connected {
 			connected <- struct{}{}
 		}
-	}}
-	cfg.APIKey = "first"
+	}
+	cfg.APIKey = keys[0]
 	first, err := mesh.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer first.Close()
 	start := time.Now()
-	cfg.APIKey = "second"
-	cfg.WaitSignaling = false // what counts is the peer
+	cfg.APIKey, cfg.WaitSignaling = keys[1], false // what counts is the peer
 	second, err := mesh.New(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -55,13 +66,7 @@ func (j *meshJoin) round(ctx context.Context) (reading, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	return timed(j.name, start)
-}
-
-func (j *meshJoin) close() {
-	if j.rooms != nil {
-		j.rooms.close()
-	}
+	return timed(name, start)
 }
 
 // timed is the reading of what has begun at start, in milliseconds.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/chatixia-ai/mesh"
@@ -41,38 +40,5 @@ func (j *wanJoin) round(ctx context.Context) (reading, error) {
 		return nil, err
 	}
 	defer func() { _ = way.Close() }()
-	return j.join(ctx, "ws://"+way.Addr()+"/ws")
-}
-
-func (j *wanJoin) join(ctx context.Context, url string) (reading, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("the mesh did not connect"))
-	defer cancel()
-	connected := make(chan struct{}, 2)
-	cfg := mesh.Config{SignalingURL: url, Network: overPathOnly, WaitSignaling: true, OnPeer: func(e mesh.PeerEvent) {
-		if e.Connected {
-			connected <- struct{}{}
-		}
-	}}
-	cfg.APIKey = wanEnds[0]
-	first, err := mesh.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer first.Close()
-	start := time.Now()
-	cfg.APIKey = wanEnds[1]
-	cfg.WaitSignaling = false // what counts is the peer
-	second, err := mesh.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer second.Close()
-	for range 2 {
-		select {
-		case <-connected:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	return timed(j.name, start)
+	return joinTwo(ctx, j.name, mesh.Config{SignalingURL: "ws://" + way.Addr() + "/ws", Network: overPathOnly}, wanEnds)
 }

@@ -101,10 +101,11 @@ func (s *session) iceConnected() bool {
 }
 
 // interruptedInDoubt is interrupted for a link whose path ICE takes for good. The repair ends only when a packet has
-// arrived.
+// arrived, if one is to.
 func (s *session) interruptedInDoubt() {
-	s.packetArrived(time.Now())                                                         // what has arrived until now does not count
-	s.doubtful = s.peer.drains || s.peer.Queued() > 0 || s.peer.dc.BufferedAmount() > 0 // something will arrive over a path
+	s.packetArrived(time.Now()) // what has arrived until now does not count
+	// Without drain nothing comes over a path that works if nothing is on its way.
+	s.doubtful = s.peer.drains || s.peer.Queued() > 0 || s.peer.dc.BufferedAmount() > 0
 	s.peer.poke()
 	s.interrupted()
 }

@@ -76,6 +76,7 @@ func (s *session) restored() {
 	if s.peer != nil {
 		s.peer.budget.newPath()
 	}
+	s.renew() // the restart may have been with credentials that are to be renewed
 }
 
 // giveUp ends a link that was interrupted for too long. If there was a sign of life a moment ago, the path may be back:
@@ -233,8 +234,8 @@ func (n *Node) signalingResponded() {
 	}
 }
 
-// networkChanged handles a change of this host's addresses, which a shared UDP port follows by now. Signaling may have lost its connection by that, and links
-// their path.
+// networkChanged handles a change of this host's addresses, which a shared UDP port follows by now. Signaling may have lost
+// its connection by that, and links their path.
 func (n *Node) networkChanged() {
 	n.probe()
 	addrs, _, err := n.api.net.addrs()

@@ -18,32 +18,38 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
+// withToken serves WebSockets of clients that have a token, as a server does that takes no key in the handshake.
+func withToken(serve func(*http.Request, *websocket.Conn)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-API-Key") != "" {
+			http.Error(w, "a token is required", http.StatusUnauthorized)
+			return
+		}
+		if c, err := websocket.Accept(w, r, nil); err == nil {
+			serve(r, c)
+		}
+	}
+}
+
 // A probe finds out soon that the server does not respond. What the client leaves behind is reset: an end of file
 // could reach the server when the client is long back.
 func TestProbeFindsDeadServer(t *testing.T) {
 	f := newFake(t)
 	var first atomic.Bool
 	ended := make(chan error, 1)
-	f.upgrade = func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-API-Key") != "" {
-			http.Error(w, "a token is required", http.StatusUnauthorized)
-			return
-		}
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
+	f.upgrade = withToken(func(r *http.Request, c *websocket.Conn) {
 		_ = register(r.Context(), c)
 		if !first.CompareAndSwap(false, true) {
 			readAll(context.Background(), c)
 			return
 		}
 		time.Sleep(300 * time.Millisecond) // in which it reads nothing and sends no pong
+		var err error
 		for err == nil {
 			_, _, err = c.Read(context.Background())
 		}
 		ended <- err
-	}
+	})
 	client := f.client()
 	signal.SetTiming(client, "probe", 100*time.Millisecond)
 	r := newRecorder()
@@ -157,23 +163,15 @@ func blackHole(t *testing.T) (addr string) {
 func TestProbeOfBusyServer(t *testing.T) {
 	f := newFake(t)
 	var conns atomic.Int32
-	f.upgrade = func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-API-Key") != "" {
-			http.Error(w, "a token is required", http.StatusUnauthorized)
-			return
-		}
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
+	f.upgrade = withToken(func(r *http.Request, c *websocket.Conn) {
 		conns.Add(1)
 		_ = register(r.Context(), c)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
-		for ; err == nil; <-tick.C { // it reads nothing, and sends no pong
+		for err := error(nil); err == nil; <-tick.C { // it reads nothing, and sends no pong
 			err = c.Write(context.Background(), websocket.MessageText, []byte(`{"type":"heartbeat","payload":{}}`))
 		}
-	}
+	})
 	client := f.client()
 	signal.SetTiming(client, "probe", 100*time.Millisecond)
 	r := newRecorder()
