@@ -94,7 +94,6 @@ func newAPI(cfg Config) (*api, error) {
 			return nil, err
 		}
 		a.mux = m
-		se.SetICEUDPMux(m)
 	}
 	a.se = se
 	a.webrtc = newWebRTC(se)
@@ -165,16 +164,19 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 	return server, nil
 }
 
-// connection makes a PeerConnection with a certificate, which notes its failures, and whose checks come from bounded
-// sources.
-func (a *api) connection(cert certificate, f *failures, from *sources) (*webrtc.PeerConnection, error) {
+// connection makes a PeerConnection with a certificate, which notes its failures, whose checks come from bounded
+// sources, and whose packets may be sent twice.
+func (a *api) connection(cert certificate, f *failures, from *sources, twice *doubler) (*webrtc.PeerConnection, error) {
 	c := a.configuration()
 	c.Certificates = []webrtc.Certificate{cert.Certificate}
 	loggers := a.loggers
 	loggers.failures = f
 	se := a.se
 	se.LoggerFactory = &loggers
-	se.SetNet(gatherNet{a.net, f, from})
+	se.SetNet(gatherNet{a.net, f, from, twice})
+	if a.mux != nil {
+		se.SetICEUDPMux(doublingMux{a.mux, twice})
+	}
 	return newWebRTC(se).NewPeerConnection(c)
 }
 

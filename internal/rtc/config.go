@@ -96,7 +96,7 @@ var defaultTiming = timing{
 	checking: 5 * time.Second,
 	dead:     5 * time.Second,
 	hurry:    5 * time.Minute,
-	watch:    time.Second,
+	watch:    500 * time.Millisecond,
 	silence:  4 * time.Second,
 	doubt:    1500 * time.Millisecond,
 	dialPace: time.Second,

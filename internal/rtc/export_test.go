@@ -214,3 +214,8 @@ func (p *Peer) FarEndGone() bool {
 	defer p.reading.mu.Unlock()
 	return p.reading.gone
 }
+
+// MostDoubled returns how many packets may be sent twice in a time, by the fastest.
+func MostDoubled(d time.Duration) int64 {
+	return int64(doubledRate.Burst) + int64(d/doubledRate.Every) + 1
+}

@@ -68,11 +68,13 @@ func (f *failures) noteLog(scope, msg string) {
 	}
 }
 
-// gatherNet is the network of one session. It notes failures, and bounds where checks come from.
+// gatherNet is the network of one session. It notes failures, bounds where checks come from, and sends packets twice where that
+// helps.
 type gatherNet struct {
 	transport.Net
 	failures *failures
 	sources  *sources
+	twice    *doubler
 }
 
 func (n gatherNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
@@ -81,13 +83,19 @@ func (n gatherNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPCo
 	if err != nil {
 		return nil, err
 	}
-	return n.sources.bound(c), nil
+	if local, ok := c.LocalAddr().(*net.UDPAddr); !ok || local.IP.IsUnspecified() || local.IP.IsMulticast() {
+		return c, nil // for mDNS, see directly
+	}
+	return boundUDP{doubledUDP{fast(c), n.twice}, n.sources}, nil
 }
 
 func (n gatherNet) ListenPacket(network, address string) (net.PacketConn, error) {
 	c, err := n.Net.ListenPacket(network, address)
 	n.noted(socketFailure, err)
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return doubledPackets{c, n.twice}, nil
 }
 
 func (n gatherNet) Interfaces() ([]*transport.Interface, error) {

@@ -172,9 +172,13 @@ func unavailable(err error) bool {
 // GetConn returns the connection of the ICE session with a ufrag at one of the listen addresses. pion asks once for
 // each; that there is one already is an error.
 func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	return m.conn(ufrag, addr, &doubler{})
+}
+
+func (m *mux) conn(ufrag string, addr net.Addr, twice *doubler) (net.PacketConn, error) {
 	for _, s := range m.all() {
 		if s.udp.LocalAddr().String() == addr.String() {
-			return s.open(ufrag)
+			return s.open(ufrag, twice)
 		}
 	}
 	return nil, fmt.Errorf("the shared UDP port is none of %s", addr)
@@ -291,7 +295,7 @@ func (s *muxSocket) checked(b []byte) *muxConn {
 	return s.conns[string(ufrag)]
 }
 
-func (s *muxSocket) open(ufrag string) (net.PacketConn, error) {
+func (s *muxSocket) open(ufrag string, twice *doubler) (net.PacketConn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns == nil {
@@ -300,7 +304,7 @@ func (s *muxSocket) open(ufrag string) (net.PacketConn, error) {
 	if s.conns[ufrag] != nil {
 		return nil, errors.New("the ICE session has a connection at this address already")
 	}
-	c := &muxConn{socket: s, ufrag: ufrag, addrs: make(map[netip.AddrPort]struct{})}
+	c := &muxConn{socket: s, ufrag: ufrag, twice: twice, addrs: make(map[netip.AddrPort]struct{})}
 	c.packets.init()
 	s.conns[ufrag] = c
 	return c, nil

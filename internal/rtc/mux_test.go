@@ -586,7 +586,7 @@ func FuzzMux(f *testing.F) {
 		from := senders[int(sender)%len(senders)]
 		var conns []*muxConn
 		for i, ufrag := range []string{"a", "b", ""} {
-			c, _ := s.open(ufrag)
+			c, _ := s.open(ufrag, &doubler{})
 			conns = append(conns, c.(*muxConn))
 			_, _ = conns[i].WriteToAddrPort(nil, peers[i])
 		}

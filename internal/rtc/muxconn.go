@@ -16,6 +16,7 @@ type muxConn struct {
 	socket  *muxSocket
 	ufrag   string
 	sources sources
+	twice   *doubler
 	addrs   map[netip.AddrPort]struct{} // of which it is the owner; guarded by socket.mu
 	packets packets
 }
@@ -33,6 +34,9 @@ func (c *muxConn) ReadFrom(b []byte) (int, net.Addr, error) {
 func (c *muxConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !c.socket.claim(c, canonical(to)) {
 		return 0, net.ErrClosed
+	}
+	if c.twice.again(b) {
+		_, _ = c.socket.udp.WriteToAddrPort(b, to)
 	}
 	return c.socket.udp.WriteToAddrPort(b, to)
 }

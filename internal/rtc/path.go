@@ -44,9 +44,11 @@ func (n *Node) watchPaths() {
 func (n *Node) watchSlot(sl *slot) bool {
 	n.watchParked(sl)
 	s := sl.cur
-	switch {
-	case s == nil || !s.up:
+	if s == nil || !s.up {
 		return len(sl.parked) > 0
+	}
+	s.watchProgress(time.Now())
+	switch {
 	case s.base():
 		s.watchBase()
 	case s.remote.restart:

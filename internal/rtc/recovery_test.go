@@ -28,10 +28,12 @@ type cable struct {
 	cut     atomic.Bool
 	silent  atomic.Bool // only ICE's packets arrive
 	dropped atomic.Int64
-	hold    atomic.Bool // keep what is sent until release
+	hold    atomic.Bool  // keep what is sent until release
+	twice   atomic.Int64 // packets that were like the one before
 
 	mu   sync.Mutex
 	held []func()
+	last []byte
 }
 
 // release sends what was kept.
@@ -73,7 +75,17 @@ type cableConn struct {
 	c *cable
 }
 
+func (c *cable) note(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Equal(b, c.last) {
+		c.twice.Add(1)
+	}
+	c.last = append(c.last[:0], b...)
+}
+
 func (c *cableConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	c.c.note(b)
 	if c.c.cut.Load() || c.c.silent.Load() && len(b) > 0 && b[0] > 3 {
 		c.c.dropped.Add(1)
 		return len(b), nil

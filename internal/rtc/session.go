@@ -27,6 +27,7 @@ type session struct {
 
 	failures *failures
 	sources  *sources
+	twice    *doubler
 
 	// The last description of ours and its candidates, and how much of that signaling has taken.
 	descType   string
@@ -72,22 +73,23 @@ type session struct {
 	doubting  *time.Timer // while the path is tested
 
 	arrivals arrivals
+	progress progress
 	resend   *time.Timer
 }
 
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	f, from := &failures{}, &sources{}
+	f, from, twice := &failures{}, &sources{}, &doubler{}
 	cert, err := n.api.certs.get()
 	if err != nil {
 		return nil, localErrorf("%w", err)
 	}
-	pc, err := n.api.connection(cert, f, from)
+	pc, err := n.api.connection(cert, f, from, twice)
 	if err != nil {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, failures: f, sources: from, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, failures: f, sources: from, twice: twice, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()

@@ -3,11 +3,8 @@
 package rtc
 
 import (
-	"net"
 	"net/netip"
 	"sync"
-
-	"github.com/pion/transport/v5"
 )
 
 // maxSources bounds the addresses from which a peer may check a path: pion makes a candidate of each that no description
@@ -57,37 +54,13 @@ func (s *sources) seenAt(from netip.AddrPort) bool {
 // isCheck reports whether a packet is a STUN binding request (RFC 8489, 5), with which ICE checks a path.
 func isCheck(b []byte) bool { return len(b) >= 2 && b[0] == 0 && b[1] == 1 }
 
-// bound returns a socket that drops what sources does not admit; that of mDNS as it is, see directly.
-func (s *sources) bound(c transport.UDPConn) transport.UDPConn {
-	if local, ok := c.LocalAddr().(*net.UDPAddr); !ok || local.IP.IsUnspecified() || local.IP.IsMulticast() {
-		return c
-	}
-	if fast, ok := c.(fastUDP); ok {
-		return boundFastUDP{fast, s}
-	}
-	return boundUDP{c, s}
-}
-
+// boundUDP is a socket that drops what its sources do not admit.
 type boundUDP struct {
-	transport.UDPConn
-	sources *sources
-}
-
-func (c boundUDP) ReadFrom(b []byte) (int, net.Addr, error) {
-	for {
-		n, from, err := c.UDPConn.ReadFrom(b)
-		if u, ok := from.(*net.UDPAddr); err != nil || !ok || c.sources.admits(b[:n], u.AddrPort()) {
-			return n, from, err
-		}
-	}
-}
-
-type boundFastUDP struct {
 	fastUDP
 	sources *sources
 }
 
-func (c boundFastUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+func (c boundUDP) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := c.fastUDP.ReadFromAddrPort(b)
 		if err != nil || c.sources.admits(b[:n], from) {

@@ -14,7 +14,7 @@ func TestSourcesNotMDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ip, bound := range map[string]bool{"127.0.0.1": true, "0.0.0.0": false, "224.0.0.0": false} {
-		c, err := gatherNet{n, &failures{}, &sources{}}.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
+		c, err := gatherNet{n, &failures{}, &sources{}, &doubler{}}.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
 		if err != nil && ip == "224.0.0.0" {
 			t.Log(err) // some systems bind to no multicast address
 			continue

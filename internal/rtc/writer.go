@@ -128,8 +128,16 @@ func (p *Peer) writeDirect(line []byte, of wire.Lane) bool {
 
 // observe has the budget follow the path, and the low mark the budget.
 func (p *Peer) observe() {
-	p.budget.observe(time.Now(), p.handedOver.Load()-p.dc.BufferedAmount())
+	_, acknowledged := p.unacknowledged()
+	p.budget.observe(time.Now(), acknowledged)
 	p.lowMark(p.budget.low())
+}
+
+// unacknowledged returns how many bytes the peer has yet to acknowledge, and how many it has.
+func (p *Peer) unacknowledged() (waiting, acknowledged uint64) {
+	handed := p.handedOver.Load()
+	waiting = p.dc.BufferedAmount()
+	return waiting, handed - min(handed, waiting)
 }
 
 // waitForLines blocks until there may be something to write, and meanwhile sees to flushes. It returns false
