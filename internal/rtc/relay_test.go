@@ -125,14 +125,16 @@ func TestRelayedLinkRenewsCredentials(t *testing.T) {
 			user := func(who string, lifetime time.Duration) string {
 				return fmt.Sprintf("%d:%s", time.Now().Add(lifetime).Unix(), who)
 			}
+			const lifetime = 5 * time.Second
+			expires := time.Now().Add(lifetime)
 			h := newHub(t)
-			a := start(t, h, "a", onlyRelay(url, user("a", 5*time.Second))).join()
-			b := start(t, h, "b", onlyRelay(url, user("b", 5*time.Second))).join()
+			a := start(t, h, "a", onlyRelay(url, user("a", lifetime))).join()
+			b := start(t, h, "b", onlyRelay(url, user("b", lifetime))).join()
 			linked(t, a, b)
 			stop := stream(t, a.peer("b"))
 			defer stop()
 			if late {
-				time.Sleep(5 * time.Second)
+				time.Sleep(lifetime)
 			}
 			offers := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b")
 			a2, b2 := user("a", time.Hour), user("b", time.Hour)
@@ -140,9 +142,10 @@ func TestRelayedLinkRenewsCredentials(t *testing.T) {
 			b.ICEServers(relays(url, b2))
 			testutil.Eventually(t, "the new credentials", func() bool { return server.seen(a2) && server.seen(b2) })
 			testutil.Eventually(t, "the link is restored", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
+			gone := time.Now().After(expires) // the path, which is then looked for until it is found
 			sent := stop()
 			testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })
-			if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b") - offers; n < 1 || n > 1 && !late { // late, the path is gone, and looked for until it is found
+			if n := h.count(signal.Offer, "b", "a") + h.count(signal.Offer, "a", "b") - offers; n < 1 || n > 1 && !gone {
 				t.Errorf("%d restarts", n)
 			}
 			if got := a.history() + b.history(); got != "[+b][+a]" {
