@@ -25,10 +25,13 @@ var (
 	gridColor  = color.RGBA{R: 0xe4, G: 0xe4, B: 0xe4, A: 0xff}
 )
 
-// plotAll writes speed.svg and growth.svg.
+// plotAll writes speed.svg and growth.svg, or distance.svg for -wan.
 func plotAll(dir string, r *report) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
+	}
+	if r.info.WAN {
+		return plotDistance(filepath.Join(dir, "distance.svg"), r)
 	}
 	if err := plotSpeed(filepath.Join(dir, "speed.svg"), r); err != nil {
 		return err

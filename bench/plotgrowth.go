@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"image/color"
-	"math"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -39,41 +37,10 @@ func plotGrowth(path string, r *report) error {
 
 // chart draws a line for the mesh and one for bare pion.
 func (g growth) chart(numbers map[string]float64, sizes []int) (*plot.Plot, error) {
-	p := newPlot(g.title)
-	p.Add(grid())
-	p.X.Label.Text = "agents in one process"
-	p.X.Tick.Marker = wholeTicks(sizes)
-	p.Y.Tick.Marker = plainTicks{}
-	most := 0.0
-	for _, line := range []struct {
-		kind, label string
-		color       color.Color
-		shape       draw.GlyphDrawer
-	}{
-		{"mesh", "mesh", meshColor, draw.CircleGlyph{}},
-		{"pion", "bare pion", pionColor, draw.BoxGlyph{}},
-	} {
-		points := growthPoints(numbers, line.kind, g.number, sizes, g.unit)
-		if len(points) == 0 {
-			continue
-		}
-		for _, xy := range points {
-			most = math.Max(most, xy.Y)
-		}
-		l, s, err := plotter.NewLinePoints(points)
-		if err != nil {
-			return nil, err
-		}
-		l.Color, l.Width = line.color, vg.Points(2)
-		s.Color, s.Shape, s.Radius = line.color, line.shape, vg.Points(3.5)
-		p.Add(l, s)
-		p.Legend.Add(line.label, l, s)
-	}
-	p.X.Min, p.X.Max = 0, float64(sizes[len(sizes)-1])
-	p.Y.Min, p.Y.Max = 0, math.Max(most, 1e-9)*1.3 // room for the legend
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.XOffs, p.Legend.YOffs = vg.Points(8), vg.Points(-4)
-	return p, nil
+	return lineChart(g.title, "agents in one process", sizes, []line{
+		{"mesh", growthPoints(numbers, "mesh", g.number, sizes, g.unit), meshColor, draw.CircleGlyph{}},
+		{"bare pion", growthPoints(numbers, "pion", g.number, sizes, g.unit), pionColor, draw.BoxGlyph{}},
+	})
 }
 
 func growthPoints(numbers map[string]float64, kind, number string, sizes []int, unit float64) plotter.XYs {

@@ -20,6 +20,7 @@ type report struct {
 // info is what the keys are based on, and the circumstances of the run.
 type info struct {
 	Quick    bool               `json:"quick"`
+	WAN      bool               `json:"wan"`
 	Agents   int                `json:"agents"` // of the large mesh
 	Machine  machine            `json:"machine"`
 	Seconds  float64            `json:"seconds"` // of the whole run
@@ -33,7 +34,7 @@ type info struct {
 func newReport(o options, r *results) *report {
 	numbers := r.numbers()
 	rep := &report{info: info{
-		Quick: o.quick, Agents: o.agents(), Machine: thisMachine(), Seconds: round3(r.seconds),
+		Quick: o.quick, WAN: o.wan, Agents: o.agents(), Machine: thisMachine(), Seconds: round3(r.seconds),
 		Rounds: map[string]int{}, Repeated: r.repeated, Kept: r.kept,
 		Numbers: map[string]float64{}, Targets: map[string]string{},
 	}}

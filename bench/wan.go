@@ -24,16 +24,27 @@ const (
 	wanLimit = 20 * time.Second
 )
 
+// A wanLoss is the part of the packets that is lost at random.
+type wanLoss struct {
+	name, title string
+	part        float64
+}
+
+// wanRTTs are the round trip times of the fast line in milliseconds, and wanLosses what is lost on it.
+var (
+	wanRTTs   = []int{20, 50, 100}
+	wanLosses = []wanLoss{{"", "no loss", 0}, {"_loss01", "0.1 % lost", 0.001}, {"_loss1", "1 % lost", 0.01}}
+)
+
+func wanName(rtt int, loss wanLoss) string { return fmt.Sprintf("wan_%dms%s", rtt, loss.name) }
+
 // wanCases are the paths of the bench: 100 Mbit/s, and a slow line.
 func wanCases(o options) []wanCase {
 	var cases []wanCase
-	for _, rtt := range []int{20, 50, 100} {
-		for _, loss := range []struct {
-			name string
-			part float64
-		}{{"", 0}, {"_loss01", 0.001}, {"_loss1", 0.01}} {
+	for _, rtt := range wanRTTs {
+		for _, loss := range wanLosses {
 			cases = append(cases, wanCase{
-				name:       fmt.Sprintf("wan_%dms%s", rtt, loss.name),
+				name:       wanName(rtt, loss),
 				Conditions: netpath.Conditions{Delay: time.Duration(rtt) * time.Millisecond / 2, Rate: fastLine, Queue: 512 << 10, Loss: loss.part},
 				megabytes:  pick(o, 40.0, 10.0),
 			})
