@@ -7,8 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-
-	"github.com/chatixia-ai/mesh"
 )
 
 var loadRows = []row{
@@ -70,58 +68,6 @@ func heap() int {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc)
-}
-
-// mostLeft is how much the heap may differ after agents have come and gone, in bytes.
-const mostLeft = 4 << 20
-
-func churn(r *run) {
-	const atOnce = 8
-	s := r.serve()
-	bob := r.start(s.url(), "bob")
-	come := 0
-	batch := func() {
-		var all sync.WaitGroup
-		for i := range atOnce {
-			mode := []mesh.Mode{mesh.InProcess, mesh.SelfExec}[i%2]
-			id := fmt.Sprint("visitor", come) // links of one id in a row would have to wait
-			come++
-			all.Go(func() {
-				a, err := newAgent(r.ctx, s.url(), id, inMode(mode))
-				if err == nil {
-					err = a.reach(r.ctx, "bob")
-				}
-				r.check(err == nil, "%s: %v", id, err)
-				if a != nil && a.Mesh != nil {
-					err = a.Close()
-					r.check(err == nil, "Close of %s: %v", id, err)
-					<-a.Done()
-				}
-			})
-		}
-		all.Wait()
-		r.until("bob is alone", func() bool { return len(bob.Peers()) == 0 })
-	}
-	batch()
-	r.pause(time.Second)
-	before := usage()
-	before.goroutines += idleWorkers
-	runtime.GC()
-	held := heap()
-	batches := pick(r, 75, 4)
-	for range batches {
-		batch()
-	}
-	after, ok := settles(before)
-	r.check(ok, "before %v, after %v", before, after)
-	var grown int
-	ok = within(r.ctx, 15*time.Second, func() bool {
-		runtime.GC()
-		grown = heap() - held
-		return grown < mostLeft
-	})
-	r.check(ok, "the heap grew by %d kB", grown>>10)
-	r.say("%d agents came and went, %d at a time; then %v; heap %+d kB", batches*atOnce, atOnce, after, grown>>10)
 }
 
 func glare(r *run) {

@@ -37,6 +37,8 @@ func table() []row {
 type options struct {
 	quick, times, list bool
 	seed               uint64
+	churn              time.Duration
+	memory             string
 	rows               *regexp.Regexp
 }
 
@@ -64,6 +66,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.BoolVar(&o.times, "times", false, "a row also fails when something took longer than it may")
 	f.BoolVar(&o.list, "list", false, "only list the rows")
 	f.Uint64Var(&o.seed, "seed", 1, "of which packets are lost, and at which moments things happen")
+	f.DurationVar(&o.churn, "churn", 0, "how long agents come and go in the row churn; 0: five minutes, or ten seconds with -quick")
+	f.StringVar(&o.memory, "memory", "", "write the memory of the row churn to this `file`, which bench -memory draws")
 	rows := f.String("run", "", "only the rows whose names match this regular expression")
 	if err := f.Parse(args); err != nil {
 		return o, err

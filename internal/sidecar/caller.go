@@ -61,8 +61,8 @@ func (c *caller) prove() error {
 		switch {
 		case err != nil:
 			return err
-		case late && len(c.read) == 0:
-			proven = c.settings.Token == ""
+		case late && len(c.read) == 0 && c.settings.Token == "":
+			proven = true
 		case late && wait.Before(end):
 			wait = end
 			continue
