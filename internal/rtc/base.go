@@ -16,9 +16,27 @@ import (
 
 // watchBase ends a link on which our checks get no response.
 func (s *session) watchBase() {
-	if answered := s.lastAnswered(); !answered.IsZero() && time.Since(answered) > s.n.cfg.timing.baseSilence {
+	now := time.Now()
+	s.responses.look(s.lastAnswered(), now)
+	if !s.responses.at.IsZero() && now.Sub(s.responses.at) > s.n.cfg.timing.baseSilence {
 		s.n.park(s)
 	}
+}
+
+// A sighting is what was seen last of something of which pion says when it happened, by the clock on the wall. That may be set:
+// what counts is when it was seen.
+type sighting struct {
+	last webrtc.StatsTimestamp
+	at   time.Time // zero: never
+}
+
+// look reports whether there is something new.
+func (x *sighting) look(last webrtc.StatsTimestamp, now time.Time) bool {
+	if last <= 0 || last == x.last {
+		return false
+	}
+	x.last, x.at = last, now
+	return true
 }
 
 // park ends the link to a base peer that does not respond, and keeps its connection. The next offer waits until the base
@@ -61,7 +79,7 @@ func (n *Node) watchParked(sl *slot) {
 		return
 	}
 	last := sl.parked[len(sl.parked)-1]
-	if last.parkedAt.IsZero() || !last.lastAnswered().After(last.parkedAt) {
+	if last.parkedAt.IsZero() || !last.responses.look(last.lastAnswered(), time.Now()) {
 		return
 	}
 	last.parkedAt = time.Time{}
@@ -69,13 +87,11 @@ func (n *Node) watchParked(sl *slot) {
 	n.dial(sl)
 }
 
-// lastAnswered returns when the last response to one of our checks has arrived; zero if none has.
-func (s *session) lastAnswered() (last time.Time) {
+// lastAnswered returns when the last response to one of our checks has arrived, as pion says; not over 0 if none has.
+func (s *session) lastAnswered() (last webrtc.StatsTimestamp) {
 	for _, stats := range s.pc.GetStats() {
-		if pair, ok := stats.(webrtc.ICECandidatePairStats); ok && pair.LastResponseTimestamp > 0 {
-			if at := pair.LastResponseTimestamp.Time(); at.After(last) {
-				last = at
-			}
+		if pair, ok := stats.(webrtc.ICECandidatePairStats); ok {
+			last = max(last, pair.LastResponseTimestamp)
 		}
 	}
 	return last

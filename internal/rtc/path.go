@@ -18,9 +18,8 @@ import (
 
 // arrivals is what is known of the packets of SCTP, or DTLS, that arrive.
 type arrivals struct {
-	last  webrtc.StatsTimestamp // of the last one, as pion says
-	at    time.Time             // when that was seen first
-	since time.Time             // something has not been acknowledged since; zero if there is nothing
+	sighting
+	since time.Time // something has not been acknowledged since; zero if there is nothing
 }
 
 // watchPaths looks at the paths of all links, again and again while there are any.
@@ -91,11 +90,7 @@ func (s *session) silentFor(now time.Time) time.Duration {
 // packetArrived reports whether a packet has arrived since the last call.
 func (s *session) packetArrived(now time.Time) bool {
 	stats, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-	if !ok || stats.LastPacketReceivedTimestamp <= 0 || stats.LastPacketReceivedTimestamp == s.arrivals.last {
-		return false
-	}
-	s.arrivals.last, s.arrivals.at = stats.LastPacketReceivedTimestamp, now
-	return true
+	return ok && s.arrivals.look(stats.LastPacketReceivedTimestamp, now)
 }
 
 func (s *session) iceConnected() bool {

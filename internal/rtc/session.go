@@ -72,9 +72,10 @@ type session struct {
 	judging   *time.Timer // until it is decided whether the peer is dead
 	doubting  *time.Timer // while the path is tested
 
-	arrivals arrivals
-	progress progress
-	resend   *time.Timer
+	arrivals  arrivals
+	responses sighting // base: to our checks
+	progress  progress
+	resend    *time.Timer
 }
 
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
