@@ -37,7 +37,13 @@ func (h *hub) departed(c *client, heard time.Time) {
 		return
 	}
 	h.gone[c.id] = c
-	time.AfterFunc(returnWithin, func() { h.tellLeft(c, now) })
+	h.telling.Go(func() {
+		select {
+		case <-time.After(returnWithin):
+			h.tellLeft(c, now)
+		case <-h.over:
+		}
+	})
 }
 
 // tellLeft tells of a departure at a time, unless it has turned out to be another thing.

@@ -33,6 +33,8 @@ type hub struct {
 
 	gone       map[string]*client // by peer id; those that may be told of as left
 	departures []time.Time        // the last ones, of any client
+	telling    sync.WaitGroup     // of those that may be told
+	over       chan struct{}      // ends that
 }
 
 // client is one connection of a peer, as the hub sees it.
@@ -53,7 +55,19 @@ type client struct {
 }
 
 func newHub(r *logs.Outside) *hub {
-	return &hub{outside: r, members: map[string]*client{}, newcomers: map[string]*client{}, gone: map[string]*client{}}
+	return &hub{outside: r, members: map[string]*client{}, newcomers: map[string]*client{}, gone: map[string]*client{}, over: make(chan struct{})}
+}
+
+// close waits until nothing is told any more. It may be called several times, once all clients have left.
+func (h *hub) close() {
+	h.mu.Lock()
+	select {
+	case <-h.over:
+	default:
+		close(h.over)
+	}
+	h.mu.Unlock()
+	h.telling.Wait()
 }
 
 // report begins a line that c has caused.

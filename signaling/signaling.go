@@ -251,6 +251,7 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+	s.hub.close()
 	return nil
 }
 
