@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("-plot: %w", err)
 		}
 	}
+	if opts.memory != "" {
+		return plotMemory(opts.plotDir, opts.memory)
+	}
 	stop, err := profile(opts.cpuProfile)
 	if err != nil {
 		return err

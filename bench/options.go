@@ -13,6 +13,7 @@ type options struct {
 	json       bool
 	quick      bool
 	plotDir    string
+	memory     string
 	only       *regexp.Regexp // nil: everything
 	rounds     int            // 0: each group's own
 	cpuProfile string
@@ -38,6 +39,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	set.BoolVar(&o.json, "json", false, "print one JSON object instead of the table")
 	set.BoolVar(&o.quick, "quick", false, "fewer and shorter rounds, 12 agents instead of 32; under 50 s on two cores")
 	set.BoolVar(&o.wan, "wan", false, "measure over a path with delay, a line of limited rate and loss, instead of loopback; takes half an hour")
+	set.StringVar(&o.memory, "memory", "", "measure nothing; with -plot, draw memory.svg of this `file`, which the row churn of ci/faults.sh has written with its -memory")
 	set.StringVar(&o.plotDir, "plot", "", "write SVG charts into this `directory`")
 	set.StringVar(&only, "run", "", "measure only the keys and numbers whose names match this `regexp`, and what keys need")
 	set.IntVar(&o.rounds, "rounds", 0, "`number` of rounds of everything (default: chosen for each group)")

@@ -15,7 +15,7 @@ type line struct {
 	label  string
 	points plotter.XYs
 	color  color.Color
-	shape  draw.GlyphDrawer
+	shape  draw.GlyphDrawer // nil: no marks
 }
 
 // lineChart draws lines over values of x, with the legend in the upper left corner.
@@ -38,8 +38,13 @@ func lineChart(title, x string, values []int, lines []line) (*plot.Plot, error) 
 			return nil, err
 		}
 		l.Color, l.Width = line.color, vg.Points(2)
+		p.Add(l)
+		if line.shape == nil {
+			p.Legend.Add(line.label, l)
+			continue
+		}
 		s.Color, s.Shape, s.Radius = line.color, line.shape, vg.Points(3.5)
-		p.Add(l, s)
+		p.Add(s)
 		p.Legend.Add(line.label, l, s)
 	}
 	p.X.Min, p.X.Max = 0, float64(values[len(values)-1])
