@@ -20,7 +20,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// FuzzReadStream is a hostile peer that has opened the data channel: it sends any bytes, in slices of any lengths.
+// FuzzReadStream is a hostile peer that has opened the data channel: it sends any bytes, in slices of any lengths, in one stream or
+// in two.
 // Before a hello that verifies nothing of it is delivered, and a key counts as proven only by the signature of its
 // holder about this link. After that each line is one event or one rejection, in order.
 func FuzzReadStream(f *testing.F) {
@@ -37,6 +38,8 @@ func FuzzReadStream(f *testing.F) {
 		f.Add(required, lines, []byte{200})
 		f.Add(required, bytes.Replace(signed, []byte(`"key":"`), []byte(`"key":"A`), 1), []byte{0})
 		f.Add(required, []byte("[\"hello\",{\"Max_Message\":1}]\n"), []byte{0})
+		f.Add(required, slices.Concat(plain, lines), []byte{9, 0x80 | 20, 1, 0x80 | 3})
+		f.Add(required, slices.Concat([]byte("\uFEFF"), plain, []byte("\uFEFF"), lines), []byte{0x80 | 127})
 	}
 	f.Fuzz(func(t *testing.T, required bool, stream, cuts []byte) {
 		if len(stream) > 1<<16 {
@@ -48,7 +51,7 @@ func FuzzReadStream(f *testing.F) {
 		p.up = func() {}
 		err := p.readStream()
 
-		want, reason := streamWant(stream, cfg.Limits, required, shown)
+		want, reason := streamWant(linesOf(stream, cuts), cfg.Limits, required, shown)
 		if !errors.Is(err, reason) {
 			t.Fatalf("ended with %v, want %v", err, reason)
 		}
@@ -95,9 +98,56 @@ func streamIdentities(f *testing.F) (identity.Link, *identity.Shown, map[bool]*i
 	}
 }
 
-// streamWant returns the events that a stream causes, and how it ends.
-func streamWant(stream []byte, lim wire.Limits, required bool, shown *identity.Shown) (events []string, end error) {
-	for text := range bytes.SplitSeq(bytes.TrimPrefix(stream, []byte("\uFEFF")), []byte("\n")) {
+// linesOf returns the lines of both streams in the order in which they end. What is left of the stream of binary messages is
+// a line, too; what is left of that of text messages may have come only in part.
+func linesOf(stream, cuts []byte) (lines [][]byte) {
+	var rest [2][]byte
+	begun := [2]bool{}
+	add := func(i int, line []byte) {
+		if !begun[i] {
+			line = bytes.TrimPrefix(line, []byte("\uFEFF"))
+		}
+		begun[i] = true
+		lines = append(lines, line)
+	}
+	for n := 0; len(stream) > 0; n++ {
+		size, text := cut(cuts, n, len(stream))
+		i := 0
+		if text {
+			i = 1
+		}
+		rest[i] = slices.Concat(rest[i], stream[:size])
+		stream = stream[size:]
+		for {
+			line, after, ended := bytes.Cut(rest[i], []byte("\n"))
+			if !ended {
+				break
+			}
+			add(i, line)
+			rest[i] = after
+		}
+	}
+	add(0, rest[0])
+	return lines
+}
+
+// cut returns the length of a message, of so many bytes that are left, and its kind.
+func cut(cuts []byte, n, left int) (size int, text bool) {
+	const textBit = 0x80
+	size = maxMessageSize
+	if len(cuts) > 0 {
+		c := cuts[n%len(cuts)]
+		text = c&textBit != 0
+		if c &^= textBit; c > 0 {
+			size = int(c)
+		}
+	}
+	return min(size, left), text
+}
+
+// streamWant returns the events that lines cause, and how the stream ends.
+func streamWant(lines [][]byte, lim wire.Limits, required bool, shown *identity.Shown) (events []string, end error) {
+	for _, text := range lines {
 		text = bytes.TrimSuffix(text, []byte("\r"))
 		if len(bytes.Trim(text, " \t\r")) == 0 {
 			continue
@@ -154,7 +204,7 @@ func (e *streamEvents) PeerLine(_ *Peer, l *wire.PeerLine) {
 	}
 }
 
-// slicedChannel is a data channel that delivers text in messages of the lengths in cuts, which are repeated; 0 means
+// slicedChannel is a data channel that delivers text in messages of the lengths and kinds in cuts, which are repeated; 0 means
 // the longest that is allowed.
 type slicedChannel struct {
 	memoryChannel
@@ -166,16 +216,12 @@ func (c *slicedChannel) ReadDataChannel(b []byte) (int, bool, error) {
 	if len(c.text) == 0 {
 		return 0, false, io.EOF
 	}
-	size := maxMessageSize
-	if len(c.cuts) > 0 && c.cuts[c.n%len(c.cuts)] > 0 {
-		size = int(c.cuts[c.n%len(c.cuts)])
-	}
-	size = min(size, len(c.text))
+	size, text := cut(c.cuts, c.n, len(c.text))
 	if size > len(b) {
 		return 0, false, io.ErrShortBuffer // the message stays
 	}
 	c.n++
 	copy(b, c.text[:size])
 	c.text = c.text[size:]
-	return size, false, nil
+	return size, text, nil
 }
