@@ -33,6 +33,7 @@ type fakeSidecar struct {
 	mu                 sync.Mutex
 	conn               net.Conn
 	undrained, lingers bool
+	pings              bool               // pings are lines for the test
 	drains             func(*fakeSidecar) // in place of drained
 	failure            error              // of the next starts
 }
@@ -46,7 +47,7 @@ func newFakeAgent(t *testing.T, cfg Config, extended bool) (*Mesh, *fakeSidecar)
 
 func newFakeAgentWith(t *testing.T, cfg Config, extended bool, l liveness) (*Mesh, *fakeSidecar) {
 	t.Helper()
-	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16)}
+	f := &fakeSidecar{t: t, lines: make(chan string, 4096), started: make(chan struct{}, 16), pings: l.ticks > 0}
 	cfg.SignalingURL = "ws://127.0.0.1:1/ws"
 	m, err := newMesh(t.Context(), cfg, func(context.Context, *Config, sidecar.Settings) (*launched, error) {
 		agent, side := net.Pipe()
@@ -108,6 +109,8 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 			case !f.is(&f.undrained):
 				f.say(`{"type":"drained","payload":{}}`)
 			}
+		case strings.HasPrefix(line, `{"type":"ping","payload":{}`) && !f.is(&f.pings):
+			f.say(`{"type":"pong","payload":{}}`)
 		default:
 			f.lines <- strings.TrimSuffix(line, "\n")
 		}

@@ -34,6 +34,8 @@ type ipc struct {
 	used       atomic.Bool   // a message was accepted
 	hung       atomic.Bool   // the link was ended because the sidecar hangs
 	pong       chan struct{} // buffered 1: the sidecar has responded to a ping
+	window     window        // if the sidecar knows ping
+	windowed   bool          // it does; valid after ready
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -63,7 +65,8 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	if err == nil || errors.Is(err, ErrSidecarLost) { // if lost, the reader knows why
 		select {
 		case <-c.ready:
-			if l := side.liveness; l.ticks > 0 && c.has(wire.FeaturePing) {
+			c.windowed = c.has(wire.FeaturePing)
+			if l := side.liveness; l.ticks > 0 && c.windowed {
 				m.work.Go(func() { c.watch(l) })
 			}
 			return c, nil
@@ -120,10 +123,17 @@ func (c *ipc) write(ctx context.Context, add func([]byte) []byte) error {
 	return lost(c.link.Write(ctx, add))
 }
 
-// tryWrite adds lines, or returns a channel that is closed when there may be room
-// for them.
+// tryWrite adds a message, or returns a channel that is closed when there may be room
+// for it.
 func (c *ipc) tryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
-	room, err = c.link.TryWrite(add)
+	if !c.windowed {
+		room, err = c.link.TryWrite(add)
+		return room, lost(err)
+	}
+	if room := c.window.full(); room != nil {
+		return room, nil
+	}
+	room, err = c.link.TryWrite(func(b []byte) []byte { return c.window.message(b, add) })
 	return room, lost(err)
 }
 

@@ -1,10 +1,6 @@
 package mesh
 
-import (
-	"time"
-
-	"github.com/chatixia-ai/mesh/internal/wire"
-)
+import "time"
 
 // A liveness says how an agent finds out that its sidecar hangs: it pings it now and then,
 // and counts how often a short time passes without the response. So what is measured is
@@ -34,7 +30,7 @@ func (c *ipc) watch(l liveness) {
 		case <-timer.C:
 			switch waited {
 			case 0:
-				_ = c.writeNow(wire.AppendPing) // an error means that the link has ended
+				_ = c.writeNow(c.window.ping) // an error means that the link has ended
 			case l.ticks:
 				c.m.log.Warn().Int("pid", c.side.pid).Msg("sidecar not responding; ending it")
 				c.hung.Store(true)
@@ -46,8 +42,9 @@ func (c *ipc) watch(l liveness) {
 	}
 }
 
-// onPong notes the response to the ping.
+// onPong notes the response to a ping.
 func (c *ipc) onPong() {
+	c.window.pong()
 	select {
 	case c.pong <- struct{}{}:
 	default:
