@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the other scripts need besides Go: the modules, the C compiler of go test -race, the
-# programs that docs/by-hand.md shows, and those that the tests need if MESH_TEST_FULL is set, packages of npm and PyPI
-# included.
+# programs that docs/by-hand.md shows, and those that the tests and ci/faults.sh need if MESH_TEST_FULL is set, packages of
+# npm and PyPI included.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,8 @@ command -v python3 >/dev/null || missing+=(python3)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v ip >/dev/null || missing+=(iproute2)
+command -v nft >/dev/null || missing+=(nftables)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} != 0 ]; then
 	sudo=

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,6 +27,9 @@ type job struct {
 	URL, ID string
 	Mode    mesh.Mode
 	Flows   []string // peers to which it sends as fast as it can
+	Count   int      // how many messages to each, 0 for no end
+	Relay   bool     // RelayOnly
+	Key     string   // APIKey, if it is not the ID
 }
 
 // A state is what it says about itself.
@@ -58,7 +62,9 @@ func agentMain() bool {
 func (j job) work(in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	a, err := newAgent(ctx, j.URL, j.ID, inMode(j.Mode))
+	a, err := newAgent(ctx, j.URL, j.ID, inMode(j.Mode), func(cfg *mesh.Config) {
+		cfg.APIKey, cfg.Network.RelayOnly = cmp.Or(j.Key, j.ID), j.Relay
+	})
 	if err != nil {
 		return err
 	}
@@ -66,7 +72,7 @@ func (j job) work(in io.Reader, out io.Writer) error {
 		if err := a.reach(ctx, peer); err != nil {
 			return err
 		}
-		a.flow(ctx, peer, 200, 0, 0)
+		a.flow(ctx, peer, 200, j.Count, 0)
 	}
 	say := json.NewEncoder(out)
 	lines := bufio.NewScanner(in)
@@ -100,6 +106,13 @@ type child struct {
 
 // spawn starts an agent in a process of its own, which is on the mesh when spawn returns.
 func (r *run) spawn(j job) *child {
+	c := r.launch(j, (*exec.Cmd).Start)
+	c.sidecar = c.read().Sidecar
+	return c
+}
+
+// launch starts an agent in a process of its own, which says its state once it is on the mesh.
+func (r *run) launch(j job, start func(*exec.Cmd) error) *child {
 	raw, err := json.Marshal(j)
 	r.stop("job", err)
 	c := &child{r: r, id: j.ID, cmd: exec.Command("/proc/self/exe")}
@@ -109,10 +122,9 @@ func (r *run) spawn(j job) *child {
 	r.stop("pipe", err)
 	out, err := c.cmd.StdoutPipe()
 	r.stop("pipe", err)
-	r.stop("start of a process", c.cmd.Start())
+	r.stop("start of a process", start(c.cmd))
 	c.out = bufio.NewReader(out)
 	r.later(c.leave)
-	c.sidecar = c.read().Sidecar
 	return c
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 const (
@@ -29,39 +32,54 @@ const (
 type run struct {
 	options
 	ctx     context.Context
+	name    string // of the row
 	random  *rand.Rand
 	cleanup []func()
 
-	mu     sync.Mutex
-	facts  []string
-	times  []*timing
-	failed []error
+	mu      sync.Mutex
+	facts   []string
+	times   []*timing
+	failed  []error
+	skipped string // why, "" if the row was run
 }
 
 // A timing is how long something took, each time, and how long it may take at most.
 type timing struct {
-	what string
-	most time.Duration
-	took []time.Duration
+	What string
+	Most time.Duration
+	Took []time.Duration
 }
 
-// report runs a row and prints its line. It reports whether everything held.
-func (w row) report(ctx context.Context, o options, out io.Writer) bool {
-	r := &run{options: o, ctx: ctx, random: rand.New(rand.NewPCG(o.seed, 0))}
+// The words with which the line of a row begins.
+const (
+	wordOK   = "ok"
+	wordSkip = "skip"
+	wordFail = "FAIL"
+)
+
+// report runs a row and prints its line, and returns the word with which that begins.
+func (w row) report(ctx context.Context, o options, out io.Writer) (word string) {
+	r := &run{options: o, ctx: ctx, name: w.name, random: rand.New(rand.NewPCG(o.seed, 0))}
 	begin := time.Now()
 	r.whole(w.run)
+	if o.apart {
+		return r.tell(out)
+	}
 	if o.times {
 		for _, t := range r.times {
-			if worst := slices.Max(t.took); worst > t.most {
-				r.failed = append(r.failed, fmt.Errorf("%s: %s, which may take %s", t.what, short(worst), short(t.most)))
+			if worst := slices.Max(t.Took); worst > t.Most {
+				r.failed = append(r.failed, fmt.Errorf("%s: %s, which may take %s", t.What, short(worst), short(t.Most)))
 			}
 		}
 	}
-	word := "ok"
-	if len(r.failed) > 0 {
-		word = "FAIL"
+	if r.skipped != "" && testutil.Full() {
+		r.failed = append(r.failed, errors.New("MESH_TEST_FULL is set, so that nothing may be skipped"))
 	}
+	word = r.word()
 	parts := r.facts
+	if r.skipped != "" {
+		parts = append(parts, "skipped: "+r.skipped)
+	}
 	for _, t := range r.times {
 		parts = append(parts, t.String())
 	}
@@ -69,11 +87,24 @@ func (w row) report(ctx context.Context, o options, out io.Writer) bool {
 	for _, err := range r.failed {
 		fmt.Fprintf(out, "     %-20s %s\n", "", strings.ReplaceAll(err.Error(), "\n", "\n     "))
 	}
-	return len(r.failed) == 0
+	return word
+}
+
+func (r *run) word() string {
+	switch {
+	case len(r.failed) > 0:
+		return wordFail
+	case r.skipped != "":
+		return wordSkip
+	}
+	return wordOK
 }
 
 // An end is how stop ends a row.
 type end struct{ err error }
+
+// A lack is how skip ends a row.
+type lack struct{ why string }
 
 // whole runs body, and checks that nothing of it is left.
 func (r *run) whole(body func(*run)) {
@@ -102,6 +133,8 @@ func (r *run) guard(f func()) {
 		case nil:
 		case end:
 			r.failed = append(r.failed, p.err)
+		case lack:
+			r.skipped = p.why
 		default:
 			r.failed = append(r.failed, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
@@ -116,6 +149,13 @@ func (r *run) later(f func()) { r.cleanup = append(r.cleanup, f) }
 func (r *run) stop(what string, err error) {
 	if err != nil {
 		panic(end{fmt.Errorf("%s: %w", what, err)})
+	}
+}
+
+// skip ends the row if err is not nil: the host lacks what it takes.
+func (r *run) skip(what string, err error) {
+	if err != nil {
+		panic(lack{fmt.Sprintf("%s: %v", what, err)})
 	}
 }
 
@@ -140,12 +180,12 @@ func (r *run) say(format string, args ...any) {
 func (r *run) took(what string, d, most time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := slices.IndexFunc(r.times, func(t *timing) bool { return t.what == what })
+	i := slices.IndexFunc(r.times, func(t *timing) bool { return t.What == what })
 	if i < 0 {
 		i = len(r.times)
-		r.times = append(r.times, &timing{what: what, most: most})
+		r.times = append(r.times, &timing{What: what, Most: most})
 	}
-	r.times[i].took = append(r.times[i].took, d)
+	r.times[i].Took = append(r.times[i].Took, d)
 }
 
 // pick returns one of two numbers, by -quick.
@@ -212,15 +252,15 @@ func (r *run) bounded() (context.Context, context.CancelFunc) {
 }
 
 func (t *timing) String() string {
-	d := slices.Sorted(slices.Values(t.took))
+	d := slices.Sorted(slices.Values(t.Took))
 	at := func(p int) time.Duration { return d[(len(d)-1)*p/100] }
 	worst := d[len(d)-1]
-	text := fmt.Sprintf("%s p50 %s, p99 %s, max %s", t.what, short(at(50)), short(at(99)), short(worst))
+	text := fmt.Sprintf("%s p50 %s, p99 %s, max %s", t.What, short(at(50)), short(at(99)), short(worst))
 	if len(d) == 1 {
-		text = fmt.Sprintf("%s %s", t.what, short(worst))
+		text = fmt.Sprintf("%s %s", t.What, short(worst))
 	}
-	if worst > t.most {
-		text += fmt.Sprintf(" (over %s)", short(t.most))
+	if worst > t.Most {
+		text += fmt.Sprintf(" (over %s)", short(t.Most))
 	}
 	return text
 }

@@ -19,14 +19,18 @@ import (
 type server struct {
 	r    *run
 	addr string
+	cfg  signaling.Config
 	sig  *signaling.Server // nil while it is down
 	http *http.Server
 	work sync.WaitGroup
 }
 
 // serve starts a signaling server. It ends with the row.
-func (r *run) serve() *server {
-	s := &server{r: r, addr: "127.0.0.1:0"}
+func (r *run) serve() *server { return r.serveAt("127.0.0.1:0", signaling.Config{Dev: true}) }
+
+// serveAt starts one at an address.
+func (r *run) serveAt(addr string, cfg signaling.Config) *server {
+	s := &server{r: r, addr: addr, cfg: cfg}
 	s.up()
 	r.later(s.down)
 	return s
@@ -38,7 +42,7 @@ func (s *server) up() {
 	listener, err := net.Listen("tcp", s.addr)
 	s.r.stop("signaling server", err)
 	s.addr = listener.Addr().String()
-	s.sig, err = signaling.New(signaling.Config{Dev: true})
+	s.sig, err = signaling.New(s.cfg)
 	s.r.stop("signaling server", err)
 	s.http = &http.Server{Handler: s.sig, ReadHeaderTimeout: time.Minute}
 	s.work.Go(func() { _ = s.http.Serve(listener) })
