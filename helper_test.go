@@ -30,6 +30,7 @@ var helpers = map[string]func(){
 	"stubborn": helperStubborn,
 	"agent":    helperAgent,
 	"hasty":    helperHasty,
+	"lacking":  helperLacking,
 }
 
 // helperLife bounds the life of a helper.
@@ -45,6 +46,11 @@ func helperCrash() {
 func helperHang() {
 	fmt.Fprintln(os.Stderr, "about to hang")
 	<-time.After(helperLife)
+}
+
+// helperLacking is a sidecar that finds no room for its socket.
+func helperLacking() {
+	fmt.Fprintln(os.Stderr, failure(fmt.Errorf("it cannot listen: %w", syscall.ENOSPC)))
 }
 
 // helperForgot is an agent whose main does not call SidecarMain.

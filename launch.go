@@ -38,8 +38,9 @@ const (
 	installCmd = "go install github.com/chatixia-ai/mesh/cmd/chatixia-sidecar@latest"
 
 	// failedPrefix begins the line by which a sidecar process tells its parent
-	// why it failed.
-	failedPrefix = "mesh: sidecar failed: "
+	// why it failed, and lackingPrefix what follows it if that was a shortage.
+	failedPrefix  = "mesh: sidecar failed: "
+	lackingPrefix = "the host lacks something: "
 )
 
 // launched is one started sidecar and the link to it. Nothing else of this
@@ -193,7 +194,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		cancel() // no grace
 		stop(over)
 		err, stderr := l.explain(err, p), p.Stderr()
-		if errors.Is(err, ErrNoSidecarMain) {
+		if errors.Is(err, ErrNoSidecarMain) || failureIn(stderr) != nil {
 			stderr = "" // it says the same
 		}
 		return nil, l.failed(path, stderr, err)
@@ -204,8 +205,8 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 	}, nil
 }
 
-// A shortage is why a sidecar could not even be started: the host lacks something that
-// it may have again.
+// A shortage is why a sidecar could not be started, or ended before it was ready: the host
+// lacks something that it may have again.
 type shortage struct{ error }
 
 func (s shortage) Unwrap() error { return s.error }
@@ -215,6 +216,28 @@ func (s shortage) Unwrap() error { return s.error }
 func isShortage(err error) bool {
 	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT},
 		func(errno error) bool { return errors.Is(err, errno) })
+}
+
+// failure is the line by which a sidecar process says why it failed.
+func failure(err error) string {
+	if isShortage(err) {
+		return failedPrefix + lackingPrefix + plain(err)
+	}
+	return failedPrefix + plain(err)
+}
+
+// failureIn returns why a sidecar process has failed by what it has written to stderr, nil
+// if it has not said. It is a shortage if it was one for the sidecar.
+func failureIn(stderr string) error {
+	_, said, failed := strings.Cut(stderr, failedPrefix)
+	if !failed {
+		return nil
+	}
+	said, _, _ = strings.Cut(said, "\n")
+	if strings.HasPrefix(said, lackingPrefix) {
+		return shortage{errors.New(said)}
+	}
+	return errors.New(said)
 }
 
 // startProcess starts cmd with the settings in its environment.
@@ -237,7 +260,10 @@ var errEnded = errors.New("it ended before it was ready")
 // explain adds to the reason of a failed start how the process ended and, for
 // SelfExec, the most likely mistake.
 func (l *launcher) explain(err error, p *spawn.Process) error {
+	said := failureIn(p.Stderr())
 	switch {
+	case errors.Is(err, errEnded) && said != nil:
+		return fmt.Errorf("%w: %w", err, said)
 	case errors.Is(err, errEnded):
 		err = fmt.Errorf("%w (%v)", err, p.End().Status)
 	case !errors.Is(err, context.Canceled):
@@ -260,12 +286,11 @@ func (l *launcher) diagnose(p *spawn.Process, path string) error {
 	what := fmt.Sprintf("the sidecar (mode %v, %s, pid %d) ended", l.cfg.Mode, path, p.PID())
 	if end.Err == nil {
 		// SidecarMain cannot set a status, so what it says is all there is.
-		_, said, failed := strings.Cut(end.Stderr, failedPrefix)
-		if !failed {
+		said := failureIn(end.Stderr)
+		if said == nil {
 			return nil
 		}
-		said, _, _ = strings.Cut(said, "\n")
-		return fmt.Errorf("%s: %s", what, said)
+		return fmt.Errorf("%s: %w", what, said)
 	}
 	err := fmt.Errorf("%s: %w", what, end.Err)
 	if end.Killed {

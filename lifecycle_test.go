@@ -286,6 +286,20 @@ func TestForkedSidecarFails(t *testing.T) {
 
 // What the host lacks, such as file descriptors, ends no mesh, however long it lasts: it is reported, and waited for.
 func TestShortage(t *testing.T) {
+	outlasts(t, syscall.EMFILE, func() (restore func()) { return testutil.NoMoreDescriptors(t) })
+}
+
+// So does a full disk on which there was room for the directory, and is none for the socket: it is the sidecar
+// that fails.
+func TestSidecarShortage(t *testing.T) {
+	outlasts(t, syscall.ENOSPC, func() (restore func()) {
+		t.Setenv(helperEnv, "lacking")
+		return func() { _ = os.Unsetenv(helperEnv) }
+	})
+}
+
+// outlasts kills the sidecar of a mesh while the host lacks something, for more starts than make a crash loop.
+func outlasts(t *testing.T, lacking error, lack func() (restore func())) {
 	restore := func() {}
 	defer func() { restore() }()
 	reports := make(chan error, 64)
@@ -293,12 +307,12 @@ func TestShortage(t *testing.T) {
 	cfg.OnError = func(err error) { reports <- err }
 	m := start(t, cfg)
 	first := m.SidecarPID()
-	restore = testutil.NoMoreDescriptors(t)
+	restore = lack()
 	kill(t, first)
 	for n := 0; n <= maxShortLives; {
 		select {
 		case err := <-reports:
-			if errors.Is(err, syscall.EMFILE) {
+			if strings.Contains(err.Error(), lacking.Error()) {
 				n++
 			} else if !errors.Is(err, ErrSidecarLost) {
 				t.Fatalf("reported %v", err)

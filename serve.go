@@ -42,7 +42,7 @@ func SidecarMain() bool {
 	}
 	cores.Share()
 	if err := sidecarMain(raw, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, failedPrefix+plain(err))
+		fmt.Fprintln(os.Stderr, failure(err))
 	}
 	return true
 }
