@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -84,6 +85,7 @@ func (n *Node) lostNext(sl *slot, reason error) {
 		n.refuse(sl, reason)
 		return
 	}
+	n.fileFailed(reason)
 	n.outside.Info(sl.id).Err(reason).Str("peer", sl.id).Msg("no new link to the peer; keeping the present one")
 }
 
@@ -110,7 +112,21 @@ func (n *Node) refuse(sl *slot, reason error) {
 // caller can do something about the reason, which the next attempt cannot.
 func (n *Node) failedHere(sl *slot, err error) {
 	n.outside.Warn(sl.id).Err(err).Str("peer", sl.id).Msg("cannot make a link")
+	if !sl.connecting {
+		n.fileFailed(err)
+	}
 	n.connectFailed(sl, wire.CodeInternal, err)
+}
+
+// faultRate is how many faults that links without a Connect have shown are reported.
+var faultRate = pace.Rate{Burst: 1, Every: time.Minute}
+
+// fileFailed reports an identity file that could not be used for a peer, if that is why a link has failed. The file fails
+// any number of peers, so it is reported once a minute.
+func (n *Node) fileFailed(err error) {
+	if errors.As(err, new(*identity.FileError)) && n.faults.Take(time.Now(), faultRate) == 0 {
+		n.ev.Fault(fmt.Errorf("no link to a peer: %w", err))
+	}
 }
 
 // missed is why an attempt failed. pion may log why the transport failed only after it has failed, but before

@@ -556,3 +556,29 @@ func TestKnownPeersUnreadable(t *testing.T) {
 		})
 	}
 }
+
+// Where nobody has asked for the link the agent is told all the same, but not of each peer.
+func TestKnownPeersUnwritable(t *testing.T) {
+	c, h := newAuthority(t), newHub(t)
+	a := start(t, h, "a", c.with("a", identity.Known)).join()
+	if err := os.Mkdir(c.path("a.known.new"), 0o700); err != nil { // where the next one would be written
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.path("a.known.new/x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, peer := range []string{"b", "c"} {
+		p := start(t, h, peer, c.with(peer, identity.Off)).join()
+		testutil.Eventually(t, "the end of its link", func() bool { return strings.Contains(p.history(), "-a") })
+	}
+	testutil.Eventually(t, "a report", func() bool { return get(a.recorder, func() bool { return len(a.faults) > 0 }) })
+	faults := get(a.recorder, func() []error { return a.faults })
+	if len(faults) != 1 || !strings.Contains(faults[0].Error(), c.path("a.known.new")) {
+		t.Errorf("faults %v", faults)
+	}
+	if err := os.RemoveAll(c.path("a.known.new")); err != nil {
+		t.Fatal(err)
+	}
+	a.Connect("b")
+	testutil.Eventually(t, "the link", func() bool { return a.peer("b") != nil })
+}

@@ -99,6 +99,8 @@ type Node struct {
 	dials dials
 	// refusals bounds how often Events is told of refused identities that nobody asked for.
 	refusals pace.Bucket
+	// faults bounds how often it is told of files that links could not be made without.
+	faults pace.Bucket
 }
 
 // New returns a node, which connects to no peer before Registered is called. Close it. An error is about the
