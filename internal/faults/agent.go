@@ -141,6 +141,9 @@ type flow struct {
 	ended  chan struct{}
 }
 
+// catchUp is how far behind its interval a flow makes up for, as on a busy machine: not for what Send has blocked for long.
+const catchUp = 200 * time.Millisecond
+
 // flow sends messages of about size bytes to a peer, count of them or until it is halted, one each interval or as fast as Send
 // takes them.
 func (a *agent) flow(ctx context.Context, peer string, size, count int, interval time.Duration) *flow {
@@ -150,6 +153,7 @@ func (a *agent) flow(ctx context.Context, peer string, size, count int, interval
 	go func() { // ends with halt, or with its context
 		defer close(f.ended)
 		defer cancel()
+		due := time.Now()
 		for n := 0; !f.stop.Load() && ctx.Err() == nil && (count == 0 || n < count); {
 			payload := json.RawMessage(fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad))
 			if err := a.Send(ctx, peer, mesh.Message{Type: numbered, Payload: payload}); err != nil { // there is no link now
@@ -159,7 +163,10 @@ func (a *agent) flow(ctx context.Context, peer string, size, count int, interval
 			n++
 			f.sent.Add(1)
 			if interval > 0 {
-				time.Sleep(interval)
+				if due = due.Add(interval); time.Since(due) > catchUp {
+					due = time.Now().Add(-catchUp)
+				}
+				time.Sleep(time.Until(due))
 			}
 		}
 	}()

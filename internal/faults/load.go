@@ -3,14 +3,23 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/chatixia-ai/mesh"
 )
 
 var loadRows = []row{
 	{"slow-consumer", "a handler sleeps while much arrives: memory is bounded, others are not slowed down", slowConsumer},
+	{"slow-requests", "requests both ways at once, whose handlers are slow: all are answered, or refused as busy; others are not slowed down", slowRequests},
 	{"churn", "agents join and leave: nothing of them is left", churn},
 	{"glare", "agents start at once and all call Connect: one live link per pair", glare},
 }
@@ -61,6 +70,98 @@ func slowConsumer(r *run) {
 	r.check(alice.losses()+bob.losses()+carol.losses() == 0, "peers were reported gone")
 	r.say("%s asleep, %d MB sent, of which %d MB were accepted meanwhile; heap of all ends +%d MB; another peer %.2f of its rate",
 		sleep, count*size>>20, waited*size>>20, max(0, most-base)>>20, share)
+}
+
+const (
+	// slowCount requests of slowSize bytes go each way at once, and as much comes back.
+	slowCount = 1000
+	slowSize  = 16 << 10
+	slowType  = "slow_request"
+	// mostAsked is what that takes on the heap of both ends at most, in bytes. The requests and responses that the row itself
+	// holds are a quarter of it.
+	mostAsked = 256 << 20
+)
+
+func slowRequests(r *run) {
+	nap := pick(r, 5*time.Second, time.Second)
+	slow := func(cfg *mesh.Config) {
+		cfg.Handlers[slowType] = func(ctx context.Context, msg *mesh.Message) (any, error) {
+			select {
+			case <-time.After(nap):
+			case <-ctx.Done():
+			}
+			return msg.Payload, nil
+		}
+	}
+	s := r.serve()
+	alice, bob, carol := r.start(s.url(), "alice", slow), r.start(s.url(), "bob", slow), r.start(s.url(), "carol")
+	r.linked(alice, bob, carol)
+	toCarol := alice.flow(r.ctx, "carol", 1000, 0, time.Millisecond)
+	r.pause(500 * time.Millisecond)
+	before, begin := carol.sink.of("alice").Got, time.Now()
+	r.pause(pick(r, 5*time.Second, time.Second))
+	usual := float64(carol.sink.of("alice").Got-before) / time.Since(begin).Seconds()
+	base := heap()
+	most := base
+	before, begin = carol.sink.of("alice").Got, time.Now()
+	both := []*asked{r.ask(alice, "bob"), r.ask(bob, "alice")}
+	for _, x := range both {
+		for waiting := true; waiting; {
+			select {
+			case <-x.done:
+				waiting = false
+			case <-time.After(100 * time.Millisecond):
+				most = max(most, heap())
+			}
+		}
+	}
+	elapsed := time.Since(begin)
+	share := float64(carol.sink.of("alice").Got-before) / elapsed.Seconds() / usual
+	r.arrived(toCarol.halt(), alice, carol)
+	r.took("all ended", elapsed, 10*nap)
+	answered, busy := both[0].answered.Load()+both[1].answered.Load(), both[0].busy.Load()+both[1].busy.Load()
+	r.check(answered == 2*slowCount, "of %d requests %d were answered, and %d refused as busy", 2*slowCount, answered, busy)
+	r.check(share > 0.5, "another peer got %.2f of its usual rate meanwhile", share)
+	r.check(most-base < mostAsked, "heap grew by %d MB", (most-base)>>20)
+	r.check(alice.losses()+bob.losses()+carol.losses() == 0, "peers were reported gone")
+	r.say("%d requests each way, of and with %d kB, handlers that take %s: %d answered; heap of all ends +%d MB; another peer %.2f of its %.0f messages/s",
+		slowCount, slowSize>>10, nap, answered, max(0, most-base)>>20, share, usual)
+}
+
+// asked is what has become of requests.
+type asked struct {
+	answered, busy atomic.Int64
+	done           chan struct{}
+}
+
+// ask makes requests to a peer, all at once.
+func (r *run) ask(a *agent, peer string) *asked {
+	x := &asked{done: make(chan struct{})}
+	ctx, cancel := r.bounded()
+	pad := strings.Repeat("x", slowSize)
+	var all sync.WaitGroup
+	for n := range slowCount {
+		all.Go(func() {
+			payload := json.RawMessage(fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad))
+			reply, err := a.Request(ctx, peer, mesh.Message{Type: slowType, Payload: payload})
+			switch {
+			case errors.Is(err, mesh.ErrBusy):
+				x.busy.Add(1)
+			case err != nil:
+				r.check(false, "request %d to %s: %v", n, peer, err)
+			default:
+				back, _ := reply.Payload.(json.RawMessage)
+				r.check(bytes.Equal(back, payload), "request %d to %s was answered with %d other bytes", n, peer, len(back))
+				x.answered.Add(1)
+			}
+		})
+	}
+	go func() { // ends with the requests, which have a deadline
+		defer cancel()
+		defer close(x.done)
+		all.Wait()
+	}()
+	return x
 }
 
 // heap returns what this process has on the heap, in bytes, what is no longer needed included.
