@@ -17,7 +17,7 @@ type line struct {
 	changed    chan struct{} // has room for one
 	closed     bool
 
-	taken, lost, dropped int
+	taken, lost, dropped, doubled int
 }
 
 func newLine(c Conditions, random *rand.Rand) *line {
@@ -59,7 +59,13 @@ func (l *line) take(b []byte, deliver func([]byte)) {
 	if l.random.Float64() < c.Reorder {
 		at = at.Add(c.Delay)
 	}
-	heap.Push(&l.waiting, packet{at, l.taken, append([]byte(nil), b...), deliver})
+	due := packet{at, l.taken, append([]byte(nil), b...), deliver}
+	heap.Push(&l.waiting, due)
+	if c.Duplicate > 0 && l.random.Float64() < c.Duplicate {
+		l.doubled++
+		due.at = at.Add(c.Delay)
+		heap.Push(&l.waiting, due)
+	}
 	select {
 	case l.changed <- struct{}{}:
 	default:

@@ -1,5 +1,5 @@
-// Package netpath is a network path in user space: a UDP relay on the loopback interface with delay, a bounded line, loss
-// and reordering. Tests and benchmarks put it between two ends, since loopback has nothing of the kind.
+// Package netpath is a network path in user space: a UDP relay on the loopback interface with delay, a bounded line, loss,
+// reordering and duplication. Tests and benchmarks put it between two ends, since loopback has nothing of the kind.
 package netpath
 
 import (
@@ -14,11 +14,12 @@ import (
 
 // Conditions are those of one direction of a path. The zero value is a path without delay and loss, as fast as it goes.
 type Conditions struct {
-	Delay   time.Duration // from one end to the other, behind the line
-	Rate    float64       // of the line in bits per second, with the headers of IP and UDP; 0: as fast as it goes
-	Queue   int           // bytes that wait in front of the line, beyond which packets are dropped; 0: 512 KiB
-	Loss    float64       // the part of all packets that is lost at random, 0 to 1
-	Reorder float64       // the part of all packets that arrives late by another Delay
+	Delay     time.Duration // from one end to the other, behind the line
+	Rate      float64       // of the line in bits per second, with the headers of IP and UDP; 0: as fast as it goes
+	Queue     int           // bytes that wait in front of the line, beyond which packets are dropped; 0: 512 KiB
+	Loss      float64       // the part of all packets that is lost at random, 0 to 1
+	Reorder   float64       // the part of all packets that arrives late by another Delay
+	Duplicate float64       // the part of all packets that arrives twice, the second time a Delay later
 }
 
 const (
@@ -82,10 +83,13 @@ func (p *Path) Join(i int, addr netip.AddrPort) { p.ends[i].Store(&addr) }
 
 // Set changes the conditions of both directions from now on.
 func (p *Path) Set(c Conditions) {
-	for _, l := range p.lines {
-		l.set(c)
+	for i := range p.lines {
+		p.SetOne(i, c)
 	}
 }
+
+// SetOne changes the conditions of the direction from end i to the other from now on.
+func (p *Path) SetOne(i int, c Conditions) { p.lines[i].set(c) }
 
 // Counts returns how many packets of end i have been taken, and how many of them were lost: at random, and for want of
 // room in the queue.
@@ -94,6 +98,14 @@ func (p *Path) Counts(i int) (taken, lost, dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.taken, l.lost, l.dropped
+}
+
+// Doubled returns how many packets of end i have been sent twice.
+func (p *Path) Doubled(i int) int {
+	l := p.lines[i]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.doubled
 }
 
 // Close ends the path.

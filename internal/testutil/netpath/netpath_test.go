@@ -75,13 +75,13 @@ func (e *end) send(t *testing.T, to netip.AddrPort, n, size int) {
 	}
 }
 
-// passed blocks until the path has taken n packets of end 0, and end 1 has all that were not dropped.
+// passed blocks until the path has taken n packets of end 0, and end 1 has all that were not dropped, some of them twice.
 func passed(t *testing.T, p *netpath.Path, to *end, n int) (got []int, lost, dropped int) {
 	t.Helper()
 	testutil.Eventually(t, "the path", func() bool {
 		var taken int
 		taken, lost, dropped = p.Counts(0)
-		return taken == n && to.got.Len() == n-lost-dropped
+		return taken == n && to.got.Len() == n-lost-dropped+p.Doubled(0)
 	})
 	return to.got.All(), lost, dropped
 }
@@ -89,7 +89,7 @@ func passed(t *testing.T, p *netpath.Path, to *end, n int) (got []int, lost, dro
 func TestPath(t *testing.T) {
 	for name, tt := range map[string]struct {
 		netpath.Conditions
-		lost, dropped, ordered bool
+		lost, dropped, doubled, ordered bool
 	}{
 		"nothing":   {ordered: true},
 		"delay":     {Conditions: netpath.Conditions{Delay: 5 * time.Millisecond}, ordered: true},
@@ -97,6 +97,8 @@ func TestPath(t *testing.T) {
 		"queue":     {Conditions: netpath.Conditions{Rate: 1e6, Queue: 10 * 528}, dropped: true, ordered: true},
 		"loss":      {Conditions: netpath.Conditions{Loss: 0.2}, lost: true, ordered: true},
 		"reordered": {Conditions: netpath.Conditions{Delay: 5 * time.Millisecond, Reorder: 0.3}},
+		"doubled":   {Conditions: netpath.Conditions{Duplicate: 0.3}, doubled: true, ordered: true},
+		"both":      {Conditions: netpath.Conditions{Delay: 5 * time.Millisecond, Reorder: 0.3, Duplicate: 0.3}, doubled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const n = 60 // fit into the receive buffer of a socket
@@ -110,15 +112,32 @@ func TestPath(t *testing.T) {
 				t.Errorf("arrived in this order: %v", got)
 			}
 			slices.Sort(got)
-			if len(slices.Compact(got)) != n-lost-dropped {
-				t.Error("something arrived twice")
+			if twice := len(got) - len(slices.Compact(got)); twice != p.Doubled(0) || (twice > 0) != tt.doubled {
+				t.Errorf("%d arrived twice, %d were to", twice, p.Doubled(0))
 			}
 			ends[1].send(t, p.Addr(0), 1, 500) // the way back
 			testutil.Eventually(t, "a packet back, or its loss", func() bool {
 				taken, lost, _ := p.Counts(1)
-				return taken == 1 && ends[0].got.Len()+lost == 1
+				return taken == 1 && ends[0].got.Len()+lost == 1+p.Doubled(1)
 			})
 		})
+	}
+}
+
+// Each direction has conditions of its own.
+func TestSetOne(t *testing.T) {
+	p, ends := open(t, netpath.Conditions{})
+	p.SetOne(0, netpath.Conditions{Loss: 1})
+	ends[0].send(t, p.Addr(1), 10, 100)
+	ends[1].send(t, p.Addr(0), 10, 100)
+	if got, lost, _ := passed(t, p, ends[1], 10); len(got) != 0 || lost != 10 {
+		t.Errorf("got %v over the direction that is cut, %d lost", got, lost)
+	}
+	testutil.Eventually(t, "what goes the other way", func() bool { return ends[0].got.Len() == 10 })
+	p.SetOne(0, netpath.Conditions{})
+	ends[0].send(t, p.Addr(1), 10, 100)
+	if got, lost, _ := passed(t, p, ends[1], 20); len(got) != 10 || lost != 10 {
+		t.Errorf("got %v afterwards, %d lost", got, lost)
 	}
 }
 
