@@ -3,15 +3,9 @@
 package netpath
 
 import (
-	"context"
 	"encoding/json"
-	"io"
-	"log"
-	"net"
-	"net/http"
-	"net/http/httputil"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,110 +18,54 @@ import (
 // Addresses are the only ones from which a Path leads anywhere. ICE does without those that would only be in its way.
 var Addresses = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 
-// A Room stands in front of a signaling server and leads two agents to each other over a path: of the candidates of each it
-// passes on the one on the loopback interface, with the path's address for it.
+// A Room is a Proxy that leads two agents to each other over a path: of the candidates that one sends the other it passes on
+// the one on the loopback interface, with the path's address for it. What others send, or get, passes as it is.
 type Room struct {
-	path   *Path
-	ends   [2]string
-	server string // the WebSocket of the server
-	http   http.Server
-	addr   string
-	work   sync.WaitGroup
+	*Proxy
+	path *Path
+	ends [2]string
+
+	mu    sync.Mutex
+	watch func(signal.Message)
 }
 
 // NewRoom opens a room in front of the server with the given WebSocket, ws://host:port/.../ws. The ends of the path are the peers with
 // the ids ends.
 func NewRoom(path *Path, server string, ends [2]string) (*Room, error) {
-	inner, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	r := &Room{path: path, ends: ends, server: server, addr: listener.Addr().String()}
-	rest := &url.URL{Scheme: "http", Host: inner.Host, Path: strings.TrimSuffix(inner.Path, "/ws")}
-	mux := http.NewServeMux()
-	mux.Handle("/", &httputil.ReverseProxy{
-		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(rest) },
-		ErrorLog: log.New(io.Discard, "", 0), // that the server is down is no news
-	})
-	mux.HandleFunc("/ws", r.serve)
-	r.http.Handler = mux
-	r.work.Go(func() { _ = r.http.Serve(listener) })
-	return r, nil
+	r := &Room{path: path, ends: ends, watch: func(signal.Message) {}}
+	var err error
+	r.Proxy, err = NewProxy(server, r.up, nil)
+	return r, err
 }
 
-// Addr returns the address and port at which the room is.
-func (r *Room) Addr() string { return r.addr }
-
-// URL returns the WebSocket of the room, for agents.
-func (r *Room) URL() string { return "ws://" + r.addr + "/ws" }
-
-// Close ends the room. The connections through it end with those to the server, which is to be closed before.
-func (r *Room) Close() {
-	_ = r.http.Close()
-	r.work.Wait()
+// Watch has f called with each message that an agent sends from now on, before the server gets it. Those of one agent come
+// one at a time, in order.
+func (r *Room) Watch(f func(signal.Message)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watch = f
 }
 
-// serve passes on what an agent and the server say to each other, until one of them ends.
-func (r *Room) serve(rw http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithCancel(req.Context())
-	defer cancel()
-	header := http.Header{}
-	for _, name := range []string{"Authorization", "X-API-Key", "Mesh-Register"} {
-		if value := req.Header.Get(name); value != "" {
-			header.Set(name, value)
-		}
+// up passes on a message of an agent.
+func (r *Room) up(c *Conn, typ websocket.MessageType, raw []byte) {
+	var m signal.Message
+	if json.Unmarshal(raw, &m) == nil {
+		r.mu.Lock()
+		watch := r.watch
+		r.mu.Unlock()
+		watch(m)
+		raw = r.lead(m, raw)
 	}
-	server, resp, err := websocket.Dial(ctx, r.server+"?"+req.URL.RawQuery, &websocket.DialOptions{HTTPHeader: header})
-	if err != nil {
-		http.Error(rw, err.Error(), http.StatusBadGateway)
-		return
-	}
-	defer func() { _ = server.CloseNow() }()
-	if welcome := resp.Header.Get("Mesh-Welcome"); welcome != "" {
-		rw.Header().Set("Mesh-Welcome", welcome)
-	}
-	agent, err := websocket.Accept(rw, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
-	if err != nil {
-		return
-	}
-	defer func() { _ = agent.CloseNow() }()
-	r.work.Go(func() {
-		defer cancel()
-		pump(ctx, server, agent, func(b []byte) []byte { return b })
-	})
-	pump(ctx, agent, server, r.lead)
-}
-
-// pump passes on messages from one connection to the other, but for those of which change makes nothing.
-func pump(ctx context.Context, from, to *websocket.Conn, change func([]byte) []byte) {
-	from.SetReadLimit(4 << 20)
-	for {
-		typ, b, err := from.Read(ctx)
-		if err != nil {
-			return
-		}
-		if b = change(b); b == nil {
-			continue
-		}
-		if err := to.Write(ctx, typ, b); err != nil {
-			return
-		}
+	if raw != nil {
+		c.ToServer(typ, raw)
 	}
 }
 
 // lead returns a message of an agent with its candidates as the other one is to see them; nil if it is not to be seen.
-func (r *Room) lead(raw []byte) []byte {
-	var m signal.Message
-	if json.Unmarshal(raw, &m) != nil {
+func (r *Room) lead(m signal.Message, raw []byte) []byte {
+	end := slices.Index(r.ends[:], m.PeerID)
+	if end < 0 || m.TargetID != r.ends[1-end] {
 		return raw
-	}
-	end := 0
-	if m.PeerID == r.ends[1] {
-		end = 1
 	}
 	var fields map[string]json.RawMessage
 	name, change := "candidate", r.path.Candidate
