@@ -42,6 +42,9 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if len(d.SDP) > maxSDP {
 			return nil, fmt.Errorf("SDP of %d bytes, the limit is %d", len(d.SDP), maxSDP)
 		}
+		if _, err := readSDP(d.SDP, d.SCTPInit); err != nil {
+			return nil, err
+		}
 		if m.Type == signal.Offer {
 			return func() { n.offered(m.PeerID, newDescription(d)) }, nil
 		}
@@ -207,7 +210,9 @@ func (n *Node) acceptHeld(sl *slot) {
 	}
 }
 
-// accept answers an offer with a new session, in place of the present one.
+// accept answers an offer with a new session, in place of the present one. It is only signaling's word that the peer has made
+// that offer: it may show an old one again. So a link that is up stays until the other end of the new session has said
+// hello, which that of an old one never does. (A base peer says none.)
 func (n *Node) accept(sl *slot, o description) {
 	if n.closing >= maxClosing || sl.cur == nil && n.attempts() >= maxAttempts {
 		n.outside.Warn(sl.id).Str("peer", sl.id).Msg("too many links at a time; offer dropped")
@@ -226,7 +231,7 @@ func (n *Node) accept(sl *slot, o description) {
 			return
 		}
 	}
-	challenge := sl.proven()
+	challenge := sl.cur != nil && sl.cur.up && !sl.cur.base() && o.identifies()
 	if !challenge {
 		n.supersede(sl, o)
 		sl.held = nil

@@ -72,6 +72,13 @@ type negotiation struct {
 // base reports whether the peer is known to be a base peer.
 func (neg *negotiation) base() bool { return neg.described() && neg.remote.base() }
 
+// stale reports whether a description of the present session is of an earlier restart than the last one applied. Peers that
+// do not number their restarts have 0 in all of them.
+func (neg *negotiation) stale(d description) bool {
+	last := neg.remote.number
+	return d.number < last || d.number == last && last > 0
+}
+
 // described reports whether the peer's description is known.
 func (neg *negotiation) described() bool { return !neg.offerer || neg.answered }
 
@@ -125,6 +132,8 @@ func judgeOffer(self, peer string, neg *negotiation, o description) verdict {
 		return accept
 	case neg.offerer, !neg.remote.restart:
 		return ignore // only the first offerer restarts ICE, so that restarts never cross
+	case neg.stale(o):
+		return ignore
 	}
 	return apply
 }
@@ -140,7 +149,7 @@ func judgeAnswer(neg *negotiation, pending bool, a description) verdict {
 		return apply
 	case a.session != neg.remote.session:
 		return unknown // a new process took the restart offer for a first one
-	case a.sdp == neg.remote.sdp:
+	case a.sdp == neg.remote.sdp, neg.stale(a):
 		return ignore
 	}
 	return apply

@@ -407,3 +407,47 @@ func TestNetworkChanged(t *testing.T) {
 		})
 	}
 }
+
+// Descriptions of earlier restarts, which signaling shows again, interrupt no link, though nobody has signed them.
+func TestOldRestarts(t *testing.T) {
+	t.Parallel()
+	h, a, b, ca, cb := cables(t)
+	var mu sync.Mutex
+	var recorded []signal.Message
+	h.setFilter(func(m signal.Message) []signal.Message {
+		mu.Lock()
+		defer mu.Unlock()
+		recorded = append(recorded, m)
+		return []signal.Message{m}
+	})
+	stopA, stopB := stream(t, a.peer("b")), stream(t, b.peer("a"))
+	defer stopA()
+	defer stopB()
+	for range 2 {
+		before := h.count(signal.Offer, "b", "a")
+		ca.cut.Store(true)
+		cb.cut.Store(true)
+		testutil.Eventually(t, "a restart", func() bool { return h.count(signal.Offer, "b", "a") > before && a.Recovering("b") && b.Recovering("a") })
+		ca.cut.Store(false)
+		cb.cut.Store(false)
+		testutil.Eventually(t, "the repair", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
+	}
+	h.setFilter(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	answers := h.count(signal.Answer, "a", "b")
+	for _, m := range recorded {
+		if m.Type == signal.Offer {
+			h.deliver(m)
+		}
+	}
+	testutil.Eventually(t, "the answer to the last of them", func() bool { return h.count(signal.Answer, "a", "b") > answers })
+	if a.Recovering("b") || b.Recovering("a") {
+		t.Error("the link was interrupted")
+	}
+	sentA, sentB := stopA(), stopB()
+	testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) >= sentA && len(a.received("b")) >= sentB })
+	if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
+		t.Errorf("history %s and %s", ha, hb)
+	}
+}

@@ -100,6 +100,75 @@ func TestHostileSignaling(t *testing.T) {
 	}
 }
 
+// What signaling shows again of a peer's earlier links ends none that works, and neither do offers that nobody can read.
+func TestOldOffers(t *testing.T) {
+	h, a, b := pair(t)
+	var mu sync.Mutex
+	var recorded []signal.Message
+	record := func(m signal.Message) []signal.Message {
+		mu.Lock()
+		defer mu.Unlock()
+		recorded = append(recorded, m)
+		return []signal.Message{m}
+	}
+	h.setFilter(record)
+	for range 2 { // each of them once
+		b.close(t)
+		testutil.Eventually(t, "the end", func() bool { return a.peer("b") == nil })
+		b = start(t, h, "b").join()
+		linked(t, a, b)
+		a.close(t)
+		testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
+		a = start(t, h, "a").join()
+		linked(t, a, b)
+	}
+	h.setFilter(nil)
+	for _, sdp := range []string{"", "x", "v=0\r\n"} {
+		for _, from := range []string{"a", "b"} {
+			for _, session := range []string{"", "forged"} {
+				payload, _ := json.Marshal(signal.Description{SDP: sdp, Caps: []string{"jsonl", "restart"}, Session: session, Instance: session})
+				recorded = append(recorded, signal.Message{Type: signal.Offer, PeerID: from, TargetID: map[string]string{"a": "b", "b": "a"}[from], Payload: payload})
+			}
+		}
+	}
+	before := b.history()
+	for range 3 {
+		for _, m := range recorded {
+			h.deliver(m)
+		}
+	}
+	for i := range 100 {
+		send(t, a.peer("b"), message(i, 100))
+		send(t, b.peer("a"), message(i, 100))
+	}
+	testutil.Eventually(t, "messages", func() bool { return len(b.received("a")) == 100 && len(a.received("b")) == 100 })
+	if a.history() != "[+b]" || b.history() != before {
+		t.Errorf("history %s and %s, was %s", a.history(), b.history(), before)
+	}
+}
+
+// An offer that nobody can read ends no attempt at a link, either, and no wish for one.
+func TestUnreadableOffers(t *testing.T) {
+	h := newHub(t)
+	garbage := func(from, to string) {
+		for _, session := range []string{"", "forged"} {
+			payload, _ := json.Marshal(signal.Description{SDP: "v=0\r\n", Caps: []string{"jsonl", "restart"}, Session: session, Instance: session})
+			h.deliver(signal.Message{Type: signal.Offer, PeerID: from, TargetID: to, Payload: payload})
+		}
+	}
+	h.setFilter(func(m signal.Message) []signal.Message {
+		garbage(m.PeerID, m.TargetID)
+		return []signal.Message{m}
+	})
+	a, b := start(t, h, "a").join(), start(t, h, "b")
+	garbage("b", "a")
+	b.join()
+	linked(t, a, b)
+	if a.history() != "[+b]" || b.history() != "[+a]" {
+		t.Errorf("history %s and %s", a.history(), b.history())
+	}
+}
+
 // FuzzReceive gives arbitrary payloads, and arbitrary SDP in good ones, to a node that is connecting. Its
 // coverage is not deterministic: fuzz with -fuzzminimizetime=1x.
 func FuzzReceive(f *testing.F) {
