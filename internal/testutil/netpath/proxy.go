@@ -4,8 +4,6 @@ package netpath
 
 import (
 	"context"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -69,8 +67,8 @@ func NewProxy(server string, up, down Pass) (*Proxy, error) {
 	rest := &url.URL{Scheme: "http", Host: inner.Host, Path: strings.TrimSuffix(inner.Path, "/ws")}
 	mux := http.NewServeMux()
 	mux.Handle("/", &httputil.ReverseProxy{
-		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(rest) },
-		ErrorLog: log.New(io.Discard, "", 0), // that the server is down is no news
+		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(rest) },
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { abort() },
 	})
 	mux.HandleFunc("/ws", p.serve)
 	p.http.Handler = mux
@@ -102,8 +100,7 @@ func (p *Proxy) serve(rw http.ResponseWriter, req *http.Request) {
 	}
 	server, resp, err := websocket.Dial(ctx, p.server+"?"+req.URL.RawQuery, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
-		http.Error(rw, err.Error(), http.StatusBadGateway)
-		return
+		abort()
 	}
 	defer func() { _ = server.CloseNow() }()
 	if welcome := resp.Header.Get("Mesh-Welcome"); welcome != "" {
@@ -121,6 +118,9 @@ func (p *Proxy) serve(rw http.ResponseWriter, req *http.Request) {
 	})
 	c.pump(agent, p.up)
 }
+
+// abort ends a handler and its connection without a response: a server that is down gives none either.
+func abort() { panic(http.ErrAbortHandler) }
 
 // pump passes what comes from one of the two ends, until it ends.
 func (c *Conn) pump(from *websocket.Conn, pass Pass) {

@@ -26,21 +26,21 @@ type Room struct {
 	ends [2]string
 
 	mu    sync.Mutex
-	watch func(signal.Message)
+	watch func(m signal.Message, pass func())
 }
 
 // NewRoom opens a room in front of the server with the given WebSocket, ws://host:port/.../ws. The ends of the path are the peers with
 // the ids ends.
 func NewRoom(path *Path, server string, ends [2]string) (*Room, error) {
-	r := &Room{path: path, ends: ends, watch: func(signal.Message) {}}
+	r := &Room{path: path, ends: ends, watch: func(_ signal.Message, pass func()) { pass() }}
 	var err error
 	r.Proxy, err = NewProxy(server, r.up, nil)
 	return r, err
 }
 
-// Watch has f called with each message that an agent sends from now on, before the server gets it. Those of one agent come
-// one at a time, in order.
-func (r *Room) Watch(f func(signal.Message)) {
+// Watch has f called with each message that an agent sends from now on. The server gets it when pass is called, then or
+// later. The messages of one agent come one at a time, in order.
+func (r *Room) Watch(f func(m signal.Message, pass func())) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watch = f
@@ -49,16 +49,18 @@ func (r *Room) Watch(f func(signal.Message)) {
 // up passes on a message of an agent.
 func (r *Room) up(c *Conn, typ websocket.MessageType, raw []byte) {
 	var m signal.Message
-	if json.Unmarshal(raw, &m) == nil {
-		r.mu.Lock()
-		watch := r.watch
-		r.mu.Unlock()
-		watch(m)
-		raw = r.lead(m, raw)
-	}
-	if raw != nil {
+	if json.Unmarshal(raw, &m) != nil {
 		c.ToServer(typ, raw)
+		return
 	}
+	r.mu.Lock()
+	watch := r.watch
+	r.mu.Unlock()
+	watch(m, func() {
+		if led := r.lead(m, raw); led != nil {
+			c.ToServer(typ, led)
+		}
+	})
 }
 
 // lead returns a message of an agent with its candidates as the other one is to see them; nil if it is not to be seen.
