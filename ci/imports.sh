@@ -28,7 +28,7 @@ table='
 ./internal/testutil
 ./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
 ./internal/testutil/netpath ./internal/signal github.com/coder/websocket
-./internal/faults  . ./internal/testutil ./internal/testutil/netpath ./signaling github.com/pion golang.org/x/sys
+./internal/faults  . ./internal/signal ./internal/testutil ./internal/testutil/netpath ./signaling github.com/coder/websocket github.com/pion golang.org/x/sys
 ./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog

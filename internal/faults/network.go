@@ -14,11 +14,14 @@ import (
 var networkRows = []row{
 	{"cut", "the path between two agents is cut both ways under load", func(r *run) { cut(r, false) }},
 	{"cut-and-signaling", "the same, with the signaling server down meanwhile", func(r *run) { cut(r, true) }},
+	{"cut-one-way", "the same, one direction at a time", cutOneWay},
+	{"flapping", "a path comes and goes while its restarts are under way, with signaling down in between", flapping},
 	{"cut-for-good", "the path stays cut: both ends are told", cutForGood},
 	{"loss-1", "1 % of the packets are lost, both ways under load", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.01}, 1000) }},
 	{"loss-5", "5 % of them", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.05}, 1000) }},
 	{"loss-20", "20 % of them", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.2}, 200) }},
 	{"reordering", "10 % of the packets come late, and 1 % are lost", func(r *run) { lossy(r, netpath.Conditions{Reorder: 0.1, Loss: 0.01}, 1000) }},
+	{"duplication", "10 % of them come twice, 10 % late, and 1 % are lost", func(r *run) { lossy(r, netpath.Conditions{Duplicate: 0.1, Reorder: 0.1, Loss: 0.01}, 1000) }},
 }
 
 const (
@@ -31,12 +34,50 @@ const (
 	mostUnnoticed = 10 * time.Second
 )
 
+var (
+	whole   = netpath.Conditions{Delay: pathDelay}
+	nothing = netpath.Conditions{Loss: 1}
+)
+
+// A stream is load both ways between two agents.
+type stream struct {
+	r           *run
+	a, b        *agent
+	there, back *flow
+}
+
+func (r *run) stream(a, b *agent) *stream {
+	const interval = 2 * time.Millisecond
+	return &stream{r, a, b, a.flow(r.ctx, b.id, 200, 0, interval), b.flow(r.ctx, a.id, 200, 0, interval)}
+}
+
+// flowsSince reports whether messages have arrived at both ends since start.
+func (s *stream) flowsSince(start time.Time) bool {
+	return s.a.sink.of(s.b.id).last.After(start) && s.b.sink.of(s.a.id).last.After(start)
+}
+
+// flowsAgain blocks until messages arrive at both ends, and notes how long that took.
+func (s *stream) flowsAgain(what string, most time.Duration) {
+	start := time.Now()
+	s.r.until("messages flow again", func() bool { return s.flowsSince(start) })
+	s.r.took(what+" flows again", time.Since(start), most)
+}
+
+// end checks that all has arrived, and that nobody was told of anything. It returns how many messages there were.
+func (s *stream) end() int {
+	sent, sentBack := s.there.halt(), s.back.halt()
+	s.r.arrived(sent, s.a, s.b)
+	s.r.arrived(sentBack, s.b, s.a)
+	s.r.check(s.a.losses()+s.b.losses() == 0, "peers were reported gone")
+	return sent + sentBack
+}
+
 func cut(r *run, signaling bool) {
-	path, s, a, b := r.pair(netpath.Conditions{Delay: pathDelay})
-	there, back := a.flow(r.ctx, far, 200, 0, 2*time.Millisecond), b.flow(r.ctx, near, 200, 0, 2*time.Millisecond)
+	path, s, a, b := r.pair(whole)
+	load := r.stream(a, b)
 	for _, span := range pick(r, []time.Duration{3 * time.Second, 15 * time.Second, 45 * time.Second}, []time.Duration{3 * time.Second, 8 * time.Second}) {
 		r.pause(500 * time.Millisecond)
-		path.Set(netpath.Conditions{Loss: 1})
+		path.Set(nothing)
 		if signaling {
 			s.down()
 		}
@@ -45,21 +86,39 @@ func cut(r *run, signaling bool) {
 		if signaling {
 			s.up()
 		}
-		path.Set(netpath.Conditions{Delay: pathDelay})
-		start := time.Now()
-		r.until("messages flow again", func() bool { return a.sink.of(far).last.After(start) && b.sink.of(near).last.After(start) })
-		r.took(fmt.Sprintf("after %s flows again", span), time.Since(start), mostBack)
+		path.Set(whole)
+		load.flowsAgain(fmt.Sprintf("after %s", span), mostBack)
 	}
-	sent, sentBack := there.halt(), back.halt()
-	r.arrived(sent, a, b)
-	r.arrived(sentBack, b, a)
-	r.check(a.losses()+b.losses() == 0, "peers were reported gone")
-	r.say("%d messages", sent+sentBack)
+	r.say("%d messages", load.end())
+}
+
+func cutOneWay(r *run) {
+	path, _, a, b := r.pair(whole)
+	load := r.stream(a, b)
+	one := func(end int, span time.Duration) {
+		from, to := []*agent{a, b}[end], []*agent{b, a}[end]
+		r.pause(500 * time.Millisecond)
+		path.SetOne(end, nothing)
+		r.pause(span)
+		r.check(time.Since(to.sink.of(from.id).last) > span/2, "messages arrive over a direction that is cut")
+		path.SetOne(end, whole)
+		load.flowsAgain(fmt.Sprintf("after %s", span), mostBack)
+	}
+	if r.quick {
+		one(0, 3*time.Second)
+		one(1, 8*time.Second)
+	} else {
+		for _, span := range []time.Duration{3 * time.Second, 15 * time.Second, 45 * time.Second} {
+			one(0, span)
+			one(1, span)
+		}
+	}
+	r.say("%d messages", load.end())
 }
 
 func cutForGood(r *run) {
 	recovery := pick(r, 60*time.Second, 5*time.Second)
-	path, _, a, b := r.pair(netpath.Conditions{Delay: pathDelay}, func(cfg *mesh.Config) { cfg.Network.RecoveryTimeout = recovery })
+	path, _, a, b := r.pair(whole, func(cfg *mesh.Config) { cfg.Network.RecoveryTimeout = recovery })
 	ctx, cancel := r.bounded()
 	defer cancel()
 	errs := make(chan error, 1)
@@ -69,7 +128,7 @@ func cutForGood(r *run) {
 	}()
 	r.until("a held request", func() bool { return b.holding.Load() == 1 })
 	start := time.Now()
-	path.Set(netpath.Conditions{Loss: 1})
+	path.Set(nothing)
 	for _, x := range []struct {
 		a    *agent
 		peer string
@@ -86,7 +145,7 @@ func cutForGood(r *run) {
 
 func lossy(r *run, c netpath.Conditions, size int) {
 	c.Delay = pathDelay
-	path, _, a, b := r.pair(netpath.Conditions{Delay: pathDelay})
+	path, _, a, b := r.pair(whole)
 	path.Set(c)
 	count := pick(r, 10_000, 1000)
 	start := time.Now()
@@ -98,6 +157,10 @@ func lossy(r *run, c netpath.Conditions, size int) {
 	back.halt()
 	_, lost, _ := path.Counts(0)
 	r.check(lost > 0, "the path lost nothing")
+	if c.Duplicate > 0 {
+		r.check(path.Doubled(0) > 0, "the path sent nothing twice")
+		r.say("%d packets twice", path.Doubled(0))
+	}
 	r.check(a.losses()+b.losses() == 0, "peers were reported gone")
 	r.say("%d messages of %d B each way; %.0f kB/s each way; %d packets lost there", count, size, float64(count*size)/1e3/elapsed.Seconds(), lost)
 }

@@ -350,7 +350,12 @@ func resident(pid int) (now, most int) {
 // resetPeak has the most memory of this process counted from now on, and returns what it has now.
 func resetPeak() (now int) {
 	debug.FreeOSMemory()
-	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // proc_pid_clear_refs(5)
-	now, _ = resident(os.Getpid())
+	return resetPeakOf(os.Getpid())
+}
+
+// resetPeakOf does so for a process of this user, without freeing anything.
+func resetPeakOf(pid int) (now int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // proc_pid_clear_refs(5)
+	now, _ = resident(pid)
 	return now
 }

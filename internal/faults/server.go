@@ -62,22 +62,34 @@ func (s *server) down() {
 // near and far are the agents at the ends of a path.
 const near, far = "near", "far"
 
-// pair starts two agents that reach each other only over a path.
-func (r *run) pair(c netpath.Conditions, edit ...func(*mesh.Config)) (path *netpath.Path, s *server, a, b *agent) {
+// room opens a path, and a room in front of a signaling server that leads near and far to each other over it.
+func (r *run) room(c netpath.Conditions) (path *netpath.Path, s *server, room *netpath.Room) {
 	path, err := netpath.New(c, r.seed)
 	r.stop("path", err)
 	r.later(func() { _ = path.Close() })
 	s = r.serve()
-	room, err := netpath.NewRoom(path, s.url(), [2]string{near, far})
+	room, err = netpath.NewRoom(path, s.url(), [2]string{near, far})
 	r.stop("room", err)
 	r.later(func() {
 		s.down()
 		room.Close()
 	})
+	return path, s, room
+}
+
+// pair starts two agents that reach each other only over a path.
+func (r *run) pair(c netpath.Conditions, edit ...func(*mesh.Config)) (path *netpath.Path, s *server, a, b *agent) {
+	path, s, room := r.room(c)
+	a, b = r.between(room, edit...)
+	return path, s, a, b
+}
+
+// between starts the two agents of a room.
+func (r *run) between(room *netpath.Room, edit ...func(*mesh.Config)) (a, b *agent) {
 	edit = append(edit, func(cfg *mesh.Config) { cfg.Network.Addresses = netpath.Addresses })
 	a, b = r.start(room.URL(), near, edit...), r.start(room.URL(), far, edit...)
 	r.linked(a, b)
-	return path, s, a, b
+	return a, b
 }
 
 // warmUp has everything done once that leaves something behind in a process for good, such as the runtime's descriptors.
