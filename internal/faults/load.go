@@ -32,7 +32,7 @@ func slowConsumer(r *run) {
 	s := r.serve()
 	alice, bob, carol := r.start(s.url(), "alice"), r.start(s.url(), "bob"), r.start(s.url(), "carol")
 	r.linked(alice, bob, carol)
-	toCarol := alice.flow(r.ctx, "carol", 1000, 0, 0)
+	toCarol := alice.flow(r.ctx, "carol", 1000, 0, time.Millisecond)
 	r.pause(500 * time.Millisecond)
 	before, begin := carol.sink.of("alice").Got, time.Now()
 	r.pause(pick(r, 5*time.Second, time.Second))
