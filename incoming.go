@@ -143,6 +143,7 @@ func (c *ipc) start(ready wire.Hello) {
 		}
 		c.trusted = true
 		c.features, c.maxMessage = ready.Features, ready.MaxMessage
+		c.windowed = slices.Contains(c.features, wire.FeaturePing)
 		c.m.inboxes.pauses.Store(slices.Contains(c.features, wire.FeatureFlow))
 		c.m.begin(c)
 		close(c.ready)

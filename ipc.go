@@ -65,8 +65,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	if err == nil || errors.Is(err, ErrSidecarLost) { // if lost, the reader knows why
 		select {
 		case <-c.ready:
-			c.windowed = c.has(wire.FeaturePing)
-			if l := side.liveness; l.ticks > 0 && c.windowed {
+			if l := side.liveness; l.ticks > 0 && c.has(wire.FeaturePing) {
 				m.work.Go(func() { c.watch(l) })
 			}
 			return c, nil

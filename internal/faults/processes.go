@@ -154,7 +154,7 @@ func frozen(r *run, sidecar bool) {
 	if sidecar {
 		victim = bob.sidecar
 	}
-	toBob, toCarol := alice.flow(r.ctx, "bob", 1000, 0, 0), alice.flow(r.ctx, "carol", 1000, 0, 0)
+	toBob, toCarol := alice.flow(r.ctx, "bob", 1000, 0, 0), alice.flow(r.ctx, "carol", 1000, 0, time.Millisecond)
 	r.pause(time.Second)
 	base := resetPeak()
 	before := carol.sink.of("alice").Got
