@@ -237,6 +237,12 @@ func (c *connection) run(h *hub) {
 		}
 	})
 	err := c.read(ctx, h)
+	if errors.Is(err, net.ErrClosed) { // by the failure of another goroutine, which has to say so before it is stopped
+		select {
+		case <-c.ended:
+		case <-time.After(closeGrace):
+		}
+	}
 	cancel()
 	_ = c.ws.CloseNow()
 	wg.Wait() // before what follows: the other goroutines may know better why reading failed
