@@ -12,6 +12,8 @@ const (
 	// settle is the time from the system's first word of a change to a look at the result: a new address comes with
 	// its route, and a script adds several.
 	settle = 50 * time.Millisecond
+	// lookInterval is the least time between two looks: with hundreds of interfaces each takes milliseconds.
+	lookInterval = 250 * time.Millisecond
 	// pollInterval is the time between two looks where the system tells nothing, or a look fails.
 	pollInterval = 2 * time.Second
 )
@@ -41,10 +43,11 @@ func watch(ctx context.Context, news *os.File, before string, changes chan<- str
 		defer news.Close()
 		reader.Go(func() { read(news, hints) })
 	}
-	for {
-		if !wait(ctx, &hints) {
+	for last := (time.Time{}); ; {
+		if !wait(ctx, &hints) || !sleep(ctx, lookInterval-time.Since(last)) {
 			return
 		}
+		last = time.Now()
 		now, err := look()
 		for err != nil {
 			if !sleep(ctx, pollInterval) {

@@ -49,16 +49,18 @@ func (s *session) judge() {
 	case wait > 0:
 		s.judging = s.after(wait, s.judge)
 	case !s.recovering || !s.n.online || !s.n.hearsOthers(s):
+		s.judging = s.after(t.iceKeepalive, s.judge)
 	default:
 		s.n.lost(s, ErrDied)
 	}
 }
 
-// hearsOthers reports whether this host's own network works, as far as the links to other peers say.
+// hearsOthers reports whether this host's own network works, as far as the links to other peers say. Peers that have left
+// say nothing.
 func (n *Node) hearsOthers(s *session) bool {
 	others := 0
 	for _, sl := range n.slots {
-		if o := sl.cur; o != nil && o != s && o.up {
+		if o := sl.cur; o != nil && o != s && o.up && o.leftAt.IsZero() {
 			if !o.recovering && time.Since(o.lastHeard()) < n.cfg.timing.iceDisconnected {
 				return true
 			}

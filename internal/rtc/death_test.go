@@ -58,6 +58,52 @@ func TestPeerDies(t *testing.T) {
 	}
 }
 
+// That other peers are silent, too, is a reason to doubt it: for as long as they are, and not if they have left as well.
+func TestPeerDiesBesideOthers(t *testing.T) {
+	t.Parallel()
+	for name, together := range map[string]bool{"both die": true, "the other one stands still": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t)
+			slow := func(c *rtc.Config) { c.ICEKeepalive(500 * time.Millisecond); c.RecoveryTimeout = time.Hour }
+			cb, cc := newCable(t), newCable(t)
+			a := start(t, h, "a", slow).join()
+			b := start(t, h, "b", slow, func(c *rtc.Config) { c.UseNet(cb) }).join()
+			c := start(t, h, "c", slow, func(c *rtc.Config) { c.UseNet(cc) }).join()
+			linked(t, a, b)
+			linked(t, a, c)
+			if !together {
+				cc.cut.Store(true)
+				testutil.Eventually(t, "the silence of the other one", func() bool { return a.Recovering("c") })
+			}
+			h.leave("b")
+			cb.cut.Store(true)
+			died := time.Now()
+			if together {
+				h.leave("c")
+				cc.cut.Store(true)
+			}
+			testutil.Eventually(t, "the silence", func() bool { return a.Recovering("b") })
+			tellLeft(t, a, "b", time.Since(died))
+			if together {
+				tellLeft(t, a, "c", time.Since(died))
+			} else {
+				time.Sleep(3 * time.Second) // for longer than until a dead one is found out
+				if strings.Contains(a.history(), "-b") {
+					t.Error("b counts as dead, though it may be this host that is cut off")
+				}
+				cc.cut.Store(false)
+			}
+			testutil.Eventually(t, "the end", func() bool { return strings.Contains(a.history(), "-b") })
+			if got := strings.Contains(a.history(), "-c"); together && !got {
+				testutil.Eventually(t, "the other end", func() bool { return strings.Contains(a.history(), "-c") })
+			} else if !together && got {
+				t.Error("the one that stood still counts as dead")
+			}
+		})
+	}
+}
+
 // The same with the signaling server and its clients, and the true delays: after 3 s the server says that the peer has left,
 // and after 5 s of silence it is dead. A peer whose connection is reset while it is alive comes back at once.
 func TestPeerIsKilled(t *testing.T) {

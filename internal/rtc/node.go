@@ -16,6 +16,7 @@ package rtc
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -99,6 +100,7 @@ type Node struct {
 	dials dials
 	// refusals bounds how often Events is told of refused identities that nobody asked for.
 	refusals pace.Bucket
+	addrs    []netip.Addr // at which other hosts may reach this one, at the last change
 	// faults bounds how often it is told of files that links could not be made without.
 	faults pace.Bucket
 }

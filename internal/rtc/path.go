@@ -113,10 +113,12 @@ func (s *session) doubt() {
 		return
 	}
 	s.packetArrived(time.Now())
+	seen := s.arrivals.last // the watch looks, too
 	s.peer.poke()
 	s.doubting = s.after(s.n.cfg.timing.doubt, func() {
 		s.doubting = nil
-		if !s.recovering && !s.packetArrived(time.Now()) {
+		s.packetArrived(time.Now())
+		if !s.recovering && s.arrivals.last == seen {
 			s.interruptedInDoubt()
 			s.hurry()
 		}

@@ -5,11 +5,15 @@ package rtc
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/backoff"
+	"github.com/chatixia-ai/mesh/internal/hostaddr"
+	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/signal"
 )
 
@@ -234,6 +238,10 @@ func (n *Node) signalingResponded() {
 	}
 }
 
+// moveRate is how often a repair begins anew because this host has other addresses. A check takes some seconds; where
+// interfaces come and go all the time, as on a host of containers, it would never be left to its end.
+var moveRate = pace.Rate{Burst: 3, Every: 5 * time.Second}
+
 // networkChanged handles a change of this host's addresses, which a shared UDP port follows by now. Signaling may have lost
 // its connection by that, and links their path.
 func (n *Node) networkChanged() {
@@ -243,10 +251,14 @@ func (n *Node) networkChanged() {
 		n.log.Warn().Err(err).Msg("cannot list this host's addresses")
 		return
 	}
+	now := reach(addrs)
+	moved := !slices.Equal(n.addrs, now)
+	n.addrs = now
 	for _, sl := range n.slots {
 		switch s := sl.cur; {
 		case s == nil:
 			n.dial(sl)
+		case s.recovering && (!moved || s.moves.Take(time.Now(), moveRate) > 0):
 		case s.recovering:
 			s.stale = s.unanswered()
 			s.hurry()
@@ -255,4 +267,16 @@ func (n *Node) networkChanged() {
 			s.hurry()
 		}
 	}
+}
+
+// reach returns the addresses, in order, at which other hosts may reach this one, as far as an address tells: without those that
+// mean something only on this host or on one of its links, which come with each interface.
+func reach(addrs []hostaddr.Addr) (all []netip.Addr) {
+	for _, a := range addrs {
+		if !a.IP.IsLoopback() && !a.IP.IsLinkLocalUnicast() {
+			all = append(all, a.IP)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
 }

@@ -408,6 +408,73 @@ func TestNetworkChanged(t *testing.T) {
 	}
 }
 
+// crowded is a cable of a host on which another interface has come, or the last one has gone, at each look.
+type crowded struct {
+	*cable
+	looks atomic.Int64
+}
+
+func (c *crowded) Interfaces() ([]*transport.Interface, error) {
+	all, err := c.Net.Interfaces()
+	if n := c.looks.Add(1); n%2 == 0 {
+		i := transport.NewInterface(net.Interface{Index: 1000, Name: "veth", MTU: 1500, Flags: net.FlagUp})
+		i.AddAddress(&net.IPNet{IP: net.IPv4(198, 51, 100, byte(n/2)), Mask: net.CIDRMask(24, 32)})
+		all = append(all, i)
+	}
+	return all, err
+}
+
+// A link is repaired although interfaces come and go all the time on this host, also where the exchange of descriptions takes longer
+// than that.
+func TestRepairWhileInterfacesChange(t *testing.T) {
+	t.Parallel()
+	for name, counts := range map[string]bool{"of no use": false, "that may be used": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, busy, cb := newHub(t), &crowded{cable: newCable(t)}, newCable(t)
+			b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(cb) }).join()
+			a := start(t, h, "a", func(c *rtc.Config) {
+				c.UseNet(busy)
+				if counts {
+					c.AllNetworks()
+				}
+			}).join()
+			linked(t, a, b)
+			busy.cut.Store(true)
+			cb.cut.Store(true)
+			testutil.Eventually(t, "the interruption", func() bool { return a.Recovering("b") && b.Recovering("a") })
+			h.setFilter(func(m signal.Message) []signal.Message {
+				if m.PeerID == "b" {
+					time.AfterFunc(150*time.Millisecond, func() { h.deliver(m) })
+					return nil
+				}
+				return []signal.Message{m}
+			})
+			stop := make(chan struct{})
+			var changing sync.WaitGroup
+			changing.Go(func() {
+				for {
+					select {
+					case <-time.After(50 * time.Millisecond):
+						a.NetworkChanged()
+					case <-stop:
+						return
+					}
+				}
+			})
+			time.Sleep(time.Second) // of changes while there is no path
+			busy.cut.Store(false)
+			cb.cut.Store(false)
+			testutil.Eventually(t, "the repair", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
+			close(stop)
+			changing.Wait()
+			if ha, hb := a.history(), b.history(); ha != "[+b]" || hb != "[+a]" {
+				t.Errorf("history %s and %s", ha, hb)
+			}
+		})
+	}
+}
+
 // Descriptions of earlier restarts, which signaling shows again, interrupt no link, though nobody has signed them.
 func TestOldRestarts(t *testing.T) {
 	t.Parallel()
