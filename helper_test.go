@@ -31,6 +31,7 @@ var helpers = map[string]func(){
 	"agent":    helperAgent,
 	"hasty":    helperHasty,
 	"lacking":  helperLacking,
+	"starved":  helperStarved,
 }
 
 // helperLife bounds the life of a helper.
@@ -51,6 +52,12 @@ func helperHang() {
 // helperLacking is a sidecar that finds no room for its socket.
 func helperLacking() {
 	fmt.Fprintln(os.Stderr, failure(fmt.Errorf("it cannot listen: %w", syscall.ENOSPC)))
+}
+
+// helperStarved is a sidecar whose runtime gets no thread.
+func helperStarved() {
+	fmt.Fprintln(os.Stderr, "runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort")
+	os.Exit(2)
 }
 
 // helperForgot is an agent whose main does not call SidecarMain.

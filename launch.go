@@ -226,11 +226,23 @@ func failure(err error) string {
 	return failedPrefix + plain(err)
 }
 
+// starved is how the lines begin that Go's runtime writes when it ends a process that gets
+// no thread, or no memory.
+var starved = []string{
+	"runtime: failed to create new OS thread", "runtime/cgo: pthread_create failed",
+	"fatal error: runtime: out of memory", "fatal error: runtime: cannot allocate memory",
+}
+
 // failureIn returns why a sidecar process has failed by what it has written to stderr, nil
 // if it has not said. It is a shortage if it was one for the sidecar.
 func failureIn(stderr string) error {
 	_, said, failed := strings.Cut(stderr, failedPrefix)
 	if !failed {
+		for line := range strings.Lines(stderr) {
+			if slices.ContainsFunc(starved, func(s string) bool { return strings.HasPrefix(line, s) }) {
+				return shortage{errors.New(strings.TrimSpace(line))}
+			}
+		}
 		return nil
 	}
 	said, _, _ = strings.Cut(said, "\n")

@@ -298,6 +298,14 @@ func TestSidecarShortage(t *testing.T) {
 	})
 }
 
+// Nor does a limit of threads or memory that leaves room for the process and none for its runtime.
+func TestSidecarStarved(t *testing.T) {
+	outlasts(t, syscall.EAGAIN, func() (restore func()) { // "resource temporarily unavailable"
+		t.Setenv(helperEnv, "starved")
+		return func() { _ = os.Unsetenv(helperEnv) }
+	})
+}
+
 // outlasts kills the sidecar of a mesh while the host lacks something, for more starts than make a crash loop.
 func outlasts(t *testing.T, lacking error, lack func() (restore func())) {
 	restore := func() {}
@@ -312,7 +320,7 @@ func outlasts(t *testing.T, lacking error, lack func() (restore func())) {
 	for n := 0; n <= maxShortLives; {
 		select {
 		case err := <-reports:
-			if strings.Contains(err.Error(), lacking.Error()) {
+			if strings.Contains(strings.ToLower(err.Error()), lacking.Error()) {
 				n++
 			} else if !errors.Is(err, ErrSidecarLost) {
 				t.Fatalf("reported %v", err)

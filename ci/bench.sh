@@ -9,5 +9,6 @@ if [ $# = 0 ]; then
 	# The comparisons are a module of their own: its tests, and one short round.
 	charts=$(mktemp -d)
 	trap 'rm -rf "$charts"' EXIT
-	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -plot "$charts")
+	(cd bench && go vet ./... && go test ./... && go run . -quick -rounds 1 -plot "$charts" &&
+		go run . -wan -quick -rounds 1 -run 'wan_20ms_loss1|wan_join|10mbit' -plot "$charts") # the other paths are slow
 fi

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -10,7 +11,8 @@ import (
 
 // Clients that asked for it are told of a peer whose process has probably ended. A client that is alive and cut off
 // must not be among those: so it counts only if the server had heard it a moment before its connection was closed from the
-// other end, if it does not come back, and if it is not one of several, as when a proxy is restarted.
+// other end, if it does not come back, and if it is not one of several, as when a proxy is restarted. A client that comes and
+// goes again and again is one.
 const (
 	// watchPing is the time between two pings of a client that asked.
 	watchPing = 5 * time.Second
@@ -23,13 +25,19 @@ const (
 	maxDepartures = 3
 )
 
+// A departure is the end of a connection by its other end.
+type departure struct {
+	id string
+	at time.Time
+}
+
 // departed notes that the other end has closed the connection of c, which was heard last at a time. It is called
 // before leave.
 func (h *hub) departed(c *client, heard time.Time) {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.departures = append(h.departures, now)
+	h.departures = append(slices.DeleteFunc(h.departures, func(d departure) bool { return d.id == c.id }), departure{c.id, now})
 	if len(h.departures) > maxDepartures+1 {
 		h.departures = h.departures[1:]
 	}
@@ -69,7 +77,7 @@ func (h *hub) watchers(c *client, at time.Time) (list []*client) {
 		return nil // it has come back
 	}
 	delete(h.gone, c.id)
-	if len(h.departures) > maxDepartures && at.Sub(h.departures[0]) <= returnWithin {
+	if len(h.departures) > maxDepartures && at.Sub(h.departures[0].at) <= returnWithin {
 		return nil
 	}
 	for _, to := range h.members {

@@ -77,6 +77,13 @@ func TestLeft(t *testing.T) {
 				_ = s.dial(t, fmt.Sprintf("key-more-of-tests-%d", i)).CloseNow()
 			}
 		}, false},
+		{"another one comes and goes beside it", asked, func(t *testing.T, s *site, p *peer) {
+			for range 4 {
+				_ = s.dial(t, "key-more-of-tests-0").CloseNow()
+				time.Sleep(100 * time.Millisecond)
+			}
+			_ = p.CloseNow()
+		}, true},
 		{"two others go with it", asked, func(t *testing.T, s *site, p *peer) {
 			for i := range 2 {
 				_ = s.dial(t, fmt.Sprintf("key-more-of-tests-%d", i)).CloseNow()

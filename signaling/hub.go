@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
@@ -32,7 +31,7 @@ type hub struct {
 	newcomers map[string]*client // by peer id; only where there is a member
 
 	gone       map[string]*client // by peer id; those that may be told of as left
-	departures []time.Time        // the last ones, of any client
+	departures []departure        // the last ones, one of a client
 	telling    sync.WaitGroup     // of those that may be told
 	over       chan struct{}      // ends that
 }

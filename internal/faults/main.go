@@ -63,15 +63,26 @@ func main() {
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("faults", flag.ContinueOnError)
 	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, "Usage: ci/faults.sh [-race] [flags]\n\nDoes to agents what happens to them in the field, and prints one line per fault: what was counted, and how long\n"+
+			"it took. Without -quick it takes half an hour. -race, which comes first, builds it with the race detector.\n\n")
+		f.PrintDefaults()
+	}
 	f.BoolVar(&o.quick, "quick", false, "fewer repetitions, and shorter ones")
 	f.BoolVar(&o.times, "times", false, "a row also fails when something took longer than it may")
 	f.BoolVar(&o.list, "list", false, "only list the rows")
-	f.Uint64Var(&o.seed, "seed", 1, "of which packets are lost, and at which moments things happen")
+	f.Uint64Var(&o.seed, "seed", 1, "of which packets are lost, and at which moments most things happen")
 	f.DurationVar(&o.churn, "churn", 0, "how long agents come and go in the row churn; 0: five minutes, or ten seconds with -quick")
 	f.StringVar(&o.memory, "memory", "", "write the memory of the row churn to this `file`, which bench -memory draws")
 	rows := f.String("run", "", "only the rows whose names match this regular expression")
 	if err := f.Parse(args); err != nil {
 		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; for the rows of that name: -run %[1]s", f.Arg(0))
+	case o.churn < 0:
+		return o, fmt.Errorf("-churn %s: it must be positive", o.churn)
 	}
 	o.apart = os.Getenv(apartEnv) != ""
 	o.rows, err = regexp.Compile(*rows)
@@ -85,7 +96,9 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	}
 	if o.list {
 		for _, w := range table() {
-			fmt.Fprintf(stdout, "%-20s %s\n", w.name, w.about)
+			if o.rows.MatchString(w.name) {
+				fmt.Fprintf(stdout, "%-20s %s\n", w.name, w.about)
+			}
 		}
 		return nil
 	}
