@@ -266,6 +266,7 @@ func TestSignedRestart(t *testing.T) {
 	ann := st.enter(t, m.kind("InProcess", mesh.IdentityMember), "ann")
 	bob := st.enter(t, m.kind("Chromium", mesh.IdentityMember), "bob")
 	ann.hasKey(1, "bob")
+	bob.hasKey(1, "ann")
 	page := bob.console.(*pageParty)
 	eval := func(script string) (result string) {
 		t.Helper()
