@@ -44,11 +44,18 @@ func (s *session) judge() {
 	}
 	cutFirst := s.leftAt.Sub(heard) > 2*t.iceKeepalive // one, and what its packets may take
 	heardLater := heard.Sub(s.leftAt) > 2*t.iceKeepalive
-	switch wait := t.dead - time.Since(heard); {
+	since := heard
+	if s.cutOffAt.After(since) { // its packets have had no way until then
+		since = s.cutOffAt
+	}
+	switch wait := t.dead - time.Since(since); {
 	case s.leftAt.IsZero() || cutFirst || heardLater || s.doubtful:
 	case wait > 0:
 		s.judging = s.after(wait, s.judge)
-	case !s.recovering || !s.n.online || !s.n.hearsOthers(s):
+	case !s.recovering:
+		s.judging = s.after(t.iceKeepalive, s.judge)
+	case !s.n.online || !s.n.hearsOthers(s):
+		s.cutOffAt = time.Now()
 		s.judging = s.after(t.iceKeepalive, s.judge)
 	default:
 		s.n.lost(s, ErrDied)

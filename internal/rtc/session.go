@@ -53,6 +53,7 @@ type session struct {
 	parkedAt   time.Time   // base: the link ended, and nothing has been heard since; else zero
 	cutAt      time.Time   // since
 	heardAt    time.Time   // what came last before that
+	cutOffAt   time.Time   // this host may have been cut off then, so that the silence of a peer that has left proves nothing
 	leftAt     time.Time   // signaling has said that the process has ended then; zero if not, or if there was a sign of life
 	extended   bool        // past the bound, because of a sign of life
 	doubtful   bool        // though ICE has a path
