@@ -39,9 +39,7 @@ func (n *Node) decode(m signal.Message) (func(), error) {
 		if err := checkIDs(d.Session, d.Instance, d.Answers, d.Sig); err != nil {
 			return nil, err
 		}
-		if len(d.SDP) > maxSDP {
-			return nil, fmt.Errorf("SDP of %d bytes, the limit is %d", len(d.SDP), maxSDP)
-		}
+		// It is read again when it is applied: what counts of it depends on the link.
 		if _, err := readSDP(d.SDP, d.SCTPInit); err != nil {
 			return nil, err
 		}

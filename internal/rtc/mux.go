@@ -31,7 +31,7 @@ const (
 	goneFor = 30 * time.Second
 )
 
-// mux shares one UDP port among connections (ice.UDPMux). Unlike in pion's own, what waits for a connection is bounded,
+// mux shares one UDP port among connections; with doublingMux it is an ice.UDPMux. Unlike in pion's own, what waits for a connection is bounded,
 // a check goes to the session that it names, wherever it comes from, and a peer does not get the packets of another one
 // whose address it announces.
 type mux struct {
@@ -169,12 +169,8 @@ func unavailable(err error) bool {
 	return false
 }
 
-// GetConn returns the connection of the ICE session with a ufrag at one of the listen addresses. pion asks once for
-// each; that there is one already is an error.
-func (m *mux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
-	return m.conn(ufrag, addr, &doubler{})
-}
-
+// conn returns the connection of the ICE session with a ufrag at one of the listen addresses. pion asks once for
+// each, see doublingMux; that there is one already is an error.
 func (m *mux) conn(ufrag string, addr net.Addr, twice *doubler) (net.PacketConn, error) {
 	for _, s := range m.all() {
 		if s.udp.LocalAddr().String() == addr.String() {

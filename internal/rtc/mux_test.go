@@ -41,7 +41,7 @@ func loopbackMux(t *testing.T) (m *mux, at *net.UDPAddr) {
 
 func connOf(t *testing.T, m *mux, ufrag string) *muxConn {
 	t.Helper()
-	c, err := m.GetConn(ufrag, m.GetListenAddresses()[0])
+	c, err := m.conn(ufrag, m.GetListenAddresses()[0], &doubler{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,13 +239,13 @@ func TestMuxClose(t *testing.T) {
 	}
 }
 
-func TestMuxGetConn(t *testing.T) {
+func TestMuxConn(t *testing.T) {
 	m, at := loopbackMux(t)
 	c := connOf(t, m, "u")
-	if _, err := m.GetConn("u", at); err == nil {
+	if _, err := m.conn("u", at, &doubler{}); err == nil {
 		t.Error("a second connection of one session")
 	}
-	if _, err := m.GetConn("v", &net.UDPAddr{IP: at.IP, Port: at.Port + 1}); err == nil {
+	if _, err := m.conn("v", &net.UDPAddr{IP: at.IP, Port: at.Port + 1}, &doubler{}); err == nil {
 		t.Error("a connection at another address")
 	}
 	_ = c.Close()
@@ -255,7 +255,7 @@ func TestMuxGetConn(t *testing.T) {
 		t.Error("a connection that was closed twice took the next one away")
 	}
 	_ = m.Close()
-	if _, err := m.GetConn("v", at); !errors.Is(err, net.ErrClosed) {
+	if _, err := m.conn("v", at, &doubler{}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a connection of a closed mux: %v", err)
 	}
 	if err := m.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
