@@ -90,7 +90,7 @@ func bulkSides(o options) []side {
 func fleetGroup(o options, n int) group {
 	idle, rounds := time.Duration(0), pick(o, 3, 1)
 	if n == o.agents() {
-		idle = pick(o, 10*time.Second, 4*time.Second) // whole intervals of ICE's keepalive, 1 s, and pion's own, 2 s
+		idle = pick(o, 10*time.Second, 4*time.Second) // whole intervals of ICE's keepalive, 2 s
 		rounds = pick(o, 5, 1)                        // what this one gives differs most
 	}
 	return group{fmt.Sprintf("mesh of %d", n), rounds, []side{

@@ -163,6 +163,22 @@ func listen(p *peer) (heard func() []string) {
 	}
 }
 
+// TestBaseListed: who has asked to be told of departures is told which peers have not.
+func TestBaseListed(t *testing.T) {
+	s := serve(t, nil)
+	for _, c := range []struct{ key, payload, want string }{
+		{"key-one-of-tests", `{"left":true}`, `{"peers":[],"base":[]}`},
+		{"key-two-of-tests", `{}`, `{"peers":["agent-001"]}`},
+		{"key-three-of-tests", `{"left":true}`, `{"peers":["agent-001","agent-002"],"base":["agent-002"]}`},
+	} {
+		p := s.dial(t, c.key)
+		p.registerWith(c.payload)
+		if got, want := p.next(), `{"type":"peer_list","peer_id":"registry","payload":`+c.want+`}`; got != want {
+			t.Errorf("%s: got %s, want %s", c.payload, got, want)
+		}
+	}
+}
+
 // TestLeftBehind: a server that shuts down tells of nobody.
 func TestLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -170,7 +170,7 @@ var errInUse = errors.New("the peer id is in use by another connection")
 // register marks c and returns the other registered peers, or nil if c has been replaced. Both happen under one
 // lock, so that of two peers that register at once exactly one sees the other and offers. again reports whether c was
 // marked already.
-func (h *hub) register(c *client, p signal.RegisterPayload) (peers []string, again bool, err error) {
+func (h *hub) register(c *client, p signal.RegisterPayload) (l *signal.PeersPayload, again bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.IfFree && h.members[c.id] != c {
@@ -193,14 +193,27 @@ func (h *hub) register(c *client, p signal.RegisterPayload) (peers []string, aga
 			c.watch()
 		}
 	}
-	peers = []string{}
+	return h.listLocked(c), again, nil
+}
+
+// listLocked returns the peers that are registered besides one.
+func (h *hub) listLocked(c *client) *signal.PeersPayload {
+	l := &signal.PeersPayload{Peers: []string{}}
+	if c.watches {
+		l.Base = []string{}
+	}
 	for id, other := range h.members {
-		if id != c.id && other.registered {
-			peers = append(peers, id)
+		if id == c.id || !other.registered {
+			continue
+		}
+		l.Peers = append(l.Peers, id)
+		if c.watches && !other.watches {
+			l.Base = append(l.Base, id)
 		}
 	}
-	slices.Sort(peers)
-	return peers, again, nil
+	slices.Sort(l.Peers)
+	slices.Sort(l.Base)
+	return l
 }
 
 // handle does what one message from a client asks for. It returns false if the client is to be slowed: for a message
@@ -235,18 +248,18 @@ func (h *hub) handleRegister(from *client, payload json.RawMessage) (ok bool) {
 	if err != nil {
 		return h.refuse(from, signal.CodeInvalidField, err)
 	}
-	peers, again, err := h.register(from, p)
+	l, again, err := h.register(from, p)
 	if err != nil {
 		h.report(zerolog.InfoLevel, from).Err(err).Msg("register refused")
 		e := signal.ErrorPayload{Code: signal.CodeInUse, Message: err.Error()}
 		from.end(signal.CloseInUse, err.Error(), h.encode(signal.ErrorType, e))
 		return true
 	}
-	if peers != nil {
+	if l != nil {
 		if !again {
-			h.report(zerolog.InfoLevel, from).Int("peers", len(peers)).Msg("peer registered")
+			h.report(zerolog.InfoLevel, from).Int("peers", len(l.Peers)).Msg("peer registered")
 		}
-		h.list(from, peers)
+		h.list(from, l)
 	}
 	return !again
 }
@@ -307,8 +320,8 @@ func (h *hub) refuse(from *client, code string, err error) bool {
 
 // list responds to a register. It ends the connection of a client that keeps registering and does not read the
 // responses.
-func (h *hub) list(to *client, peers []string) {
-	if b := h.encode(signal.PeerList, signal.PeersPayload{Peers: peers}); b != nil && !to.out.Push(b) {
+func (h *hub) list(to *client, l *signal.PeersPayload) {
+	if b := h.encode(signal.PeerList, l); b != nil && !to.out.Push(b) {
 		to.end(websocket.StatusPolicyViolation, "too slow: the outbound queue is full", nil)
 	}
 }

@@ -120,6 +120,8 @@ func TestFixturesWritten(t *testing.T) {
 		switch x.Name {
 		case "peer_list":
 			provoke = `{"type":"register","peer_id":"agent-001"}`
+		case "peer_list, to one that asked for left":
+			provoke = `{"type":"register","peer_id":"agent-001","payload":{"left":true}}`
 		case "id in use":
 			from, provoke = s.dial(t, "key-one-of-tests"), `{"type":"register","peer_id":"agent-001","payload":{"if_free":true}}`
 		case "unknown target":

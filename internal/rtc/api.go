@@ -66,7 +66,6 @@ func newAPI(cfg Config) (*api, error) {
 	if cfg.MDNS {
 		se.SetICEMulticastDNSMode(ice.MulticastDNSModeQueryOnly)
 	}
-	se.SetICETimeouts(cfg.timing.iceDisconnected, cfg.timing.iceFailed, cfg.timing.iceKeepalive)
 	if cfg.RelayOnly { // pion waits for 2 s for something better than a relay
 		se.SetRelayAcceptanceMinWait(0)
 	}
@@ -165,14 +164,15 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 }
 
 // connection makes a PeerConnection with a certificate, which notes its failures, whose checks come from bounded
-// sources, and whose packets may be sent twice.
-func (a *api) connection(cert certificate, f *failures, from *sources, twice *doubler) (*webrtc.PeerConnection, error) {
+// sources, whose packets may be sent twice, and whose path is checked so often.
+func (a *api) connection(cert certificate, f *failures, from *sources, twice *doubler, often checks) (*webrtc.PeerConnection, error) {
 	c := a.configuration()
 	c.Certificates = []webrtc.Certificate{cert.Certificate}
 	loggers := a.loggers
 	loggers.failures = f
 	se := a.se
 	se.LoggerFactory = &loggers
+	se.SetICETimeouts(often.disconnected, often.failed, often.keepalive)
 	se.SetNet(gatherNet{a.net, f, from, twice})
 	if a.mux != nil {
 		se.SetICEUDPMux(doublingMux{a.mux, twice})

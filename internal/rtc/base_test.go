@@ -162,8 +162,8 @@ func (b *basePeer) describe(typ, to string, d webrtc.SessionDescription) {
 	b.send(typ, to, desc)
 }
 
-func (b *basePeer) Registered(_ string, peers []string) {
-	for _, p := range peers {
+func (b *basePeer) Registered(_ string, l signal.PeersPayload) {
+	for _, p := range l.Peers {
 		b.offer(p)
 	}
 }

@@ -82,8 +82,8 @@ func benchPair(b *testing.B, echo bool) (p *rtc.Peer, near, far *counter) {
 		defer cancel()
 		_, _ = x.Close(ctx), y.Close(ctx)
 	})
-	y.Registered("y", nil)
-	x.Registered("x", []string{"y"})
+	y.Registered("y", signal.PeersPayload{})
+	x.Registered("x", signal.PeersPayload{Peers: []string{"y"}})
 	<-far.peer
 	return <-near.peer, near, far
 }

@@ -81,9 +81,14 @@ type timing struct {
 	baseSilence            time.Duration // how long a base peer may respond to no check
 	baseWait               time.Duration // from the end of a base peer's link to our next offer
 	baseClosed             time.Duration // the same if that peer has closed its end itself
-	// iceDisconnected, iceFailed and iceKeepalive are pion's own: silence until a path counts as lost, further silence
-	// until it is given up, and the time between two checks of it.
-	iceDisconnected, iceFailed, iceKeepalive time.Duration
+	ice, iceBase           checks        // iceBase with a peer that is, or may be, a base peer
+}
+
+// checks say how ICE looks after a path.
+type checks struct {
+	keepalive    time.Duration // between two checks
+	disconnected time.Duration // silence until the path counts as lost
+	failed       time.Duration // further silence until it is given up
 }
 
 var defaultTiming = timing{
@@ -117,9 +122,9 @@ var defaultTiming = timing{
 	baseClosed: 2 * time.Second,
 	// Once ICE has given a path up, only a restart helps, for which both ends need signaling; until then the path
 	// is used again as soon as it is back.
-	iceDisconnected: 3 * time.Second,
-	iceFailed:       90 * time.Second,
-	iceKeepalive:    time.Second,
+	ice: checks{keepalive: 2 * time.Second, disconnected: 4 * time.Second, failed: 90 * time.Second},
+	// More often, so that baseSilence means more than a lost packet.
+	iceBase: checks{keepalive: time.Second, disconnected: 3 * time.Second, failed: 90 * time.Second},
 }
 
 func (c Config) withDefaults() Config {

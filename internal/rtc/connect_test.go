@@ -193,8 +193,8 @@ func TestGlare(t *testing.T) {
 				heldBack = nil
 				return out
 			})
-			a.Registered("a", nil)
-			b.Registered("b", nil)
+			a.Registered("a", signal.PeersPayload{})
+			b.Registered("b", signal.PeersPayload{})
 			h.mu.Lock()
 			h.members["a"], h.members["b"] = a.Node, b.Node
 			h.mu.Unlock()
@@ -357,7 +357,7 @@ func TestCloseFlushes(t *testing.T) {
 		t.Errorf("%d of %d messages", n, count)
 	}
 	a.Connect("b")
-	a.Registered("a", []string{"b"})
+	a.Registered("a", signal.PeersPayload{Peers: []string{"b"}})
 	a.Disconnected()
 	if err := a.Node.Close(ctx); err != nil {
 		t.Errorf("second Close: %v", err)

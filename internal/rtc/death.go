@@ -42,8 +42,8 @@ func (s *session) judge() {
 	if !s.recovering {
 		heard = s.lastHeard()
 	}
-	cutFirst := s.leftAt.Sub(heard) > 2*t.iceKeepalive // one, and what its packets may take
-	heardLater := heard.Sub(s.leftAt) > 2*t.iceKeepalive
+	cutFirst := s.leftAt.Sub(heard) > 2*s.checks.keepalive // one, and what its packets may take
+	heardLater := heard.Sub(s.leftAt) > 2*s.checks.keepalive
 	since := heard
 	if s.cutOffAt.After(since) { // its packets have had no way until then
 		since = s.cutOffAt
@@ -53,10 +53,10 @@ func (s *session) judge() {
 	case wait > 0:
 		s.judging = s.after(wait, s.judge)
 	case !s.recovering:
-		s.judging = s.after(t.iceKeepalive, s.judge)
+		s.judging = s.after(t.watch, s.judge)
 	case !s.n.online || !s.n.hearsOthers(s):
 		s.cutOffAt = time.Now()
-		s.judging = s.after(t.iceKeepalive, s.judge)
+		s.judging = s.after(t.watch, s.judge)
 	default:
 		s.n.lost(s, ErrDied)
 	}
@@ -68,7 +68,7 @@ func (n *Node) hearsOthers(s *session) bool {
 	others := 0
 	for _, sl := range n.slots {
 		if o := sl.cur; o != nil && o != s && o.up && o.leftAt.IsZero() {
-			if !o.recovering && time.Since(o.lastHeard()) < n.cfg.timing.iceDisconnected {
+			if !o.recovering && time.Since(o.lastHeard()) < o.checks.disconnected {
 				return true
 			}
 			others++

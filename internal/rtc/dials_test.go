@@ -30,7 +30,7 @@ func dialAll(t *testing.T, pace time.Duration) (a *agent, peers []string, offers
 	for i := range 3 * rtc.MaxDials {
 		peers = append(peers, fmt.Sprintf("p%d", i))
 	}
-	a.Registered("a", peers)
+	a.Registered("a", signal.PeersPayload{Peers: peers})
 	return a, peers, sent
 }
 

@@ -36,22 +36,33 @@ func (c *Config) Quick() {
 	c.timing.baseWait = 1500 * time.Millisecond
 	c.timing.baseClosed = 100 * time.Millisecond
 	c.timing.baseSilence = time.Second
-	c.timing.iceDisconnected = time.Second
-	c.timing.iceFailed = 2 * time.Second
-	c.timing.iceKeepalive = 200 * time.Millisecond
+	c.timing.ice = checks{keepalive: 200 * time.Millisecond, disconnected: time.Second, failed: 2 * time.Second}
+	c.timing.iceBase = c.timing.ice
 }
 
 // Dead sets how long a peer that has left must have been silent.
 func (c *Config) Dead(d time.Duration) { c.timing.dead = d }
 
 // ICEKeepalive sets the time between two checks of a path.
-func (c *Config) ICEKeepalive(d time.Duration) { c.timing.iceKeepalive = d }
+func (c *Config) ICEKeepalive(d time.Duration) {
+	c.timing.ice.keepalive, c.timing.iceBase.keepalive = d, d
+}
+
+// SteadyKeepalive sets the same, for peers that are known to be no base peers.
+func (c *Config) SteadyKeepalive(d time.Duration) { c.timing.ice.keepalive = d }
+
+// Keepalive returns the time between two checks of the path to a peer.
+func (n *Node) Keepalive(peer string) time.Duration {
+	return inLoop(n, peer, func(sl *slot) time.Duration { return sl.cur.checks.keepalive })
+}
 
 // ICEFailed sets how long ICE looks for a path that is gone.
-func (c *Config) ICEFailed(d time.Duration) { c.timing.iceFailed = d }
+func (c *Config) ICEFailed(d time.Duration) { c.timing.ice.failed, c.timing.iceBase.failed = d, d }
 
 // ICEDisconnected sets how long a path may be silent.
-func (c *Config) ICEDisconnected(d time.Duration) { c.timing.iceDisconnected = d }
+func (c *Config) ICEDisconnected(d time.Duration) {
+	c.timing.ice.disconnected, c.timing.iceBase.disconnected = d, d
+}
 
 // Checking sets how long a restart that was answered is left alone.
 func (c *Config) Checking(d time.Duration) { c.timing.checking = d }
@@ -67,9 +78,8 @@ func (c *Config) BaseClocks() {
 	c.timing.baseSilence = defaultTiming.baseSilence / 5
 	c.timing.baseWait = defaultTiming.baseWait / 5
 	c.timing.baseClosed = defaultTiming.baseClosed / 5
-	c.timing.iceDisconnected = defaultTiming.iceDisconnected / 5
-	c.timing.iceFailed = defaultTiming.iceFailed / 5
-	c.timing.iceKeepalive = defaultTiming.iceKeepalive / 5
+	base := defaultTiming.iceBase
+	c.timing.iceBase = checks{keepalive: base.keepalive / 5, disconnected: base.disconnected / 5, failed: base.failed / 5}
 	c.timing.watch = defaultTiming.watch / 5
 }
 

@@ -14,7 +14,7 @@ import (
 
 // member is what a hub relays to: a Node, or a double of a base peer.
 type member interface {
-	Registered(self string, peers []string)
+	Registered(self string, l signal.PeersPayload)
 	Receive(signal.Message)
 	Disconnected()
 }
@@ -28,6 +28,8 @@ type hub struct {
 	order   []string
 	// silent leaves out the error for unknown targets, as a base server does.
 	silent bool
+	// base are the peers that peer_list calls base; nil if it does not say.
+	base []string
 	// filter, if set, sees each message before it is relayed and returns what to relay instead.
 	filter func(signal.Message) []signal.Message
 	// counts has how many messages of a type went from a peer to a peer.
@@ -47,7 +49,7 @@ func (h *hub) join(id string, m member) {
 	h.order = append(slices.Clone(peers), id)
 	h.members[id] = m
 	h.mu.Unlock()
-	m.Registered(id, peers)
+	m.Registered(id, signal.PeersPayload{Peers: peers, Base: h.base})
 }
 
 func (h *hub) leave(id string) {

@@ -307,7 +307,7 @@ func TestProvenLinkStays(t *testing.T) {
 	}
 	gone, _ := json.Marshal(signal.ErrorPayload{Code: signal.CodePeerUnavailable, TargetID: "b"})
 	a.Receive(signal.Message{Type: signal.ErrorType, PeerID: "registry", Payload: gone})
-	a.Registered("a", nil)
+	a.Registered("a", signal.PeersPayload{})
 	testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == 200 && len(a.received("b")) == 200 })
 	if a.Recovering("b") || b.Recovering("a") {
 		t.Error("the link was interrupted")

@@ -157,8 +157,8 @@ func (n *Node) Connect(id string) {
 
 // Registered is called when signaling has connected and registered us as self, with the other peers that
 // are registered.
-func (n *Node) Registered(self string, peers []string) {
-	n.box.post(func() { n.registered(self, peers) })
+func (n *Node) Registered(self string, l signal.PeersPayload) {
+	n.box.post(func() { n.registered(self, l) })
 }
 
 // Disconnected is called when signaling has lost its connection. Links are not affected.

@@ -267,7 +267,7 @@ func TestRecoveryMeetsNewProcess(t *testing.T) {
 	h.mu.Lock()
 	h.members["a"] = a2.Node // registered, but too late to be told of b
 	h.mu.Unlock()
-	a2.Registered("a", nil)
+	a2.Registered("a", signal.PeersPayload{})
 	testutil.Eventually(t, "the end of the old link", func() bool { return b.peer("a") == nil })
 	cb.cut.Store(false)
 	linked(t, a2, b)

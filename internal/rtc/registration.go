@@ -16,7 +16,7 @@ import (
 var errNotRegistered = errors.New("it is not registered with signaling")
 
 // registered begins or resumes what needs signaling. Peers with a link are left alone.
-func (n *Node) registered(self string, peers []string) {
+func (n *Node) registered(self string, l signal.PeersPayload) {
 	if n.self != "" && n.self != self {
 		n.log.Warn().Str("was", n.self).Str("is", self).Msg("signaling has given this agent another id")
 	}
@@ -28,7 +28,7 @@ func (n *Node) registered(self string, peers []string) {
 		sl.stop()
 		delete(n.slots, self)
 	}
-	listed := n.want(peers)
+	listed := n.want(l)
 	for id, sl := range n.slots {
 		switch {
 		case sl.cur != nil:
@@ -44,9 +44,13 @@ func (n *Node) registered(self string, peers []string) {
 }
 
 // want has links made to the peers that are registered, and returns the set of them.
-func (n *Node) want(peers []string) map[string]bool {
-	listed := make(map[string]bool, len(peers))
-	for _, id := range peers {
+func (n *Node) want(l signal.PeersPayload) map[string]bool {
+	base := make(map[string]bool, len(l.Base))
+	for _, id := range l.Base {
+		base[id] = true
+	}
+	listed := make(map[string]bool, len(l.Peers))
+	for _, id := range l.Peers {
 		listed[id] = true
 		if n.ending || id == n.self {
 			continue
@@ -58,6 +62,9 @@ func (n *Node) want(peers []string) map[string]bool {
 		}
 		sl.wanted = true
 		sl.silence = 0
+		if l.Base != nil {
+			sl.steady = !base[id]
+		}
 	}
 	return listed
 }

@@ -26,6 +26,7 @@ type session struct {
 	cert [sha256.Size]byte // hash of our certificate
 	log  zerolog.Logger
 
+	checks   checks
 	failures *failures
 	sources  *sources
 	twice    *doubler
@@ -88,12 +89,16 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	if err != nil {
 		return nil, localErrorf("%w", err)
 	}
-	pc, err := n.api.connection(cert, f, from, twice)
+	often := n.cfg.timing.iceBase
+	if sl.steady {
+		often = n.cfg.timing.ice
+	}
+	pc, err := n.api.connection(cert, f, from, twice, often)
 	if err != nil {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, failures: f, sources: from, twice: twice, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, checks: often, failures: f, sources: from, twice: twice, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()

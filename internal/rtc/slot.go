@@ -32,6 +32,7 @@ type slot struct {
 	connectTimer *time.Timer // the timeout of Connect
 
 	kind       kind
+	steady     bool      // no base peer, as signaling or the peer itself has said last: a path to it is checked less often
 	failures   int       // attempts since the last link that lasted, or short links since then
 	short      int       // links that ended at once, since one that lasted
 	silence    int       // attempts since the peer was last heard from
@@ -73,9 +74,9 @@ func (sl *slot) proven() bool {
 // heard notes a sign of life, and what it says about the peer's software.
 func (sl *slot) heard(d description) {
 	sl.silence = 0
-	sl.kind = kindExtended
+	sl.kind, sl.steady = kindExtended, true
 	if d.base() {
-		sl.kind = kindBase
+		sl.kind, sl.steady = kindBase, false
 	}
 }
 

@@ -101,10 +101,10 @@ func (w *webRTC) renewTURN(ctx context.Context) {
 
 // What the signaling client reports (signal.Handler) goes to the node.
 
-func (w *webRTC) Registered(self string, peers []string) { w.node.Registered(self, peers) }
-func (w *webRTC) Receive(m signal.Message)               { w.node.Receive(m) }
-func (w *webRTC) Disconnected()                          { w.node.Disconnected() }
-func (w *webRTC) Status(st signal.Status)                { w.events.signalingChanged(st) }
+func (w *webRTC) Registered(self string, l signal.PeersPayload) { w.node.Registered(self, l) }
+func (w *webRTC) Receive(m signal.Message)                      { w.node.Receive(m) }
+func (w *webRTC) Disconnected()                                 { w.node.Disconnected() }
+func (w *webRTC) Status(st signal.Status)                       { w.events.signalingChanged(st) }
 
 func (w *webRTC) ICEServers(servers []signal.ICEServer) {
 	w.node.ICEServers(slices.Concat(servers, w.set.ExtraICEServers))

@@ -50,7 +50,7 @@ type Status struct {
 type Handler interface {
 	// Registered is called after every connect. self is the client's peer id; peers are the other
 	// registered peers, without duplicates. It comes before any Receive of the same connection.
-	Registered(self string, peers []string)
+	Registered(self string, l PeersPayload)
 	// Receive passes on an offer, answer, candidate or error. Its payload has not been checked.
 	Receive(Message)
 	// Disconnected is called once for each connection that was Registered: the WebSocket is gone, and what

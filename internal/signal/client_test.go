@@ -207,7 +207,11 @@ func TestFixturesReceived(t *testing.T) {
 			}
 			switch e := got[0]; m.Type {
 			case signal.PeerList:
-				if e.kind != "registered" || len(e.peers) != 0 { // the list held only the client itself
+				var l signal.PeersPayload
+				if err := json.Unmarshal(m.Payload, &l); err != nil {
+					t.Fatal(err)
+				}
+				if e.kind != "registered" || len(e.peers) != 0 || !reflect.DeepEqual(e.base, l.Base) { // the list held only the client itself
 					t.Fatalf("event %+v", e)
 				}
 			default:

@@ -306,11 +306,11 @@ func (cn *connection) dispatch(m Message) {
 func (cn *connection) accept(m Message) error {
 	switch m.Type {
 	case PeerList:
-		peers, err := decodePeers(m.Payload, cn.token.PeerID)
+		l, err := decodePeers(m.Payload, cn.token.PeerID)
 		if err != nil {
 			return err
 		}
-		cn.register(peers)
+		cn.register(l)
 		return nil
 	case ErrorType, Left:
 	case Offer, Answer, Candidate:
@@ -340,13 +340,13 @@ func (cn *connection) accept(m Message) error {
 }
 
 // register handles a peer_list, usually the only one.
-func (cn *connection) register(peers []string) {
+func (cn *connection) register(l PeersPayload) {
 	if cn.registered.IsZero() {
 		cn.registered = time.Now()
-		cn.client.cfg.Log.Info().Str("peer_id", cn.token.PeerID).Int("peers", len(peers)).Msg("registered with the signaling server")
+		cn.client.cfg.Log.Info().Str("peer_id", cn.token.PeerID).Int("peers", len(l.Peers)).Msg("registered with the signaling server")
 		cn.client.status(cn.handler, Status{State: Connected, PeerID: cn.token.PeerID})
 	}
-	cn.handler.Registered(cn.token.PeerID, peers)
+	cn.handler.Registered(cn.token.PeerID, l)
 	held := cn.held
 	cn.held, cn.heldBytes = nil, 0
 	for _, m := range held {
@@ -354,12 +354,13 @@ func (cn *connection) register(peers []string) {
 	}
 }
 
-// decodePeers returns the ids in a peer_list's payload, sorted, without self, empty ids and duplicates.
-func decodePeers(payload json.RawMessage, self string) ([]string, error) {
+// decodePeers returns a peer_list's payload, with the ids sorted, without self, empty ids and duplicates.
+func decodePeers(payload json.RawMessage, self string) (PeersPayload, error) {
 	var p PeersPayload
 	if err := Decode(payload, &p); err != nil {
-		return nil, fmt.Errorf("payload: %w", err)
+		return PeersPayload{}, fmt.Errorf("payload: %w", err)
 	}
 	slices.Sort(p.Peers)
-	return slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self }), nil
+	p.Peers = slices.DeleteFunc(slices.Compact(p.Peers), func(id string) bool { return id == "" || id == self })
+	return p, nil
 }

@@ -29,6 +29,7 @@ type event struct {
 	kind   string // registered, receive, disconnected, status, ice
 	self   string
 	peers  []string
+	base   []string
 	msg    signal.Message
 	status signal.Status
 	ice    []signal.ICEServer
@@ -50,8 +51,8 @@ func (r *recorder) record(e event) {
 	r.busy.Store(false)
 }
 
-func (r *recorder) Registered(self string, peers []string) {
-	r.record(event{kind: "registered", self: self, peers: peers})
+func (r *recorder) Registered(self string, l signal.PeersPayload) {
+	r.record(event{kind: "registered", self: self, peers: l.Peers, base: l.Base})
 }
 func (r *recorder) Receive(m signal.Message)          { r.record(event{kind: "receive", msg: m}) }
 func (r *recorder) Disconnected()                     { r.record(event{kind: "disconnected"}) }

@@ -113,6 +113,9 @@ func ParseEarlyRegister(header string) (id string, payload json.RawMessage, err 
 // PeersPayload is the payload of a peer_list: the other registered peers.
 type PeersPayload struct {
 	Peers []string `json:"peers"`
+	// Base, an extension, are those of Peers that may be base peers: they have not asked to be told of peers that have left.
+	// It is nil if the server does not say.
+	Base []string `json:"base,omitzero"`
 }
 
 // ErrorPayload is the payload of an error message.
