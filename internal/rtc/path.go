@@ -46,14 +46,23 @@ func (n *Node) watchSlot(sl *slot) bool {
 	if s == nil || !s.up {
 		return len(sl.parked) > 0
 	}
-	s.watchProgress(time.Now())
-	switch {
-	case s.base():
+	if s.quiet() {
+		s.arrivals.since = time.Time{}
+	} else {
+		s.watchProgress(time.Now())
+		if s.remote.restart {
+			s.watchPath()
+		}
+	}
+	if s.base() {
 		s.watchBase()
-	case s.remote.restart:
-		s.watchPath()
 	}
 	return true
+}
+
+// quiet reports whether nothing was sent since a look at which everything was acknowledged. Most links are, most of the time.
+func (s *session) quiet() bool {
+	return !s.doubtful && !s.twice.on.Load() && !s.progress.waits && s.progress.acknowledged == s.peer.handedOver.Load()
 }
 
 // watchPath repairs a link whose path carries checks and nothing else, and ends the repair when it does.
