@@ -10,10 +10,10 @@ test=(go test -race -shuffle=on -timeout 20m "$@")
 for arg in "$@"; do
 	case $arg in . | ./*) exec "${test[@]}" ;; esac
 done
-# Packages that start browsers and many programs need the machine for themselves, and come last.
+# Packages that start browsers and many programs wait most of the time. They come last, beside each other only.
 crowds='/internal/interop$|/examples/browser$'
 packages=$(go list ./... ./cmd/mesh/...)
 # shellcheck disable=SC2046 # a list of packages, none of which has spaces
 "${test[@]}" $(grep -Ev "$crowds" <<<"$packages")
 # shellcheck disable=SC2046
-"${test[@]}" -p 1 $(grep -E "$crowds" <<<"$packages")
+"${test[@]}" -p 2 $(grep -E "$crowds" <<<"$packages")

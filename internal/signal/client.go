@@ -14,9 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/backoff"
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
+
+	"github.com/chatixia-ai/mesh/internal/backoff"
 )
 
 // State is the state of the connection to the server.
