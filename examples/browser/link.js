@@ -27,8 +27,13 @@ const BLANK = [0x20, 0x09, 0x0d]; // of which a line is blank
 const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "payload"]);
 const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
 const IDENTITY = shape(["mesh", "key", "sig", "member"], { member: MEMBER });
-const HELLO = shape(["protocol", "max_message", "identity"], { identity: IDENTITY });
-const CONTROLS = new Map([["hello", shape([], { 1: HELLO })], ["member", shape([], { 1: MEMBER })]]);
+const HELLO = shape(["protocol", "max_message", "lanes", "identity"], { identity: IDENTITY });
+const PAUSE = shape(["ordered"]);
+const CONTROLS = new Map([
+  ["hello", shape([], { 1: HELLO })],
+  ["member", shape([], { 1: MEMBER })],
+  ["pause", shape([], { 1: PAUSE })],
+]);
 
 const encoder = new TextEncoder();
 // fatal: invalid UTF-8 is an error instead of being replaced. ignoreBOM: a byte order mark stays, and is no JSON.
@@ -473,6 +478,8 @@ function checkControl([kind, argument]) {
   if (kind === "drain" || kind === "drained") {
     check(Number.isSafeInteger(argument) && argument >= 0, `${kind} has no number`);
   }
+  const flag = (key) => check(typeof (argument?.[key] ?? false) === "boolean", `${key} of ${kind} is not true or false`);
+  if (kind === "pause") flag("ordered");
   if (kind === "member") checkForm(argument);
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
@@ -480,6 +487,7 @@ function checkControl([kind, argument]) {
     const n = argument[key] ?? 0;
     check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
   }
+  flag("lanes");
   if (argument.identity !== undefined) checkIdentity(argument.identity);
 }
 

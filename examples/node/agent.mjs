@@ -141,14 +141,15 @@ const EVENTS = new Map(Object.entries({
   peer_connected: { peer_id: isName, key: isText },
   peer_disconnected: { peer_id: isName },
   message: { from_peer: isName, message: isObject },
-  pause: { peer_id: isName, all: isFlag },
+  pause: { peer_id: isName, all: isFlag, ordered: isFlag },
   resume: { peer_id: isName },
   cancel: { from_peer: isName, request_id: isName },
   drained: { peers: isTexts, unsent: isNumbers },
+  pong: {},
   error: { code: isText, message: isText, command: isText, target_peer: isText, request_id: isText },
 }))
 // Those that have a meaning in some line, and so must not be ambiguous in any.
-const COMMON = ['target_peer', 'target_peer_id', 'from_peer', 'peer_id', 'message', 'request_id', 'all', 'except']
+const COMMON = ['target_peer', 'target_peer_id', 'from_peer', 'peer_id', 'message', 'request_id', 'all', 'ordered', 'except']
 
 // parse returns type and payload of a line from the sidecar. The type may be one of a later version.
 function parse(line) {
@@ -474,6 +475,8 @@ class Agent {
       peers?.forEach((name, i) => this.event('error', `up to ${unsent[i]} messages to ${name} may not have arrived`))
       this.onDrained()
     },
+
+    pong: () => {}, // we do not ping
 
     cancel: ({ from_peer: name, request_id: id }) => {
       this.meet(name).working.get(id)?.abort()

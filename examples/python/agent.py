@@ -151,13 +151,13 @@ def is_object(value: Any) -> bool:
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
-    "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers},
+    "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
-    "pause": {"peer_id": is_name, "all": is_flag}, "resume": {"peer_id": is_name},
+    "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},
     "error": {"code": is_text, "message": is_text, "command": is_text, "target_peer": is_text, "request_id": is_text}}
 # Those that have a meaning in some line, and so must not be ambiguous in any.
-COMMON = ("target_peer", "target_peer_id", "from_peer", "peer_id", "message", "request_id", "all", "except")
+COMMON = ("target_peer", "target_peer_id", "from_peer", "peer_id", "message", "request_id", "all", "ordered", "except")
 
 
 def parse(line: bytes) -> tuple[str, dict]:
@@ -487,6 +487,9 @@ class Agent:
             if key:
                 self.event("key", name, key)
         return self.peers[name]
+
+    def on_pong(self, payload: dict) -> None:
+        pass  # we do not ping
 
     def on_peer_connected(self, payload: dict) -> None:
         self.meet(payload["peer_id"], payload.get("key", ""))

@@ -53,9 +53,20 @@ def fixtures() -> list[Any]:
     return found
 
 
+def keys(value: Any) -> Iterator[str]:
+    """Yield the keys of a value and of what is in it: names that the reader should know."""
+    if isinstance(value, list):
+        for item in value:
+            key, inner = item if isinstance(value, Pairs) else (None, item)
+            if key is not None:
+                yield key
+            yield from keys(inner)
+
+
 class Generator:
     def __init__(self, seed: int) -> None:
         self.r, self.fixtures = random.Random(seed), fixtures()
+        self.fields = sorted({*FIELDS, *(key for value in self.fixtures for key in keys(value))})
 
     def stream(self) -> tuple[bytes, int]:
         """Return some lines, and a limit that they are near to, or not."""
@@ -101,7 +112,7 @@ class Generator:
         elif what == 2:
             owner.insert(self.r.randint(0, len(owner)), (self.cased(key), value))
         elif what == 3:
-            owner[at] = (self.r.choice(FIELDS), value)
+            owner[at] = (self.r.choice(self.fields), value)
         elif what == 4:
             del owner[at]
         elif key == "type":

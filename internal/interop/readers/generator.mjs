@@ -30,10 +30,10 @@ class Raw {
 export class Generator {
   #state
 
-  // fields and types are names that the reader knows.
+  // fields and types are names that the reader knows. Those that it should know are in the fixtures.
   constructor(seed, file, fields, types) {
     this.#state = seed
-    Object.assign(this, { fields, types })
+    Object.assign(this, { types })
     const cases = readFileSync(join(ROOT, 'docs/fixtures', file), 'utf8').split('\n').filter(Boolean)
     this.fixtures = cases.map((line) => JSON.parse(line).line).filter((line) => line.length < 2000).map((line) => {
       try {
@@ -42,6 +42,7 @@ export class Generator {
         return new Raw(line)
       }
     })
+    this.fields = [...new Set([...fields, ...this.fixtures.flatMap(keys)])]
   }
 
   // below returns an integer from 0 to n - 1 (mulberry32).
@@ -142,6 +143,12 @@ export class Generator {
   }
 }
 
+// keys returns the keys of a value and of what is in it.
+function keys(value) {
+  if (value instanceof Pairs) return [...value].flatMap(([k, v]) => [k, ...keys(v)])
+  return Array.isArray(value) ? value.flatMap(keys) : []
+}
+
 function pairs(value) {
   if (Array.isArray(value)) return value.map(pairs)
   if (value === null || typeof value !== 'object') return value
@@ -201,4 +208,4 @@ function milliseconds(text) {
 }
 
 // oddNumber reports whether a stream has a number of which JavaScript cannot tell whether it is an integer of 64 bits.
-export const oddNumber = (stream) => /1e3|[0-9]{16}/.test(stream.toString('latin1'))
+export const oddNumber = (stream) => /[0-9](e[+-]?[0-9]|\.0)|[0-9]{16}/i.test(stream.toString('latin1'))
