@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs every fuzz target: a smoke test that finds what is easy to find. Those in Go are found by go test -list, those of
 # the examples in other languages by their names (internal/interop/readers). Each gets FUZZTIME; without it they share
-# two minutes, at most 3 s each. A target with fewer than FUZZEXECS executions (default 100) by then, as on a busy
+# a minute, at most 3 s each. A target with fewer than FUZZEXECS executions (default 100) by then, as on a busy
 # machine, goes on until it has them; the seeds do not count. An input that fails is kept by go under testdata/fuzz; commit
 # it with the fix. Arguments are packages, which leave the other languages out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-share=120 # seconds
+share=60 # seconds
 fuzzexecs=${FUZZEXECS:-100}
 log=$(mktemp)
 report=$(mktemp)
