@@ -79,7 +79,11 @@ export class Peers {
         await this.#identity.claim(id);
       },
       state: (state, error) => events.signaling(state, error),
-      registered: (id, peers, servers) => this.#registered(id, peers, servers),
+      joining: (id, servers) => {
+        this.id = id;
+        this.#servers = servers;
+      },
+      registered: (peers) => this.#registered(peers),
       receive: (message) => this.#receive(message),
     });
   }
@@ -153,9 +157,7 @@ export class Peers {
     for (const end of [...place.waiters]) end(why, code);
   }
 
-  #registered(id, others, servers) {
-    this.id = id;
-    this.#servers = servers;
+  #registered(others) {
     for (const other of others) {
       const place = this.#place(other);
       if (place) Object.assign(place, { wanted: true, silence: 0 });

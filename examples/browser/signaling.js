@@ -17,8 +17,9 @@ export function backoff(failures, min = BACKOFF_MIN, max = BACKOFF_MAX) {
 // Signaling connects and reconnects, until close() or until it is replaced. It calls:
 //   claim(id)                              before anything else; a rejection keeps us from registering
 //   state(name, error)                     connecting, connected, refused; replaced or closed is the last one
-//   registered(id, others, iceServers)     on every connect
-//   receive(message)                       an offer, answer, candidate or error
+//   joining(id, iceServers)                before every connect
+//   registered(others)                     on every connect
+//   receive(message)                       an offer, answer, candidate or error; also before registered
 export class Signaling {
   #started = Date.now(); // of two instances with one key the server keeps the one that was started last
   #url;
@@ -62,7 +63,9 @@ export class Signaling {
       const { token, id } = await this.#token();
       await this.#events.claim(id);
       const servers = await this.#iceServers(token);
-      if (!this.#closed) this.#open(token, id, servers);
+      if (this.#closed) return;
+      this.#events.joining(id, servers);
+      this.#open(token, id);
     } catch (error) {
       this.#again(error);
     }
@@ -98,7 +101,7 @@ export class Signaling {
     return fetch(new URL(path, this.#url), { ...options, signal: AbortSignal.timeout(REQUEST_TIMEOUT) });
   }
 
-  #open(token, id, servers) {
+  #open(token, id) {
     const url = new URL("ws", this.#url);
     url.protocol = url.protocol.replace("http", "ws");
     url.searchParams.set("token", token); // a page cannot set headers of a WebSocket
@@ -111,7 +114,7 @@ export class Signaling {
       const message = parse(data);
       if (message?.type === "peer_list") {
         clearTimeout(timeout);
-        this.#registered(id, message.payload.peers, servers);
+        this.#registered(id, message.payload.peers);
       } else if (message) this.#events.receive(message);
     };
     socket.onclose = ({ code, reason }) => {
@@ -122,12 +125,12 @@ export class Signaling {
     };
   }
 
-  #registered(id, peers, servers) {
+  #registered(id, peers) {
     this.#failures = 0;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => this.send("heartbeat", undefined, {}), HEARTBEAT);
     const others = Array.isArray(peers) ? peers.filter((peer) => typeof peer === "string" && peer !== id) : [];
-    this.#events.registered(id, others, servers);
+    this.#events.registered(others);
     this.#events.state("connected");
   }
 

@@ -32,6 +32,7 @@
   const real = { fetch, WebSocket, RTCPeerConnection };
   const held = []; // answers that the server keeps back, if holding
   let holding = false;
+  const late = new Set(); // ids that do not get their list before they have got an offer
   const offers = []; // that it has relayed
   const sockets = new Map(); // by peer id
   let connecting;
@@ -47,12 +48,16 @@
       if (message.type === "register") {
         const peers = [...sockets.keys()].filter((id) => id !== this.id);
         sockets.set(this.id, this);
-        this.say({ type: "peer_list", peer_id: "registry", payload: { peers } });
+        const list = { type: "peer_list", peer_id: "registry", payload: { peers } };
+        if (late.has(this.id)) this.list = list;
+        else this.say(list);
         return;
       }
       if (message.type === "offer") offers.push(message);
+      const to = sockets.get(message.target_id);
       if (message.type === "answer" && holding) held.push(message);
-      else sockets.get(message.target_id)?.say({ ...message });
+      else to?.say({ ...message });
+      if (message.type === "offer" && to?.list) to.say(to.list);
     }
     say(message) {
       setTimeout(() => this.onmessage({ data: JSON.stringify(message) }));
@@ -167,11 +172,26 @@
     eve.close();
   }
 
+  // An offer that comes before the list.
+  async function beforeTheList() {
+    const bob = await join("bob", "b");
+    await settled(() => sockets.has("bob"), "bob");
+    late.add("ann");
+    const ann = await join("ann", "a");
+    await settled(() => sockets.get("ann")?.list, "ann");
+    bob.peers.connect("ann").catch(() => {});
+    await settled(() => [ann, bob].every(({ seen }) => seen.length > 0), "a link");
+    check("what both see", [ann.seen, bob.seen], [["+ bob"], ["+ ann"]]);
+    for (const { close } of [ann, bob]) close();
+    late.clear();
+  }
+
   const another = "identity it has shown another key than the one of the present link";
   try {
     const none = "identity it has shown no identity, and this browser knows a key of it";
     await play("known", { "": none, e: "identity its key has changed: " }, afterForgetting);
     await play("off", { "": another, e: another });
+    await beforeTheList();
   } catch (error) {
     failures.push(String(error.stack));
   } finally {

@@ -40,6 +40,7 @@
     const signaling = new Signaling("http://localhost/", "k", {
       claim: async (id) => claimed.push(id),
       state: (name, error) => states.push([name, error?.code, error?.message]),
+      joining() {},
       registered() {},
       receive() {},
     });
