@@ -745,6 +745,26 @@ func TestSignalingRestart(t *testing.T) {
 	}
 }
 
+// TestBrowserIsKilled: a page that is gone without a word is known to be, without waiting until its link is given up.
+func TestBrowserIsKilled(t *testing.T) {
+	browser(t) // or there is none
+	b, err := chromium.Start(t.Context(), chromium.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	base := serve(t)
+	_, events := agent(t, base, "alice", func(c *mesh.Config) { c.Network.RecoveryTimeout = time.Hour })
+	open(t, b, base, "page").await(`\+ alice`)
+	expect(t, events, "page", true)
+	b.Kill()
+	expect(t, events, "page", false)
+}
+
 func start(t *testing.T, listener net.Listener) (stop func()) {
 	t.Helper()
 	server, err := signaling.New(signaling.Config{Dev: true})

@@ -109,7 +109,8 @@ export class Signaling {
     const timeout = setTimeout(() => socket.close(), REQUEST_TIMEOUT);
     this.#socket = socket;
     this.#id = id;
-    socket.onopen = () => this.send("register", undefined, { started: this.#started });
+    // left: the others are told when this page is gone without a word. What is said of them is not used.
+    socket.onopen = () => this.send("register", undefined, { started: this.#started, left: true });
     socket.onmessage = ({ data }) => {
       const message = parse(data);
       if (message?.type === "peer_list") {

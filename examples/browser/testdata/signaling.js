@@ -50,7 +50,8 @@
     socket.onopen();
     const [{ type, payload }] = socket.said;
     check("the first message", type, "register");
-    const { started } = payload;
+    const { started, left } = payload;
+    check("asks that others are told of its end", left, true);
     if (!(Number.isInteger(started) && before <= started && started <= Date.now())) failures.push(`started is ${started}`);
     socket.onmessage({ data: '{"type":"peer_list","payload":{"peers":[]}}' });
     timers = [];

@@ -128,6 +128,9 @@ func (b *Browser) Close() error {
 	return b.err
 }
 
+// Kill ends the browser without a word to anybody. Close is still to be called.
+func (b *Browser) Kill() { killGroup(b.cmd) }
+
 func (b *Browser) shutdown() error {
 	if b.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
