@@ -169,6 +169,16 @@ func (r *run) check(ok bool, format string, args ...any) {
 	}
 }
 
+// fair checks the share of its usual rate that another peer got beside the one in trouble. How large it is depends on what else the
+// machine does, so that it counts as a time; without any, somebody was locked up.
+func (r *run) fair(share float64) {
+	least := 0.05
+	if r.options.times {
+		least = 0.5
+	}
+	r.check(share > least, "another peer got %.2f of its usual rate meanwhile", share)
+}
+
 // say adds to the row's line what was done and counted.
 func (r *run) say(format string, args ...any) {
 	r.mu.Lock()
