@@ -68,6 +68,9 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 		d.instance, d.stream, d.restart, d.drain = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain
 		d.sctpInit = "" // SCTP goes on
 	}
+	if s.offerer && s.retry {
+		d.sctpInit = ""
+	}
 	s.remote = d
 	s.remoteSeen = 0
 	r, err := readSDP(d.sdp, d.sctpInit)
@@ -76,6 +79,9 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 		return fmt.Errorf("%w: its %s cannot be applied: %w", ErrViolation, typ, err)
 	case s.fingerprint != "" && s.fingerprint != r.fingerprint:
 		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
+	}
+	if s.fingerprint == "" { // who knows the one knows the other
+		s.haste.allowed.Store(d.sctpInit != "")
 	}
 	s.fingerprint = r.fingerprint
 	s.sources.reset()
@@ -104,8 +110,10 @@ func (s *session) unanswered() bool {
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
 	d.Session, d.Instance = s.session, s.n.cfg.Instance
 	d.SDP, d.SCTPInit = takeSCTPInit(sdp.SDP)
-	if s.number > 0 { // a restart
+	if s.number > 0 || s.retry || !s.offerer && s.remote.sctpInit == "" {
 		d.SCTPInit = ""
+	}
+	if s.number > 0 { // a restart
 		d.Number = s.number
 		d.Sig = s.n.cfg.Identity.Sign(identity.Description{
 			Type: sdp.Type.String(), Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session,

@@ -140,6 +140,20 @@ func (n *Node) TakeLineMemory() {
 	n.lines.used = n.lines.max
 }
 
+// PathTo returns the addresses of the pair that ICE has selected.
+func (n *Node) PathTo(id string) string {
+	return inLoop(n, id, func(sl *slot) string {
+		if sl == nil || sl.cur == nil {
+			return ""
+		}
+		pair, err := sl.cur.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		if err != nil || pair == nil {
+			return ""
+		}
+		return pair.Local.Address + " " + pair.Remote.Address
+	})
+}
+
 // Parked returns how many superseded connections to a peer are kept.
 func (n *Node) Parked(id string) int {
 	return inLoop(n, id, func(sl *slot) int {

@@ -1,0 +1,32 @@
+//go:build !js
+
+package rtc
+
+import (
+	"sync/atomic"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/stun/v4"
+)
+
+// A haste has ICE use the first path that works before it is nominated, which would take a round trip more: data may be sent on any
+// valid pair (RFC 8445, 12.1.1). The answerer takes the pair of the first check that arrives, which is the offerer's word that it can be
+// used in one direction, the offerer that of the first check on a pair on which its own has been answered. Only paths without a
+// relay count: where there is a NAT in between, the first one that works need not be the best.
+//
+// The two ends may come to use different pairs. pion counts what arrives on either.
+//
+// Both ends have to know how, since the offerer does not repeat its nomination: who shows an SCTP INIT does. There is one try. An offer
+// after one that led to no link shows none, and restarts go by nomination.
+type haste struct {
+	allowed atomic.Bool
+	used    atomic.Bool
+}
+
+// takes reports whether ICE is to use the pair of a check that has arrived.
+func (h *haste) takes(m *stun.Message, local, remote ice.Candidate, pair *ice.CandidatePair) bool {
+	direct := local.Type() == ice.CandidateTypeHost &&
+		(remote.Type() == ice.CandidateTypeHost || remote.Type() == ice.CandidateTypePeerReflexive)
+	answerer := m.Contains(stun.AttrICEControlling) // so says the offerer
+	return h.allowed.Load() && direct && (answerer || pair.ResponsesReceived() > 0) && h.used.CompareAndSwap(false, true)
+}
