@@ -65,6 +65,8 @@ func TestBadConfig(t *testing.T) {
 		"recovery of nothing":     {env: map[string]string{"MESH_RECOVERY_TIMEOUT": "0s"}, field: "Network.RecoveryTimeout", text: "positive"},
 		"interface pattern":       {cfg: Config{Network: Network{Interfaces: []string{"eth0", "eth["}}}, field: "Network.Interfaces", text: "eth["},
 		"interface from env":      {env: map[string]string{"MESH_INTERFACES": "wg*, eth["}, field: "Network.Interfaces", text: "wg*"},
+		"commas for interfaces":   {env: map[string]string{"MESH_INTERFACES": " , "}, field: "Network.Interfaces", text: "name"},
+		"comma for addresses":     {env: map[string]string{"MESH_ADDRESSES": ","}, field: "Network.Addresses", text: "network"},
 		"interface without name":  {cfg: Config{Network: Network{Interfaces: []string{""}}}, field: "Network.Interfaces", text: "name"},
 		"address":                 {cfg: Config{Network: Network{Addresses: []netip.Prefix{{}}}}, field: "Network.Addresses", text: "10.0.0.0/8"},
 		"address from env":        {env: map[string]string{"MESH_ADDRESSES": "10.0.0.0/8,10.0.0.0/33"}, field: "Network.Addresses", text: "10.0.0.0/33"},

@@ -103,12 +103,16 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network, nil
 }
 
-// listed returns the parts of a text that are separated by commas.
+// listed returns the parts of a text that are separated by commas, one that is empty if there are only commas: whoever has set
+// something does not want what holds if nothing is set.
 func listed(text string) (parts []string) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			parts = append(parts, part)
 		}
+	}
+	if parts == nil && strings.TrimSpace(text) != "" {
+		return []string{""}
 	}
 	return parts
 }

@@ -125,9 +125,10 @@ func (m *mux) leaveLocked(sockets map[netip.Addr]*muxSocket) {
 	}
 }
 
-// notListeningLocked logs that there is an address at which the port cannot be opened, once.
+// notListeningLocked logs that there is an address at which the port cannot be opened, once. At the start what is not the address's
+// fault is the error of newMux instead.
 func (m *mux) notListeningLocked(ip netip.Addr, why error) {
-	if !m.failed[ip] {
+	if starting := m.failed == nil; !m.failed[ip] && (unavailable(why) || !starting) {
 		m.log.Warn().Err(why).Stringer("address", ip).Msg("cannot listen at an address of this host; leaving it out for now")
 	}
 }

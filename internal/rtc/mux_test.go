@@ -493,7 +493,8 @@ func TestMuxLeavesOut(t *testing.T) {
 func TestMuxPortInUse(t *testing.T) {
 	n := newFakeNet()
 	n.with("eth0", net.FlagUp, "192.0.2.1/24", "2001:db8::1/64")
-	cfg := Config{Settings: Settings{UDPPort: 3478}, net: n}
+	var log testutil.LogBuffer
+	cfg := Config{Settings: Settings{UDPPort: 3478}, net: n, Log: zerolog.New(&log)}
 	n.fails = map[string]error{"192.0.2.1:3478": syscall.EADDRINUSE}
 	if m, err := newMux(cfg, newHost(&cfg), &pionLoggers{log: zerolog.Nop()}); !errors.Is(err, syscall.EADDRINUSE) {
 		_ = m.Close()
@@ -502,14 +503,20 @@ func TestMuxPortInUse(t *testing.T) {
 	if n.open.Load() != 0 {
 		t.Errorf("%d sockets are open", n.open.Load())
 	}
+	if log.String() != "" {
+		t.Errorf("what is an error is logged, too: %s", log.String())
+	}
 	n.interfaces = nil
 	n.with("eth0", net.FlagUp, "2001:db8::1/64")
-	m := followed(t, n, zerolog.Nop())
+	m := followed(t, n, zerolog.New(&log))
 	n.with("eth1", net.FlagUp, "192.0.2.1/24")
 	if err := m.follow(); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("error %v", err)
 	}
 	m.has(t, "2001:db8::1")
+	if log.Count("192.0.2.1") != 1 {
+		t.Errorf("the log says:\n%s", log.String())
+	}
 }
 
 // A mux that is closed opens nothing.
