@@ -487,8 +487,15 @@ func refusesEachOther(t *testing.T, victims [2]*agent, ids [2]string, want strin
 			t.Fatalf("%s has the peers %+v, and says %q, want %q", v.id, v.Peers(), all, reasons[i])
 		}
 	}
+	refused := func(more [2]int) {
+		t.Helper()
+		for i, v := range victims { // the log of a sidecar comes later than what it reports
+			testutil.Eventually(t, v.id+" refuses, too", func() bool { return v.refusals() > more[i] })
+		}
+	}
+	refused([2]int{})
 	for i, v := range victims {
-		other, before := ids[1-i], victims[1-i].refusals()
+		other, before := ids[1-i], [2]int{victims[0].refusals(), victims[1].refusals()}
 		reason := reasons[i]
 		if both {
 			reason = offering // by Connect it offers
@@ -497,7 +504,7 @@ func refusesEachOther(t *testing.T, victims [2]*agent, ids [2]string, want strin
 			t.Errorf("%s: Connect: %v, want %q", v.id, err, reason)
 		}
 		// What mallory makes of this attempt at the other end is to be over before the next one.
-		testutil.Eventually(t, "the other end refuses, too", func() bool { return victims[1-i].refusals() > before })
+		refused(before)
 		over, cancel := context.WithDeadline(t.Context(), time.Now())
 		defer cancel()
 		if err := v.WaitPeer(over, other); !says(err, "") || !errors.Is(err, context.DeadlineExceeded) {

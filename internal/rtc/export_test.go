@@ -56,6 +56,9 @@ func (n *Node) Keepalive(peer string) time.Duration {
 	return inLoop(n, peer, func(sl *slot) time.Duration { return sl.cur.checks.keepalive })
 }
 
+// Watch sets the time between looks at the paths.
+func (c *Config) Watch(d time.Duration) { c.timing.watch = d }
+
 // ICEFailed sets how long ICE looks for a path that is gone.
 func (c *Config) ICEFailed(d time.Duration) { c.timing.ice.failed, c.timing.iceBase.failed = d, d }
 
@@ -152,6 +155,33 @@ func (n *Node) PathTo(id string) string {
 		}
 		return pair.Local.Address + " " + pair.Remote.Address
 	})
+}
+
+// Repair plays the end of a repair: prove has something arrive while ICE is still checking, as far as the loop knows, and nothing comes
+// when it no longer is. Nor did pion count what arrived, if uncounted. It reports whether the link is restored then.
+func (n *Node) Repair(id string, uncounted bool, prove func()) bool {
+	watch := func(state webrtc.ICEConnectionState) bool {
+		return inLoop(n, id, func(sl *slot) bool {
+			sl.cur.ice = state
+			sl.cur.watchPath()
+			return !sl.cur.recovering
+		})
+	}
+	inLoop(n, id, func(sl *slot) bool {
+		sl.cur.packetArrived(time.Now())
+		sl.cur.interrupted()
+		sl.cur.doubtful = true
+		return true
+	})
+	prove()
+	before := watch(webrtc.ICEConnectionStateChecking)
+	inLoop(n, id, func(sl *slot) bool {
+		if uncounted {
+			sl.cur.arrivals.at = time.Time{}
+		}
+		return true
+	})
+	return !before && watch(webrtc.ICEConnectionStateConnected)
 }
 
 // Parked returns how many superseded connections to a peer are kept.

@@ -78,14 +78,22 @@ func (s *session) watchPath() {
 	case s.arrivals.since.IsZero():
 		s.arrivals.since = now
 	}
-	arrived := s.packetArrived(now)
+	s.packetArrived(now)
 	switch {
-	case s.recovering && arrived && s.iceConnected():
+	case s.recovering && s.iceConnected() && s.provenSince(s.cutAt):
 		s.restored()
 	case !s.recovering && s.silentFor(now) >= s.n.cfg.timing.silence:
 		s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("path carries checks, but no data")
 		s.interruptedInDoubt()
 	}
+}
+
+// provenSince reports whether something has arrived, or was acknowledged, since an interruption. It may have been before ICE had a
+// path, as far as we knew, and before pion had selected a pair, for which it counts what arrives: nothing more comes on a link that
+// is idle.
+func (s *session) provenSince(cut time.Time) bool {
+	_, acknowledged := s.peer.unacknowledged()
+	return s.arrivals.at.After(cut) || acknowledged > s.acknowledged
 }
 
 // silentFor returns how long nothing has arrived although something should have.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // A path that carries ICE's checks and nothing else, as a hostile signaling server can make one, is an outage: it is
@@ -58,5 +59,28 @@ func TestSilentPath(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What proves a path during a repair counts also if it was before it is known that ICE has one, or before pion counts it: nothing more
+// comes on a link that is idle.
+func TestProvenBeforePath(t *testing.T) {
+	t.Parallel()
+	for _, acknowledged := range []bool{true, false} {
+		t.Run(fmt.Sprintf("acknowledged %t", acknowledged), func(t *testing.T) {
+			t.Parallel()
+			_, a, b := pair(t, func(c *rtc.Config) { c.Watch(time.Hour) })
+			from, to := b, a
+			if acknowledged {
+				from, to = a, b
+			}
+			if !a.Repair("b", acknowledged, func() {
+				send(t, from.peer(to.id), message(1, 100))
+				testutil.Eventually(t, "the message", func() bool { return len(to.received(from.id)) == 1 })
+				testutil.Eventually(t, "its acknowledgement", func() bool { return from.peer(to.id).Unacknowledged(wire.LaneOrdered) == 0 })
+			}) {
+				t.Error("the link is not restored")
+			}
+		})
 	}
 }

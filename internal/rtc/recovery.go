@@ -58,6 +58,7 @@ func (s *session) interrupted() {
 	}
 	s.recovering = true
 	s.cutAt = time.Now()
+	_, s.acknowledged = s.peer.unacknowledged()
 	s.heardAt = s.lastHeard() // a restart makes ICE forget it
 	s.extended = false
 	s.repairs = 0

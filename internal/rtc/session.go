@@ -52,19 +52,20 @@ type session struct {
 	upAt time.Time
 	ice  webrtc.ICEConnectionState
 
-	recovering bool        // the link is interrupted
-	parkedAt   time.Time   // base: the link ended, and nothing has been heard since; else zero
-	cutAt      time.Time   // since
-	heardAt    time.Time   // what came last before that
-	cutOffAt   time.Time   // this host may have been cut off then, so that the silence of a peer that has left proves nothing
-	leftAt     time.Time   // signaling has said that the process has ended then; zero if not, or if there was a sign of life
-	extended   bool        // past the bound, because of a sign of life
-	doubtful   bool        // though ICE has a path
-	repairs    int         // steps since the last sign of life
-	due        bool        // one waits for signaling
-	moves      pace.Bucket // restarts for other addresses of this host
-	stale      bool        // the restart offer that is not answered has addresses that this host no longer has
-	checkedAt  time.Time   // the last restart had its answer; zero if another one is wanted
+	recovering   bool        // the link is interrupted
+	parkedAt     time.Time   // base: the link ended, and nothing has been heard since; else zero
+	cutAt        time.Time   // since
+	heardAt      time.Time   // what came last before that
+	acknowledged uint64      // bytes of ours, until then
+	cutOffAt     time.Time   // this host may have been cut off then, so that the silence of a peer that has left proves nothing
+	leftAt       time.Time   // signaling has said that the process has ended then; zero if not, or if there was a sign of life
+	extended     bool        // past the bound, because of a sign of life
+	doubtful     bool        // though ICE has a path
+	repairs      int         // steps since the last sign of life
+	due          bool        // one waits for signaling
+	moves        pace.Bucket // restarts for other addresses of this host
+	stale        bool        // the restart offer that is not answered has addresses that this host no longer has
+	checkedAt    time.Time   // the last restart had its answer; zero if another one is wanted
 
 	credentials time.Time   // when those of the relays that were asked for last expire; zero: never
 	renewable   bool        // it is time for new ones
