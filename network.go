@@ -103,8 +103,8 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network, nil
 }
 
-// listed returns the parts of a text that are separated by commas, one that is empty if there are only commas: whoever has set
-// something does not want what holds if nothing is set.
+// listed returns the parts of a text that are separated by commas. If there are only commas it returns one empty part,
+// which is an error: a list that was set must not mean the same as none.
 func listed(text string) (parts []string) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {

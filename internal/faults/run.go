@@ -169,8 +169,8 @@ func (r *run) check(ok bool, format string, args ...any) {
 	}
 }
 
-// fair checks the share of its usual rate that another peer got beside the one in trouble. How large it is depends on what else the
-// machine does, so that it counts as a time; without any, somebody was locked up.
+// fair checks the share of its usual rate that another peer got beside the one in trouble. The share depends on what else the
+// machine does, so it is checked as the times are; a peer that got next to nothing was locked up, and always fails.
 func (r *run) fair(share float64) {
 	least := 0.05
 	if r.options.times {

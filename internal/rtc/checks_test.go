@@ -17,8 +17,8 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// Paths to peers that are known to be no base peers are checked less often: whoever answers an offer knows that from the
-// offer, and whoever makes one from the peer_list, or from what the peer was before.
+// Paths to peers that are known not to be base peers are checked less often. The answerer knows the kind of peer from the
+// offer, the offerer from the peer_list.
 func TestSteadyPeers(t *testing.T) {
 	const often, steady = 200 * time.Millisecond, 300 * time.Millisecond
 	slow := func(c *rtc.Config) { c.ICEKeepalive(often); c.SteadyKeepalive(steady) }

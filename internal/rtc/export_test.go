@@ -168,7 +168,7 @@ func (n *Node) Repair(id string, uncounted bool, prove func()) bool {
 		})
 	}
 	inLoop(n, id, func(sl *slot) bool {
-		sl.cur.packetArrived(time.Now())
+		sl.cur.noteArrivals(time.Now())
 		sl.cur.interrupted()
 		sl.cur.doubtful = true
 		return true

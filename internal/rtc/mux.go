@@ -31,9 +31,9 @@ const (
 	goneFor = 30 * time.Second
 )
 
-// mux shares one UDP port among connections; with doublingMux it is an ice.UDPMux. Unlike in pion's own, what waits for a connection is bounded,
-// a check goes to the session that it names, wherever it comes from, and a peer does not get the packets of another one
-// whose address it announces.
+// mux shares one UDP port among connections; with doublingMux it is an ice.UDPMux. Unlike in pion's own, what waits for a
+// connection is bounded, a check goes to the session that it names, wherever it comes from, and a peer does not get the
+// packets of another one whose address it announces.
 type mux struct {
 	host *host
 	net  transport.Net

@@ -78,9 +78,9 @@ func (s *session) watchPath() {
 	case s.arrivals.since.IsZero():
 		s.arrivals.since = now
 	}
-	s.packetArrived(now)
+	s.noteArrivals(now)
 	switch {
-	case s.recovering && s.iceConnected() && s.provenSince(s.cutAt):
+	case s.recovering && s.iceConnected() && s.pathProven():
 		s.restored()
 	case !s.recovering && s.silentFor(now) >= s.n.cfg.timing.silence:
 		s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Msg("path carries checks, but no data")
@@ -88,12 +88,11 @@ func (s *session) watchPath() {
 	}
 }
 
-// provenSince reports whether something has arrived, or was acknowledged, since an interruption. It may have been before ICE had a
-// path, as far as we knew, and before pion had selected a pair, for which it counts what arrives: nothing more comes on a link that
-// is idle.
-func (s *session) provenSince(cut time.Time) bool {
+// pathProven reports whether something has arrived, or was acknowledged, since the interruption, even if that was before we knew of
+// ICE's path, or before pion had selected a pair, without which it does not count what arrives. Nothing more comes on an idle link.
+func (s *session) pathProven() bool {
 	_, acknowledged := s.peer.unacknowledged()
-	return s.arrivals.at.After(cut) || acknowledged > s.acknowledged
+	return s.arrivals.at.After(s.cutAt) || acknowledged > s.acknowledged
 }
 
 // silentFor returns how long nothing has arrived although something should have.
@@ -104,10 +103,12 @@ func (s *session) silentFor(now time.Time) time.Duration {
 	return now.Sub(s.arrivals.since)
 }
 
-// packetArrived reports whether a packet has arrived since the last call.
-func (s *session) packetArrived(now time.Time) bool {
+// noteArrivals notes whether a packet has arrived since the last call.
+func (s *session) noteArrivals(now time.Time) {
 	stats, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-	return ok && s.arrivals.look(stats.LastPacketReceivedTimestamp, now)
+	if ok {
+		s.arrivals.look(stats.LastPacketReceivedTimestamp, now)
+	}
 }
 
 func (s *session) iceConnected() bool {
@@ -117,7 +118,7 @@ func (s *session) iceConnected() bool {
 // interruptedInDoubt is interrupted for a link whose path ICE takes for good. The repair ends only when a packet has
 // arrived, if one is to.
 func (s *session) interruptedInDoubt() {
-	s.packetArrived(time.Now()) // what has arrived until now does not count
+	s.noteArrivals(time.Now()) // what has arrived until now does not count
 	// Without drain nothing comes over a path that works if nothing is on its way.
 	s.doubtful = s.peer.drains || s.peer.Queued() > 0 || s.peer.dc.BufferedAmount() > 0
 	s.peer.poke()
@@ -129,12 +130,12 @@ func (s *session) doubt() {
 	if s.doubting != nil || !s.peer.drains {
 		return
 	}
-	s.packetArrived(time.Now())
+	s.noteArrivals(time.Now())
 	seen := s.arrivals.last // the watch looks, too
 	s.peer.poke()
 	s.doubting = s.after(s.n.cfg.timing.doubt, func() {
 		s.doubting = nil
-		s.packetArrived(time.Now())
+		s.noteArrivals(time.Now())
 		if !s.recovering && s.arrivals.last == seen {
 			s.interruptedInDoubt()
 			s.hurry()

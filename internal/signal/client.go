@@ -49,7 +49,7 @@ type Status struct {
 // Handler receives what a Client reports. Run calls its methods one at a time, from its own goroutine. They
 // should return soon: nothing is read from the server meanwhile.
 type Handler interface {
-	// Registered is called after every connect. self is the client's peer id; peers are the other
+	// Registered is called after every connect. self is the client's peer id; l has the other
 	// registered peers, without duplicates. It comes before any Receive of the same connection.
 	Registered(self string, l PeersPayload)
 	// Receive passes on an offer, answer, candidate or error. Its payload has not been checked.
