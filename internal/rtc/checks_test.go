@@ -61,7 +61,7 @@ func TestSteadyPeers(t *testing.T) {
 func TestPathBeforeNomination(t *testing.T) {
 	nominates := func(b []byte) bool {
 		m := stun.Message{Raw: b}
-		return stun.IsMessage(b) && m.Decode() == nil && m.Type == stun.BindingRequest && m.Contains(stun.AttrUseCandidate)
+		return isRequest(b) && m.Decode() == nil && m.Contains(stun.AttrUseCandidate)
 	}
 	for _, c := range []struct {
 		name  string
@@ -95,6 +95,23 @@ func TestPathBeforeNomination(t *testing.T) {
 	}
 }
 
+// The answerer's guess is wrong if nothing comes back on the path of the first check. It takes another one, in the same attempt.
+func TestPathInOneDirection(t *testing.T) {
+	h := newHub(t)
+	mine, theirs := newCable(t), newCable(t)
+	var guessed atomic.Bool
+	mine.drop = func(_ []byte, from, to net.Addr) bool { return !guessed.Load() && !(isFirst(from) && isFirst(to)) }
+	theirs.drop = func(_ []byte, from, to net.Addr) bool { return isFirst(from) || isFirst(to) }
+	b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(&twoAddresses{theirs}) }).join()
+	a := start(t, h, "a", func(c *rtc.Config) { c.UseNet(&twoAddresses{mine}) }).join()
+	testutil.Eventually(t, "a guess", func() bool { return b.PathTo("a") == "127.0.0.1 127.0.0.1" })
+	guessed.Store(true)
+	linked(t, a, b)
+	if n := h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers, want 1", n)
+	}
+}
+
 // Two ends that use different pairs have a link like any other: what arrives on the pair of the other end is a sign, too, that the
 // path carries data, beyond the time after which it would be restarted.
 func TestDifferentPairs(t *testing.T) {
@@ -102,7 +119,9 @@ func TestDifferentPairs(t *testing.T) {
 	mine, theirs := newCable(t), newCable(t)
 	var chosen [2]atomic.Bool // by the answerer, the only path of the offerer's packets until then, and the other way round
 	mine.drop = func(_ []byte, from, to net.Addr) bool { return !chosen[0].Load() && !(isFirst(from) && isFirst(to)) }
-	theirs.drop = func(_ []byte, from, to net.Addr) bool { return !chosen[1].Load() && (isFirst(from) || isFirst(to)) }
+	theirs.drop = func(b []byte, from, to net.Addr) bool { // without responses on it, the offerer does not choose the same
+		return isFirst(from) != isFirst(to) || !chosen[1].Load() && isFirst(from) && stun.IsMessage(b) && !isRequest(b)
+	}
 	b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(&twoAddresses{theirs}) }).join()
 	a := start(t, h, "a", func(c *rtc.Config) { c.UseNet(&twoAddresses{mine}) }).join()
 	for i, x := range []struct {
@@ -139,3 +158,8 @@ func (n *twoAddresses) Interfaces() ([]*transport.Interface, error) {
 }
 
 func isFirst(a net.Addr) bool { return a.(*net.UDPAddr).IP.Equal(net.IPv4(127, 0, 0, 1)) }
+
+func isRequest(b []byte) bool {
+	m := stun.Message{Raw: b}
+	return stun.IsMessage(b) && m.Decode() == nil && m.Type == stun.BindingRequest
+}

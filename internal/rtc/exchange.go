@@ -80,9 +80,7 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 	case s.fingerprint != "" && s.fingerprint != r.fingerprint:
 		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
 	}
-	if s.fingerprint == "" { // who knows the one knows the other
-		s.haste.allowed.Store(d.sctpInit != "")
-	}
+	s.haste.allowed.Store(d.sctpInit != "") // who knows the one knows the other
 	s.fingerprint = r.fingerprint
 	s.sources.reset()
 	s.sawCandidates(r.candidates)

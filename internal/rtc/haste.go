@@ -9,10 +9,11 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// A haste has ICE use the first path that works before it is nominated, which would take a round trip more: data may be sent on any
-// valid pair (RFC 8445, 12.1.1). The answerer takes the pair of the first check that arrives, which is the offerer's word that it can be
-// used in one direction, the offerer that of the first check on a pair on which its own has been answered. Only paths without a
-// relay count: where there is a NAT in between, the first one that works need not be the best.
+// A haste has ICE use a path that works before it is nominated, which would take a round trip more: data may be sent on any valid
+// pair (RFC 8445, 12.1.1). The answerer takes the pair of the first check that arrives. That is a guess, since nothing is known of the
+// other direction: if no check of its own is answered there, it takes the first pair on which one is. The offerer takes the first
+// pair on which its own check has been answered and one of the answerer's has come. Only paths without a relay count: where there is a
+// NAT in between, the first one that works need not be the best.
 //
 // The two ends may come to use different pairs. pion counts what arrives on either.
 //
@@ -20,13 +21,22 @@ import (
 // after one that led to no link shows none, and restarts go by nomination.
 type haste struct {
 	allowed atomic.Bool
-	used    atomic.Bool
+	taken   *ice.CandidatePair // used by pion's agent only
 }
 
 // takes reports whether ICE is to use the pair of a check that has arrived.
 func (h *haste) takes(m *stun.Message, local, remote ice.Candidate, pair *ice.CandidatePair) bool {
 	direct := local.Type() == ice.CandidateTypeHost &&
 		(remote.Type() == ice.CandidateTypeHost || remote.Type() == ice.CandidateTypePeerReflexive)
+	if !h.allowed.Load() || !direct {
+		return false
+	}
+	answered := pair.ResponsesReceived() > 0
 	answerer := m.Contains(stun.AttrICEControlling) // so says the offerer
-	return h.allowed.Load() && direct && (answerer || pair.ResponsesReceived() > 0) && h.used.CompareAndSwap(false, true)
+	better := h.taken == nil || answerer && h.taken.ResponsesReceived() == 0
+	if guess := answerer && h.taken == nil; !better || !answered && !guess {
+		return false
+	}
+	h.taken = pair
+	return true
 }
