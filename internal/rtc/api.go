@@ -164,8 +164,8 @@ func (a *api) server(s signal.ICEServer) (webrtc.ICEServer, error) {
 }
 
 // connection makes a PeerConnection with a certificate, which notes its failures, whose checks come from bounded
-// sources, whose packets may be sent twice, and whose path is checked so often.
-func (a *api) connection(cert certificate, f *failures, from *sources, twice *doubler, often checks) (*webrtc.PeerConnection, error) {
+// sources, whose packets may be sent twice, whose path may be used early, and is checked so often.
+func (a *api) connection(cert certificate, f *failures, from *sources, twice *doubler, early *haste, often checks) (*webrtc.PeerConnection, error) {
 	c := a.configuration()
 	c.Certificates = []webrtc.Certificate{cert.Certificate}
 	loggers := a.loggers
@@ -173,6 +173,7 @@ func (a *api) connection(cert certificate, f *failures, from *sources, twice *do
 	se := a.se
 	se.LoggerFactory = &loggers
 	se.SetICETimeouts(often.disconnected, often.failed, often.keepalive)
+	se.SetICEBindingRequestHandler(early.takes)
 	se.SetNet(gatherNet{a.net, f, from, twice})
 	if a.mux != nil {
 		se.SetICEUDPMux(doublingMux{a.mux, twice})

@@ -3,11 +3,18 @@
 package rtc_test
 
 import (
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pion/stun/v4"
+	"github.com/pion/transport/v5"
+
 	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // Paths to peers that are known not to be base peers are checked less often. The answerer knows the kind of peer from the
@@ -48,4 +55,111 @@ func TestSteadyPeers(t *testing.T) {
 			t.Errorf("checks every %v, want %v", got, often)
 		}
 	})
+}
+
+// A path without a relay is used before it is nominated, if both ends do that, and at the first attempt only.
+func TestPathBeforeNomination(t *testing.T) {
+	nominates := func(b []byte) bool {
+		m := stun.Message{Raw: b}
+		return isRequest(b) && m.Decode() == nil && m.Contains(stun.AttrUseCandidate)
+	}
+	for _, c := range []struct {
+		name  string
+		other bool // one end that does not know how
+	}{{"both do", false}, {"one does", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHub(t)
+			var nominations atomic.Int64
+			cable := newCable(t)
+			cable.drop = func(b []byte, _, _ net.Addr) bool {
+				if nominates(b) {
+					nominations.Add(1)
+					return true
+				}
+				return false
+			}
+			if c.other {
+				h.setFilter(tampering(t, func(_ string, d *signal.Description) { d.SCTPInit = "" }))
+			}
+			b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(cable) }).join()
+			a := start(t, h, "a", func(c *rtc.Config) { c.UseNet(cable) }).join()
+			if c.other {
+				testutil.Eventually(t, "nominations", func() bool { return nominations.Load() > 3 })
+				if a.peer("b") != nil || b.peer("a") != nil {
+					t.Error("a link without a nomination that has arrived")
+				}
+				return
+			}
+			linked(t, a, b)
+		})
+	}
+}
+
+// The answerer's guess is wrong if nothing comes back on the path of the first check. It takes another one, in the same attempt.
+func TestPathInOneDirection(t *testing.T) {
+	h := newHub(t)
+	mine, theirs := newCable(t), newCable(t)
+	var guessed atomic.Bool
+	mine.drop = func(_ []byte, from, to net.Addr) bool { return !guessed.Load() && !(isFirst(from) && isFirst(to)) }
+	theirs.drop = func(_ []byte, from, to net.Addr) bool { return isFirst(from) || isFirst(to) }
+	b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(&twoAddresses{theirs}) }).join()
+	a := start(t, h, "a", func(c *rtc.Config) { c.UseNet(&twoAddresses{mine}) }).join()
+	testutil.Eventually(t, "a guess", func() bool { return b.PathTo("a") == "127.0.0.1 127.0.0.1" })
+	guessed.Store(true)
+	linked(t, a, b)
+	if n := h.count(signal.Offer, "a", "b"); n != 1 {
+		t.Errorf("%d offers, want 1", n)
+	}
+}
+
+// Two ends that use different pairs have a link like any other: what arrives on the pair of the other end is a sign, too, that the
+// path carries data, beyond the time after which it would be restarted.
+func TestDifferentPairs(t *testing.T) {
+	h := newHub(t)
+	mine, theirs := newCable(t), newCable(t)
+	var chosen [2]atomic.Bool // by the answerer, the only path of the offerer's packets until then, and the other way round
+	mine.drop = func(_ []byte, from, to net.Addr) bool { return !chosen[0].Load() && !(isFirst(from) && isFirst(to)) }
+	theirs.drop = func(b []byte, from, to net.Addr) bool { // without responses on it, the offerer does not choose the same
+		return isFirst(from) != isFirst(to) || !chosen[1].Load() && isFirst(from) && stun.IsMessage(b) && !isRequest(b)
+	}
+	b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(&twoAddresses{theirs}) }).join()
+	a := start(t, h, "a", func(c *rtc.Config) { c.UseNet(&twoAddresses{mine}) }).join()
+	for i, x := range []struct {
+		who  *agent
+		peer string
+	}{{b, "a"}, {a, "b"}} {
+		testutil.Eventually(t, "a path", func() bool { return x.who.PathTo(x.peer) != "" })
+		chosen[i].Store(true)
+	}
+	linked(t, a, b)
+	if got := [2]string{a.PathTo("b"), b.PathTo("a")}; got != [2]string{"127.0.0.2 127.0.0.2", "127.0.0.1 127.0.0.1"} {
+		t.Fatalf("the paths are %q", got)
+	}
+	offers := h.count(signal.Offer, "a", "b")
+	for begin, n := time.Now(), 0; time.Since(begin) < 4*time.Second; n++ {
+		testutil.Eventually(t, "room", func() bool {
+			return a.peer("b").Send([]byte(message(n, 16_000)), wire.LaneOrdered) == nil
+		})
+	}
+	if n := h.count(signal.Offer, "a", "b"); n != offers {
+		t.Errorf("%d restarts", n-offers)
+	}
+}
+
+// twoAddresses is a cable with one host at either end, which has two addresses. Nothing passes from one to the other.
+type twoAddresses struct{ *cable }
+
+func (n *twoAddresses) Interfaces() ([]*transport.Interface, error) {
+	lo := transport.NewInterface(net.Interface{Index: 1, MTU: 65536, Name: "lo", Flags: net.FlagUp | net.FlagLoopback})
+	for _, ip := range []string{"127.0.0.1", "127.0.0.2"} {
+		lo.AddAddress(&net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(8, 32)})
+	}
+	return []*transport.Interface{lo}, nil
+}
+
+func isFirst(a net.Addr) bool { return a.(*net.UDPAddr).IP.Equal(net.IPv4(127, 0, 0, 1)) }
+
+func isRequest(b []byte) bool {
+	m := stun.Message{Raw: b}
+	return stun.IsMessage(b) && m.Decode() == nil && m.Type == stun.BindingRequest
 }

@@ -68,6 +68,9 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 		d.instance, d.stream, d.restart, d.drain = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain
 		d.sctpInit = "" // SCTP goes on
 	}
+	if s.offerer && s.retry {
+		d.sctpInit = ""
+	}
 	s.remote = d
 	s.remoteSeen = 0
 	r, err := readSDP(d.sdp, d.sctpInit)
@@ -77,6 +80,7 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 	case s.fingerprint != "" && s.fingerprint != r.fingerprint:
 		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
 	}
+	s.haste.allowed.Store(d.sctpInit != "") // who knows the one knows the other
 	s.fingerprint = r.fingerprint
 	s.sources.reset()
 	s.sawCandidates(r.candidates)
@@ -104,8 +108,10 @@ func (s *session) unanswered() bool {
 func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) error {
 	d.Session, d.Instance = s.session, s.n.cfg.Instance
 	d.SDP, d.SCTPInit = takeSCTPInit(sdp.SDP)
-	if s.number > 0 { // a restart
+	if s.number > 0 || s.retry || !s.offerer && s.remote.sctpInit == "" {
 		d.SCTPInit = ""
+	}
+	if s.number > 0 { // a restart
 		d.Number = s.number
 		d.Sig = s.n.cfg.Identity.Sign(identity.Description{
 			Type: sdp.Type.String(), Own: s.self, Other: s.sl.id, OwnSession: s.session, OtherSession: s.remote.session,

@@ -143,6 +143,20 @@ func (n *Node) TakeLineMemory() {
 	n.lines.used = n.lines.max
 }
 
+// PathTo returns the addresses of the pair that ICE has selected.
+func (n *Node) PathTo(id string) string {
+	return inLoop(n, id, func(sl *slot) string {
+		if sl == nil || sl.cur == nil {
+			return ""
+		}
+		pair, err := sl.cur.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		if err != nil || pair == nil {
+			return ""
+		}
+		return pair.Local.Address + " " + pair.Remote.Address
+	})
+}
+
 // Repair plays the end of a repair: prove has something arrive while ICE is still checking, as far as the loop knows, and nothing comes
 // when it no longer is. Nor did pion count what arrived, if uncounted. It reports whether the link is restored then.
 func (n *Node) Repair(id string, uncounted bool, prove func()) bool {

@@ -28,8 +28,9 @@ type cable struct {
 	cut     atomic.Bool
 	silent  atomic.Bool // only ICE's packets arrive
 	dropped atomic.Int64
-	hold    atomic.Bool  // keep what is sent until release
-	twice   atomic.Int64 // packets that were like the one before
+	drop    func(b []byte, from, to net.Addr) bool // packets of which nothing arrives
+	hold    atomic.Bool                            // keep what is sent until release
+	twice   atomic.Int64                           // packets that were like the one before
 
 	mu   sync.Mutex
 	held []func()
@@ -86,7 +87,7 @@ func (c *cable) note(b []byte) {
 
 func (c *cableConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	c.c.note(b)
-	if c.c.cut.Load() || c.c.silent.Load() && len(b) > 0 && b[0] > 3 {
+	if c.c.cut.Load() || c.c.silent.Load() && len(b) > 0 && b[0] > 3 || c.c.drop != nil && c.c.drop(b, c.LocalAddr(), addr) {
 		c.c.dropped.Add(1)
 		return len(b), nil
 	}

@@ -30,6 +30,8 @@ type session struct {
 	failures *failures
 	sources  *sources
 	twice    *doubler
+	haste    *haste
+	retry    bool // after an offer that led to no link: without what saves round trips, which may be why
 
 	// The last description of ours and its candidates, and how much of that signaling has taken.
 	descType   string
@@ -85,7 +87,7 @@ type session struct {
 
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
-	f, from, twice := &failures{}, &sources{}, &doubler{}
+	f, from, twice, early := &failures{}, &sources{}, &doubler{}, &haste{}
 	cert, err := n.api.certs.get()
 	if err != nil {
 		return nil, localErrorf("%w", err)
@@ -94,12 +96,12 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	if sl.steady {
 		often = n.cfg.timing.ice
 	}
-	pc, err := n.api.connection(cert, f, from, twice, often)
+	pc, err := n.api.connection(cert, f, from, twice, early, often)
 	if err != nil {
 		return nil, localErrorf("make a PeerConnection: %w", err)
 	}
 	s := &session{
-		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, checks: often, failures: f, sources: from, twice: twice, began: time.Now(),
+		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, checks: often, failures: f, sources: from, twice: twice, haste: early, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
