@@ -58,6 +58,16 @@ func settle() error {
 	return command("ip", "link", "set", "lo", "up")
 }
 
+// needsLinks skips a row where links between namespaces are not allowed, or a program is missing: ip, or one of these.
+func (r *run) needsLinks(programs ...string) {
+	for _, name := range append(programs, "ip") {
+		_, err := exec.LookPath(name)
+		r.skip("a program is missing", err)
+	}
+	r.skip("veth is not allowed here", command("ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"))
+	r.stop("probe", command("ip", "link", "del", "probe0"))
+}
+
 // An outcome is what the copy tells of its row, as JSON.
 type outcome struct {
 	Facts   []string

@@ -29,13 +29,17 @@ type job struct {
 	Flows   []string // peers to which it sends as fast as it can
 	Count   int      // how many messages to each, 0 for no end
 	Relay   bool     // RelayOnly
-	Key     string   // APIKey, if it is not the ID
+
+	Every    time.Duration // a message of a flow, if not as fast as Send takes them
+	Recovery time.Duration // RecoveryTimeout, if not the default
+	Key      string        // APIKey, if it is not the ID
 }
 
 // A state is what it says about itself.
 type state struct {
 	Sidecar     int // its process id, 0 if there is none
 	From        map[string]tally
+	Losses      int // of peers
 	Most        int // bytes of memory that agent and sidecar have had at most, each
 	SidecarMost int
 }
@@ -63,7 +67,7 @@ func (j job) work(in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	a, err := newAgent(ctx, j.URL, j.ID, inMode(j.Mode), func(cfg *mesh.Config) {
-		cfg.APIKey, cfg.Network.RelayOnly = cmp.Or(j.Key, j.ID), j.Relay
+		cfg.APIKey, cfg.Network.RelayOnly, cfg.Network.RecoveryTimeout = cmp.Or(j.Key, j.ID), j.Relay, j.Recovery
 	})
 	if err != nil {
 		return err
@@ -72,12 +76,12 @@ func (j job) work(in io.Reader, out io.Writer) error {
 		if err := a.reach(ctx, peer); err != nil {
 			return err
 		}
-		a.flow(ctx, peer, 200, j.Count, 0)
+		a.flow(ctx, peer, 200, j.Count, j.Every)
 	}
 	say := json.NewEncoder(out)
 	lines := bufio.NewScanner(in)
 	for more := true; more; more = lines.Scan() {
-		s := state{Sidecar: a.SidecarPID(), From: make(map[string]tally)}
+		s := state{Sidecar: a.SidecarPID(), From: make(map[string]tally), Losses: a.losses()}
 		a.sink.mu.Lock()
 		for id, t := range a.sink.from {
 			s.From[id] = *t

@@ -68,22 +68,15 @@ func (n nat) rules() string {
 }
 
 const (
-	// publicAddr is that of the servers, which are in the namespace of this process: it is the rest of the internet.
-	publicAddr = "192.0.2.1"
 	// homeAddr is that of every agent, in a network of its own.
 	homeAddr = "192.168.1.2"
 	turnPort = 3478
 )
 
 func behindNATs(r *run, relayOnly bool) {
-	for _, name := range []string{"ip", "nft"} {
-		_, err := exec.LookPath(name)
-		r.skip("a program is missing", err)
-	}
-	r.skip("veth is not allowed here", command("ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"))
-	r.stop("probe", command("ip", "link", "del", "probe0"))
+	r.needsLinks("nft")
 	r.skip("nftables are not allowed here", nft(nil, nat{}.rules()))
-	r.stop("forwarding", errors.Join(forward(), command("ip", "address", "add", publicAddr+"/32", "dev", "lo")))
+	r.stop("forwarding", errors.Join(forward(), goPublic()))
 	s := r.internet()
 	all := []nat{fullCone, addressRestricted, portRestricted, symmetric}
 	var pairs [][2]nat
@@ -126,18 +119,11 @@ func (r *run) internet() *server {
 	})
 	r.stop("TURN server", err)
 	r.later(func() { _ = relay.Close() })
-	return r.serveAt(publicAddr+":0", signaling.Config{
-		Secret: strings.Repeat("s", signaling.MinSecret),
-		Keys:   map[string]signaling.Key{natKey(near): {PeerID: near, Role: "agent"}, natKey(far): {PeerID: far, Role: "agent"}},
-		ICEServers: []signaling.ICEServer{
-			{URLs: []string{fmt.Sprintf("stun:%s:%d", publicAddr, turnPort)}},
-			{URLs: []string{fmt.Sprintf("turn:%s:%d", publicAddr, turnPort)}, Username: "agent", Credential: password},
-		},
-	})
+	return r.servePublic(
+		signaling.ICEServer{URLs: []string{fmt.Sprintf("stun:%s:%d", publicAddr, turnPort)}},
+		signaling.ICEServer{URLs: []string{fmt.Sprintf("turn:%s:%d", publicAddr, turnPort)}, Username: "agent", Credential: password},
+	)
 }
-
-// natKey is the API key of a peer on a server that is not for development.
-func natKey(id string) string { return strings.Repeat(id, signaling.MinKey) }
 
 const (
 	natMessages = 1000
@@ -157,7 +143,7 @@ func (r *run) throughNATs(s *server, a, b nat, relayOnly bool) (direct bool) {
 	ids := []string{near, far}
 	var agents []*child
 	for i, h := range homes {
-		j := job{URL: s.url(), ID: ids[i], Key: natKey(ids[i]), Flows: []string{ids[1-i]}, Count: natMessages, Relay: relayOnly}
+		j := job{URL: s.url(), ID: ids[i], Key: keyOf(ids[i]), Flows: []string{ids[1-i]}, Count: natMessages, Relay: relayOnly}
 		agents = append(agents, r.launch(j, h.start))
 	}
 	for _, c := range agents {

@@ -17,6 +17,8 @@ var networkRows = []row{
 	{"cut-one-way", "the same, one direction at a time", cutOneWay},
 	{"flapping", "a path comes and goes while its restarts are under way, with signaling down in between", flapping},
 	{"cut-for-good", "the path stays cut: both ends are told", cutForGood},
+	{"cut-to-the-bound", "the path comes back shortly before and after both ends give it up", cutToTheBound},
+	{"roam", "a host loses its address and gets another one, under load", apart(roam)},
 	{"loss-1", "1 % of the packets are lost, both ways under load", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.01}, 1000) }},
 	{"loss-5", "5 % of them", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.05}, 1000) }},
 	{"loss-20", "20 % of them", func(r *run) { lossy(r, netpath.Conditions{Loss: 0.2}, 200) }},
@@ -29,6 +31,8 @@ const (
 	pathDelay = 10 * time.Millisecond
 	// mostBack is after how long messages flow again once a path is back.
 	mostBack = 3 * time.Second
+	// mostRelinked is after how long they do where the link was given up.
+	mostRelinked = 5 * time.Second
 	// mostUnnoticed is how much longer than RecoveryTimeout a peer that is cut off may count as there: until ICE has noticed,
 	// and for 5 s more after a sign of life.
 	mostUnnoticed = 10 * time.Second
@@ -46,9 +50,10 @@ type stream struct {
 	there, back *flow
 }
 
+const streamInterval = 2 * time.Millisecond
+
 func (r *run) stream(a, b *agent) *stream {
-	const interval = 2 * time.Millisecond
-	return &stream{r, a, b, a.flow(r.ctx, b.id, 200, 0, interval), b.flow(r.ctx, a.id, 200, 0, interval)}
+	return &stream{r, a, b, a.flow(r.ctx, b.id, 200, 0, streamInterval), b.flow(r.ctx, a.id, 200, 0, streamInterval)}
 }
 
 // flowsSince reports whether messages have arrived at both ends since start.
@@ -61,6 +66,12 @@ func (s *stream) flowsAgain(what string, most time.Duration) {
 	start := time.Now()
 	s.r.until("messages flow again", func() bool { return s.flowsSince(start) })
 	s.r.took(what+" flows again", time.Since(start), most)
+}
+
+// disorder returns how many messages are missing or came twice or out of order.
+func (s *stream) disorder() int {
+	there, back := s.b.sink.of(s.a.id), s.a.sink.of(s.b.id)
+	return there.Missing + there.Late + back.Missing + back.Late
 }
 
 // end checks that all has arrived, and that nobody was told of anything. It returns how many messages there were.
@@ -141,6 +152,38 @@ func cutForGood(r *run) {
 	err := <-errs
 	r.check(errors.Is(err, mesh.ErrPeerGone), "a request ended with %v", err)
 	r.say("RecoveryTimeout %s", recovery)
+}
+
+// cutToTheBound has the path return at moments around RecoveryTimeout. Before it nothing is lost; after it the two are linked, by a
+// restart or anew.
+func cutToTheBound(r *run) {
+	recovery := pick(r, 60*time.Second, 4*time.Second)
+	path, _, a, b := r.pair(whole, func(cfg *mesh.Config) { cfg.Network.RecoveryTimeout = recovery })
+	load := r.stream(a, b)
+	restarted, lost := 0, 0
+	for _, late := range pick(r, []time.Duration{-2, -1, 0, 1, 2, 4, 6, 8, 10, 12}, []time.Duration{-1, 8}) {
+		late *= time.Second
+		r.pause(time.Second)
+		gone, disorder := a.losses()+b.losses(), load.disorder()
+		path.Set(nothing)
+		r.pause(recovery + late)
+		path.Set(whole)
+		start := time.Now()
+		r.until("messages flow again", func() bool { return load.flowsSince(start) })
+		took := time.Since(start)
+		if a.losses()+b.losses() == gone {
+			restarted++
+			r.took("flows again", took, mostBack)
+			r.check(load.disorder() == disorder, "no peer was reported gone, and %d messages are missing or out of order", load.disorder()-disorder)
+		} else {
+			lost++
+			r.check(late > 0, "reported gone, although the path was back %s after the cut", recovery+late)
+			r.took("linked anew", took, mostRelinked)
+		}
+	}
+	load.there.halt()
+	load.back.halt()
+	r.say("RecoveryTimeout %s; %d restarted, %d linked anew", recovery, restarted, lost)
 }
 
 func lossy(r *run, c netpath.Conditions, size int) {

@@ -20,6 +20,7 @@ var processRows = []row{
 	{"agent-killed", "agents are killed under load, every fourth with its sidecar: sidecar and directory go", agentKilled},
 	{"agent-frozen", "an agent stands still while others send to it", func(r *run) { frozen(r, false) }},
 	{"sidecar-frozen", "a sidecar stands still while others send to its agent", func(r *run) { frozen(r, true) }},
+	{"peer-suspended", "an agent with its sidecar stands still for longer than RecoveryTimeout, as on a laptop that sleeps", suspended},
 	{"peer-killed", "an agent is killed with its sidecar: its peers are told, and requests to it fail", peerKilled},
 	{"peer-returns", "an agent is killed with its sidecar, and the same id comes back at once", peerReturns},
 }
@@ -163,12 +164,11 @@ func frozen(r *run, sidecar bool) {
 	r.freeze(victim)
 	during, begin := carol.sink.of("alice").Got, time.Now()
 	r.pause(span / 2)
-	ctx, cancel := context.WithTimeoutCause(r.ctx, 100*time.Millisecond, errShort)
-	asked := time.Now()
-	_, err := alice.Request(ctx, "bob", mesh.Message{Type: held})
-	cancel()
-	r.check(errors.Is(err, errShort), "a request to what stands still, with a context of 100 ms: %v", err)
-	r.took("request of 100 ms ends", time.Since(asked), mostAtOnce)
+	r.keepsContext("request", func(ctx context.Context) error {
+		_, err := alice.Request(ctx, "bob", mesh.Message{Type: held})
+		return err
+	})
+	r.keepsContext("send", func(ctx context.Context) error { return alice.Send(ctx, "bob", mesh.Message{Type: "more"}) })
 	r.pause(span - time.Since(begin))
 	share := float64(carol.sink.of("alice").Got-during) / time.Since(begin).Seconds() / usual
 	_, most := resident(os.Getpid())
@@ -186,6 +186,51 @@ func frozen(r *run, sidecar bool) {
 	r.check(most-base < mostFrozen, "memory grew by %d MB", (most-base)>>20)
 	r.say("%s; %d messages; memory +%d MB here, at most %d MB there; another peer %.2f of its rate",
 		span, sent, max(0, most-base)>>20, max(st.Most, st.SidecarMost)>>20, share)
+}
+
+// mostAwake is after how long a peer that stood still for long responds again.
+const mostAwake = 5 * time.Second
+
+func suspended(r *run) {
+	recovery := pick(r, 60*time.Second, 3*time.Second)
+	s := r.serve()
+	for _, first := range pick(r, []bool{true, false}, []bool{true}) { // the first on the mesh answers, the second one offers
+		r.do(func(r *run) {
+			var alice *agent
+			join := func() {
+				alice = r.start(s.url(), "alice", func(cfg *mesh.Config) { cfg.Network.RecoveryTimeout = recovery })
+			}
+			if !first {
+				join()
+			}
+			bob := r.spawn(job{URL: s.url(), ID: "bob", Recovery: recovery})
+			if first {
+				join()
+			}
+			r.stop("linking", alice.reach(r.ctx, "bob"))
+			start := time.Now()
+			r.freeze(bob.pid())
+			var at time.Time
+			r.until("the report", func() (ok bool) { at, ok = alice.goneSince("bob", start); return ok })
+			r.check(at.Sub(start) >= recovery, "reported gone after %s", at.Sub(start))
+			r.pause(5 * time.Second)
+			r.thaw(bob.pid())
+			awake := time.Now()
+			r.stop("linking", alice.reach(r.ctx, "bob"))
+			r.took("responds again", time.Since(awake), mostAwake)
+		})
+	}
+	r.say("RecoveryTimeout %s", recovery)
+}
+
+// keepsContext checks that something that goes to what stands still ends with its context.
+func (r *run) keepsContext(what string, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeoutCause(r.ctx, 100*time.Millisecond, errShort)
+	defer cancel()
+	asked := time.Now()
+	err := f(ctx)
+	r.check(errors.Is(err, errShort), "a %s to what stands still, with a context of 100 ms: %v", what, err)
+	r.took(what+" of 100 ms ends", time.Since(asked), mostAtOnce)
 }
 
 var errShort = errors.New("100 ms are over")

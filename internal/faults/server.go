@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,24 @@ func (s *server) down() {
 
 // near and far are the agents at the ends of a path.
 const near, far = "near", "far"
+
+// publicAddr is that of the servers of agents on hosts of their own. They are where this process is: it is the rest of the internet.
+const publicAddr = "192.0.2.1"
+
+// goPublic gives this host, which has to be a namespace, that address.
+func goPublic() error { return command("ip", "address", "add", publicAddr+"/32", "dev", "lo") }
+
+// servePublic starts a signaling server there, which is not for development: near and far have keys.
+func (r *run) servePublic(ice ...signaling.ICEServer) *server {
+	return r.serveAt(publicAddr+":0", signaling.Config{
+		Secret:     strings.Repeat("s", signaling.MinSecret),
+		Keys:       map[string]signaling.Key{keyOf(near): {PeerID: near, Role: "agent"}, keyOf(far): {PeerID: far, Role: "agent"}},
+		ICEServers: ice,
+	})
+}
+
+// keyOf is the API key of near or far there.
+func keyOf(id string) string { return strings.Repeat(id, signaling.MinKey) }
 
 // room opens a path, and a room in front of a signaling server that leads near and far to each other over it.
 func (r *run) room(c netpath.Conditions) (path *netpath.Path, s *server, room *netpath.Room) {
