@@ -65,7 +65,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.SetOutput(stderr)
 	f.Usage = func() {
 		fmt.Fprint(stderr, "Usage: ci/faults.sh [-race] [flags]\n\nDoes to agents what happens to them in the field, and prints one line per fault: what was counted, and how long\n"+
-			"it took. Without -quick it takes half an hour. -race, which comes first, builds it with the race detector.\n\n")
+			"it took. Without -quick it takes three quarters of an hour. -race, which comes first, builds it with the race detector.\n\n")
 		f.PrintDefaults()
 	}
 	f.BoolVar(&o.quick, "quick", false, "fewer repetitions, and shorter ones")

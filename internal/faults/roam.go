@@ -70,7 +70,7 @@ func roam(r *run) {
 	flow := a.flow(r.ctx, far, 200, 0, streamInterval)
 	moves := pick(r, 10, 2)
 	for range moves {
-		r.pause(500 * time.Millisecond)
+		r.pause(pick(r, 4*time.Second, 500*time.Millisecond))
 		h.leave()
 		r.pause(unroamed)
 		there := c.state().From[near].Got

@@ -4,6 +4,9 @@ package rtc_test
 
 import (
 	"net"
+	"runtime"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -110,6 +113,134 @@ func TestPathInOneDirection(t *testing.T) {
 	if n := h.count(signal.Offer, "a", "b"); n != 1 {
 		t.Errorf("%d offers, want 1", n)
 	}
+}
+
+// The guess is of higher priority than the only path that carries packets both ways, which is by the offerer's relay: as where a
+// firewall lets packets out and not in. The answerer follows the nomination all the same.
+func TestGuessGivesWayToRelay(t *testing.T) {
+	at := listenDatagrams(t, "127.0.0.1:0")
+	startTURN(t, at, nil)
+	h := newHub(t)
+	mine, theirs := &portsOf{cable: newCable(t), ports: map[int]bool{}}, newCable(t)
+	theirs.drop = func(_ []byte, _, to net.Addr) bool { return mine.has(to) }
+	patient := func(c *rtc.Config) {
+		c.ICEFailed(time.Hour)
+		c.ConnectTimeout = time.Hour
+	}
+	b := start(t, h, "b", patient, func(c *rtc.Config) { c.UseNet(theirs) }).join()
+	a := start(t, h, "a", patient, func(c *rtc.Config) {
+		c.UseNet(mine)
+		c.ICEServers = relays("turn:"+at.LocalAddr().String(), "a")
+	}).join()
+	linked(t, a, b)
+}
+
+// portsOf is a cable that knows the ports of its sockets.
+type portsOf struct {
+	*cable
+	mu    sync.Mutex
+	ports map[int]bool
+}
+
+func (p *portsOf) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
+	c, err := p.cable.ListenUDP(network, addr)
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.ports[c.LocalAddr().(*net.UDPAddr).Port] = true
+	}
+	return c, err
+}
+
+func (p *portsOf) has(to net.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ports[to.(*net.UDPAddr).Port]
+}
+
+// An answerer that is to be DTLS's server does not guess, since it would send its certificate to whoever the first check seems to
+// come from.
+func TestNoGuessAsServer(t *testing.T) {
+	h := newHub(t)
+	theirs := newCable(t)
+	theirs.drop = func([]byte, net.Addr, net.Addr) bool { return true }
+	h.setFilter(tampering(t, func(typ string, d *signal.Description) {
+		if typ == signal.Offer {
+			d.SDP = strings.ReplaceAll(d.SDP, "a=setup:actpass", "a=setup:active")
+		}
+	}))
+	var checked atomic.Int64
+	mine := newCable(t)
+	mine.drop = func(b []byte, _, _ net.Addr) bool {
+		if isRequest(b) {
+			checked.Add(1)
+		}
+		return false
+	}
+	b := start(t, h, "b", func(c *rtc.Config) { c.UseNet(theirs) }).join()
+	start(t, h, "a", func(c *rtc.Config) { c.UseNet(mine) }).join()
+	testutil.Eventually(t, "checks", func() bool { return checked.Load() > 3 })
+	if got := b.PathTo("a"); got != "" {
+		t.Errorf("it has taken %s", got)
+	}
+}
+
+// After a link that lasted, the next offer is a first attempt again.
+func TestOfferAfterLastingLink(t *testing.T) {
+	_, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.RecoveryTimeout = 1500 * time.Millisecond }) // a link lasts from 1 s on
+	var inits testutil.Record[bool]
+	a.h.setFilter(tampering(t, func(typ string, d *signal.Description) {
+		if typ == signal.Offer && d.Number == 0 {
+			inits.Add(d.SCTPInit != "")
+		}
+	}))
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	testutil.Eventually(t, "the end", func() bool { return a.peer("b") == nil && b.peer("a") == nil })
+	ca.cut.Store(false)
+	cb.cut.Store(false)
+	linked(t, a, b)
+	if all := inits.All(); len(all) == 0 || !all[0] {
+		t.Errorf("offers with an INIT: %v", all)
+	}
+}
+
+// An outage of 9 s in the middle of SCTP's handshake, after which this end has given its own INIT up when the other end's COOKIE-ECHO
+// arrives, leaves no association of pion's behind, which would stand still for good.
+func TestOutageInHandshake(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	h.setFilter(tampering(t, func(_ string, d *signal.Description) { d.SCTPInit = "" }))
+	const application, changeCipher = 23, 20 // types of DTLS records
+	mine := newCable(t)
+	var finished, first atomic.Int64
+	mine.drop = func(b []byte, _, _ net.Addr) bool {
+		now := time.Now().UnixMilli()
+		switch {
+		case len(b) == 0:
+		case b[0] == changeCipher: // so that the other end's INITs begin later
+			finished.CompareAndSwap(0, now)
+			return now-finished.Load() < 1900
+		case b[0] == application:
+			first.CompareAndSwap(0, now)
+			return now-first.Load() < 9300
+		}
+		return false
+	}
+	patient := func(c *rtc.Config) {
+		c.ICEDisconnected(4 * time.Second)
+		c.ICEFailed(time.Hour)
+		c.ConnectTimeout = 14 * time.Second
+	}
+	b := start(t, h, "b", patient).join()
+	a := start(t, h, "a", patient, func(c *rtc.Config) { c.UseNet(mine) }).join()
+	linked(t, a, b)
+	a.close(t)
+	b.close(t)
+	testutil.Eventually(t, "the end of its associations", func() bool {
+		buf := make([]byte, 4<<20)
+		return !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "completeHandshake(")
+	})
 }
 
 // Two ends that use different pairs have a link like any other: what arrives on the pair of the other end is a sign, too, that the

@@ -42,8 +42,9 @@ func (s *session) judge() {
 	if !s.recovering {
 		heard = s.lastHeard()
 	}
-	cutFirst := s.leftAt.Sub(heard) > 2*s.checks.keepalive // one, and what its packets may take
-	heardLater := heard.Sub(s.leftAt) > 2*s.checks.keepalive
+	near := s.checks.keepalive + s.checks.keepalive/4 // the time between two checks, and what their packets may take
+	cutFirst := s.leftAt.Sub(heard) > near
+	heardLater := heard.Sub(s.leftAt) > near
 	since := heard
 	if s.cutOffAt.After(since) { // its packets have had no way until then
 		since = s.cutOffAt

@@ -217,8 +217,8 @@ func TestCutOffIsNotDead(t *testing.T) {
 			t.Run(fmt.Sprint(cut, reset), func(t *testing.T) {
 				t.Parallel()
 				h, a, b, ca, cb := cables(t, func(c *rtc.Config) {
-					c.ICEKeepalive(100 * time.Millisecond)
-					c.ICEDisconnected(300 * time.Millisecond)
+					c.ICEKeepalive(200 * time.Millisecond)
+					c.ICEDisconnected(400 * time.Millisecond)
 					c.ICEFailed(9 * time.Second)
 					c.Dead(500 * time.Millisecond)
 				})

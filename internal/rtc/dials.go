@@ -103,7 +103,7 @@ func (n *Node) dialNow(sl *slot) {
 		n.retry(sl)
 		return
 	}
-	s.retry = sl.failures > 0
+	s.retry = sl.missed != missed{}
 	sl.cur = s
 	n.dials.recent = append(n.dials.recent, s)
 	if err := s.offer(); err != nil {

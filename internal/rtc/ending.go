@@ -222,6 +222,6 @@ func (s *session) transportGone() {
 // transportFailed handles the failure of ICE or DTLS before the link is up; iceChanged handles later ones.
 func (s *session) transportFailed() {
 	if !s.up {
-		s.n.lost(s, fmt.Errorf("%w: ICE or DTLS failed", ErrUnreachable))
+		s.n.lost(s, fmt.Errorf("%w: ICE, DTLS or SCTP failed", ErrUnreachable))
 	}
 }

@@ -80,7 +80,9 @@ func (s *session) apply(d description, typ webrtc.SDPType) error {
 	case s.fingerprint != "" && s.fingerprint != r.fingerprint:
 		return fmt.Errorf("%w: its %s has the fingerprint of another certificate", ErrViolation, typ)
 	}
-	s.haste.allowed.Store(d.sctpInit != "") // who knows the one knows the other
+	// Who knows the one knows the other. An answerer that is DTLS's server must not be led to guess: it would send its certificate to an
+	// address that nothing has confirmed (no hello-verify).
+	s.haste.allowed.Store(d.sctpInit != "" && (typ == webrtc.SDPTypeAnswer || !r.dtlsClient))
 	s.fingerprint = r.fingerprint
 	s.sources.reset()
 	s.sawCandidates(r.candidates)

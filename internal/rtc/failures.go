@@ -14,6 +14,8 @@ import (
 // failures are the errors of one session that pion reports only in its log: it goes on without the candidates
 // or the server that failed. If the attempt fails, they are the reason.
 type failures struct {
+	transport func() // called when DTLS or SCTP has failed
+
 	mu   sync.Mutex
 	last [failureKinds]string // the latest of each kind, but the first transport failure
 }
@@ -57,6 +59,7 @@ func (f *failures) noteLog(scope, msg string) {
 	case scope == "pc" && strings.HasPrefix(msg, "Failed to start "):
 		_, why, _ := strings.Cut(msg, ": ")
 		f.note(transportFailure, why)
+		f.transport()
 	case scope == "ice":
 		lower := strings.ToLower(msg)
 		for _, about := range []string{"relay", "turn client", "server reflexive", "dtls client", "tcp address", "udp address"} {

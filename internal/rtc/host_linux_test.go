@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -171,4 +172,44 @@ func TestInterfaceComesLater(t *testing.T) {
 		testutil.IP(t, "addr", "add", "192.168.7.1/24", "dev", "wg0")
 		linked(t, a, b)
 	})
+}
+
+// An address that comes while a link is first made is used at once, whichever end gets it: by a restart, long before the attempt is
+// given up.
+func TestAddressComesDuringAttempt(t *testing.T) {
+	for _, late := range []string{"a", "b"} {
+		t.Run(late, func(t *testing.T) {
+			testutil.InOwnNetwork(t, func(t *testing.T) {
+				veth(t, "eth0", "far")
+				veth(t, "eth1", "far1")
+				testutil.IP(t, "addr", "add", "192.168.9.1/24", "dev", "eth1")
+				h := newHub(t)
+				var sessions testutil.Record[string]
+				h.setFilter(tampering(t, func(typ string, d *signal.Description) {
+					if typ == signal.Offer && !slices.Contains(sessions.All(), d.Session) {
+						sessions.Add(d.Session)
+					}
+				}))
+				on := func(id string) *agent {
+					return start(t, h, id, func(c *rtc.Config) {
+						c.AllNetworks()
+						c.Interfaces = []string{"eth1"}
+						if id == late {
+							c.Interfaces = []string{"eth0"}
+						}
+						c.ICEFailed(time.Hour)
+						c.ConnectTimeout = time.Hour
+					}).join()
+				}
+				b := on("b")
+				a := on("a")
+				testutil.Eventually(t, "an answer", func() bool { return h.count(signal.Answer, "b", "a") > 0 })
+				testutil.IP(t, "addr", "add", "192.168.8.1/24", "dev", "eth0")
+				linked(t, a, b)
+				if n := sessions.Len(); n != 1 {
+					t.Errorf("%d attempts", n)
+				}
+			})
+		})
+	}
 }

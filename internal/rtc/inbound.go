@@ -141,6 +141,7 @@ func (n *Node) offered(id string, o description) {
 // applyRestart answers an offer to restart ICE.
 func (n *Node) applyRestart(s *session, o description) {
 	s.number = o.number
+	s.stale = false
 	s.refreshServers() // before the offer is applied, which begins to gather
 	if err := s.answer(o); err != nil {
 		n.lost(s, err)
@@ -310,8 +311,10 @@ func (n *Node) answered(id string, a description) {
 			return
 		}
 		switch {
+		case !s.up:
+			s.beginAgain()
 		case !s.recovering:
-		case s.iceDead() || s.stale: // ICE had given up while the answer was missing, or there are other addresses now
+		case s.iceDead() || s.outdated(): // ICE had given up while the answer was missing, or there are other addresses now
 			s.hurry()
 		default:
 			s.checkedAt = time.Now()

@@ -128,7 +128,7 @@ func (s *session) repair() {
 	case s.offerer && s.unanswered():
 		// pion cannot take an offer back, so the peer has to answer this one before there can be another.
 		s.sendDescription()
-	case s.checking():
+	case s.checking() && !s.outdated():
 	case s.offerer:
 		s.restartICE()
 	default:
@@ -155,10 +155,26 @@ func (s *session) restartICE() {
 
 // askForRestart sends our last answer again, with a mark that older peers ignore, as they do the answer.
 func (s *session) askForRestart() {
+	s.stale = false
 	ask := s.desc
 	ask.Restart = true
 	if err := s.relay(signal.Answer, ask); err != nil {
 		s.log.Debug().Err(err).Msg("restart not asked for")
+	}
+}
+
+// outdated reports whether what the two are checking is to be given up for addresses that have come since.
+func (s *session) outdated() bool { return s.stale && s.moves.Take(time.Now(), moveRate) == 0 }
+
+// beginAgain has an attempt look for a path anew, since one end has other addresses now. An offer that is not answered yet has to be
+// answered first.
+func (s *session) beginAgain() {
+	switch {
+	case !s.remote.restart || s.offerer && s.unanswered() || !s.outdated():
+	case s.offerer:
+		s.restartICE()
+	default:
+		s.askForRestart()
 	}
 }
 
@@ -167,6 +183,8 @@ func (s *session) askForRestart() {
 func (s *session) asked() {
 	switch {
 	case !s.up:
+		s.stale = true
+		s.beginAgain()
 	case !s.recovering:
 		s.doubt()
 	case s.unanswered():
@@ -253,16 +271,20 @@ func (n *Node) networkChanged() {
 		return
 	}
 	now := reach(addrs)
-	moved := !slices.Equal(n.addrs, now)
+	came := slices.ContainsFunc(now, func(a netip.Addr) bool { return !slices.Contains(n.addrs, a) })
 	n.addrs = now
 	for _, sl := range n.slots {
 		switch s := sl.cur; {
 		case s == nil:
 			n.dial(sl)
-		case s.recovering && (!moved || s.moves.Take(time.Now(), moveRate) > 0):
+		case came && !s.up:
+			s.stale = true
+			s.beginAgain()
+		case came && s.recovering:
+			if s.stale = true; s.outdated() {
+				s.hurry()
+			}
 		case s.recovering:
-			s.stale = s.unanswered()
-			s.hurry()
 		case s.up && s.remote.restart && s.pathGone(addrs):
 			s.interruptedInDoubt()
 			s.hurry()

@@ -28,6 +28,7 @@ type remoteSDP struct {
 	text        string
 	fingerprint string // of the peer's certificate: SHA-256, upper case
 	candidates  int
+	dtlsClient  bool // it wants to be DTLS's client
 }
 
 // readSDP checks a description and leaves out what may not count: candidates over the limit, fingerprints by any
@@ -75,6 +76,8 @@ func (r *remoteSDP) keep(attributes []sdp.Attribute) ([]sdp.Attribute, error) {
 		case "candidate":
 			r.candidates++
 			return r.candidates > maxRemoteCandidates
+		case "setup":
+			r.dtlsClient = a.Value == sdp.ConnectionRoleActive.String()
 		case "fingerprint":
 			hash, value, _ := strings.Cut(a.Value, " ")
 			if !strings.EqualFold(hash, "sha-256") {

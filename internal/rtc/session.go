@@ -64,7 +64,7 @@ type session struct {
 	repairs      int         // steps since the last sign of life
 	due          bool        // one waits for signaling
 	moves        pace.Bucket // restarts for other addresses of this host
-	stale        bool        // the restart offer that is not answered has addresses that this host no longer has
+	stale        bool        // this end, or the other one before the link was up, has an address that is not in its last description
 	checkedAt    time.Time   // the last restart had its answer; zero if another one is wanted
 
 	credentials time.Time   // when those of the relays that were asked for last expire; zero: never
@@ -104,6 +104,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, checks: often, failures: f, sources: from, twice: twice, haste: early, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
+	f.transport = func() { s.post(s.transportFailed) }
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c == nil {

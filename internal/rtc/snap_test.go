@@ -64,8 +64,8 @@ func TestSNAP(t *testing.T) {
 			}))
 			a, b := start(t, h, "a", logged).join(), start(t, h, "b", logged).join()
 			linked(t, a, b)
-			send(t, a.peer("b"), message(0, 1<<20))
-			send(t, b.peer("a"), message(0, 1<<20))
+			send(t, a.peer("b"), message(0, 128<<10))
+			send(t, b.peer("a"), message(0, 128<<10))
 			testutil.Eventually(t, "both messages", func() bool { return len(b.received("a")) == 1 && len(a.received("b")) == 1 })
 			if got := strings.Contains(out.String(), "sending INIT"); got != tt.handshake {
 				t.Errorf("handshake of SCTP: %t", got)
