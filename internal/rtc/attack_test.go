@@ -31,6 +31,7 @@ func withCandidates(d *signal.Description, n int) {
 
 // Candidates inside a description count like those that come later: in offers, answers and restarts.
 func TestCandidatesInSDP(t *testing.T) {
+	t.Parallel()
 	const limit = 128 + 8 // and those that ICE finds by itself
 	for _, answers := range []bool{false, true} {
 		t.Run(fmt.Sprintf("answer %t", answers), func(t *testing.T) {

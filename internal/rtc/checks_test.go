@@ -23,6 +23,7 @@ import (
 // Paths to peers that are known not to be base peers are checked less often. The answerer knows the kind of peer from the
 // offer, the offerer from the peer_list.
 func TestSteadyPeers(t *testing.T) {
+	t.Parallel()
 	const often, steady = 200 * time.Millisecond, 300 * time.Millisecond
 	slow := func(c *rtc.Config) { c.ICEKeepalive(often); c.SteadyKeepalive(steady) }
 	for _, c := range []struct {
@@ -62,6 +63,7 @@ func TestSteadyPeers(t *testing.T) {
 
 // A path without a relay is used before it is nominated, if both ends do that, and at the first attempt only.
 func TestPathBeforeNomination(t *testing.T) {
+	t.Parallel()
 	nominates := func(b []byte) bool {
 		m := stun.Message{Raw: b}
 		return isRequest(b) && m.Decode() == nil && m.Contains(stun.AttrUseCandidate)
@@ -100,6 +102,7 @@ func TestPathBeforeNomination(t *testing.T) {
 
 // The answerer's guess is wrong if nothing comes back on the path of the first check. It takes another one, in the same attempt.
 func TestPathInOneDirection(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	mine, theirs := newCable(t), newCable(t)
 	var guessed atomic.Bool
@@ -118,6 +121,7 @@ func TestPathInOneDirection(t *testing.T) {
 // The guess is of higher priority than the only path that carries packets both ways, which is by the offerer's relay: as where a
 // firewall lets packets out and not in. The answerer follows the nomination all the same.
 func TestGuessGivesWayToRelay(t *testing.T) {
+	t.Parallel()
 	at := listenDatagrams(t, "127.0.0.1:0")
 	startTURN(t, at, nil)
 	h := newHub(t)
@@ -161,6 +165,7 @@ func (p *portsOf) has(to net.Addr) bool {
 // An answerer that is to be DTLS's server does not guess, since it would send its certificate to whoever the first check seems to
 // come from.
 func TestNoGuessAsServer(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	theirs := newCable(t)
 	theirs.drop = func([]byte, net.Addr, net.Addr) bool { return true }
@@ -187,6 +192,7 @@ func TestNoGuessAsServer(t *testing.T) {
 
 // After a link that lasted, the next offer is a first attempt again.
 func TestOfferAfterLastingLink(t *testing.T) {
+	t.Parallel()
 	_, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.RecoveryTimeout = 1500 * time.Millisecond }) // a link lasts from 1 s on
 	var inits testutil.Record[bool]
 	a.h.setFilter(tampering(t, func(typ string, d *signal.Description) {
@@ -246,6 +252,7 @@ func TestOutageInHandshake(t *testing.T) {
 // Two ends that use different pairs have a link like any other: what arrives on the pair of the other end is a sign, too, that the
 // path carries data, beyond the time after which it would be restarted.
 func TestDifferentPairs(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	mine, theirs := newCable(t), newCable(t)
 	var chosen [2]atomic.Bool // by the answerer, the only path of the offerer's packets until then, and the other way round

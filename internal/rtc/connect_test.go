@@ -65,6 +65,7 @@ func TestMuxedPort(t *testing.T) {
 
 // The channel must carry messages far beyond any limit of SCTP, both ways at once.
 func TestLargeMessages(t *testing.T) {
+	t.Parallel()
 	_, a, b := pair(t)
 	for from, sizes := range map[*agent][]int{
 		a: {1 << 20, 100, 8 << 20, wire.SliceSize, wire.SliceSize - 1},

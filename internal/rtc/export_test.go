@@ -143,11 +143,11 @@ func (n *Node) TakeLineMemory() {
 	n.lines.used = n.lines.max
 }
 
-// PathTo returns the addresses of the pair that ICE has selected.
+// PathTo returns the addresses of the pair that ICE has selected, "" if it is not connected.
 func (n *Node) PathTo(id string) string {
 	return inLoop(n, id, func(sl *slot) string {
-		if sl == nil || sl.cur == nil {
-			return ""
+		if sl == nil || sl.cur == nil || sl.cur.ice != webrtc.ICEConnectionStateConnected {
+			return "" // pion's transport must not be asked before
 		}
 		pair, err := sl.cur.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 		if err != nil || pair == nil {

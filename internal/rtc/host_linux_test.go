@@ -40,6 +40,7 @@ func shared(c *rtc.Config) {
 // With a shared UDP port, links are made at an address that comes after the start, and move from one that goes to one
 // that comes.
 func TestAddressesComeAndGo(t *testing.T) {
+	t.Parallel()
 	testutil.InOwnNetwork(t, func(t *testing.T) {
 		veth(t, "eth0", "far")
 		h := newHub(t)
@@ -62,6 +63,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 
 // An address that cannot be used yet keeps no node from starting, and is used once it can be.
 func TestTentativeAddress(t *testing.T) {
+	t.Parallel()
 	testutil.InOwnNetwork(t, func(t *testing.T) {
 		veth(t, "eth0", "far")
 		testutil.IP(t, "addr", "add", "192.168.7.1/24", "dev", "eth0")
@@ -102,6 +104,7 @@ func hosts(h *hub, from string) func() []string {
 
 // A host with a hundred addresses announces the best 16, and links as fast as any other.
 func TestHundredAddresses(t *testing.T) {
+	t.Parallel()
 	testutil.InOwnNetwork(t, func(t *testing.T) {
 		veth(t, "eth0", "far")
 		veth(t, "docker0", "container")
@@ -129,6 +132,7 @@ func TestHundredAddresses(t *testing.T) {
 
 // Only addresses of the interfaces and networks that are set are announced, or asked from.
 func TestInterfacesAndAddresses(t *testing.T) {
+	t.Parallel()
 	testutil.InOwnNetwork(t, func(t *testing.T) {
 		veth(t, "eth0", "far")
 		veth(t, "eth1", "far1")
@@ -157,6 +161,7 @@ func TestInterfacesAndAddresses(t *testing.T) {
 
 // An interface that is named and not there may come later, which the log says.
 func TestInterfaceComesLater(t *testing.T) {
+	t.Parallel()
 	testutil.InOwnNetwork(t, func(t *testing.T) {
 		var log testutil.LogBuffer
 		h := newHub(t)
@@ -177,39 +182,41 @@ func TestInterfaceComesLater(t *testing.T) {
 // An address that comes while a link is first made is used at once, whichever end gets it: by a restart, long before the attempt is
 // given up.
 func TestAddressComesDuringAttempt(t *testing.T) {
-	for _, late := range []string{"a", "b"} {
-		t.Run(late, func(t *testing.T) {
-			testutil.InOwnNetwork(t, func(t *testing.T) {
-				veth(t, "eth0", "far")
-				veth(t, "eth1", "far1")
-				testutil.IP(t, "addr", "add", "192.168.9.1/24", "dev", "eth1")
-				h := newHub(t)
-				var sessions testutil.Record[string]
-				h.setFilter(tampering(t, func(typ string, d *signal.Description) {
-					if typ == signal.Offer && !slices.Contains(sessions.All(), d.Session) {
-						sessions.Add(d.Session)
+	t.Parallel()
+	testutil.InOwnNetwork(t, func(t *testing.T) {
+		veth(t, "eth0", "far")
+		veth(t, "eth1", "far1")
+		testutil.IP(t, "addr", "add", "192.168.9.1/24", "dev", "eth1")
+		for _, late := range []string{"a", "b"} {
+			h := newHub(t)
+			var sessions testutil.Record[string]
+			h.setFilter(tampering(t, func(typ string, d *signal.Description) {
+				if typ == signal.Offer && !slices.Contains(sessions.All(), d.Session) {
+					sessions.Add(d.Session)
+				}
+			}))
+			on := func(id string) *agent {
+				return start(t, h, id, func(c *rtc.Config) {
+					c.AllNetworks()
+					c.Interfaces = []string{"eth1"}
+					if id == late {
+						c.Interfaces = []string{"eth0"}
 					}
-				}))
-				on := func(id string) *agent {
-					return start(t, h, id, func(c *rtc.Config) {
-						c.AllNetworks()
-						c.Interfaces = []string{"eth1"}
-						if id == late {
-							c.Interfaces = []string{"eth0"}
-						}
-						c.ICEFailed(time.Hour)
-						c.ConnectTimeout = time.Hour
-					}).join()
-				}
-				b := on("b")
-				a := on("a")
-				testutil.Eventually(t, "an answer", func() bool { return h.count(signal.Answer, "b", "a") > 0 })
-				testutil.IP(t, "addr", "add", "192.168.8.1/24", "dev", "eth0")
-				linked(t, a, b)
-				if n := sessions.Len(); n != 1 {
-					t.Errorf("%d attempts", n)
-				}
-			})
-		})
-	}
+					c.ICEFailed(time.Hour)
+					c.ConnectTimeout = time.Hour
+				}).join()
+			}
+			b := on("b")
+			a := on("a")
+			testutil.Eventually(t, "an answer", func() bool { return h.count(signal.Answer, "b", "a") > 0 })
+			testutil.IP(t, "addr", "add", "192.168.8.1/24", "dev", "eth0")
+			linked(t, a, b)
+			if n := sessions.Len(); n != 1 {
+				t.Errorf("%s late: %d attempts", late, n)
+			}
+			a.close(t)
+			b.close(t)
+			testutil.IP(t, "addr", "del", "192.168.8.1/24", "dev", "eth0")
+		}
+	})
 }

@@ -395,6 +395,7 @@ func TestProvenLinkAndBasePeer(t *testing.T) {
 // A peer that was restarted replaces its link at once if it proves the same key, or one that a root vouches for, or the
 // first one after its old one was forgotten.
 func TestProvenRestart(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		policy   identity.Policy

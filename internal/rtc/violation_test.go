@@ -137,6 +137,7 @@ func TestNoHello(t *testing.T) {
 // A new session of the same process is a link that was rebuilt. If it had been up, what was on its way is
 // lost, and that must be reported; if not, there is nothing to report.
 func TestRebuiltLink(t *testing.T) {
+	t.Parallel()
 	for _, up := range []bool{true, false} {
 		t.Run(fmt.Sprintf("up %t", up), func(t *testing.T) {
 			h := newHub(t)
