@@ -62,7 +62,7 @@ func (f *fakeSidecar) taken(m *Mesh) {
 
 // Messages that wait for a handler cost about their bytes, however small they are.
 func TestSmallMessagesCost(t *testing.T) {
-	const n = 200_000
+	const n = 100_000
 	note := `{"type":"x"}`
 	started, release := make(chan struct{}), make(chan struct{})
 	var ended testutil.Record[struct{}]
@@ -194,7 +194,7 @@ func TestPeerComesAndGoes(t *testing.T) {
 
 // Of any number of responses that a peer does not take, one takes memory. All of them arrive once it takes them.
 func TestRepliesWaitAsTheyAre(t *testing.T) {
-	const n, size = 400, 256 << 10
+	const n, size = 160, 256 << 10
 	body := strings.Repeat("x", size)
 	var done testutil.Record[struct{}]
 	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{

@@ -36,6 +36,7 @@ func startWith(ctx context.Context, cfg Config, l liveness) (*Mesh, error) {
 
 // A sidecar process that stands still is killed and replaced, and the reason is reported.
 func TestSidecarHangs(t *testing.T) {
+	t.Parallel()
 	var reports testutil.Record[error]
 	cfg := alone(SelfExec)
 	cfg.OnError = reports.Add
@@ -111,6 +112,7 @@ func helperHasty() {
 
 // When agent and sidecar stand still together, for longer than a sidecar may, as when a laptop sleeps, nothing ends.
 func TestBothStandStill(t *testing.T) {
+	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

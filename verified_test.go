@@ -434,9 +434,9 @@ func (p *path) lead(m *mallory) func(signal.Message) {
 
 // While a verified link is interrupted, and its restart is under way, mallory cannot end it either.
 func TestOutageUnderAttack(t *testing.T) {
+	testutil.SkipUnlessFull(t, "outages under attack")
 	for _, g := range verifiedGuards {
 		t.Run(g.name, func(t *testing.T) {
-			quickly(t, g)
 			t.Parallel()
 			m, k := newMallory(t), newKeyring(t)
 			p := newPath(t, "alice", "bob")
