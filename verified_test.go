@@ -24,13 +24,6 @@ var verifiedGuards = slices.DeleteFunc(slices.Clone(guards), func(g guard) bool 
 	return !slices.Contains([]string{"off", "known, first contact", "member"}, g.name)
 })
 
-// quickly skips guards that are much like the one of members.
-func quickly(t *testing.T, g guard) {
-	if g.name != "member" {
-		testutil.SkipUnlessFull(t, "verified links under attack, but for those of members")
-	}
-}
-
 // A chat is two agents with a verified link, who never stop talking to each other.
 type chat struct {
 	agents [2]*agent
@@ -268,9 +261,9 @@ func (m *mallory) replay(t *testing.T, victim, peer string) {
 
 // Whatever signaling says, a verified link goes on, and so does what is said over it.
 func TestVerifiedLinkUnderAttack(t *testing.T) {
+	testutil.SkipUnlessFull(t, "verified links under attack")
 	for _, g := range verifiedGuards {
 		t.Run(g.name, func(t *testing.T) {
-			quickly(t, g)
 			t.Parallel()
 			m, k := newMallory(t), newKeyring(t)
 			c := startChat(t, m, k, g)
@@ -434,7 +427,7 @@ func (p *path) lead(m *mallory) func(signal.Message) {
 
 // While a verified link is interrupted, and its restart is under way, mallory cannot end it either.
 func TestOutageUnderAttack(t *testing.T) {
-	testutil.SkipUnlessFull(t, "outages under attack")
+	testutil.SkipUnlessFull(t, "verified links under attack")
 	for _, g := range verifiedGuards {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
