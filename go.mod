@@ -22,6 +22,8 @@ require (
 
 require (
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
+	github.com/libp2p/go-yamux/v5 v5.1.0 // indirect
 	github.com/mattn/go-colorable v0.1.16 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/pion/dtls/v3 v3.1.15 // indirect

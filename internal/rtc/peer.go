@@ -38,6 +38,8 @@ type Events interface {
 	PeerDisconnected(p *Peer, reason error)
 	// PeerLine passes a message, cancel, pause or resume. l is valid until the call returns.
 	PeerLine(p *Peer, l *wire.PeerLine)
+	// PeerStream passes a stream that p has opened. It is to be closed or reset.
+	PeerStream(p *Peer, s *Stream)
 	// PeerRejected is called when a line from p is not valid and was dropped. The link goes on.
 	PeerRejected(p *Peer, err error)
 	// PeerCongested is called when a lane of the queue to p has grown over Config.QueueHigh, or then fallen to
@@ -74,21 +76,20 @@ type Peer struct {
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
-	hello  []byte      // the first line, in stream framing
-	lanes  atomic.Bool // the peer reads text messages as a stream of their own
-	out    *outbox
-	budget *budget       // of what out has handed over
-	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
-	lowAt  uint64        // owned by the writer
-	opened chan struct{} // the far end acknowledged the data channel (base framing)
-	done   chan struct{} // closed by end
-	why    error         // the link ended; valid after done
-	// handedOver is how many bytes were written to the data channel.
-	handedOver atomic.Uint64
+	hello   []byte      // the first line, in stream framing
+	lanes   atomic.Bool // the peer reads text messages as a stream of their own
+	out     *outbox
+	budget  *budget // of what out has handed over
+	transit transit
+	low     chan struct{} // what is in transit fell to its low mark
+	opened  chan struct{} // the far end acknowledged the data channel (base framing)
+	done    chan struct{} // closed by end
+	why     error         // the link ended; valid after done
 
 	reading gate
 	lines   [2]longLine // of the binary and the text stream
 	flushes flushes
+	streams streams
 
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
 	evMu  sync.Mutex
@@ -116,6 +117,8 @@ func newPeer(
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	p.transit.first = dc
+	p.streams.able, p.streams.ready = remote.streams, make(chan struct{})
 	p.budget = newBudget(roundTrip)
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce

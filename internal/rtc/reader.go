@@ -102,6 +102,10 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 		}
 	case wire.PeerDrained:
 		p.flushes.settle(l.Number)
+	case wire.PeerStreams:
+		if p.streams.able { // the other end asks for their channel
+			p.wantStreams()
+		}
 	case wire.PeerMember:
 		if err := p.renew(l.Member); err != nil {
 			p.emit(func() { p.ev.PeerRejected(p, err) })

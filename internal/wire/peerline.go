@@ -16,11 +16,12 @@ const (
 	PeerDrain
 	PeerDrained
 	PeerMember
+	PeerStreams
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -187,6 +188,8 @@ func controlKind(name []byte) PeerKind {
 		return PeerDrained
 	case "member":
 		return PeerMember
+	case "streams":
+		return PeerStreams
 	}
 	return PeerUnknown
 }
@@ -267,6 +270,9 @@ func AppendPeerPause(dst []byte, ordered bool) []byte {
 
 // AppendPeerResume appends the control line that ends a pause.
 func AppendPeerResume(dst []byte) []byte { return append(dst, "[\"resume\"]\n"...) }
+
+// AppendPeerStreams appends the control line that asks the peer to make the channel for streams.
+func AppendPeerStreams(dst []byte) []byte { return append(dst, "[\"streams\"]\n"...) }
 
 // AppendPeerDrain appends the control line that asks for a drained of the same number.
 func AppendPeerDrain(dst []byte, number int) []byte { return appendNumbered(dst, `["drain",`, number) }
