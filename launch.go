@@ -118,7 +118,7 @@ func (l *launcher) inProcess() *launched {
 	var err error // written before done is closed
 	go func() {   // stop waits for it
 		defer close(done)
-		err = sidecar.Serve(ctx, far, l.set, l.cfg.Logger)
+		err = sidecar.Serve(ctx, far, &sidecar.Door{}, l.set, l.cfg.Logger)
 	}()
 	return &launched{
 		link: agent,

@@ -43,6 +43,24 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.drain(ctx, cmd)
 	case wire.TypePing:
 		s.pong()
+	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse:
+		s.streamCommand(cmd)
+	}
+}
+
+// streamCommand carries out a command about streams.
+func (s *Sidecar) streamCommand(cmd *wire.Line) {
+	w, err := wire.DecodeStream(cmd.Payload)
+	if err == nil && cmd.Type != wire.TypeRefuse {
+		err = wire.CheckService(w.Service)
+	}
+	switch {
+	case err != nil:
+		s.failCommand(cmd, nil, "", err)
+	case cmd.Type == wire.TypeRefuse:
+		s.refuseStream(w)
+	default:
+		s.streams.listen(w.Service, cmd.Type == wire.TypeListen)
 	}
 }
 
@@ -101,6 +119,7 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 	s.event(nil, func(b []byte) []byte {
 		return wire.AppendReady(b, wire.Hello{
 			Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: s.limits.MaxMessage, Policy: s.set.Identity.Demand(),
+			Secret: s.secretFor(h.Features),
 		})
 	})
 	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them

@@ -45,6 +45,8 @@ type Sidecar struct {
 	outside *logs.Outside // the log of what agent and peers can cause without end
 	link    *link.Link
 	network network
+	streams *streams
+	ending  <-chan struct{} // closed when the sidecar is to end
 	work    sync.WaitGroup
 
 	spoke    chan struct{}         // closed when the agent's first line was handled
@@ -59,25 +61,27 @@ type Sidecar struct {
 	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
 }
 
-// Serve is the sidecar of the agent at the other end of l. It returns nil when the agent is gone, the
+// Serve is the sidecar of the agent at the other end of l, which gets streams by the door. It returns nil when the agent is gone, the
 // cause of ctx when that ends, and an error that wraps signal.ErrReplaced if another instance of the agent
 // has taken its place. When it returns, l and everything it started has ended.
-func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) error {
+func Serve(ctx context.Context, l *link.Link, door *Door, set Settings, log zerolog.Logger) error {
 	s, err := newSidecar(l, set, log)
 	if err != nil {
 		l.Close()
 		return err
 	}
+	door.open(s)
 	return s.serve(ctx)
 }
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
 		set: set, limits: set.Limits, log: log, outside: logs.NewOutside(log, logs.AgentBurst),
-		link:   l,
-		spoke:  make(chan struct{}),
-		peers:  make(map[string]*peer),
-		status: signal.Status{State: signal.Connecting},
+		link:    l,
+		streams: newStreams(),
+		spoke:   make(chan struct{}),
+		peers:   make(map[string]*peer),
+		status:  signal.Status{State: signal.Connecting},
 	}
 	var err error
 	s.network, err = newWebRTC(set, log, s)
@@ -87,6 +91,7 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 func (s *Sidecar) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.ending = ctx.Done()
 	stop := context.AfterFunc(ctx, s.link.Close)
 	defer stop()
 	s.work.Go(s.link.Run)

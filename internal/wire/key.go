@@ -41,6 +41,9 @@ const (
 	keyLanes
 	keyTimeout
 	keyUnsent
+	keyService
+	keyStream
+	keySecret
 	keyCount
 )
 
@@ -51,7 +54,8 @@ func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
-		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent"}[k]
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
+		"service", "stream", "secret"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -176,6 +180,12 @@ func lookupText(name []byte) key {
 		return keyTimeout
 	case "unsent":
 		return keyUnsent
+	case "service":
+		return keyService
+	case "stream":
+		return keyStream
+	case "secret":
+		return keySecret
 	}
 	return keyOther
 }

@@ -14,6 +14,8 @@ const (
 	// FeatureIdentity: `policy` in ready, `key` in peer_connected, `keys` in peer_list.
 	FeatureIdentity = "identity"
 	FeaturePing     = "ping" // `ping` and `pong`
+	// FeatureStreams: `secret` in ready, the lines about streams, and connections for them.
+	FeatureStreams = "streams"
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
@@ -40,6 +42,8 @@ type Hello struct {
 	// Policy, in ready only, is what the sidecar demands of the identities of peers: known, required or member; empty if
 	// it demands nothing.
 	Policy string `json:"policy,omitempty"`
+	// Secret, in ready only, is what connections for streams have to show.
+	Secret string `json:"secret,omitempty"`
 }
 
 // Signaling is the payload of a signaling event.
@@ -84,7 +88,7 @@ func DecodeHello(payload []byte) (Hello, error) {
 	var h Hello
 	err := decodeObject(payload, []field{
 		{keyProtocol, &h.Protocol}, {keyFeatures, &h.Features}, {keyMaxMessage, &h.MaxMessage}, {keyToken, &h.Token},
-		{keyPolicy, &h.Policy},
+		{keyPolicy, &h.Policy}, {keySecret, &h.Secret},
 	})
 	return h, err
 }
@@ -343,6 +347,7 @@ func appendHello(dst []byte, t Type, h Hello) []byte {
 	dst = strconv.AppendInt(append(dst, `,"max_message":`...), int64(h.MaxMessage), 10)
 	dst = appendOptional(dst, `,"token":`, h.Token)
 	dst = appendOptional(dst, `,"policy":`, h.Policy)
+	dst = appendOptional(dst, `,"secret":`, h.Secret)
 	return append(dst, "}}\n"...)
 }
 

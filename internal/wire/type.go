@@ -25,6 +25,11 @@ const (
 	TypeDrained
 	TypePing
 	TypePong
+	TypeListen
+	TypeUnlisten
+	TypeRefuse
+	TypeStream
+	TypeStreamEnd
 	typeCount
 )
 
@@ -35,7 +40,8 @@ func (t Type) String() string {
 	}
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
-		"pause", "resume", "cancel", "drain", "drained", "ping", "pong"}[t]
+		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
+		"listen", "unlisten", "refuse", "stream", "stream_end"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -60,6 +66,12 @@ func commandType(name []byte) Type {
 		return TypeDrain
 	case "ping":
 		return TypePing
+	case "listen":
+		return TypeListen
+	case "unlisten":
+		return TypeUnlisten
+	case "refuse":
+		return TypeRefuse
 	}
 	return TypeUnknown
 }
@@ -90,6 +102,10 @@ func eventType(name []byte) Type {
 		return TypeDrained
 	case "pong":
 		return TypePong
+	case "stream":
+		return TypeStream
+	case "stream_end":
+		return TypeStreamEnd
 	}
 	return TypeUnknown
 }

@@ -1,0 +1,161 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// streamLine bounds the first line of a connection for a stream, in bytes.
+	streamLine = 8 << 10
+	// openPatience bounds the opening of a stream.
+	openPatience = 35 * time.Second
+)
+
+var errNoStreamLine = errors.New("the first line is not that of a stream")
+
+// stream handles a connection that came after the agent's: it is for one of its streams. known is called once it is known for
+// which, or for none.
+func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	defer func() { _ = conn.Close() }()
+	r, rest, err := readRequest(conn)
+	known()
+	if err != nil {
+		h.noise.Warn().Err(err).Msg("connection refused: a sidecar serves one agent")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	ahead := readAhead(conn, rest, cancel)
+	st, err := h.door.Stream(ctx, r)
+	if err != nil {
+		e := streamFailure(err)
+		_, _ = conn.Write(wire.AppendError(nil, wire.ErrorEvent{Code: e.Code, Message: e.Text}))
+		_ = conn.Close() // which ends reading ahead
+		<-ahead.done
+		return
+	}
+	s := h.door.agent()
+	if _, err := conn.Write(wire.AppendStream(nil, wire.TypeStream, wire.Stream{Stream: r.Stream})); err != nil {
+		st.Reset(resetRefused)
+	}
+	s.relay(conn, ahead, st, r.Stream)
+}
+
+// readRequest reads the first line of a connection, and returns what has come behind it.
+func readRequest(conn net.Conn) (r wire.Stream, rest []byte, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(streamPatience)); err != nil {
+		return r, nil, err
+	}
+	buf := make([]byte, streamLine)
+	n, end := 0, -1
+	for ; end < 0; end = bytes.IndexByte(buf[:n], '\n') {
+		if n == len(buf) {
+			return r, nil, errNoStreamLine
+		}
+		more, err := conn.Read(buf[n:])
+		if n += more; err != nil && more == 0 {
+			return r, nil, errNoStreamLine
+		}
+	}
+	var line wire.Line
+	if err := wire.ParseEvent(buf[:end], wire.Limits{}, &line); err != nil || line.Type != wire.TypeStream {
+		return r, nil, errNoStreamLine
+	}
+	if r, err = wire.DecodeStream(line.Payload); err != nil {
+		return r, nil, err
+	}
+	return r, buf[end+1 : n], conn.SetReadDeadline(time.Time{})
+}
+
+// An ahead is what was read of a connection before its stream was open. Reading tells that the agent has given it up.
+type ahead struct {
+	done  chan struct{} // closed when the rest is valid
+	bytes []byte
+	err   error // of reading
+}
+
+// readAhead reads on, and calls gone when the connection has ended without a byte more.
+func readAhead(conn net.Conn, rest []byte, gone func()) *ahead {
+	a := &ahead{done: make(chan struct{}), bytes: rest}
+	if len(rest) > 0 {
+		close(a.done)
+		return a
+	}
+	go func() { // ends with the connection at the latest; relay or stream waits for it
+		defer close(a.done)
+		buf := make([]byte, 4<<10)
+		n, err := conn.Read(buf)
+		if a.bytes, a.err = buf[:n], err; n == 0 {
+			gone()
+		}
+	}()
+	return a
+}
+
+var relayBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func relayCopy(to io.Writer, from io.Reader) error {
+	buf := relayBuffers.Get().(*[32 << 10]byte)
+	defer relayBuffers.Put(buf)
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, buf[:])
+	return err
+}
+
+// relay brings the bytes of a stream to the agent's connection and back, until both directions have ended.
+func (s *Sidecar) relay(conn net.Conn, a *ahead, st Stream, id string) {
+	var up sync.WaitGroup
+	up.Go(func() {
+		<-a.done
+		_, err := st.Write(a.bytes)
+		if err == nil && a.err == nil {
+			err = relayCopy(st, conn)
+		} else if err == nil && a.err != io.EOF { //nolint:errorlint // a Read's own
+			err = a.err
+		}
+		if err != nil {
+			st.Reset(resetRefused)
+			return
+		}
+		_ = st.CloseWrite()
+	})
+	buf := relayBuffers.Get().(*[32 << 10]byte)
+	for {
+		n, err := st.Read(buf[:])
+		if n > 0 {
+			if _, werr := conn.Write(buf[:n]); werr != nil {
+				st.Reset(resetRefused)
+				break
+			}
+		}
+		if err != nil {
+			s.tellStreamEnd(id, err)
+			break
+		}
+	}
+	relayBuffers.Put(buf)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	up.Wait()
+	_ = st.Close()
+}
+
+// tellStreamEnd tells the agent how what it reads of a stream ended, before its connection ends.
+func (s *Sidecar) tellStreamEnd(id string, err error) {
+	w := wire.Stream{Stream: id}
+	if err != io.EOF { //nolint:errorlint // a Read's own
+		e := streamFailure(err)
+		w.Code, w.Message = e.Code, e.Text
+	}
+	s.tell(wire.FeatureStreams, nil, func(b []byte) []byte { return wire.AppendStream(b, wire.TypeStreamEnd, w) })
+}
