@@ -56,6 +56,26 @@ var (
 	// peer overflowed.
 	ErrCongested = errors.New("mesh: the queue to the peer overflowed")
 
+	// ErrNoStreams means that the peer, or this agent's sidecar, knows no streams: a
+	// browser, a base peer, or an earlier version.
+	ErrNoStreams = errors.New("mesh: no streams with the peer")
+
+	// ErrNoService means that nobody listens for that service at the peer.
+	ErrNoService = errors.New("mesh: nobody listens for the service at the peer")
+
+	// ErrStreamRefused means that the peer's listener does not allow this agent.
+	ErrStreamRefused = errors.New("mesh: the peer has refused the stream")
+
+	// ErrTooManyStreams means that there are as many streams as Limits.MaxStreams
+	// allows, at either end, or that as many wait for Accept as may.
+	ErrTooManyStreams = errors.New("mesh: too many streams")
+
+	// ErrStreamReset means that the peer has given a stream up.
+	ErrStreamReset = errors.New("mesh: the stream was reset")
+
+	// ErrDuplicateService means that the service has a listener already.
+	ErrDuplicateService = errors.New("mesh: duplicate service")
+
 	// ErrUnsent means that messages which were accepted may not have arrived when the
 	// mesh was closed: Close's *UnsentError says how many, and to whom.
 	ErrUnsent = errors.New("mesh: not everything was sent")
@@ -297,6 +317,16 @@ func codeError(c wire.Code) error {
 		return errUnauthorized
 	case wire.CodeIdentity:
 		return ErrIdentity
+	case wire.CodeNoStreams:
+		return ErrNoStreams
+	case wire.CodeNoService:
+		return ErrNoService
+	case wire.CodeRefused:
+		return ErrStreamRefused
+	case wire.CodeTooManyStreams:
+		return ErrTooManyStreams
+	case wire.CodeStreamReset:
+		return ErrStreamReset
 	}
 	return errors.New("mesh: sidecar error " + string(c))
 }

@@ -82,6 +82,7 @@ type Mesh struct {
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason
 	byType    map[string]Handler
+	services  map[string]*listener
 	signaling SignalingStatus
 	signaled  chan struct{} // closed when signaling changes
 }

@@ -38,7 +38,7 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 	ahead := readAhead(conn, rest, cancel)
 	st, err := h.door.Stream(ctx, r)
 	if err != nil {
-		e := streamFailure(err)
+		e := StreamError(err)
 		_, _ = conn.Write(wire.AppendError(nil, wire.ErrorEvent{Code: e.Code, Message: e.Text}))
 		_ = conn.Close() // which ends reading ahead
 		<-ahead.done
@@ -139,6 +139,9 @@ func (s *Sidecar) relay(conn net.Conn, a *ahead, st Stream, id string) {
 		}
 		if err != nil {
 			s.tellStreamEnd(id, err)
+			if err != io.EOF { //nolint:errorlint // a Read's own
+				_ = conn.Close()
+			}
 			break
 		}
 	}
@@ -154,7 +157,7 @@ func (s *Sidecar) relay(conn net.Conn, a *ahead, st Stream, id string) {
 func (s *Sidecar) tellStreamEnd(id string, err error) {
 	w := wire.Stream{Stream: id}
 	if err != io.EOF { //nolint:errorlint // a Read's own
-		e := streamFailure(err)
+		e := StreamError(err)
 		w.Code, w.Message = e.Code, e.Text
 	}
 	s.tell(wire.FeatureStreams, nil, func(b []byte) []byte { return wire.AppendStream(b, wire.TypeStreamEnd, w) })

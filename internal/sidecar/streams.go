@@ -230,7 +230,7 @@ func (s *Sidecar) openStream(ctx context.Context, peer, service string) (Stream,
 	}
 	if err != nil {
 		c.Reset(resetRefused)
-		return nil, streamFailure(err)
+		return nil, StreamError(err)
 	}
 	return c, nil
 }
@@ -247,8 +247,8 @@ func askFor(st Stream, service string) error {
 	return err
 }
 
-// streamFailure returns what is wrong with a stream that could not be opened, or has ended, as the agent is told.
-func streamFailure(err error) *wire.Error {
+// StreamError returns what is wrong with a stream that could not be opened, or has ended, as the agent is told.
+func StreamError(err error) *wire.Error {
 	var reset *rtc.ResetError
 	var already *wire.Error
 	switch {
@@ -276,7 +276,7 @@ func (s *Sidecar) takeStream(id string) (Stream, error) {
 	}
 	if _, err := o.stream.Write(wire.AppendStreamOpened(nil)); err != nil {
 		o.stream.Reset(resetRefused)
-		return nil, streamFailure(err)
+		return nil, StreamError(err)
 	}
 	return o.stream, nil
 }

@@ -20,7 +20,7 @@ const (
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
 func Features() []string {
-	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing}
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams}
 }
 
 // Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
