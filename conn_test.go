@@ -44,7 +44,7 @@ func (a *agent) serve(t *testing.T, service string, cfg ListenConfig, handle fun
 	})
 }
 
-func echo(c *Conn) {
+func echoBytes(c *Conn) {
 	_, _ = io.Copy(c, c)
 	_ = c.CloseWrite()
 }
@@ -82,8 +82,8 @@ func throughStream(t *testing.T, c *Conn, size int) {
 }
 
 func testStreams(t *testing.T, p *pair) {
-	p.bob.serve(t, "echo", ListenConfig{}, echo)
-	p.alice.serve(t, "echo", ListenConfig{}, echo)
+	p.bob.serve(t, "echo", ListenConfig{}, echoBytes)
+	p.alice.serve(t, "echo", ListenConfig{}, echoBytes)
 	for _, way := range p.ways() {
 		throughStream(t, dialled(t, way[0], way[1].id, "echo"), 1<<20)
 	}
@@ -105,7 +105,7 @@ func testStreams(t *testing.T, p *pair) {
 			t.Errorf("Dial(%q, %q): %v", tt.peer, tt.service, err)
 		}
 	}
-	p.bob.serve(t, "private", ListenConfig{Allow: func(p Peer) bool { return p.ID != "alice" }}, echo)
+	p.bob.serve(t, "private", ListenConfig{Allow: func(p Peer) bool { return p.ID != "alice" }}, echoBytes)
 	if _, err := p.alice.Dial(bounded(t), "bob", "private"); !errors.Is(err, ErrStreamRefused) {
 		t.Errorf("Dial where it is not allowed: %v", err)
 	}

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -75,7 +76,7 @@ func (s *Sidecar) secretFor(features []string) string {
 func (t *streams) enter(limits wire.Limits) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open >= streamsFactor*limits.MaxStreams {
+	if t.open >= streamsFactor*cmp.Or(limits.MaxStreams, wire.DefaultMaxStreams) {
 		return false
 	}
 	t.open++
