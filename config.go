@@ -142,6 +142,11 @@ type Limits struct {
 	// is refused with ErrBusy, or dropped if the peer does not read. Each takes about
 	// 8 KiB of memory besides its bytes. Default 1024; 1 to 1,048,576.
 	MaxRequests int
+	// MaxStreams is how many streams may be open with one peer, in each direction; with
+	// all peers together 16 times as many. One more is refused with ErrTooManyStreams. A
+	// stream that is not read holds 256 KiB, and up to 4 MiB, of 16 MiB for each peer, where the path
+	// carries so much. Default 128; 1 to 65,536.
+	MaxStreams int
 }
 
 const (
@@ -168,6 +173,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.MaxMessage = cmp.Or(c.Limits.MaxMessage, wire.DefaultMaxMessage)
 	c.Limits.MaxDepth = cmp.Or(c.Limits.MaxDepth, wire.DefaultMaxDepth)
 	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
+	c.Limits.MaxStreams = cmp.Or(c.Limits.MaxStreams, wire.DefaultMaxStreams)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
 	var err error
 	if c.Network.RecoveryTimeout, err = duration("Network.RecoveryTimeout", c.Network.RecoveryTimeout, "MESH_RECOVERY_TIMEOUT"); err != nil {
@@ -260,6 +266,7 @@ func (c *Config) validate() error {
 		{"Limits.MaxMessage", strconv.Itoa(c.Limits.MaxMessage), checkRange(c.Limits.MaxMessage, minMaxMessage, 1<<30)},
 		{"Limits.MaxDepth", strconv.Itoa(c.Limits.MaxDepth), checkRange(c.Limits.MaxDepth, 1, 100_000)},
 		{"Limits.MaxRequests", strconv.Itoa(c.Limits.MaxRequests), checkRange(c.Limits.MaxRequests, 1, 1<<20)},
+		{"Limits.MaxStreams", strconv.Itoa(c.Limits.MaxStreams), checkRange(c.Limits.MaxStreams, 1, 1<<16)},
 		{"DrainTimeout", c.DrainTimeout.String(), checkDrainTimeout(c.DrainTimeout)},
 		{"RequestTimeout", c.RequestTimeout.String(), checkPositive(c.RequestTimeout)},
 	}
@@ -301,7 +308,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
 		},
 		Identity:   c.Identity.settings(),
-		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth},
+		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth, MaxStreams: c.Limits.MaxStreams},
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
 	}
