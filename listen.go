@@ -208,5 +208,7 @@ func (c *ipc) accept(l *listener, peer Peer, w wire.Stream) {
 
 func (c *ipc) refuse(w wire.Stream, code wire.Code) {
 	// An error means that the link is gone, and the stream with it.
-	_ = c.writeNow(func(b []byte) []byte { return wire.AppendStream(b, wire.TypeRefuse, wire.Stream{Stream: w.Stream, Code: code}) })
+	_ = c.writeNow(func(b []byte) []byte {
+		return wire.AppendStream(b, wire.TypeRefuse, wire.Stream{Stream: w.Stream, Code: code})
+	})
 }
