@@ -19,6 +19,9 @@ func TestManyCallers(t *testing.T) {
 	payload := json.RawMessage(`"` + strings.Repeat("x", size-200) + `"`)
 	for _, mode := range modesHere()[:min(2, len(modesHere()))] {
 		t.Run(mode.String(), func(t *testing.T) {
+			if mode != InProcess {
+				testutil.SkipUnlessFull(t, "many callers with a forked sidecar")
+			}
 			s := newStage(t, "")
 			ctx := t.Context() // how long it takes is the machine's business
 			var got testutil.Record[struct{}]

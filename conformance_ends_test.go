@@ -92,6 +92,9 @@ func testConcurrent(t *testing.T, p *pair) {
 // Bob's handler blocks at Alice's first message while she sends more than may wait
 // for it.
 func testSlowHandler(t *testing.T, p *pair) {
+	if !p.full && p.modes != [2]Mode{InProcess, InProcess} {
+		testutil.SkipUnlessFull(t, "slow handlers with the race detector, but in process")
+	}
 	const n = 48 // times 256 KiB are half as much again as makes an agent pause a peer
 	ctx := bounded(t)
 	carol := p.extra(t, "carol")
