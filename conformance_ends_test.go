@@ -41,10 +41,11 @@ func testCancel(t *testing.T, p *pair) {
 // A thousand requests each way at once are more than the queues hold: each side pauses
 // the other. Then every reply has to pass the requests.
 func testConcurrent(t *testing.T, p *pair) {
+	const n = 1000
 	ctx := bounded(t)
-	n, pad, enough := 1000, text(16<<10), int64(inboxHigh*3/4) // a request is charged more than its bytes
+	pad, enough := text(16<<10), int64(inboxHigh*3/4) // a request is charged more than its bytes
 	if !p.full {
-		n, pad, enough = 300, pad[:6<<10], inboxHigh*3/32
+		pad, enough = pad[:2<<10], inboxHigh*3/32
 	}
 	// No request is answered before both sides have received so much that they say pause.
 	var arrived [2]atomic.Int64
