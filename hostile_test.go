@@ -256,7 +256,7 @@ func TestChargesAreGivenBack(t *testing.T) {
 
 // Reports of what one peer did wrong are short, and leave room for reports about others.
 func TestReportsAreBounded(t *testing.T) {
-	id := strings.Repeat("i", 64<<10)
+	id := strings.Repeat("i", 128<<10)
 	var told testutil.Record[error]
 	var log testutil.LogBuffer
 	release := make(chan struct{})
