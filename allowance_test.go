@@ -69,10 +69,8 @@ func flooded(t *testing.T, heeds wire.Stop, handlers map[string]Handler) (m *Mes
 // Many peers that flood together fill no more than the inboxes may hold together, whether they heed a pause or not. A quiet
 // peer is none of those that pay for it, nothing is dropped, and all of it is given back.
 func TestManyFloods(t *testing.T) {
-	for _, heeds := range []wire.Stop{wire.StopAll, wire.StopNewWork} {
-		if heeds != wire.StopAll && !testutil.Full() {
-			continue // TestPausedForOthers has it
-		}
+	testutil.SkipUnlessFull(t, "floods of many peers, but for one") // TestPausedForOthers
+	for _, heeds := range []wire.Stop{wire.StopNewWork, wire.StopAll} {
 		synctest.Test(t, func(t *testing.T) {
 			var handled testutil.Record[string]
 			m, f, held, release := flooded(t, heeds, map[string]Handler{

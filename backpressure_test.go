@@ -15,10 +15,13 @@ import (
 // message limit is small here, so the queues are, and the callers send several times
 // what fits into them.
 func TestManyCallers(t *testing.T) {
-	const callers, size = 5, 1 << 20
+	const callers, size = 12, 1 << 20
 	payload := json.RawMessage(`"` + strings.Repeat("x", size-200) + `"`)
 	for _, mode := range modesHere()[:min(2, len(modesHere()))] {
 		t.Run(mode.String(), func(t *testing.T) {
+			if mode != InProcess {
+				testutil.SkipUnlessFull(t, "many callers with a forked sidecar")
+			}
 			s := newStage(t, "")
 			ctx := t.Context() // how long it takes is the machine's business
 			var got testutil.Record[struct{}]

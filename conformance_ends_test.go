@@ -41,10 +41,11 @@ func testCancel(t *testing.T, p *pair) {
 // A thousand requests each way at once are more than the queues hold: each side pauses
 // the other. Then every reply has to pass the requests.
 func testConcurrent(t *testing.T, p *pair) {
+	const n = 1000
 	ctx := bounded(t)
-	n, pad, enough := 1000, text(16<<10), int64(inboxHigh*3/4) // a request is charged more than its bytes
+	pad, enough := text(16<<10), int64(inboxHigh*3/4) // a request is charged more than its bytes
 	if !p.full {
-		n, pad, enough = 300, pad[:6<<10], inboxHigh*3/32
+		pad, enough = pad[:2<<10], inboxHigh*3/32
 	}
 	// No request is answered before both sides have received so much that they say pause.
 	var arrived [2]atomic.Int64
@@ -92,6 +93,9 @@ func testConcurrent(t *testing.T, p *pair) {
 // Bob's handler blocks at Alice's first message while she sends more than may wait
 // for it.
 func testSlowHandler(t *testing.T, p *pair) {
+	if !p.full && p.modes != [2]Mode{InProcess, InProcess} {
+		testutil.SkipUnlessFull(t, "slow handlers with the race detector, but in process")
+	}
 	const n = 48 // times 256 KiB are half as much again as makes an agent pause a peer
 	ctx := bounded(t)
 	carol := p.extra(t, "carol")

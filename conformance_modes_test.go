@@ -42,18 +42,27 @@ func modesHere() []Mode {
 	return []Mode{InProcess, SelfExec, Binary, Attach}
 }
 
-// buildSidecar builds the sidecar command for Binary and Attach: it is what users
+// buildSidecar builds the sidecar command for Binary and Attach, once: it is what users
 // run, so a test binary in its role would prove less. It never builds with -race:
 // that would take as long as the rest of the suite, and the same code runs with -race
 // in the other two modes.
 func buildSidecar(t *testing.T) string {
-	path := filepath.Join(t.TempDir(), "chatixia-sidecar")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, "./cmd/chatixia-sidecar").CombinedOutput()
+	t.Helper()
+	path, err := builtSidecar()
 	if err != nil {
-		t.Fatalf("building the sidecar: %v\n%s", err, out)
+		t.Fatal(err)
 	}
 	return path
 }
+
+var builtSidecar = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(programs, "chatixia-sidecar")
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./cmd/chatixia-sidecar").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building the sidecar: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 func raceEnabled() bool {
 	info, ok := debug.ReadBuildInfo()

@@ -194,7 +194,7 @@ func TestPeerComesAndGoes(t *testing.T) {
 
 // Of any number of responses that a peer does not take, one takes memory. All of them arrive once it takes them.
 func TestRepliesWaitAsTheyAre(t *testing.T) {
-	const n, size = 160, 256 << 10
+	const n, size = 80, 256 << 10
 	body := strings.Repeat("x", size)
 	var done testutil.Record[struct{}]
 	m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{
@@ -256,7 +256,7 @@ func TestChargesAreGivenBack(t *testing.T) {
 
 // Reports of what one peer did wrong are short, and leave room for reports about others.
 func TestReportsAreBounded(t *testing.T) {
-	id := strings.Repeat("i", 256<<10)
+	id := strings.Repeat("i", 128<<10)
 	var told testutil.Record[error]
 	var log testutil.LogBuffer
 	release := make(chan struct{})
@@ -437,6 +437,7 @@ func TestRequestCost(t *testing.T) {
 
 // A peer that asks and does not read the responses gets no more of them than fit into its queue, and nobody else waits.
 func TestDeafPeer(t *testing.T) {
+	testutil.SkipUnlessFull(t, "a peer that asks and does not read")
 	s := newStage(t, "")
 	ctx := bounded(t)
 	var reports testutil.Record[error]

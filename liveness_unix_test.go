@@ -62,9 +62,9 @@ func TestSidecarHangs(t *testing.T) {
 
 // The link to an attached sidecar that stands still is ended with that reason; the sidecar is not ours to kill.
 func TestAttachedSidecarHangs(t *testing.T) {
-	st := newStage(t, buildSidecar(t))
+	t.Parallel()
 	socket := socketPath(t)
-	cmd := exec.Command(st.sidecar, "-socket", socket, "-no-stun")
+	cmd := exec.Command(buildSidecar(t), "-socket", socket, "-no-stun")
 	cmd.Env = append(os.Environ(), "SIGNALING_URL=ws://127.0.0.1:1/ws")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,9 @@ import (
 // helperEnv makes the test binary act as another program: the name of one of helpers.
 const helperEnv = "MESH_TEST_HELPER"
 
+// programs is where the programs are that tests build.
+var programs string
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv(helperEnv); name != "" {
 		helpers[name]()
@@ -26,8 +29,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	// Everything that the mesh puts into a temporary directory is to be gone at the end.
-	tmp, err := os.MkdirTemp("", "t")
+	var err error
+	programs, err = os.MkdirTemp("", "p")
+	var tmp string
+	if err == nil { // everything that the mesh puts into a temporary directory is to be gone at the end
+		tmp, err = os.MkdirTemp("", "t")
+	}
 	if err == nil {
 		err = os.Setenv("TMPDIR", tmp)
 	}
@@ -49,6 +56,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 		_ = os.RemoveAll(tmp)
+		_ = os.RemoveAll(programs)
 		os.Exit(code)
 	}))
 }

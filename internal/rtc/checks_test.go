@@ -162,8 +162,7 @@ func (p *portsOf) has(to net.Addr) bool {
 	return p.ports[to.(*net.UDPAddr).Port]
 }
 
-// An answerer that is to be DTLS's server does not guess, since it would send its certificate to whoever the first check seems to
-// come from.
+// An answerer that is to be DTLS's server does not guess: it would send its certificate to an address that nothing has confirmed.
 func TestNoGuessAsServer(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)

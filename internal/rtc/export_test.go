@@ -169,6 +169,8 @@ func (n *Node) Repair(id string, uncounted bool, prove func()) bool {
 	}
 	inLoop(n, id, func(sl *slot) bool {
 		sl.cur.noteArrivals(time.Now())
+		for sl.cur.arrivals.last >= webrtc.StatsTimestamp(time.Now().UnixMilli()) { // pion counts time in milliseconds
+		}
 		sl.cur.interrupted()
 		sl.cur.doubtful = true
 		return true
