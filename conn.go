@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 )
 
@@ -34,7 +37,7 @@ func (a Addr) String() string { return a.Peer + ":" + a.Service }
 // net.ErrClosed after Close, ErrPeerGone, ErrStreamReset if the peer gave the stream
 // up, ErrSidecarLost or ErrClosed.
 type Conn struct {
-	m             *Mesh
+	ipc           *ipc
 	s             sidecar.Stream
 	local, remote Addr
 	peer          Peer
@@ -77,25 +80,75 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.failed("set", c.s.S
 // SetWriteDeadline implements net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.failed("set", c.s.SetWriteDeadline(t)) }
 
+// ReadFrom writes what r reads, until its end. It implements io.ReaderFrom, for io.Copy:
+// where there is a socket to the sidecar, bytes of a TCP connection do not pass
+// through this process.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	if s, ok := c.s.(*socketStream); ok {
+		if tcp, ok := r.(*net.TCPConn); ok {
+			n, err := tcp.WriteTo(s.UnixConn)
+			if errors.Is(err, syscall.EPIPE) { // no error of a read
+				err = c.failed("write", s.writeEnd(err))
+			}
+			return n, err
+		}
+	}
+	return io.Copy(struct{ io.Writer }{c}, r)
+}
+
+// WriteTo writes what arrives to w, until its end. It implements io.WriterTo, for
+// io.Copy, as ReadFrom does for the other direction.
+func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
+	s, socket := c.s.(*socketStream)
+	tcp, spliced := w.(*net.TCPConn)
+	if !socket || !spliced {
+		buf := copyBuffers.Get().(*[copySize]byte)
+		defer copyBuffers.Put(buf)
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c}, buf[:])
+	}
+	if ahead := int64(s.in.Buffered()); ahead > 0 {
+		if n, err = io.CopyN(tcp, s.in, ahead); err != nil {
+			return n, err
+		}
+	}
+	more, err := tcp.ReadFrom(s.UnixConn)
+	n += more
+	if err == nil {
+		err = s.readEnd(io.EOF)
+	} else if !s.failed() {
+		return n, err // of w
+	}
+	if err == io.EOF { //nolint:errorlint // a Read's own
+		return n, nil
+	}
+	return n, c.failed("read", err)
+}
+
+const copySize = 64 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
 // failed returns the public error for one of the stream.
 func (c *Conn) failed(op string, err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // a Read's own
 		return err
 	}
-	return &net.OpError{Op: op, Net: "mesh", Source: c.local, Addr: c.remote, Err: c.m.streamError(err)}
+	return &net.OpError{Op: op, Net: "mesh", Source: c.local, Addr: c.remote, Err: c.ipc.streamError(err)}
 }
 
 // streamError returns the public error for one of a stream.
-func (m *Mesh) streamError(err error) error {
+func (c *ipc) streamError(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, net.ErrClosed):
 		return net.ErrClosed
-	case m.ctx.Err() != nil:
-		return m.closedError()
+	case c.m.ctx.Err() != nil:
+		return c.m.closedError()
 	case errors.Is(err, ErrSidecarLost), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
+	case errors.Is(err, rtc.ErrClosed): // by the sidecar in this process, which ends
+		return ErrSidecarLost
 	}
 	bad := sidecar.StreamError(err)
 	return fmt.Errorf("%w: %s", codeError(bad.Code), bad.Text)

@@ -54,9 +54,9 @@ func (m *Mesh) dial(ctx context.Context, id, service string) (*Conn, error) {
 	}
 	s, err := c.stream(ctx, wire.Stream{PeerID: id, Service: service})
 	if err != nil {
-		return nil, m.streamError(err)
+		return nil, c.streamError(err)
 	}
-	return &Conn{m: m, s: s, local: Addr{m.Signaling().PeerID, service}, remote: Addr{id, service}, peer: peer}, nil
+	return &Conn{ipc: c, s: s, local: Addr{m.Signaling().PeerID, service}, remote: Addr{id, service}, peer: peer}, nil
 }
 
 // livePeer returns a peer whose link is live.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
@@ -27,53 +27,73 @@ func (c *ipc) stream(ctx context.Context, r wire.Stream) (sidecar.Stream, error)
 	if r.Stream == "" {
 		r.Stream = "a" + c.m.ids.next() // the sidecar's are numbers
 	}
-	s := &socketStream{ipc: c, id: r.Stream, ended: make(chan struct{})}
+	s := &socketStream{ipc: c, id: r.Stream, ended: make(chan struct{}), stopped: make(chan struct{})}
 	c.streamsMu.Lock()
 	c.streams[r.Stream] = s
 	c.streamsMu.Unlock()
-	err := s.open(ctx, r)
-	if err != nil {
-		s.forget()
+	if err := s.open(ctx, r); err != nil {
+		c.forgetStream(s)
 		return nil, err
 	}
 	return s, nil
 }
 
-// streamEnded notes how a stream has ended, for who reads it.
-func (c *ipc) streamEnded(w wire.Stream) {
+// streamEnded notes how one direction of a stream has ended, for who reads or writes it.
+func (c *ipc) streamEnded(t wire.Type, w wire.Stream) {
 	c.streamsMu.Lock()
 	defer c.streamsMu.Unlock()
-	if s := c.streams[w.Stream]; s != nil {
-		delete(c.streams, w.Stream)
-		if w.Code != "" {
-			s.why = &wire.Error{Code: w.Code, Text: w.Message}
-		}
-		close(s.ended)
+	s := c.streams[w.Stream]
+	if s == nil {
+		return
 	}
+	over, why := s.ended, &s.why
+	if t == wire.TypeStreamStop {
+		over, why = s.stopped, &s.whyStopped
+	}
+	select {
+	case <-over:
+		return
+	default:
+	}
+	if w.Code != "" {
+		*why = &wire.Error{Code: w.Code, Text: w.Message}
+	}
+	close(over)
+}
+
+// forgetStream has the sidecar's word about a stream wait for nobody.
+func (c *ipc) forgetStream(s *socketStream) {
+	c.streamsMu.Lock()
+	defer c.streamsMu.Unlock()
+	delete(c.streams, s.id)
 }
 
 // A socketStream is a stream over a connection to the sidecar's socket. Its end of file does not say how
-// it has ended; the sidecar says so on the link.
+// it has ended, nor does the failure of a write say why; the sidecar says so on the link.
 type socketStream struct {
-	net.Conn
-	in    *bufio.Reader
-	ipc   *ipc
-	id    string
-	ended chan struct{} // closed once why is valid
-	why   error         // nil for a clean end
+	*net.UnixConn
+	in  *bufio.Reader
+	ipc *ipc
+	id  string
 
-	once sync.Once
+	ended      chan struct{} // what arrives has ended
+	why        error         // valid after ended; nil for a clean end
+	stopped    chan struct{} // what is written is of no use
+	whyStopped error         // valid after stopped
+	closed     atomic.Bool
 }
 
 // open connects, and says which stream it is to be.
 func (s *socketStream) open(ctx context.Context, r wire.Stream) (err error) {
-	if s.Conn, err = sock.Dial(ctx, s.ipc.side.socket); err != nil {
+	conn, err := sock.Dial(ctx, s.ipc.side.socket)
+	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		return fmt.Errorf("%w: %w", ErrSidecarLost, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Conn.SetDeadline(time.Unix(1, 0)) })
+	s.UnixConn = conn.(*net.UnixConn)
+	stop := context.AfterFunc(ctx, func() { _ = s.UnixConn.SetDeadline(time.Unix(1, 0)) })
 	err = s.ask(r)
 	switch {
 	case !stop():
@@ -82,16 +102,16 @@ func (s *socketStream) open(ctx context.Context, r wire.Stream) (err error) {
 		err = fmt.Errorf("%w: %w", ErrSidecarLost, err)
 	}
 	if err != nil {
-		_ = s.Conn.Close()
+		_ = s.UnixConn.Close()
 	}
 	return err
 }
 
 func (s *socketStream) ask(r wire.Stream) error {
-	if _, err := s.Conn.Write(wire.AppendStream(nil, wire.TypeStream, r)); err != nil {
+	if _, err := s.UnixConn.Write(wire.AppendStream(nil, wire.TypeStream, r)); err != nil {
 		return err
 	}
-	s.in = bufio.NewReaderSize(s.Conn, 4<<10)
+	s.in = bufio.NewReaderSize(s.UnixConn, 4<<10)
 	raw, err := s.in.ReadSlice('\n')
 	if err != nil {
 		return err
@@ -118,28 +138,21 @@ func (s *socketStream) Read(b []byte) (n int, err error) {
 	if s.in.Buffered() > 0 {
 		return s.in.Read(b)
 	}
-	if n, err = s.Conn.Read(b); err == io.EOF { //nolint:errorlint // a Read's own
-		err = s.end(err)
-	}
-	return n, err
+	n, err = s.UnixConn.Read(b)
+	return n, s.readEnd(err)
 }
 
 // Write fails with the reason for which the stream has ended, if it has.
 func (s *socketStream) Write(b []byte) (int, error) {
-	n, err := s.Conn.Write(b)
-	if err != nil && !errors.Is(err, net.ErrClosed) && !isTimeout(err) {
-		err = s.end(err)
+	n, err := s.UnixConn.Write(b)
+	return n, s.writeEnd(err)
+}
+
+// readEnd returns the error of a read.
+func (s *socketStream) readEnd(err error) error {
+	if err == nil || isTimeout(err) || errors.Is(err, net.ErrClosed) {
+		return err
 	}
-	return n, err
-}
-
-func isTimeout(err error) bool {
-	t, ok := err.(net.Error)
-	return ok && t.Timeout()
-}
-
-// end returns how a stream has ended whose connection the sidecar has ended: clean if cleanly.
-func (s *socketStream) end(clean error) error {
 	select {
 	case <-s.ended:
 	case <-s.ipc.ended:
@@ -148,27 +161,57 @@ func (s *socketStream) end(clean error) error {
 	if s.why != nil {
 		return s.why
 	}
-	return clean
+	return io.EOF
 }
 
-// CloseWrite implements sidecar.Stream.
-func (s *socketStream) CloseWrite() error { return s.Conn.(*net.UnixConn).CloseWrite() }
+// writeEnd returns the error of a write.
+func (s *socketStream) writeEnd(err error) error {
+	if err == nil || isTimeout(err) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	select {
+	case <-s.stopped:
+		return s.whyStopped
+	case <-s.ipc.ended:
+		return ErrSidecarLost
+	case <-s.ended:
+	}
+	if s.why != nil {
+		return s.why
+	}
+	return err
+}
+
+// failed reports whether the sidecar has said that the stream ended with an error, or is gone.
+func (s *socketStream) failed() bool {
+	select {
+	case <-s.ended:
+		return s.why != nil
+	case <-s.ipc.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
 
 // Reset ends it at once; the code is the sidecar's to choose.
-func (s *socketStream) Reset(uint32) { _ = s.Close() }
+func (s *socketStream) Reset(uint32) { s.close(wire.CodeStreamReset) }
 
 // Close implements net.Conn.
-func (s *socketStream) Close() error {
-	s.forget()
-	return s.Conn.Close()
-}
+func (s *socketStream) Close() error { return s.close("") }
 
-// forget has the sidecar's word about the end wait for nobody.
-func (s *socketStream) forget() {
-	s.ipc.streamsMu.Lock()
-	defer s.ipc.streamsMu.Unlock()
-	if s.ipc.streams[s.id] == s {
-		delete(s.ipc.streams, s.id)
-		close(s.ended)
+func (s *socketStream) close(why wire.Code) error {
+	if s.closed.Swap(true) {
+		return net.ErrClosed
 	}
+	s.ipc.forgetStream(s)
+	_ = s.ipc.writeNow(func(b []byte) []byte { // an error means that the link is gone, and the stream with it
+		return wire.AppendStream(b, wire.TypeStreamEnd, wire.Stream{Stream: s.id, Code: why})
+	})
+	return s.UnixConn.Close()
 }

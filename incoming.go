@@ -77,7 +77,7 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onDrained(e.Payload)
 	case wire.TypePong:
 		c.onPong()
-	case wire.TypeStream, wire.TypeStreamEnd:
+	case wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 		return c.onStream(e)
 	}
 	return nil
@@ -92,7 +92,7 @@ func (c *ipc) onStream(e *wire.Line) error {
 	case e.Type == wire.TypeStream:
 		c.offered(w)
 	default:
-		c.streamEnded(w)
+		c.streamEnded(e.Type, w)
 	}
 	return nil
 }

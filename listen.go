@@ -203,7 +203,7 @@ func (c *ipc) accept(l *listener, peer Peer, w wire.Stream) {
 		return
 	}
 	own := Addr{c.m.Signaling().PeerID, w.Service}
-	l.add(&Conn{m: c.m, s: s, local: own, remote: Addr{peer.ID, w.Service}, peer: peer})
+	l.add(&Conn{ipc: c, s: s, local: own, remote: Addr{peer.ID, w.Service}, peer: peer})
 }
 
 func (c *ipc) refuse(w wire.Stream, code wire.Code) {

@@ -66,7 +66,7 @@ func (s *session) makeStreams() {
 // channelOpen makes a Peer of the data channel and starts its goroutines.
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
-	case label == streamsLabel && s.up && s.remote.streams && reliable && s.peer.streams.channelOrNil() == nil:
+	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && s.peer.streams.channelOrNil() == nil:
 		if err := s.peer.startStreams(dc, s.offerer); err != nil {
 			s.n.lost(s, err)
 		}
@@ -126,6 +126,9 @@ func (s *session) peerUp() {
 	s.up, s.upAt = true, time.Now()
 	stopTimer(s.deadline)
 	s.deadline = nil
+	if s.peer.streams.able {
+		s.n.wg.Go(s.peer.acceptStreams)
+	}
 	s.sl.linked()
 	s.n.dialled(s)
 	s.n.watchPaths()

@@ -218,7 +218,6 @@ func (n *Node) start(p *Peer) {
 	n.peersMu.Unlock()
 	n.wg.Go(p.write)
 	if p.streams.able {
-		n.wg.Go(p.acceptStreams)
 		n.wg.Go(p.endStreams)
 	}
 	n.wg.Go(func() {

@@ -3,7 +3,6 @@
 package rtc
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -13,18 +12,6 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/wire"
-)
-
-// The reasons that Events.PeerDisconnected gives; they are wrapped, so use errors.Is.
-var (
-	ErrPeerClosed  = errors.New("the peer closed the link")
-	ErrReplaced    = errors.New("the peer made a new link")
-	ErrRestarted   = errors.New("the peer was restarted")
-	ErrUnreachable = errors.New("the peer cannot be reached")
-	ErrDied        = errors.New("the peer's process has ended")
-	ErrViolation   = errors.New("the peer broke the protocol")
-	ErrIdentity    = errors.New("the peer's identity was refused")
-	ErrClosed      = errors.New("closed by us")
 )
 
 // Events is what a Node reports. The calls about one peer never overlap and come in order; those about
@@ -119,6 +106,7 @@ func newPeer(
 	}
 	p.transit.first = dc
 	p.streams.able, p.streams.ready = remote.streams, make(chan struct{})
+	p.streams.oursMost = min(cfg.Limits.MaxStreams, wire.DefaultMaxStreams)
 	p.budget = newBudget(roundTrip)
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce
@@ -129,9 +117,13 @@ func newPeer(
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
-		p.hello = wire.AppendPeerHello(nil, wire.Greeting{
+		hello := wire.Greeting{
 			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Lanes: true, Identity: shownIdentity(cfg.Identity.Show(binding)),
-		})
+		}
+		if remote.streams {
+			hello.MaxStreams = cfg.Limits.MaxStreams
+		}
+		p.hello = wire.AppendPeerHello(nil, hello)
 	}
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	return p

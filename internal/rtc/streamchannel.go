@@ -3,6 +3,8 @@
 package rtc
 
 import (
+	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"sync"
@@ -14,25 +16,50 @@ import (
 // A streamChannel is the data channel for streams as the multiplexer sees it, a [net.Conn]. What is written goes through the writer
 // of the link, behind everything else that waits there.
 type streamChannel struct {
-	peer *Peer
-	dc   dataChannel
-	in   *channelReader
+	peer   *Peer
+	dc     dataChannel
+	in     *channelReader
+	pieces pieces
 
 	mu      sync.Mutex
 	waiting []byte        // what Write is writing, as far as the writer has not taken it
 	taken   chan struct{} // buffered 1: the writer has taken all of it
 	closed  chan struct{}
 	once    sync.Once
+	bad     error // what the peer has done
+
+	// Bytes and ends of streams that were handed to the multiplexer, and those that it has written.
+	queued, written uint64
+	progress        sync.Cond
 }
 
 func newStreamChannel(p *Peer, dc dataChannel) *streamChannel {
-	return &streamChannel{peer: p, dc: dc, in: &channelReader{dc: dc}, taken: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &streamChannel{peer: p, dc: dc, in: &channelReader{dc: dc}, taken: make(chan struct{}, 1), closed: make(chan struct{})}
+	c.pieces.maxStreams, c.pieces.unread = p.cfg.Limits.MaxStreams, make(map[uint32]int)
+	c.progress.L = &c.mu
+	return c
 }
 
 // Read reads what has arrived.
-func (c *streamChannel) Read(b []byte) (int, error) { return c.in.Read(b) }
+func (c *streamChannel) Read(b []byte) (int, error) {
+	n, err := c.in.Read(b)
+	if bad := c.pieces.pass(b[:n]); bad != nil {
+		c.mu.Lock()
+		c.bad = bad
+		c.mu.Unlock()
+		return 0, bad
+	}
+	return n, err
+}
 
-// Write blocks until the writer has taken b. Only one goroutine calls it.
+// why returns what the peer has done, nil if nothing.
+func (c *streamChannel) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bad
+}
+
+// Write blocks until the writer has taken b, a frame. Only one goroutine calls it.
 func (c *streamChannel) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	c.waiting = b
@@ -41,6 +68,7 @@ func (c *streamChannel) Write(b []byte) (int, error) {
 	var err error
 	select {
 	case <-c.taken:
+		c.wrote(b)
 		return len(b), nil
 	case <-c.closed:
 		err = net.ErrClosed
@@ -71,10 +99,63 @@ func (c *streamChannel) take(write func(b []byte) error) (some bool, err error) 
 	return true, nil
 }
 
+// queue notes bytes, or the end of what is written, of a stream, which the multiplexer is to write.
+func (c *streamChannel) queue(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queued += uint64(n)
+}
+
+// dropEnd notes that an end which was queued is not to be written.
+func (c *streamChannel) dropEnd() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.written++
+	c.progress.Broadcast()
+}
+
+// wrote notes a frame that was written.
+func (c *streamChannel) wrote(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if frame[1] == frameData {
+		c.written += uint64(len(frame) - frameHeader)
+	}
+	if binary.BigEndian.Uint16(frame[2:])&frameEnds != 0 {
+		c.written++
+	}
+	c.progress.Broadcast()
+}
+
+// flush blocks until the multiplexer has written what was queued, or ctx ends.
+func (c *streamChannel) flush(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.progress.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for queued := c.queued; c.written < queued; c.progress.Wait() {
+		select {
+		case <-c.closed:
+			return net.ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		default:
+		}
+	}
+	return nil
+}
+
 // Close has reads and writes fail, and ends the channel.
 func (c *streamChannel) Close() error {
 	c.once.Do(func() {
+		c.mu.Lock()
 		close(c.closed)
+		c.progress.Broadcast()
+		c.mu.Unlock()
 		_ = c.dc.SetReadDeadline(time.Now()) // fails once the channel has ended, as reads do
 	})
 	return nil

@@ -26,25 +26,10 @@ const (
 	streamWindow     = 256 << 10
 	streamWindowMost = 4 << 20
 	windowsMost      = 16 << 20
+	// opensAhead is how many times as many streams as a peer may have open it may have opened before it has read that there are too
+	// many. A peer of ours knows how many it may.
+	opensAhead = 4
 )
-
-// The reasons why a stream is not opened, or ends. They are wrapped, so use errors.Is.
-var (
-	// ErrNoStreams means that the peer knows no streams.
-	ErrNoStreams = errors.New("the peer has no streams")
-	// ErrStreamReset means that the other end has given the stream up; a [*ResetError] has its code.
-	ErrStreamReset = errors.New("the stream was reset")
-)
-
-// A ResetError is the end of a stream that was reset.
-type ResetError struct {
-	Code uint32
-}
-
-func (e *ResetError) Error() string { return fmt.Sprintf("the stream was reset, code %d", e.Code) }
-
-// Is reports whether the target is ErrStreamReset.
-func (e *ResetError) Is(target error) bool { return target == ErrStreamReset }
 
 // streams are the byte streams of one link, on a data channel of their own. That is made when one of the two ends first opens a
 // stream: by the end that made the first offer, which the other end asks for it with a control line, so that there is one. A kept
@@ -56,22 +41,39 @@ type streams struct {
 
 	ready chan struct{} // closed when session is set
 
-	mu      sync.Mutex
-	asked   bool
-	channel *streamChannel
-	session *yamux.Session
-	windows int // bytes by which windows have grown
+	mu       sync.Mutex
+	asked    bool
+	channel  *streamChannel
+	session  *yamux.Session
+	theirs   int // streams that the peer has opened
+	ours     int // streams that we have opened
+	oursMost int // as the peer says
+	windows  int // bytes by which windows have grown
+	over     bool
+	work     sync.WaitGroup // what sends the ends of streams
 }
 
 // Streams reports whether the link can carry streams.
 func (p *Peer) Streams() bool { return p.streams.able }
 
 // OpenStream opens a stream, whose other end is passed to the peer's Events.PeerStream. It blocks under ctx while there is no channel
-// for it yet, or while the peer has not taken very many. The error is ErrNoStreams, the reason of the link's end, or the cause of ctx.
+// for it yet. The error is ErrNoStreams, ErrTooManyStreams, the reason of the link's end, or the cause of ctx.
 func (p *Peer) OpenStream(ctx context.Context) (*Stream, error) {
 	if !p.streams.able {
 		return nil, ErrNoStreams
 	}
+	if !p.streams.enter() {
+		return nil, ErrTooManyStreams
+	}
+	s, err := p.openStream(ctx)
+	if err != nil {
+		p.streams.leave(true)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (p *Peer) openStream(ctx context.Context) (*Stream, error) {
 	p.wantStreams()
 	select {
 	case <-p.streams.ready:
@@ -83,11 +85,41 @@ func (p *Peer) OpenStream(ctx context.Context) (*Stream, error) {
 	s, err := p.streams.session.OpenStream(ctx)
 	switch {
 	case err == nil:
-		return &Stream{peer: p, s: s}, nil
+		p.streams.channel.pieces.opened(s.StreamID())
+		return &Stream{peer: p, s: s, ours: true}, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
 	return nil, p.streamError(err)
+}
+
+// enter counts one stream more of ours, unless there are too many.
+func (s *streams) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ours >= s.oursMost {
+		return false
+	}
+	s.ours++
+	return true
+}
+
+// allow sets how many streams of ours there may be.
+func (s *streams) allow(most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.oursMost = most
+}
+
+// leave counts one stream less.
+func (s *streams) leave(ours bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ours {
+		s.ours--
+	} else {
+		s.theirs--
+	}
 }
 
 // channelOrNil returns the channel, nil while there is none.
@@ -123,19 +155,24 @@ func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	p.transit.add(dc)
 	p.streams.mu.Lock()
-	defer p.streams.mu.Unlock()
+	over := p.streams.over
 	p.streams.channel, p.streams.session = c, session
 	close(p.streams.ready)
+	p.streams.mu.Unlock()
+	if over {
+		_ = session.Close()
+	}
 	return nil
 }
 
+// streamsConfig has the multiplexer never refuse a stream by itself: its reader would wait for room to say so.
 func (p *Peer) streamsConfig() *yamux.Config {
 	return &yamux.Config{
-		AcceptBacklog:          p.cfg.Limits.MaxStreams,
+		AcceptBacklog:          opensAhead * p.cfg.Limits.MaxStreams,
 		PingBacklog:            4,
 		MeasureRTTInterval:     30 * time.Second,  // by which windows grow
 		ConnectionWriteTimeout: math.MaxInt64 / 4, // the link has its own ways to notice that
-		MaxIncomingStreams:     uint32(p.cfg.Limits.MaxStreams),
+		MaxIncomingStreams:     uint32(opensAhead * p.cfg.Limits.MaxStreams),
 
 		InitialStreamWindowSize: streamWindow,
 		MaxStreamWindowSize:     streamWindowMost,
@@ -145,7 +182,8 @@ func (p *Peer) streamsConfig() *yamux.Config {
 	}
 }
 
-// acceptStreams passes the streams that the peer opens, until the end of the link, which the end of their channel is, too.
+// acceptStreams passes the streams that the peer opens, until the end of the link, which the end of their channel is, too. It begins when
+// the link is up.
 func (p *Peer) acceptStreams() {
 	select {
 	case <-p.streams.ready:
@@ -157,18 +195,93 @@ func (p *Peer) acceptStreams() {
 		if err != nil {
 			break
 		}
-		p.ev.PeerStream(p, &Stream{peer: p, s: s})
+		p.acceptStream(&Stream{peer: p, s: s})
 	}
-	p.down(fmt.Errorf("%w: its channel for streams has ended", ErrPeerClosed))
+	reason := p.streams.channel.why()
+	if reason == nil {
+		reason = fmt.Errorf("%w: its channel for streams has ended", ErrPeerClosed)
+	}
+	p.down(reason)
+}
+
+func (p *Peer) acceptStream(s *Stream) {
+	p.streams.mu.Lock()
+	p.streams.theirs++
+	full := p.streams.theirs > p.cfg.Limits.MaxStreams
+	p.streams.mu.Unlock()
+	passed := false
+	if !full {
+		p.emit(func() {
+			passed = true
+			p.ev.PeerStream(p, s)
+		})
+	}
+	if !passed {
+		s.Reset(wire.ResetFull)
+	}
 }
 
 // endStreams ends all streams with the link.
 func (p *Peer) endStreams() {
 	<-p.done
+	p.streams.mu.Lock()
+	p.streams.over = true
+	p.streams.mu.Unlock()
 	select {
 	case <-p.streams.ready:
 		_ = p.streams.session.Close()
 	default:
+	}
+	p.streams.work.Wait()
+}
+
+// finish has f called, which sends something about a stream and may block until the link ends.
+func (s *streams) finish(f func()) {
+	s.mu.Lock()
+	over := s.over
+	if !over {
+		s.work.Add(1)
+	}
+	s.mu.Unlock()
+	if over { // nothing blocks any more
+		f()
+		return
+	}
+	go func() {
+		defer s.work.Done()
+		f()
+	}()
+}
+
+// flushStreams blocks until the peer has what was written to streams, or the link or ctx ends.
+func (p *Peer) flushStreams(ctx context.Context) error {
+	c := p.streams.channelOrNil()
+	if c == nil {
+		return nil
+	}
+	if err := c.flush(ctx); err != nil {
+		return err
+	}
+	for range 2 { // the first may have been under way before
+		if err := p.pingStreams(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pingStreams blocks until the peer's multiplexer has responded.
+func (p *Peer) pingStreams(ctx context.Context) error {
+	done := make(chan error, 1)
+	p.streams.finish(func() {
+		_, err := p.streams.session.Ping()
+		done <- err
+	})
+	select {
+	case err := <-done:
+		return p.streamError(err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -194,49 +307,6 @@ func (p *Peer) streamError(err error) error {
 		return fmt.Errorf("%w: %w", ErrPeerClosed, err)
 	}
 }
-
-// A Stream is a stream of bytes to or from a peer, with flow control of its own: what its reader does not read holds up nothing else. It
-// is a [net.Conn], but for addresses. An outage that the link survives, it survives.
-type Stream struct {
-	peer *Peer
-	s    *yamux.Stream
-	mu   sync.Mutex // one Write at a time: the multiplexer has no room for two
-}
-
-// Peer returns the peer at the other end.
-func (s *Stream) Peer() *Peer { return s.peer }
-
-// Read returns what has arrived; io.EOF after CloseWrite or Close at the other end.
-func (s *Stream) Read(b []byte) (int, error) {
-	n, err := s.s.Read(b)
-	return n, s.peer.streamError(err)
-}
-
-// Write blocks while the other end's window is full.
-func (s *Stream) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, err := s.s.Write(b)
-	return n, s.peer.streamError(err)
-}
-
-// CloseWrite says that nothing more will be written.
-func (s *Stream) CloseWrite() error { return s.peer.streamError(s.s.CloseWrite()) }
-
-// Close ends both directions. What was written is still delivered; what arrives is dropped.
-func (s *Stream) Close() error { return s.peer.streamError(s.s.Close()) }
-
-// Reset ends both directions at once, with a code for the other end.
-func (s *Stream) Reset(code uint32) { _ = s.s.ResetWithError(code) }
-
-// SetDeadline implements net.Conn.
-func (s *Stream) SetDeadline(t time.Time) error { return s.s.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (s *Stream) SetReadDeadline(t time.Time) error { return s.s.SetReadDeadline(t) }
-
-// SetWriteDeadline implements net.Conn.
-func (s *Stream) SetWriteDeadline(t time.Time) error { return s.s.SetWriteDeadline(t) }
 
 // windowMemory bounds what the windows of a peer's streams grow by. The first window of each stream is bounded by their number.
 type windowMemory struct {

@@ -43,7 +43,7 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.drain(ctx, cmd)
 	case wire.TypePing:
 		s.pong()
-	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse:
+	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse, wire.TypeStreamEnd:
 		s.streamCommand(cmd)
 	}
 }
@@ -51,16 +51,19 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 // streamCommand carries out a command about streams.
 func (s *Sidecar) streamCommand(cmd *wire.Line) {
 	w, err := wire.DecodeStream(cmd.Payload)
-	if err == nil && cmd.Type != wire.TypeRefuse {
-		err = wire.CheckService(w.Service)
-	}
 	switch {
 	case err != nil:
-		s.failCommand(cmd, nil, "", err)
 	case cmd.Type == wire.TypeRefuse:
 		s.refuseStream(w)
+	case cmd.Type == wire.TypeStreamEnd:
+		s.streams.end(w.Stream, w.Code)
 	default:
-		s.streams.listen(w.Service, cmd.Type == wire.TypeListen)
+		if err = wire.CheckService(w.Service); err == nil {
+			err = s.streams.listen(w.Service, cmd.Type == wire.TypeListen)
+		}
+	}
+	if err != nil {
+		s.failCommand(cmd, nil, "", err)
 	}
 }
 
@@ -142,6 +145,7 @@ func (s *Sidecar) drain(ctx context.Context, cmd *wire.Line) {
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, drainTimeout))
 		defer cancel()
 		var u wire.Unsent
+		s.streams.flush(ctx)
 		bytes := s.network.unsent(ctx)
 		for _, id := range slices.Sorted(maps.Keys(bytes)) {
 			if p := peers[id]; p != nil {

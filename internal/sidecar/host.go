@@ -42,7 +42,7 @@ type Host struct {
 	silence time.Duration  // silentAgent, but in tests
 	heirs   time.Duration  // heirTime, but in tests
 	places  chan struct{}  // semaphore: the callers that are looked at
-	door    Door           // of the agent, once it is known
+	door    *Door          // of the agent, once it is known
 }
 
 // Run serves the first agent. It returns nil when that is gone or ctx ends, ErrNoAgent, or the error of
@@ -57,6 +57,7 @@ func (h *Host) Run(ctx context.Context) error {
 	h.heirs = cmp.Or(h.heirs, heirTime)
 	h.noise = logs.Sampled(h.Log)
 	h.places = make(chan struct{}, maxCallers)
+	h.door = new(Door)
 	ctx, stop := context.WithCancel(ctx)
 	looking, stopLooking := context.WithCancel(ctx)
 	agents := make(chan *caller)
@@ -80,7 +81,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer c.unwatch()
 	l := link.New(c.conn, c.read, set.Limits)
 	c.link.Store(l)
-	err = Serve(ctx, l, &h.door, set, h.Log)
+	err = Serve(ctx, l, h.door, set, h.Log)
 	if ctx.Err() != nil {
 		return nil // an end that was asked for is no error
 	}

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -44,11 +46,8 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 		<-ahead.done
 		return
 	}
-	s := h.door.agent()
-	if _, err := conn.Write(wire.AppendStream(nil, wire.TypeStream, wire.Stream{Stream: r.Stream})); err != nil {
-		st.Reset(resetRefused)
-	}
-	s.relay(conn, ahead, st, r.Stream)
+	rel := &relay{sidecar: h.door.agent(), id: r.Stream, conn: conn, stream: st, up: make(chan struct{})}
+	rel.run(ahead)
 }
 
 // readRequest reads the first line of a connection, and returns what has come behind it.
@@ -111,54 +110,108 @@ func relayCopy(to io.Writer, from io.Reader) error {
 	return err
 }
 
-// relay brings the bytes of a stream to the agent's connection and back, until both directions have ended.
-func (s *Sidecar) relay(conn net.Conn, a *ahead, st Stream, id string) {
-	var up sync.WaitGroup
-	up.Go(func() {
-		<-a.done
-		_, err := st.Write(a.bytes)
-		if err == nil && a.err == nil {
-			err = relayCopy(st, conn)
-		} else if err == nil && a.err != io.EOF { //nolint:errorlint // a Read's own
-			err = a.err
-		}
-		if err != nil {
-			st.Reset(resetRefused)
-			return
-		}
-		_ = st.CloseWrite()
-	})
-	buf := relayBuffers.Get().(*[32 << 10]byte)
-	for {
-		n, err := st.Read(buf[:])
-		if n > 0 {
-			if _, werr := conn.Write(buf[:n]); werr != nil {
-				st.Reset(resetRefused)
-				break
-			}
-		}
-		if err != nil {
-			s.tellStreamEnd(id, err)
-			if err != io.EOF { //nolint:errorlint // a Read's own
-				_ = conn.Close()
-			}
-			break
-		}
-	}
-	relayBuffers.Put(buf)
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
-	up.Wait()
-	_ = st.Close()
+// A relay brings the bytes of a stream to the agent's connection and back.
+type relay struct {
+	sidecar *Sidecar
+	id      string // "" if the agent has named none
+	conn    net.Conn
+	stream  Stream
+	up      chan struct{} // closed when all that the agent has written was passed on
+	closed  atomic.Bool   // the agent reads no more
 }
 
-// tellStreamEnd tells the agent how what it reads of a stream ended, before its connection ends.
-func (s *Sidecar) tellStreamEnd(id string, err error) {
+// run returns when both directions have ended.
+func (r *relay) run(a *ahead) {
+	if !r.sidecar.streams.add(r) {
+		r.refuse(&wire.Error{Code: wire.CodeInvalidField, Text: "there is a stream " + logs.Cut(r.id)})
+		<-a.done
+		return
+	}
+	defer r.sidecar.streams.remove(r)
+	if _, err := r.conn.Write(wire.AppendStream(nil, wire.TypeStream, wire.Stream{Stream: r.id})); err != nil {
+		r.stream.Reset(wire.ResetAbandoned)
+	}
+	go r.copyUp(a)
+	r.copyDown()
+	<-r.up
+	_ = r.stream.Close()
+}
+
+func (r *relay) refuse(why *wire.Error) {
+	r.stream.Reset(wire.ResetAbandoned)
+	_, _ = r.conn.Write(wire.AppendError(nil, wire.ErrorEvent{Code: why.Code, Message: why.Text}))
+	_ = r.conn.Close()
+}
+
+// copyUp passes on what the agent writes.
+func (r *relay) copyUp(a *ahead) {
+	defer close(r.up)
+	<-a.done
+	_, err := r.stream.Write(a.bytes)
+	if err == nil && a.err == nil {
+		err = relayCopy(r.stream, r.conn)
+	} else if err == nil && a.err != io.EOF { //nolint:errorlint // a Read's own
+		err = a.err
+	}
+	if err == nil {
+		_ = r.stream.CloseWrite()
+		return
+	}
+	r.sidecar.tellStream(wire.TypeStreamStop, r.id, err)
+	if half, ok := r.conn.(interface{ CloseRead() error }); ok {
+		_ = half.CloseRead() // further writes of the agent fail
+	}
+}
+
+// copyDown passes on what the peer writes, and then tells the agent how it has ended, before its connection does.
+func (r *relay) copyDown() {
+	buf := relayBuffers.Get().(*[32 << 10]byte)
+	defer relayBuffers.Put(buf)
+	for {
+		n, err := r.stream.Read(buf[:])
+		if n > 0 {
+			_, err = r.conn.Write(buf[:n])
+			if err != nil {
+				r.stream.Reset(wire.ResetClosed)
+				return
+			}
+		}
+		switch {
+		case err == nil:
+			continue
+		case r.closed.Load():
+			return
+		}
+		r.sidecar.tellStream(wire.TypeStreamEnd, r.id, err)
+		if err != io.EOF { //nolint:errorlint // a Read's own
+			_ = r.conn.Close()
+		} else if half, ok := r.conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		return
+	}
+}
+
+// end is called when the agent reads no more of the stream; with a reason, when it has given up what it writes, too.
+func (r *relay) end(why wire.Code) {
+	r.closed.Store(true)
+	if why == "" {
+		_ = r.stream.SetReadDeadline(time.Unix(1, 0))
+		return
+	}
+	r.stream.Reset(wire.ResetAbandoned)
+	_ = r.conn.Close()
+}
+
+// tellStream tells the agent how what it reads of a stream ended, or why what it writes is of no use.
+func (s *Sidecar) tellStream(t wire.Type, id string, err error) {
+	if id == "" {
+		return
+	}
 	w := wire.Stream{Stream: id}
 	if err != io.EOF { //nolint:errorlint // a Read's own
 		e := StreamError(err)
 		w.Code, w.Message = e.Code, e.Text
 	}
-	s.tell(wire.FeatureStreams, nil, func(b []byte) []byte { return wire.AppendStream(b, wire.TypeStreamEnd, w) })
+	s.tell(wire.FeatureStreams, nil, func(b []byte) []byte { return wire.AppendStream(b, t, w) })
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -23,25 +24,19 @@ const (
 	streamPatience = 10 * time.Second
 	// streamsFactor is how many peers may have as many streams as one may have; more than that there are not, of all peers together.
 	streamsFactor = 16
+	// maxServices is how many services an agent may listen for.
+	maxServices = 1024
 )
 
 // A Stream is a stream of bytes to or from a peer.
 type Stream interface {
 	io.ReadWriteCloser
 	CloseWrite() error
-	Reset(code uint32) // ends it at once
+	Reset(code uint32) // ends it at once, with a code of wire's
 	SetDeadline(t time.Time) error
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 }
-
-// The codes with which a stream is reset before it is open. A multiplexer that has no room uses 0.
-const (
-	resetFull uint32 = iota
-	resetNoService
-	resetRefused
-	resetMalformed
-)
 
 // streams are the streams of a sidecar's agent, in both directions.
 type streams struct {
@@ -50,6 +45,7 @@ type streams struct {
 	mu       sync.Mutex
 	services map[string]struct{} // for which the agent listens
 	offers   map[string]*offer   // that the agent has not taken
+	relays   map[string]*relay   // of streams that the agent has named
 	last     uint64              // id of an offer
 	open     int                 // streams, those that are being opened included
 }
@@ -61,7 +57,7 @@ type offer struct {
 }
 
 func newStreams() *streams {
-	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer)}
+	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer), relays: make(map[string]*relay)}
 }
 
 // secretFor returns the secret for an agent with these features, "" if it knows no streams.
@@ -89,14 +85,19 @@ func (t *streams) leave() {
 	t.open--
 }
 
-func (t *streams) listen(service string, on bool) {
+// listen notes that the agent listens for a service, or no longer does.
+func (t *streams) listen(service string, on bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if on {
-		t.services[service] = struct{}{}
-	} else {
+	if !on {
 		delete(t.services, service)
+		return nil
 	}
+	if _, again := t.services[service]; !again && len(t.services) == maxServices {
+		return &wire.Error{Code: wire.CodeInvalidField, Text: "an agent listens for " + strconv.Itoa(maxServices) + " services at most"}
+	}
+	t.services[service] = struct{}{}
+	return nil
 }
 
 // offer notes a stream that the agent is told of; nil if the agent does not listen for the service.
@@ -124,6 +125,54 @@ func (t *streams) take(id string) *offer {
 	return o
 }
 
+// add notes a relay, unless there is one for a stream of that name.
+func (t *streams) add(r *relay) bool {
+	if r.id == "" {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.relays[r.id] != nil {
+		return false
+	}
+	t.relays[r.id] = r
+	return true
+}
+
+func (t *streams) remove(r *relay) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.relays[r.id] == r {
+		delete(t.relays, r.id)
+	}
+}
+
+// end handles that the agent has closed a stream, or with a reason given it up.
+func (t *streams) end(id string, why wire.Code) {
+	t.mu.Lock()
+	r := t.relays[id]
+	t.mu.Unlock()
+	if r != nil {
+		r.end(why)
+	}
+}
+
+// flush blocks until all that the agent has written to streams that it has closed was passed on, or ctx ends.
+func (t *streams) flush(ctx context.Context) {
+	t.mu.Lock()
+	relays := slices.Collect(maps.Values(t.relays))
+	t.mu.Unlock()
+	for _, r := range relays {
+		if !r.closed.Load() {
+			continue
+		}
+		select {
+		case <-r.up:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // A counted stream gives its place back when it is closed or reset.
 type counted struct {
 	Stream
@@ -144,7 +193,7 @@ func (c *counted) Reset(code uint32) {
 // peerStream handles a stream that a peer has opened.
 func (s *Sidecar) peerStream(l peerLink, st Stream) {
 	if !s.streams.enter(s.limits) {
-		st.Reset(resetFull)
+		st.Reset(wire.ResetFull)
 		return
 	}
 	c := &counted{Stream: st, done: s.streams.leave}
@@ -160,15 +209,15 @@ func (s *Sidecar) peerStream(l peerLink, st Stream) {
 func (s *Sidecar) offerStream(l peerLink, st Stream) (code uint32, err error) {
 	line, err := readStreamLine(st)
 	if err != nil {
-		return resetMalformed, err
+		return wire.ResetMalformed, err
 	}
 	service, err := wire.ParseStreamOpen(line)
 	if err != nil {
-		return resetMalformed, err
+		return wire.ResetMalformed, err
 	}
 	id, o := s.streams.offer(service, st)
 	if o == nil {
-		return resetNoService, fmt.Errorf("nobody listens for %q", logs.Cut(service))
+		return wire.ResetNoService, fmt.Errorf("nobody listens for %q", logs.Cut(service))
 	}
 	s.tell(wire.FeatureStreams, nil, func(b []byte) []byte {
 		return wire.AppendStream(b, wire.TypeStream, wire.Stream{Stream: id, PeerID: l.ID(), Service: service})
@@ -184,7 +233,7 @@ func (s *Sidecar) offerStream(l peerLink, st Stream) (code uint32, err error) {
 	if s.streams.take(id) == nil {
 		return 0, nil // taken at the last moment
 	}
-	return resetRefused, errors.New("the agent did not take it")
+	return wire.ResetRefused, errors.New("the agent did not take it")
 }
 
 // readStreamLine reads the first line of a stream, and nothing behind it.
@@ -224,13 +273,13 @@ func (s *Sidecar) openStream(ctx context.Context, peer, service string) (Stream,
 		return nil, err
 	}
 	c := &counted{Stream: st, done: s.streams.leave}
-	stop := context.AfterFunc(ctx, func() { c.Reset(resetRefused) })
+	stop := context.AfterFunc(ctx, func() { c.Reset(wire.ResetRefused) })
 	err = askFor(c, service)
 	if !stop() {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		c.Reset(resetRefused)
+		c.Reset(wire.ResetRefused)
 		return nil, StreamError(err)
 	}
 	return c, nil
@@ -255,18 +304,26 @@ func StreamError(err error) *wire.Error {
 	switch {
 	case errors.As(err, &already):
 		return already
+	case errors.Is(err, rtc.ErrNoStreams):
+		return &wire.Error{Code: wire.CodeNoStreams, Text: err.Error()}
+	case errors.Is(err, rtc.ErrTooManyStreams):
+		return &wire.Error{Code: wire.CodeTooManyStreams, Text: err.Error()}
 	case !errors.As(err, &reset):
 		return &wire.Error{Code: wire.CodePeerLost, Text: err.Error()}
 	}
 	switch reset.Code {
-	case resetFull:
+	case wire.ResetFull:
 		return &wire.Error{Code: wire.CodeTooManyStreams, Text: "the peer has as many streams as it may have"}
-	case resetNoService:
+	case wire.ResetNoService:
 		return &wire.Error{Code: wire.CodeNoService, Text: "nobody listens for the service at the peer"}
-	case resetRefused:
+	case wire.ResetRefused:
 		return &wire.Error{Code: wire.CodeRefused, Text: "the peer has refused the stream"}
 	}
-	return &wire.Error{Code: wire.CodeStreamReset, Text: "the peer has reset the stream"}
+	text := "the peer has given the stream up"
+	if reset.Code == wire.ResetClosed {
+		text = "the peer has closed the stream"
+	}
+	return &wire.Error{Code: wire.CodeStreamReset, Text: text}
 }
 
 // takeStream gives the agent a stream that it was told of.
@@ -276,7 +333,7 @@ func (s *Sidecar) takeStream(id string) (Stream, error) {
 		return nil, &wire.Error{Code: wire.CodeStreamReset, Text: "no such stream waits"}
 	}
 	if _, err := o.stream.Write(wire.AppendStreamOpened(nil)); err != nil {
-		o.stream.Reset(resetRefused)
+		o.stream.Reset(wire.ResetRefused)
 		return nil, StreamError(err)
 	}
 	return o.stream, nil
@@ -288,9 +345,9 @@ func (s *Sidecar) refuseStream(w wire.Stream) {
 	if o == nil {
 		return
 	}
-	code := resetRefused
+	code := wire.ResetRefused
 	if w.Code == wire.CodeTooManyStreams {
-		code = resetFull
+		code = wire.ResetFull
 	}
 	o.stream.Reset(code)
 }

@@ -4,7 +4,6 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -78,10 +77,8 @@ func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) {
 		return s, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case errors.Is(err, rtc.ErrNoStreams):
-		return nil, &wire.Error{Code: wire.CodeNoStreams, Text: err.Error()}
 	}
-	return nil, &wire.Error{Code: wire.CodePeerLost, Text: err.Error()}
+	return nil, StreamError(err)
 }
 
 func (w *webRTC) close(ctx context.Context) error { return w.node.Close(ctx) }

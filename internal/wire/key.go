@@ -41,6 +41,7 @@ const (
 	keyLanes
 	keyTimeout
 	keyUnsent
+	keyMaxStreams
 	keyService
 	keyStream
 	keySecret
@@ -55,7 +56,7 @@ func (k key) String() string {
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
-		"service", "stream", "secret"}[k]
+		"max_streams", "service", "stream", "secret"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -180,6 +181,8 @@ func lookupText(name []byte) key {
 		return keyTimeout
 	case "unsent":
 		return keyUnsent
+	case "max_streams":
+		return keyMaxStreams
 	case "service":
 		return keyService
 	case "stream":

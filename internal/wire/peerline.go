@@ -44,6 +44,7 @@ type PeerLine struct {
 type Greeting struct {
 	Protocol   int       // 0 if absent
 	MaxMessage int       // bytes of the longest message that the peer takes; 0 if absent
+	MaxStreams int       // streams that the peer lets us have open; 0 if absent
 	Lanes      bool      // the writer reads text messages as a stream of their own
 	Identity   *Identity // nil if absent
 }
@@ -195,7 +196,7 @@ func controlKind(name []byte) PeerKind {
 }
 
 func (s *scanner) hello(h *Greeting) *Error {
-	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
+	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyMaxStreams, &h.MaxStreams}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
 		h.Identity = new(Identity)
 		return s.identity(h.Identity)
 	}}})
@@ -223,6 +224,9 @@ func AppendPeerHello(dst []byte, h Greeting) []byte {
 	dst = strconv.AppendInt(dst, int64(h.Protocol), 10)
 	dst = append(dst, `,"max_message":`...)
 	dst = strconv.AppendInt(dst, int64(h.MaxMessage), 10)
+	if h.MaxStreams > 0 {
+		dst = strconv.AppendInt(append(dst, `,"max_streams":`...), int64(h.MaxStreams), 10)
+	}
 	if h.Lanes {
 		dst = append(dst, `,"lanes":true`...)
 	}

@@ -70,6 +70,22 @@ func AppendStream(dst []byte, t Type, s Stream) []byte {
 
 // The lines with which a stream between two sidecars begins, one in each direction: what it is to be, and that it is.
 
+// The codes with which a stream is reset.
+const (
+	// ResetFull: as many streams as there may be. It is the multiplexer's own code, too.
+	ResetFull uint32 = iota
+	// ResetNoService: nobody listens for the service.
+	ResetNoService
+	// ResetRefused: the listener does not want it.
+	ResetRefused
+	// ResetMalformed: its first line is not valid, or does not come.
+	ResetMalformed
+	// ResetClosed: the other end has closed it, so that writing is of no use.
+	ResetClosed
+	// ResetAbandoned: the other end has given it up before it was complete.
+	ResetAbandoned
+)
+
 // MaxStreamLine is the length in bytes of the longest of them, with its newline.
 const MaxStreamLine = 2 << 10
 

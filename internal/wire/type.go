@@ -30,6 +30,7 @@ const (
 	TypeRefuse
 	TypeStream
 	TypeStreamEnd
+	TypeStreamStop
 	typeCount
 )
 
@@ -41,7 +42,7 @@ func (t Type) String() string {
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
 		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
-		"listen", "unlisten", "refuse", "stream", "stream_end"}[t]
+		"listen", "unlisten", "refuse", "stream", "stream_end", "stream_stop"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -72,6 +73,8 @@ func commandType(name []byte) Type {
 		return TypeUnlisten
 	case "refuse":
 		return TypeRefuse
+	case "stream_end":
+		return TypeStreamEnd
 	}
 	return TypeUnknown
 }
@@ -106,6 +109,8 @@ func eventType(name []byte) Type {
 		return TypeStream
 	case "stream_end":
 		return TypeStreamEnd
+	case "stream_stop":
+		return TypeStreamStop
 	}
 	return TypeUnknown
 }
