@@ -30,8 +30,10 @@ type hub struct {
 	silent bool
 	// base are the peers that peer_list calls base; nil if it does not say.
 	base []string
-	// filter, if set, sees each message before it is relayed and returns what to relay instead.
-	filter func(signal.Message) []signal.Message
+	// filter, if set, sees each message before it is relayed and returns what to relay instead. Its calls do not overlap, and are
+	// over when setFilter returns.
+	filtering sync.Mutex // before mu
+	filter    func(signal.Message) []signal.Message
 	// counts has how many messages of a type went from a peer to a peer.
 	counts map[[3]string]int
 	// mute has the members whose connection is dead, which they do not know: what they send or should get is lost.
@@ -71,6 +73,8 @@ func (h *hub) setMute(id string, mute bool) {
 }
 
 func (h *hub) setFilter(f func(signal.Message) []signal.Message) {
+	h.filtering.Lock()
+	defer h.filtering.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.filter = f
@@ -101,20 +105,28 @@ func (p port) Send(m signal.Message) error {
 		h.mu.Unlock()
 		return errOffline
 	}
-	filter := h.filter
 	dead := h.mute[p.id] || h.mute[m.TargetID]
 	h.mu.Unlock()
 	if dead {
 		return nil
 	}
-	msgs := []signal.Message{m}
-	if filter != nil {
-		msgs = filter(m)
-	}
-	for _, m := range msgs {
+	for _, m := range h.filtered(m) {
 		h.deliver(m)
 	}
 	return nil
+}
+
+// filtered returns what to relay instead of a message.
+func (h *hub) filtered(m signal.Message) []signal.Message {
+	h.filtering.Lock()
+	defer h.filtering.Unlock()
+	h.mu.Lock()
+	filter := h.filter
+	h.mu.Unlock()
+	if filter == nil {
+		return []signal.Message{m}
+	}
+	return filter(m)
 }
 
 // Probe calls alive if the member is registered.

@@ -27,7 +27,7 @@ var verbose = flag.Bool("rtc.log", false, "show the log of nodes")
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Those that run side by side wait: for ICE to notice something, or to give up.
-	if err := flag.Set("test.parallel", "10"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
