@@ -26,6 +26,9 @@ const (
 	streamWindow     = 256 << 10
 	streamWindowMost = 4 << 20
 	windowsMost      = 16 << 20
+	// lateStreams is how many times as many streams as a peer may have open there may be that we have not closed: of some the peer
+	// has heard nothing more, or has closed them.
+	lateStreams = 2
 	// opensAhead is how many times as many streams as a peer may have open it may have opened before it has read that there are too
 	// many. A peer of ours knows how many it may.
 	opensAhead = 4
@@ -207,7 +210,7 @@ func (p *Peer) acceptStreams() {
 func (p *Peer) acceptStream(s *Stream) {
 	p.streams.mu.Lock()
 	p.streams.theirs++
-	full := p.streams.theirs > p.cfg.Limits.MaxStreams
+	full := p.streams.theirs > lateStreams*p.cfg.Limits.MaxStreams
 	p.streams.mu.Unlock()
 	passed := false
 	if !full {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -58,8 +59,10 @@ func TestStreams(t *testing.T) {
 		both.Go(func() { echoes(t, open(t, way[0], way[1]), 1<<20) })
 	}
 	both.Wait()
-	for range 200 {
-		echoes(t, open(t, a, b), 1000)
+	for range 200 { // more than may be open at a time
+		s := open(t, a, b)
+		echoes(t, s, 1000)
+		_ = s.Close()
 	}
 	exchangeOne(t, a, b)
 }
@@ -93,11 +96,37 @@ func TestStreamsHoldUpNothing(t *testing.T) {
 	exchangeOne(t, a, b)
 }
 
-// Who opens more streams than are allowed is refused, and may go on when others have ended.
+// No more streams are opened than the peer allows, and others may be when some have ended.
 func TestTooManyStreams(t *testing.T) {
 	_, a, b := pair(t, func(c *rtc.Config) { c.Limits.MaxStreams = 4 })
 	var all []*rtc.Stream
 	for range 4 {
+		all = append(all, open(t, a, b))
+	}
+	open(t, b, a) // it has a limit of its own
+	if _, err := a.peer("b").OpenStream(t.Context()); !errors.Is(err, rtc.ErrTooManyStreams) {
+		t.Errorf("OpenStream: %v", err)
+	}
+	for _, s := range all {
+		_ = s.Close()
+	}
+	testutil.Eventually(t, "room", func() bool {
+		s, err := a.peer("b").OpenStream(t.Context())
+		if err != nil {
+			return false
+		}
+		echoes(t, s, 100)
+		_ = s.Close()
+		return true
+	})
+}
+
+// Who opens more streams than it may is refused; who goes on all the same loses the link.
+func TestStreamsOverLimit(t *testing.T) {
+	_, a, b := pair(t, func(c *rtc.Config) { c.Limits.MaxStreams = 4 })
+	a.peer("b").AllowStreams(1000)
+	b.onStream = func(s *rtc.Stream) { go func() { _, _ = io.Copy(s, s) }() } // and does not close
+	for range 8 { // twice as many, since it may be late to learn that others have ended
 		s := open(t, a, b)
 		if _, err := s.Write([]byte("x")); err != nil {
 			t.Fatal(err)
@@ -105,23 +134,100 @@ func TestTooManyStreams(t *testing.T) {
 		if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, s)
 	}
 	one := open(t, a, b)
 	_, _ = one.Write([]byte("x"))
-	if _, err := one.Read(make([]byte, 1)); !errors.Is(err, rtc.ErrStreamReset) {
+	reset := (*rtc.ResetError)(nil)
+	if _, err := one.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != wire.ResetFull {
 		t.Errorf("Read: %v", err)
 	}
-	for _, s := range all {
-		_ = s.Close()
+	exchangeOne(t, a, b)
+	var opens []byte
+	for i := range 100 { // with ids of the end that has made the channel, and of the other one
+		opens = append(opens, 0, 1, 0, 1, 0, 0, 1, byte(i), 0, 0, 0, 0)
 	}
-	testutil.Eventually(t, "room", func() bool {
-		s := open(t, a, b)
-		_, _ = s.Write([]byte("x"))
-		_, err := io.ReadFull(s, make([]byte, 1))
-		_ = s.Close()
-		return err == nil
-	})
+	a.peer("b").InjectStreams(opens)
+	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	if reason := get(b.recorder, func() error { return b.reasons[0] }); !errors.Is(reason, rtc.ErrViolation) {
+		t.Errorf("the link ended: %v", reason)
+	}
+}
+
+// Closing a stream does not cut off what was written, has the peer's writes fail, and blocks neither during an outage.
+func TestStreamClose(t *testing.T) {
+	_, a, b, ca, cb := cables(t)
+	taken := make(chan *rtc.Stream, 1)
+	b.onStream = func(s *rtc.Stream) { taken <- s }
+	s := open(t, a, b)
+	if _, err := s.Write(make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, f := range []func() error{
+		s.Close, s.CloseWrite,
+		func() error { _, err := s.Write([]byte("x")); return err },
+		func() error { _, err := s.Read(make([]byte, 1)); return err },
+		func() error { return s.SetDeadline(time.Now()) },
+	} {
+		if err := f(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+	far := <-taken
+	reset := (*rtc.ResetError)(nil)
+	var err error
+	for err == nil {
+		_, err = far.Write(make([]byte, 1000))
+	}
+	if !errors.As(err, &reset) || reset.Code != wire.ResetClosed {
+		t.Errorf("Write to a closed stream: %v", err)
+	}
+	if got, err := io.ReadAll(far); len(got) != 100_000 || err != nil {
+		t.Errorf("%d bytes arrived, %v", len(got), err)
+	}
+	full := open(t, a, b)
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	if err := full.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := full.Write(make([]byte, 32<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Write: %v", err)
+	}
+	if err := full.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if err := full.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A flush waits for what was written to streams, and for its end.
+func TestFlushStreams(t *testing.T) {
+	_, a, b := pair(t)
+	got := make(chan int, 1)
+	b.onStream = func(s *rtc.Stream) {
+		go func() {
+			all, err := io.ReadAll(s)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- len(all)
+		}()
+	}
+	s := open(t, a, b)
+	if _, err := s.Write(make([]byte, 200_000)); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	if err := a.Node.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := <-got; n != 200_000 {
+		t.Errorf("%d bytes arrived", n)
+	}
 }
 
 // A reset ends both ends of a stream, with its code at the other one.
