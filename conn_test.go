@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/nettest"
+
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -115,6 +117,30 @@ func testStreams(t *testing.T, p *pair) {
 		t.Errorf("Dial with a context that has ended: %v", err)
 	}
 	works(t, p.alice, p.bob)
+}
+
+// A stream is a net.Conn.
+func testNetConn(t *testing.T, p *pair) {
+	for _, way := range p.ways() {
+		l, err := way[1].Listen("nettest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+			c1, err = way[0].Dial(bounded(t), way[1].id, "nettest")
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			if c2, err = l.Accept(); err != nil {
+				_ = c1.Close()
+				return nil, nil, nil, err
+			}
+			return c1, c2, func() { _, _ = c1.Close(), c2.Close() }, nil
+		})
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // One listener for each service, whose backlog counts.

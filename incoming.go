@@ -77,7 +77,7 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onDrained(e.Payload)
 	case wire.TypePong:
 		c.onPong()
-	case wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
+	case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 		return c.onStream(e)
 	}
 	return nil
@@ -89,6 +89,8 @@ func (c *ipc) onStream(e *wire.Line) error {
 	switch {
 	case err != nil:
 		return err
+	case e.Type == wire.TypeListening:
+		c.m.listening(w.Service)
 	case e.Type == wire.TypeStream:
 		c.offered(w)
 	default:

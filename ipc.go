@@ -238,14 +238,12 @@ func (c *ipc) drain(ctx context.Context, limit time.Duration) error {
 // can do. Peers may have been announced before.
 func (m *Mesh) begin(c *ipc) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.current = c
-	for service := range m.services {
-		m.tellListenLocked(wire.TypeListen, service)
-	}
 	for _, p := range m.peers {
 		p.changeLocked()
 	}
+	m.mu.Unlock()
+	m.tellServices()
 }
 
 // ipc returns the link to the running sidecar, nil if there is none.

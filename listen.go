@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +35,7 @@ type ListenConfig struct {
 
 // Listen listens for streams of peers to a service: a name of 1 to 255 bytes without
 // spaces and colons, such as "http" or "mcp/files". The connections are *Conn, and their
-// RemoteAddr is the peer. The listener outlasts its sidecar. The error wraps ErrInvalid,
+// RemoteAddr is the peer. When it returns, peers can open streams. The listener outlasts its sidecar. The error wraps ErrInvalid,
 // ErrDuplicateService or the reason for which the mesh ended.
 func (m *Mesh) Listen(service string) (net.Listener, error) {
 	return ListenConfig{}.Listen(m, service)
@@ -41,43 +43,86 @@ func (m *Mesh) Listen(service string) (net.Listener, error) {
 
 // Listen is Mesh.Listen with these settings.
 func (cfg ListenConfig) Listen(m *Mesh, service string) (net.Listener, error) {
-	l, err := cfg.listen(m, service)
+	l, c, err := cfg.listen(m, service)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: "mesh", Addr: Addr{Service: service}, Err: err}
+	}
+	if c != nil {
+		select {
+		case <-l.known:
+		case <-c.ended: // the next sidecar is told, too
+		case <-m.ctx.Done():
+		}
 	}
 	return l, nil
 }
 
-func (cfg ListenConfig) listen(m *Mesh, service string) (*listener, error) {
+// listen makes a listener, of which the sidecar of c was told; of none if there is none.
+func (cfg ListenConfig) listen(m *Mesh, service string) (l *listener, c *ipc, err error) {
 	if err := wire.CheckService(service); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrInvalid, wire.BadLine(err).Text)
+		return nil, nil, fmt.Errorf("%w: %s", ErrInvalid, wire.BadLine(err).Text)
 	}
 	if cfg.Backlog <= 0 {
 		cfg.Backlog = defaultBacklog
 	}
-	l := &listener{m: m, service: service, cfg: cfg, queue: make(chan *Conn, cfg.Backlog), done: make(chan struct{})}
+	l = &listener{
+		m: m, service: service, cfg: cfg,
+		known: make(chan struct{}), queue: make(chan *Conn, cfg.Backlog), done: make(chan struct{}),
+	}
+	m.listen.Lock()
+	defer m.listen.Unlock()
+	if err := m.addService(l); err != nil {
+		return nil, nil, err
+	}
+	return l, m.tellService(wire.TypeListen, service), nil
+}
+
+func (m *Mesh) addService(l *listener) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.ctx.Err() != nil:
-		return nil, m.closedError()
-	case m.services[service] != nil:
-		return nil, ErrDuplicateService
+		return m.closedError()
+	case m.services[l.service] != nil:
+		return ErrDuplicateService
 	case len(m.services) >= maxServices:
-		return nil, fmt.Errorf("%w: %d services have listeners, which is the limit", ErrInvalid, maxServices)
+		return fmt.Errorf("%w: %d services have listeners, which is the limit", ErrInvalid, maxServices)
 	}
 	if m.services == nil {
 		m.services = make(map[string]*listener)
 	}
-	m.services[service] = l
-	m.tellListenLocked(wire.TypeListen, service)
-	return l, nil
+	m.services[l.service] = l
+	return nil
 }
 
-// tellListenLocked tells the sidecar of a listener. One that is started later is told by begin.
-func (m *Mesh) tellListenLocked(t wire.Type, service string) {
-	if c := m.current; c != nil && c.has(wire.FeatureStreams) {
-		_ = c.writeNow(func(b []byte) []byte { return wire.AppendStream(b, t, wire.Stream{Service: service}) }) // else it is gone
+// tellServices tells a new sidecar of all listeners.
+func (m *Mesh) tellServices() {
+	m.listen.Lock()
+	defer m.listen.Unlock()
+	m.mu.Lock()
+	services := slices.Collect(maps.Keys(m.services))
+	m.mu.Unlock()
+	for _, service := range services {
+		m.tellService(wire.TypeListen, service)
+	}
+}
+
+// tellService tells the sidecar of a listener, with listen held, and returns its link, nil if it was not told.
+func (m *Mesh) tellService(t wire.Type, service string) *ipc {
+	c := m.ipc()
+	if c == nil || !c.has(wire.FeatureStreams) ||
+		c.writeNow(func(b []byte) []byte { return wire.AppendStream(b, t, wire.Stream{Service: service}) }) != nil {
+		return nil
+	}
+	return c
+}
+
+// listening notes that the sidecar knows of a listener.
+func (m *Mesh) listening(service string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.services[service]; l != nil {
+		l.knownOnce.Do(func() { close(l.known) })
 	}
 }
 
@@ -86,9 +131,12 @@ type listener struct {
 	m       *Mesh
 	service string
 	cfg     ListenConfig
+	known   chan struct{} // closed when the sidecar knows of it
 	queue   chan *Conn
 	done    chan struct{} // closed by Close
 	once    sync.Once
+
+	knownOnce sync.Once
 
 	mu       sync.Mutex
 	reserved int // places in the queue
@@ -115,10 +163,7 @@ func (l *listener) Addr() net.Addr { return Addr{l.m.Signaling().PeerID, l.servi
 // Close ends the listener and closes the streams that wait for Accept.
 func (l *listener) Close() error {
 	l.once.Do(func() {
-		l.m.mu.Lock()
-		delete(l.m.services, l.service)
-		l.m.tellListenLocked(wire.TypeUnlisten, l.service)
-		l.m.mu.Unlock()
+		l.end()
 		close(l.done)
 		l.mu.Lock()
 		l.closed = true
@@ -133,6 +178,15 @@ func (l *listener) Close() error {
 		}
 	})
 	return nil
+}
+
+func (l *listener) end() {
+	l.m.listen.Lock()
+	defer l.m.listen.Unlock()
+	l.m.mu.Lock()
+	delete(l.m.services, l.service)
+	l.m.mu.Unlock()
+	l.m.tellService(wire.TypeUnlisten, l.service)
 }
 
 // enter reserves a place in the queue, unless it is full.

@@ -72,7 +72,9 @@ type Mesh struct {
 	turn     chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
-	// Order of locks: mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
+	listen sync.Mutex // the sidecar is told of one change of services after the other
+
+	// Order of locks: listen, mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
 	// No handler or callback runs with any of them held.
 	mu        sync.Mutex
 	err       error // why done is closed
@@ -82,7 +84,7 @@ type Mesh struct {
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason
 	byType    map[string]Handler
-	services  map[string]*listener
+	services  map[string]*listener // changed with listen held, too
 	signaling SignalingStatus
 	signaled  chan struct{} // closed when signaling changes
 }

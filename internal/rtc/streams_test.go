@@ -126,7 +126,7 @@ func TestStreamsOverLimit(t *testing.T) {
 	_, a, b := pair(t, func(c *rtc.Config) { c.Limits.MaxStreams = 4 })
 	a.peer("b").AllowStreams(1000)
 	b.onStream = func(s *rtc.Stream) { go func() { _, _ = io.Copy(s, s) }() } // and does not close
-	for range 8 { // twice as many, since it may be late to learn that others have ended
+	for range 8 {                                                             // twice as many, since it may be late to learn that others have ended
 		s := open(t, a, b)
 		if _, err := s.Write([]byte("x")); err != nil {
 			t.Fatal(err)

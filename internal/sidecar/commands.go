@@ -58,13 +58,25 @@ func (s *Sidecar) streamCommand(cmd *wire.Line) {
 	case cmd.Type == wire.TypeStreamEnd:
 		s.streams.end(w.Stream, w.Code)
 	default:
-		if err = wire.CheckService(w.Service); err == nil {
-			err = s.streams.listen(w.Service, cmd.Type == wire.TypeListen)
-		}
+		err = s.listen(w.Service, cmd.Type == wire.TypeListen)
 	}
 	if err != nil {
 		s.failCommand(cmd, nil, "", err)
 	}
+}
+
+// listen notes that the agent listens for a service, or no longer does.
+func (s *Sidecar) listen(service string, on bool) error {
+	err := wire.CheckService(service)
+	if err == nil {
+		err = s.streams.listen(service, on)
+	}
+	if err == nil && on {
+		s.tell(wire.FeatureStreams, nil, func(b []byte) []byte {
+			return wire.AppendStream(b, wire.TypeListening, wire.Stream{Service: service})
+		})
+	}
+	return err
 }
 
 func (s *Sidecar) listPeers() {

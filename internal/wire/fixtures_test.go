@@ -158,7 +158,7 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 		return wire.AppendPing(nil)
 	case wire.TypePong:
 		return wire.AppendPong(nil)
-	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
+	case wire.TypeListen, wire.TypeUnlisten, wire.TypeListening, wire.TypeRefuse, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 		return wire.AppendStream(nil, l.Type, must(wire.DecodeStream(l.Payload))(t))
 	}
 	t.Fatalf("no writer for type %v", l.Type)

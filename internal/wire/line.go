@@ -205,7 +205,7 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 	case TypePause:
 		return p.checkPause(l)
 	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected, TypeDrain, TypeDrained,
-		TypeListen, TypeUnlisten, TypeRefuse, TypeStream, TypeStreamEnd, TypeStreamStop:
+		TypeListen, TypeUnlisten, TypeListening, TypeRefuse, TypeStream, TypeStreamEnd, TypeStreamStop:
 		if p.payload.kind == '{' {
 			l.Payload = p.raw(p.payload)
 		}

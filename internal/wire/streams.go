@@ -49,7 +49,8 @@ func DecodeStream(payload []byte) (Stream, error) {
 	return s, err
 }
 
-// AppendStream appends a line about a stream: stream, stream_end, listen, unlisten or refuse.
+// AppendStream appends a line about a stream: stream, stream_end, stream_stop, listen, unlisten, listening or
+// refuse.
 func AppendStream(dst []byte, t Type, s Stream) []byte {
 	dst = append(appendType(dst, t), '{')
 	first := len(dst)

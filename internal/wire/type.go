@@ -27,6 +27,7 @@ const (
 	TypePong
 	TypeListen
 	TypeUnlisten
+	TypeListening
 	TypeRefuse
 	TypeStream
 	TypeStreamEnd
@@ -42,7 +43,7 @@ func (t Type) String() string {
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
 		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
-		"listen", "unlisten", "refuse", "stream", "stream_end", "stream_stop"}[t]
+		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -105,6 +106,8 @@ func eventType(name []byte) Type {
 		return TypeDrained
 	case "pong":
 		return TypePong
+	case "listening":
+		return TypeListening
 	case "stream":
 		return TypeStream
 	case "stream_end":
