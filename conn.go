@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 )
 
@@ -147,7 +146,7 @@ func (c *ipc) streamError(err error) error {
 		return c.m.closedError()
 	case errors.Is(err, ErrSidecarLost), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.Is(err, rtc.ErrClosed): // by the sidecar in this process, which ends
+	case errors.Is(err, sidecar.ErrEnds): // the one in this process
 		return ErrSidecarLost
 	}
 	bad := sidecar.StreamError(err)

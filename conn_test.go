@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -181,4 +182,159 @@ func TestListen(t *testing.T) {
 		_, err := alice.Dial(bounded(t), "bob", "slow")
 		return errors.Is(err, ErrNoService)
 	})
+}
+
+// Streams end with what they depend on, for a reason that errors.Is finds.
+func TestStreamEnds(t *testing.T) {
+	sidecar := buildSidecar(t)
+	for _, mode := range modesHere() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStage(t, sidecar)
+			bob := s.start(t, InProcess, "bob")
+			bob.serve(t, "hold", ListenConfig{}, func(c *Conn) { _, _ = c.Read(make([]byte, 1)) })
+			alice := s.start(t, mode, "alice")
+			open := func() *Conn {
+				if err := alice.WaitPeer(bounded(t), "bob"); err != nil {
+					t.Fatal(err)
+				}
+				return dialled(t, alice, "bob", "hold")
+			}
+			ends := func(c *Conn, why error) {
+				t.Helper()
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, why) {
+					t.Errorf("Read: %v; want %v", err, why)
+				}
+				if _, err := c.Write(make([]byte, 1<<20)); !errors.Is(err, why) {
+					t.Errorf("Write: %v; want %v", err, why)
+				}
+			}
+			lost := open()
+			alice.sever(t)
+			ends(lost, ErrSidecarLost)
+			alice.waitEvents(t, "bob", 0, 3) // it has gone, and is back
+			gone := open()
+			bob.end(t)
+			ends(gone, ErrPeerGone)
+			if _, err := alice.Dial(bounded(t), "bob", "hold"); !errors.Is(err, ErrNotConnected) {
+				t.Errorf("Dial to who has left: %v", err)
+			}
+			bob = s.start(t, InProcess, "bob")
+			bob.serve(t, "hold", ListenConfig{}, func(c *Conn) { _, _ = c.Read(make([]byte, 1)) })
+			own := open()
+			l, err := alice.Listen("own")
+			if err != nil {
+				t.Fatal(err)
+			}
+			alice.end(t)
+			ends(own, ErrClosed)
+			if _, err := l.Accept(); !errors.Is(err, ErrClosed) || !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept after the mesh's end: %v", err)
+			}
+			for name, f := range map[string]func() error{
+				"Dial":   func() error { _, err := alice.Dial(bounded(t), "bob", "hold"); return err },
+				"Listen": func() error { _, err := alice.Listen("other"); return err },
+			} {
+				if err := f(); !errors.Is(err, ErrClosed) {
+					t.Errorf("%s after the mesh's end: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+// What was written before Close of the stream, and of the mesh, arrives.
+func TestStreamsAreFlushed(t *testing.T) {
+	sidecar := buildSidecar(t)
+	for _, mode := range modesHere() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStage(t, sidecar)
+			got := make(chan int, 1)
+			bob := s.start(t, InProcess, "bob")
+			bob.serve(t, "sink", ListenConfig{}, func(c *Conn) {
+				n, err := io.Copy(io.Discard, c)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- int(n)
+			})
+			alice := s.start(t, mode, "alice")
+			if err := alice.WaitPeer(bounded(t), "bob"); err != nil {
+				t.Fatal(err)
+			}
+			c := dialled(t, alice, "bob", "sink")
+			if _, err := c.Write(make([]byte, 200_000)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			alice.end(t)
+			if n := <-got; n != 200_000 {
+				t.Errorf("%d bytes arrived", n)
+			}
+		})
+	}
+}
+
+// Streams that have ended leave nothing behind, and as many as are allowed work at once.
+func TestManyStreams(t *testing.T) {
+	one, atOnce := 1000, 1000
+	switch {
+	case testutil.Full():
+		one = 10_000
+	case raceEnabled():
+		one, atOnce = 100, 100
+	}
+	for _, mode := range modesHere()[:min(2, len(modesHere()))] {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStage(t, "")
+			many := func(cfg *Config) { cfg.Limits.MaxStreams = atOnce }
+			bob := s.startAs(t, mode, "bob", Identity{}, many)
+			bob.serve(t, "echo", ListenConfig{Backlog: atOnce}, echoBytes)
+			alice := s.startAs(t, mode, "alice", Identity{}, many)
+			if err := alice.WaitPeer(bounded(t), "bob"); err != nil {
+				t.Fatal(err)
+			}
+			open := func() error {
+				c, err := alice.Dial(t.Context(), "bob", "echo")
+				if err != nil {
+					return err
+				}
+				_, _ = c.Write([]byte("x"))
+				_, err = io.ReadFull(c, make([]byte, 1))
+				return errors.Join(err, c.Close())
+			}
+			if err := open(); err != nil {
+				t.Fatal(err)
+			}
+			before := runtime.NumGoroutine()
+			for range one {
+				if err := open(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			testutil.Eventually(t, "nothing is left", func() bool { return runtime.NumGoroutine() < before+20 })
+			var all sync.WaitGroup
+			conns := make(chan *Conn, atOnce)
+			for range atOnce {
+				all.Go(func() {
+					c, err := alice.Dial(t.Context(), "bob", "echo")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					conns <- c.(*Conn)
+				})
+			}
+			all.Wait()
+			close(conns)
+			for c := range conns {
+				all.Go(func() {
+					throughStream(t, c, 10_000)
+					_ = c.Close()
+				})
+			}
+			all.Wait()
+		})
+	}
 }

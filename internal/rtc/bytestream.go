@@ -129,6 +129,7 @@ func (s *Stream) Close() error {
 	if s.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	s.peer.streams.closes(s.ours)
 	s.writeClosed.Store(true)
 	s.endWriting()
 	_ = s.s.SetDeadline(time.Unix(1, 0)) // reads and writes that are under way end
@@ -145,6 +146,7 @@ func (s *Stream) Reset(code uint32) {
 	if s.closed.Swap(true) {
 		return
 	}
+	s.peer.streams.closes(s.ours)
 	s.writeClosed.Store(true)
 	_ = s.s.SetDeadline(time.Unix(1, 0))
 	s.peer.streams.finish(func() { s.reset(code) })

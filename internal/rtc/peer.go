@@ -106,6 +106,7 @@ func newPeer(
 	}
 	p.transit.first = dc
 	p.streams.able, p.streams.ready = remote.streams, make(chan struct{})
+	p.streams.left.L = &p.streams.mu
 	p.streams.oursMost = min(cfg.Limits.MaxStreams, wire.DefaultMaxStreams)
 	p.budget = newBudget(roundTrip)
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)

@@ -50,6 +50,8 @@ type streams struct {
 	session  *yamux.Session
 	theirs   int // streams that the peer has opened
 	ours     int // streams that we have opened
+	closing  int // those of them that are closed, which the peer is yet to be told
+	left     sync.Cond
 	oursMost int // as the peer says
 	windows  int // bytes by which windows have grown
 	over     bool
@@ -65,11 +67,12 @@ func (p *Peer) OpenStream(ctx context.Context) (*Stream, error) {
 	if !p.streams.able {
 		return nil, ErrNoStreams
 	}
-	if !p.streams.enter() {
-		return nil, ErrTooManyStreams
+	if err := p.enterStream(ctx); err != nil {
+		return nil, err
 	}
 	s, err := p.openStream(ctx)
 	if err != nil {
+		p.streams.closes(true)
 		p.streams.leave(true)
 		return nil, err
 	}
@@ -96,15 +99,43 @@ func (p *Peer) openStream(ctx context.Context) (*Stream, error) {
 	return nil, p.streamError(err)
 }
 
-// enter counts one stream more of ours, unless there are too many.
-func (s *streams) enter() bool {
+// enterStream counts one stream more of ours, unless there are too many. For those that are closed already it waits until that is on its
+// way.
+func (p *Peer) enterStream(ctx context.Context) error {
+	s := &p.streams
+	stop := context.AfterFunc(ctx, s.wake)
+	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ours >= s.oursMost {
-		return false
+	for s.ours >= s.oursMost {
+		switch {
+		case s.ours-s.closing >= s.oursMost:
+			return ErrTooManyStreams
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case s.over:
+			return p.why
+		}
+		s.left.Wait()
 	}
 	s.ours++
-	return true
+	return nil
+}
+
+func (s *streams) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left.Broadcast()
+}
+
+// closes notes that a stream of ours is closed, which the peer is yet to be told.
+func (s *streams) closes(ours bool) {
+	if !ours {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing++
 }
 
 // allow sets how many streams of ours there may be.
@@ -118,11 +149,13 @@ func (s *streams) allow(most int) {
 func (s *streams) leave(ours bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ours {
-		s.ours--
-	} else {
+	if !ours {
 		s.theirs--
+		return
 	}
+	s.ours--
+	s.closing--
+	s.left.Broadcast()
 }
 
 // channelOrNil returns the channel, nil while there is none.
@@ -229,6 +262,7 @@ func (p *Peer) endStreams() {
 	<-p.done
 	p.streams.mu.Lock()
 	p.streams.over = true
+	p.streams.left.Broadcast()
 	p.streams.mu.Unlock()
 	select {
 	case <-p.streams.ready:

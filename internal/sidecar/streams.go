@@ -28,6 +28,9 @@ const (
 	maxServices = 1024
 )
 
+// ErrEnds is the reason for which streams end with the sidecar.
+var ErrEnds = rtc.ErrClosed
+
 // A Stream is a stream of bytes to or from a peer.
 type Stream interface {
 	io.ReadWriteCloser
