@@ -213,6 +213,12 @@ func (p *Peer) setPause(s pauseState) {
 	}
 }
 
+// StreamsBegun reports whether the link has a channel for streams.
+func (p *Peer) StreamsBegun() bool { return p.streams.channelOrNil() != nil }
+
+// Violation ends the link, since the peer broke the protocol: what says how.
+func (p *Peer) Violation(what string) { p.down(fmt.Errorf("%w: %s", ErrViolation, what)) }
+
 // SetReading stops or continues reading from the data channel. After a stop, a call of PeerLine that is under
 // way is the last one; the peer's messages eventually fill its own queue.
 func (p *Peer) SetReading(on bool) { p.reading.set(on) }

@@ -41,6 +41,10 @@ type peerLink interface {
 	Pause(wire.Stop)    // asks the peer to send no ordered messages, or no new work
 	Resume()            // ends that
 	SetReading(on bool) // stops and continues reading what the peer sends
+	// StreamsBegun reports whether there have been streams, which stop while the peer is not read.
+	StreamsBegun() bool
+	// Violation ends the link, because the peer broke the protocol.
+	Violation(what string)
 }
 
 // networkEvents are what a network reports. Calls about one peer are in order and one at a time, those
