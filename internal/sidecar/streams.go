@@ -24,6 +24,9 @@ const (
 	streamPatience = 10 * time.Second
 	// streamsFactor is how many peers may have as many streams as one may have; more than that there are not, of all peers together.
 	streamsFactor = 16
+	// streamShare is the part of what other peers leave of them, 1/streamShare, that one peer gets: alone as many as it may have
+	// open in both directions.
+	streamShare = 7
 	// maxServices is how many services an agent may listen for.
 	maxServices = 1024
 )
@@ -50,7 +53,8 @@ type streams struct {
 	offers   map[string]*offer   // that the agent has not taken
 	relays   map[string]*relay   // of streams that the agent has named
 	last     uint64              // id of an offer
-	open     int                 // streams, those that are being opened included
+	open     map[string]int      // streams with each peer, those that are being opened included
+	all      int                 // the same with all peers
 }
 
 // An offer is a stream of a peer that the agent has been told of.
@@ -60,7 +64,7 @@ type offer struct {
 }
 
 func newStreams() *streams {
-	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer), relays: make(map[string]*relay)}
+	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer), relays: make(map[string]*relay), open: make(map[string]int)}
 }
 
 // secretFor returns the secret for an agent with these features, "" if it knows no streams.
@@ -71,21 +75,26 @@ func (s *Sidecar) secretFor(features []string) string {
 	return s.streams.secret
 }
 
-// enter counts one stream more, unless there are too many.
-func (t *streams) enter(limits wire.Limits) bool {
+// enter counts one stream more with a peer, unless there are too many: of all of them a peer gets a streamShare of what the others leave,
+// so that no number of peers can take them all.
+func (t *streams) enter(peer string, limits wire.Limits) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open >= streamsFactor*cmp.Or(limits.MaxStreams, wire.DefaultMaxStreams) {
+	if t.open[peer] >= (streamsFactor*cmp.Or(limits.MaxStreams, wire.DefaultMaxStreams)-t.all)/streamShare {
 		return false
 	}
-	t.open++
+	t.open[peer]++
+	t.all++
 	return true
 }
 
-func (t *streams) leave() {
+func (t *streams) leave(peer string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open--
+	t.all--
+	if t.open[peer]--; t.open[peer] == 0 {
+		delete(t.open, peer)
+	}
 }
 
 // listen notes that the agent listens for a service, or no longer does.
@@ -183,6 +192,10 @@ type counted struct {
 	done func()
 }
 
+func (s *Sidecar) counted(peer string, st Stream) *counted {
+	return &counted{Stream: st, done: func() { s.streams.leave(peer) }}
+}
+
 func (c *counted) Close() error {
 	defer c.once.Do(c.done)
 	return c.Stream.Close()
@@ -195,11 +208,11 @@ func (c *counted) Reset(code uint32) {
 
 // peerStream handles a stream that a peer has opened.
 func (s *Sidecar) peerStream(l peerLink, st Stream) {
-	if !s.streams.enter(s.limits) {
+	if !s.streams.enter(l.ID(), s.limits) {
 		st.Reset(wire.ResetFull)
 		return
 	}
-	c := &counted{Stream: st, done: s.streams.leave}
+	c := s.counted(l.ID(), st)
 	s.work.Go(func() {
 		if code, err := s.offerStream(l, c); err != nil {
 			s.outside.Debug(l.ID()).Str("peer", l.ID()).Str("error", logs.Error(err)).Msg("stream refused")
@@ -267,15 +280,15 @@ func (s *Sidecar) openStream(ctx context.Context, peer, service string) (Stream,
 	if p == nil {
 		return nil, &wire.Error{Code: wire.CodePeerNotConnected, Text: "no link to " + logs.Cut(peer)}
 	}
-	if !s.streams.enter(s.limits) {
+	if !s.streams.enter(peer, s.limits) {
 		return nil, &wire.Error{Code: wire.CodeTooManyStreams, Text: "this agent has as many streams as it may have"}
 	}
 	st, err := s.network.openStream(ctx, p.peerLink)
 	if err != nil {
-		s.streams.leave()
+		s.streams.leave(peer)
 		return nil, err
 	}
-	c := &counted{Stream: st, done: s.streams.leave}
+	c := s.counted(peer, st)
 	stop := context.AfterFunc(ctx, func() { c.Reset(wire.ResetRefused) })
 	err = askFor(c, service)
 	if !stop() {

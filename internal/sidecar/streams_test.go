@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 var streamsHello = strings.Replace(hello, `"drain"]`, `"drain","streams"]`, 1)
@@ -93,4 +95,30 @@ func TestListenCommand(t *testing.T) {
 	a.say(`{"type":"unlisten","payload":{"service":"s1"}}`)
 	a.say(`{"type":"listen","payload":{"service":"again"}}`)
 	a.expect("listening")
+}
+
+// A peer may have as many streams as it is allowed, and no number of peers takes them all.
+func TestStreamsAreShared(t *testing.T) {
+	s := newStreams()
+	limits := wire.Limits{MaxStreams: 128}
+	for i := range 100 {
+		peer, n := fmt.Sprint(i), 0
+		for s.enter(peer, limits) {
+			n++
+		}
+		if i == 0 && n != 2*limits.MaxStreams || i < 15 && n < 30 {
+			t.Errorf("peer %d gets %d streams", i, n)
+		}
+	}
+	if s.all > streamsFactor*limits.MaxStreams {
+		t.Errorf("%d streams in all", s.all)
+	}
+	for s.all > 0 {
+		for peer := range s.open {
+			s.leave(peer)
+		}
+	}
+	if len(s.open) != 0 || !s.enter("other", limits) {
+		t.Error("places are lost")
+	}
 }
