@@ -38,10 +38,10 @@ func (n *Node) alive(sl *slot) {
 func (s *session) judge() {
 	stopTimer(s.judging)
 	t := s.n.cfg.timing
-	heard := s.heardAt
-	if !s.recovering {
-		heard = s.lastHeard()
+	if now := s.lastHeard(); !s.recovering || s.doubtful && now.After(s.heardAt) {
+		s.heardAt = now // of a path in doubt checks may say that the peer lives
 	}
+	heard := s.heardAt
 	near := s.checks.keepalive + s.checks.keepalive/4 // the time between two checks, and what their packets may take
 	cutFirst := s.leftAt.Sub(heard) > near
 	heardLater := heard.Sub(s.leftAt) > near
@@ -50,7 +50,7 @@ func (s *session) judge() {
 		since = s.cutOffAt
 	}
 	switch wait := t.dead - time.Since(since); {
-	case s.leftAt.IsZero() || cutFirst || heardLater || s.doubtful:
+	case s.leftAt.IsZero() || cutFirst || heardLater:
 	case wait > 0:
 		s.judging = s.after(wait, s.judge)
 	case !s.recovering:
