@@ -272,14 +272,27 @@ class Stream extends Socket {
     this.agent = agent
     this.name = name // on the link
     // What arrives has ended: null if the peer is done, a MeshError if it is gone.
-    this.ended = new Promise((resolve) => { this.finish = resolve })
+    this.ended = new Promise((resolve) => { this.onEnded = resolve })
     this.on('error', () => {}) // 'close' follows
+    agent.streams.set(name, this)
   }
 
   _destroy(error, done) {
     const code = error ? { code: 'stream_reset' } : {}
-    if (this.agent.streams.delete(this.name)) this.agent.tell('stream_end', { stream: this.name, ...code })
+    this.agent.tell('stream_end', { stream: this.name, ...code })
+    // If the sidecar has ended it, the reason may be on its way.
+    if (!this.readableEnded && (this.stopped || !error?.syscall)) this.finish(this.stopped ?? new MeshError('closed'))
     super._destroy(error, done)
+  }
+
+  stop(why) {
+    this.stopped = why
+    if (this.destroyed) this.finish(why)
+  }
+
+  finish(why) {
+    this.onEnded(why)
+    this.agent.streams.delete(this.name)
   }
 }
 
@@ -414,7 +427,6 @@ class Agent {
   async stream(name, what) {
     this.needStreams()
     const stream = new Stream(this, name)
-    this.streams.set(name, stream)
     const over = new Promise((_, reject) => ['error', 'end', 'close'].forEach((event) => stream.once(event, reject)))
     over.catch(() => {})
     try {
@@ -432,6 +444,7 @@ class Agent {
       return stream
     } catch (error) {
       stream.destroy()
+      stream.finish(error)
       throw error instanceof MeshError ? error : new MeshError(`no connection for a stream: ${error?.code ?? this.lost.message}`)
     }
   }
@@ -587,9 +600,7 @@ class Agent {
 
     stream_end: (payload) => this.streams.get(payload.stream)?.finish(failure(payload)),
 
-    stream_stop: (payload) => {
-      if (this.streams.has(payload.stream)) this.streams.get(payload.stream).stopped = failure(payload)
-    },
+    stream_stop: (payload) => this.streams.get(payload.stream)?.stop(failure(payload)),
 
     cancel: ({ from_peer: name, request_id: id }) => {
       this.meet(name).working.get(id)?.abort()
@@ -632,9 +643,8 @@ class Agent {
   end(why) {
     for (const peer of this.peers.values()) this.part(peer, why)
     for (const { reject } of this.lists.splice(0)) reject(why)
-    for (const stream of this.streams.values()) stream.finish(why)
     for (const name of this.serving) this.streams.get(name)?.destroy(why)
-    this.streams.clear()
+    for (const stream of this.streams.values()) stream.finish(why)
   }
 
   async answer(peer, message) {

@@ -310,15 +310,16 @@ class Call(NamedTuple):
 class Stream(socket.socket):
     """A stream to or from a peer: a socket like any other, and what a socket cannot tell."""
 
-    agent: Any = None  # None in a copy
+    agent: Any = None  # None in a copy, and once it is closed
     name = ""  # on the link
-    ended: asyncio.Future  # what arrives has ended: None if the peer is done, a MeshError if it is gone
+    ended: asyncio.Future  # for who has read to the end: None if the peer was done, a MeshError if it is gone
     stopped: Optional[MeshError] = None  # why writes fail
 
     def close(self, code: str = "") -> None:
         """Close it: what was written still arrives. With a code it is given up."""
-        if self.agent and self.agent.streams.pop(self.name, None):
+        if self.agent:
             self.agent.tell("stream_end", {"stream": self.name, **({"code": code} if code else {})})
+            self.agent = None
             with contextlib.suppress(OSError):
                 self.shutdown(socket.SHUT_RDWR)  # it ends even if a process that was forked has a copy
         super().close()
