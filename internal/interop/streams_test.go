@@ -25,7 +25,11 @@ func (p *party) opensStreams(to *party) {
 	}
 	if !to.streams {
 		p.do("open %s echo hello", to.id)
-		p.refused(to, "echo", "no_streams", mesh.ErrNoStreams)
+		if to.sidecar && !to.agent { // the sidecar has streams, but nobody there to listen
+			p.refused(to, "echo", "no_service", mesh.ErrNoService)
+		} else {
+			p.refused(to, "echo", "no_streams", mesh.ErrNoStreams)
+		}
 		return
 	}
 	to.do("offer echo")
