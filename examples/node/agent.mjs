@@ -975,7 +975,8 @@ async function run(options, name) {
   try {
     const binary = options.sidecar || process.env.SIDECAR_BINARY || 'chatixia-sidecar'
     await toy.agent.open(options.socket ?? await sidecar.start(binary, name, options.verbose))
-    if (!toy.agent.knows('streams')) sidecar.removeSocket() // no longer needed; now nothing is left even if we are killed
+    // Without streams it is no longer needed, and now nothing is left even if we are killed; else an empty directory is.
+    if (!toy.agent.knows('streams')) sidecar.removeSocket()
     await toy.run()
   } catch (error) {
     failed = true

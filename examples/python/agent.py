@@ -1004,8 +1004,9 @@ async def run(options: argparse.Namespace) -> int:
     try:
         path = options.socket or await sidecar.start(options.sidecar, options.name, options.verbose)
         await console.agent.open(path)
+        # Without streams it is no longer needed, and now nothing is left even if we are killed; else an empty directory is.
         if not console.agent.knows("streams"):
-            sidecar.remove_socket()  # no longer needed; now nothing is left even if we are killed
+            sidecar.remove_socket()
         await console.run()
     except MeshError as error:
         failed = True
