@@ -83,7 +83,7 @@ func TestStreams(t *testing.T) {
 		p.await(1, "listens for echo")
 		all = append(all, p)
 	}
-	const many, size = 8, 150_000
+	const many, size = 4, 150_000
 	for _, from := range all {
 		for _, to := range all {
 			if from == to {
