@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -19,6 +20,8 @@ const (
 	streamLine = 8 << 10
 	// openPatience bounds the opening of a stream.
 	openPatience = 35 * time.Second
+	// closePatience is how long after the end of a connection the link of an agent that has died may take to end.
+	closePatience = 250 * time.Millisecond
 )
 
 var errNoStreamLine = errors.New("the first line is not that of a stream")
@@ -46,7 +49,7 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 		<-ahead.done
 		return
 	}
-	rel := &relay{sidecar: h.door.agent(), id: r.Stream, conn: conn, stream: st, up: make(chan struct{})}
+	rel := &relay{sidecar: h.door.agent(), id: r.Stream, conn: conn, stream: st, up: make(chan struct{}), told: make(chan struct{})}
 	rel.run(ahead)
 }
 
@@ -118,6 +121,7 @@ type relay struct {
 	stream  Stream
 	up      chan struct{} // closed when all that the agent has written was passed on
 	closed  atomic.Bool   // the agent reads no more
+	told    chan struct{} // closed with it
 }
 
 // run returns when both directions have ended.
@@ -153,13 +157,36 @@ func (r *relay) copyUp(a *ahead) {
 	} else if err == nil && a.err != io.EOF { //nolint:errorlint // a Read's own
 		err = a.err
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.complete():
 		_ = r.stream.CloseWrite()
+		return
+	default:
+		r.stream.Reset(wire.ResetAbandoned)
 		return
 	}
 	r.sidecar.tellStream(wire.TypeStreamStop, r.id, err)
 	if half, ok := r.conn.(interface{ CloseRead() error }); ok {
 		_ = half.CloseRead() // further writes of the agent fail
+	}
+}
+
+// complete reports, at the end of what the agent has written, whether that is all: an agent that has died, or has given the
+// stream up, ends its connections as well.
+func (r *relay) complete() bool {
+	if !sock.Hung(r.conn) {
+		return true // half of it is closed, by an agent that lives
+	}
+	late := time.NewTimer(closePatience)
+	defer late.Stop()
+	select {
+	case <-r.told:
+		return true // or it was reset
+	case <-r.sidecar.gone:
+		return false
+	case <-late.C:
+		return true
 	}
 }
 
@@ -194,7 +221,9 @@ func (r *relay) copyDown() {
 
 // end is called when the agent reads no more of the stream; with a reason, when it has given up what it writes, too.
 func (r *relay) end(why wire.Code) {
-	r.closed.Store(true)
+	if !r.closed.Swap(true) {
+		defer close(r.told) // behind what follows
+	}
 	if why == "" {
 		_ = r.stream.SetReadDeadline(time.Unix(1, 0))
 		return

@@ -47,6 +47,7 @@ type Sidecar struct {
 	network network
 	streams *streams
 	ending  <-chan struct{} // closed when the sidecar is to end
+	gone    chan struct{}   // closed when the agent's link has ended
 	work    sync.WaitGroup
 
 	spoke    chan struct{}         // closed when the agent's first line was handled
@@ -80,6 +81,7 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 		link:    l,
 		streams: newStreams(),
 		spoke:   make(chan struct{}),
+		gone:    make(chan struct{}),
 		peers:   make(map[string]*peer),
 		status:  signal.Status{State: signal.Connecting},
 	}
@@ -98,6 +100,7 @@ func (s *Sidecar) serve(ctx context.Context) error {
 	s.work.Go(func() { s.join(ctx) })
 
 	err := s.read(ctx)
+	close(s.gone)
 
 	// One second for all of it: most often the agent's peers end at the same time.
 	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)

@@ -223,7 +223,7 @@ func (s *Sidecar) peerStream(l peerLink, st Stream) {
 
 // offerStream offers a peer's stream to the agent. The error says why it was not taken.
 func (s *Sidecar) offerStream(l peerLink, st Stream) (code uint32, err error) {
-	line, err := readStreamLine(st)
+	line, err := readStreamLine(st, time.Now().Add(streamPatience))
 	if err != nil {
 		return wire.ResetMalformed, err
 	}
@@ -252,9 +252,9 @@ func (s *Sidecar) offerStream(l peerLink, st Stream) (code uint32, err error) {
 	return wire.ResetRefused, errors.New("the agent did not take it")
 }
 
-// readStreamLine reads the first line of a stream, and nothing behind it.
-func readStreamLine(st Stream) ([]byte, error) {
-	if err := st.SetReadDeadline(time.Now().Add(streamPatience)); err != nil {
+// readStreamLine reads the first line of a stream, and nothing behind it, until a deadline, the zero time for none.
+func readStreamLine(st Stream, until time.Time) ([]byte, error) {
+	if err := st.SetReadDeadline(until); err != nil {
 		return nil, err
 	}
 	line := make([]byte, 0, 64)
@@ -306,7 +306,7 @@ func askFor(st Stream, service string) error {
 	if _, err := st.Write(wire.AppendStreamOpen(nil, service)); err != nil {
 		return err
 	}
-	line, err := readStreamLine(st)
+	line, err := readStreamLine(st, time.Time{}) // the peer's agent may take its time; who opens the stream has a limit
 	if err == nil {
 		err = wire.ParseStreamOpened(line)
 	}
