@@ -22,11 +22,12 @@ type streamChannel struct {
 	pieces pieces
 
 	mu      sync.Mutex
-	waiting []byte        // what Write is writing, as far as the writer has not taken it
-	taken   chan struct{} // buffered 1: the writer has taken all of it
+	waiting []byte        // frames that the writer has not taken, as many as fit a slice
+	taken   chan struct{} // buffered 1: the writer has taken them
 	closed  chan struct{}
 	once    sync.Once
-	bad     error // what the peer has done
+	spare   []byte // for waiting; the writer's
+	bad     error  // what the peer has done
 
 	// Bytes and ends of streams that were handed to the multiplexer, and those that it has written.
 	queued, written uint64
@@ -59,44 +60,53 @@ func (c *streamChannel) why() error {
 	return c.bad
 }
 
-// Write blocks until the writer has taken b, a frame. Only one goroutine calls it.
+// Write has a frame wait for the writer, and blocks while it does not fit the slice that waits. Only one goroutine calls it.
 func (c *streamChannel) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	c.waiting = b
-	c.mu.Unlock()
-	notify(c.peer.out.wake)
-	var err error
-	select {
-	case <-c.taken:
-		c.wrote(b)
-		return len(b), nil
-	case <-c.closed:
-		err = net.ErrClosed
-	case <-c.peer.done:
-		err = io.ErrClosedPipe
+	for !c.put(b) {
+		select {
+		case <-c.taken:
+		case <-c.closed:
+			return 0, net.ErrClosed
+		case <-c.peer.done:
+			return 0, io.ErrClosedPipe
+		}
 	}
-	c.mu.Lock() // the writer may be at it
-	defer c.mu.Unlock()
-	c.waiting = nil
-	return 0, err
+	return len(b), nil
 }
 
-// take has write called with the next slice of what waits, and reports whether there was one.
-func (c *streamChannel) take(write func(b []byte) error) (some bool, err error) {
+// put reports whether a frame fits the slice that waits, and adds it if so.
+func (c *streamChannel) put(frame []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := min(len(c.waiting), wire.SliceSize)
-	if n == 0 {
+	select {
+	case <-c.closed:
+		return false
+	default:
+	}
+	before := len(c.waiting)
+	if before > 0 && before+len(frame) > wire.SliceSize {
+		return false
+	}
+	c.waiting = append(c.waiting, frame...)
+	c.wroteLocked(frame)
+	if before == 0 {
+		notify(c.peer.out.wake)
+	}
+	return true
+}
+
+// take has write called with the slice that waits, and reports whether there was one. Only the writer calls it.
+func (c *streamChannel) take(write func(b []byte) error) (some bool, err error) {
+	c.mu.Lock()
+	b := c.waiting
+	if len(b) == 0 {
+		c.mu.Unlock()
 		return false, nil
 	}
-	if err = write(c.waiting[:n]); err != nil {
-		return false, err
-	}
-	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
-		c.waiting = nil
-		notify(c.taken)
-	}
-	return true, nil
+	c.waiting, c.spare = c.spare, b[:0]
+	c.mu.Unlock()
+	notify(c.taken)
+	return true, write(b)
 }
 
 // queue notes bytes, or the end of what is written, of a stream, which the multiplexer is to write.
@@ -114,10 +124,8 @@ func (c *streamChannel) dropEnd() {
 	c.progress.Broadcast()
 }
 
-// wrote notes a frame that was written.
-func (c *streamChannel) wrote(frame []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// wroteLocked notes a frame that was written.
+func (c *streamChannel) wroteLocked(frame []byte) {
 	if frame[1] == frameData {
 		c.written += uint64(len(frame) - frameHeader)
 	}

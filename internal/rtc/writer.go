@@ -56,7 +56,7 @@ func (p *Peer) write() {
 			}
 		}
 		if len(next.b) == 0 {
-			p.budget.dry()
+			p.budget.dry(p.transit.waiting())
 			if p.out.rest(&w.hand) && !p.waitForLines() {
 				return
 			}
