@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// streamPatience is how long a peer may take for the first line of a stream, and the agent to take one.
+	// streamPatience is how long the agent may take to take a stream, and linePatience a peer for its first line, which may be behind what
+	// other streams carry.
 	streamPatience = 10 * time.Second
+	linePatience   = 20 * time.Second
 	// streamsFactor is how many peers may have as many streams as one may have; more than that there are not, of all peers together.
 	streamsFactor = 16
 	// streamShare is the part of what other peers leave of them, 1/streamShare, that one peer gets: alone as many as it may have
@@ -223,7 +225,7 @@ func (s *Sidecar) peerStream(l peerLink, st Stream) {
 
 // offerStream offers a peer's stream to the agent. The error says why it was not taken.
 func (s *Sidecar) offerStream(l peerLink, st Stream) (code uint32, err error) {
-	line, err := readStreamLine(st, time.Now().Add(streamPatience))
+	line, err := readStreamLine(st, time.Now().Add(linePatience))
 	if err != nil {
 		return wire.ResetMalformed, err
 	}
