@@ -79,6 +79,7 @@ type timing struct {
 	message   time.Duration // limit from the beginning of a message of the server's to its end
 	heartbeat time.Duration // between heartbeats
 	inUse     time.Duration // limit from the first refusal of the own peer id, after an outage, to a registration
+	inUseNew  time.Duration // the same of a client that was never registered
 	refresh   time.Duration // minimum between two requests for /api/config
 
 	retry func(failures int) time.Duration // before the next try
@@ -97,6 +98,7 @@ var defaultTiming = timing{
 	message:   time.Minute, // a long peer_list on a slow line
 	heartbeat: 30 * time.Second,
 	inUse:     time.Minute, // a server finds out within half of that that a connection is dead
+	inUseNew:  time.Second,
 	refresh:   time.Minute,
 	retry:     func(n int) time.Duration { return backoff.Delay(retryFirst, retryMost, n) },
 	slow:      func() time.Duration { return backoff.Delay(retrySlow, retrySlow, 0) },
@@ -184,7 +186,8 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 }
 
 // taken returns ErrReplaced or ErrInUse if a connection ended because another one has the peer id for good, nil if not.
-// After an outage the other one may be this client's own, whose end the server has not noticed yet.
+// After an outage the other one may be this client's own, whose end the server has not noticed yet; at first it may be that of
+// a tool that has just ended.
 func (c *Client) taken(err error) error {
 	switch websocket.CloseStatus(err) {
 	case CloseReplaced:
@@ -193,7 +196,11 @@ func (c *Client) taken(err error) error {
 		if c.inUse.IsZero() {
 			c.inUse = time.Now()
 		}
-		if !c.joined || time.Since(c.inUse) > c.timing.inUse {
+		patience := c.timing.inUseNew
+		if c.joined {
+			patience = c.timing.inUse
+		}
+		if time.Since(c.inUse) > patience {
 			return ErrInUse
 		}
 	}

@@ -62,7 +62,9 @@ func TestIfFreeAfterOutage(t *testing.T) {
 		_ = c.Close(signal.CloseInUse, "in use")
 	}
 	f.upgrade = func(w http.ResponseWriter, r *http.Request) {
-		if c, err := websocket.Accept(w, r, nil); err == nil {
+		if r.Header.Get("X-Api-Key") != "" {
+			w.WriteHeader(http.StatusUnauthorized)
+		} else if c, err := websocket.Accept(w, r, nil); err == nil {
 			defer func() { _ = c.CloseNow() }()
 			f.ws(r.Context(), c)
 		}
