@@ -198,13 +198,8 @@ type stdio struct {
 
 func (s stdio) Write(b []byte) (int, error) { return s.out.Write(b) }
 
-// CloseWrite closes standard output, if it is a file.
-func (s stdio) CloseWrite() error {
-	if f, ok := s.out.(*os.File); ok {
-		return f.Close()
-	}
-	return nil
-}
+// CloseWrite ends nothing: the end of the process does.
+func (s stdio) CloseWrite() error { return nil }
 
 // Close ends nothing: a read of standard input cannot be ended.
 func (s stdio) Close() error { return nil }

@@ -18,7 +18,7 @@ type end interface {
 }
 
 // pipe copies between two ends, both ways, until both directions have ended or ctx ends, and closes them. That one end
-// writes no more is passed on. What breaks off is not passed on as if it were complete, as far as the other end can tell.
+// writes no more is passed on. A program that has ended, as b, ends both directions. What breaks off is not passed on as if it were complete, as far as the other end can tell.
 func pipe(ctx context.Context, a, b end) error {
 	defer func() { _, _ = a.Close(), b.Close() }()
 	stop := context.AfterFunc(ctx, func() {
@@ -29,12 +29,18 @@ func pipe(ctx context.Context, a, b end) error {
 	var there, back error
 	var both sync.WaitGroup
 	both.Go(func() { there = carry(b, a) })
-	both.Go(func() { back = carry(a, b) })
+	both.Go(func() {
+		back = carry(a, b)
+		if p, ok := b.(*program); ok && back == nil {
+			<-p.exited
+			_ = a.Close() // nobody reads the other direction any more
+		}
+	})
 	both.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if there == nil {
+	if there == nil || errors.Is(there, net.ErrClosed) {
 		return back
 	}
 	return there

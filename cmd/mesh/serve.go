@@ -14,7 +14,10 @@ import (
 
 const serveHelp = `Offer a service of this machine to the peers, until interrupted: each stream that a peer
 opens is connected to the address of --to, a port, host:port or unix:PATH, and what
-either side sends reaches the other.
+either side sends reaches the other; or to a process of its own of the program behind --, to
+its standard input and output. The process ends with the stream: it gets SIGTERM, and SIGKILL
+5 s later, with those that it has started. It finds the peer in MESH_PEER_ID and
+MESH_PEER_KEY.
 
 A peer reaches it with mesh forward, or with Dial and DialContext of the library. Every
 agent on the mesh may, unless --allow names who.`
@@ -36,16 +39,17 @@ type shownService struct {
 func newServe() *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
-		Use: "serve SERVICE --to ADDRESS", Short: "Offer a service of this machine to the peers", Long: serveHelp,
-		Example: "  mesh serve http --to 127.0.0.1:3000\n  mesh serve postgres --to unix:/run/postgresql/.s.PGSQL.5432 --allow bob,carol",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "serve SERVICE (--to ADDRESS | -- PROGRAM [ARG...])", Short: "Offer a service of this machine to the peers", Long: serveHelp,
+		Example: "  mesh serve http --to 127.0.0.1:3000\n  mesh serve postgres --to unix:/run/postgresql/.s.PGSQL.5432 --allow bob,carol\n" +
+			"  mesh serve mcp/time -- uvx mcp-server-time",
+		Args: serveArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f.add(c)
 	c.Flags().StringVar(&f.to, "to", "", "the `address` of the local service: a port, host:port or unix:PATH")
 	c.Flags().StringSliceVar(&f.allow, "allow", nil, "the `peers` that may use it, separated by commas (default all)")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if f.to == "" {
-			return usage(errors.New("no service to offer; name its address with --to"))
+		if c.ArgsLenAtDash() >= 0 {
+			return f.serveProgram(c, args[0], args[1:])
 		}
 		to, err := parseLocal(f.to)
 		if err != nil {
@@ -54,6 +58,23 @@ func newServe() *cobra.Command {
 		return f.serve(c, args[0], to.String(), func(ctx context.Context, _ *mesh.Conn) (end, error) { return to.dial(ctx) })
 	}
 	return c
+}
+
+// serveArgs wants a service, and behind -- a program, if --to names no address.
+func serveArgs(c *cobra.Command, args []string) error {
+	dash := c.ArgsLenAtDash()
+	to := c.Flag("to").Value.String()
+	switch {
+	case dash < 0 && len(args) != 1, dash >= 0 && dash != 1:
+		return errors.New("want one service, such as http; a program comes behind --")
+	case dash < 0 && to == "":
+		return errors.New("nothing to offer; name an address with --to, or a program behind --")
+	case dash >= 0 && to != "":
+		return errors.New("both --to and a program; give one")
+	case dash == len(args):
+		return errors.New("no program behind --")
+	}
+	return nil
 }
 
 // serve joins the mesh and connects each stream to what open returns.
