@@ -39,7 +39,7 @@ func newCp() *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) error {
 		peer, ok := strings.CutSuffix(args[len(args)-1], ":")
 		if !ok || peer == "" {
-			return usage(fmt.Errorf("%q is not where to copy to; the last argument is PEER:, such as bob:", args[len(args)-1]))
+			return usage(fmt.Errorf("%q is not where to copy to; the last argument is a peer with a colon, as bob: in mesh cp FILE bob:, and not a file", args[len(args)-1]))
 		}
 		all, err := collect(args[:len(args)-1])
 		if err != nil {

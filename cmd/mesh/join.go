@@ -76,6 +76,11 @@ func (f *joinFlags) with(c *cobra.Command, cfg mesh.Config, do func(ctx context.
 	}()
 	if err = do(ctx, m); err != nil {
 		_ = m.Close() // the reason to leave is the error that counts
+		for _, over := range []error{mesh.ErrReplaced, mesh.ErrIDInUse} {
+			if errors.Is(err, over) {
+				return advise(over)
+			}
+		}
 		return err
 	}
 	return m.Close()

@@ -26,7 +26,7 @@ func TestSendAndListen(t *testing.T) {
 	all.out.wait(t, "listening as bob\n")
 	some.out.wait(t, `{"peer":"carol"}`)
 	cli("send", "bob", "note", "back at noon", "--id", "alice1").hasStatus(t, 0, "sent note to bob")
-	cli("send", "bob", "note", `{"a" : [1, "‮\u001b"]}`, "--id", "alice2", "--json").hasStatus(t, 0, `{"peer":"bob","type":"note"}`)
+	cli("send", "bob", "note", "{\"a\" : [1, \"\u202e\\u001b\"]}", "--id", "alice2", "--json").hasStatus(t, 0, `{"peer":"bob","type":"note"}`)
 	cli("send", "bob", "empty\x1b", "--id", "alice3").hasStatus(t, 0)
 	all.out.wait(t, "alice1 note \"back at noon\"\nalice2 note {\"a\":[1,\"\\u202e\\u001b\"]}\nalice3 \"empty\\x1b\" \n")
 

@@ -107,7 +107,7 @@ func printResult(c *cobra.Command, result any, rows ...row) error {
 		return errors.Join(err, printJSON(c.OutOrStdout(), result))
 	}
 	for _, r := range rows {
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "%-10s %s\n", r.name, r.value); err != nil {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), strings.TrimRight(fmt.Sprintf("%-10s %s", r.name, r.value), " ")); err != nil {
 			return err
 		}
 	}
