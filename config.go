@@ -70,9 +70,14 @@ type Config struct {
 	// (ErrReplaced). Default: $API_KEY, else ak_dev_001, so that all agents
 	// without a key are the same peer.
 	APIKey string
+	// IfFree takes the peer id only if no other instance has it, and gives it up to any
+	// that comes back or is started: for tools, which must not throw off an agent. If the
+	// id is in use the mesh ends with ErrIDInUse. It needs the signaling server of this
+	// module, and the mode InProcess or SelfExec.
+	IfFree bool
 	// WaitSignaling makes New block, under its context, until the signaling
 	// server has accepted this peer, and fail at once if that cannot be expected
-	// (ErrRefused, ErrMisconfigured). Without it New returns once the sidecar
+	// (ErrRefused, ErrMisconfigured, ErrIDInUse). Without it New returns once the sidecar
 	// runs; see Signaling and OnSignaling.
 	WaitSignaling bool
 
@@ -165,6 +170,9 @@ const (
 func (c Config) withDefaults() (Config, error) {
 	if c.Mode < InProcess || c.Mode > Attach {
 		return c, &ConfigError{Field: "Mode", Err: fmt.Errorf("invalid mode %v; use InProcess, SelfExec, Binary or Attach", c.Mode)}
+	}
+	if c.IfFree && c.Mode != InProcess && c.Mode != SelfExec {
+		return c, &ConfigError{Field: "IfFree", Err: fmt.Errorf("the sidecar of mode %v does not know it; use InProcess or SelfExec", c.Mode)}
 	}
 	c.defaultURLs()
 	c.APIKey = cmp.Or(c.APIKey, os.Getenv("API_KEY"), defaultAPIKey)
@@ -300,7 +308,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 	n := c.Network
 	s := sidecar.Settings{
 		Signaling: signal.Settings{
-			URL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
+			URL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(), IfFree: c.IfFree,
 			CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile,
 		},
 		Network: sidecar.Network{

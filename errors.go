@@ -97,6 +97,10 @@ var (
 	// later and has taken this one's place. The mesh has ended.
 	ErrReplaced = errors.New("mesh: replaced by another instance with the same API key")
 
+	// ErrIDInUse means that another instance has the peer id, and that this one was to take
+	// it only if it was free (Config.IfFree). The mesh has ended.
+	ErrIDInUse = errors.New("mesh: another instance has the peer id")
+
 	// ErrNoSidecarMain means that this process is a forked copy that is to be a
 	// sidecar, and that its main did not call SidecarMain first.
 	ErrNoSidecarMain = errors.New("mesh: this process was started as a sidecar but main did not call mesh.SidecarMain first; add `if mesh.SidecarMain() { return }` as the first statement of main (and of TestMain)")
@@ -296,7 +300,7 @@ func (e inner) Unwrap() error { return e.err }
 
 // hopeless reports whether an error of signaling is one that no retry can mend.
 func hopeless(err error) bool {
-	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrReplaced)
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrIDInUse)
 }
 
 // codeError returns the sentinel for the code of an error event or of an error of

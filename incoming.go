@@ -210,8 +210,13 @@ func (c *ipc) onSignaling(payload []byte) error {
 	status := SignalingStatus{State: SignalingState(st.State), PeerID: st.PeerID}
 	switch {
 	case status.State == SignalingReplaced:
-		status.Err = ErrReplaced
-		c.replacedOnce.Do(func() { close(c.replaced) })
+		if status.Err = ErrReplaced; st.Code == wire.SignalingInUse {
+			status.Err = ErrIDInUse
+		}
+		c.replacedOnce.Do(func() {
+			c.successor = status.Err
+			close(c.replaced)
+		})
 	case status.State == SignalingRefused:
 		status.Err = because(ErrRefused, errors.New(st.Error))
 	case st.Code == wire.SignalingMisconfigured:

@@ -20,13 +20,14 @@ type ipc struct {
 	link *link.Link
 	side *launched
 
-	ready    chan struct{} // closed once it is known what the sidecar can do
-	drained  chan struct{} // closed when the sidecar said drained
-	replaced chan struct{} // closed when the sidecar said that this agent was replaced
-	ended    chan struct{} // closed when the reader has stopped
-	readErr  error         // valid after ended
-	features []string      // valid after ready
-	secret   string        // for streams; valid after ready
+	ready     chan struct{} // closed once it is known what the sidecar can do
+	drained   chan struct{} // closed when the sidecar said drained
+	replaced  chan struct{} // closed when the sidecar said that this agent was replaced
+	ended     chan struct{} // closed when the reader has stopped
+	readErr   error         // valid after ended
+	successor error         // valid after replaced: ErrReplaced or ErrIDInUse
+	features  []string      // valid after ready
+	secret    string        // for streams; valid after ready
 	// maxMessage is the sidecar's limit in bytes, 0 if it named none; valid after
 	// ready.
 	maxMessage int

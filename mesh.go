@@ -96,8 +96,8 @@ type Mesh struct {
 // mesh. The contexts of handlers have the values of ctx.
 //
 // Errors are a *ConfigError, a *StartError, ErrNoSidecarMain, or with
-// WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced or
-// the cause of ctx.
+// WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced,
+// ErrIDInUse or the cause of ctx.
 func New(ctx context.Context, cfg Config) (*Mesh, error) { return newMesh(ctx, cfg, launch) }
 
 // newMesh is New, with sidecars that are started by launch.
@@ -210,7 +210,7 @@ func (m *Mesh) handler(typ string) Handler {
 func (m *Mesh) Done() <-chan struct{} { return m.done }
 
 // Err returns nil until Done is closed, then why the mesh ended: ErrClosed after
-// Close, or an error that wraps ErrCrashLoop or ErrReplaced.
+// Close, or an error that wraps ErrCrashLoop, ErrReplaced or ErrIDInUse.
 func (m *Mesh) Err() error {
 	select {
 	case <-m.done:

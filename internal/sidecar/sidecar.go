@@ -245,6 +245,8 @@ func (s *Sidecar) tellStatus() {
 		e.Code = wire.SignalingIdentity
 	case errors.Is(st.Err, signal.ErrMisconfigured):
 		e.Code = wire.SignalingMisconfigured
+	case errors.Is(st.Err, signal.ErrInUse):
+		e.Code = wire.SignalingInUse
 	}
 	s.tell(wire.FeatureError, nil, func(b []byte) []byte { return wire.AppendSignaling(b, e) })
 }

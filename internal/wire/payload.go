@@ -51,13 +51,14 @@ type Signaling struct {
 	State  string `json:"state"`             // connecting, connected, refused or replaced
 	PeerID string `json:"peer_id,omitempty"` // in state connected
 	Error  string `json:"error,omitempty"`
-	Code   string `json:"code,omitempty"` // SignalingMisconfigured, SignalingIdentity or empty
+	Code   string `json:"code,omitempty"` // SignalingMisconfigured, SignalingIdentity, SignalingInUse or empty
 }
 
 // The codes of a signaling event about an error that no retry can mend.
 const (
 	SignalingMisconfigured = "misconfigured"
 	SignalingIdentity      = "identity" // the peer id is not the one that this agent's key signs for
+	SignalingInUse         = "in_use"   // with the state replaced: it was to register only if its peer id was free
 )
 
 // PeerList is the payload of a peer_list event.
