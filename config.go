@@ -70,9 +70,14 @@ type Config struct {
 	// (ErrReplaced). Default: $API_KEY, else ak_dev_001, so that all agents
 	// without a key are the same peer.
 	APIKey string
+	// IfFree takes the peer id only if no other instance has it, and gives it up to any
+	// that comes back or is started: for tools, which must not throw off an agent. If the
+	// id is in use the mesh ends with ErrIDInUse. It needs the signaling server of this
+	// module, and the mode InProcess or SelfExec.
+	IfFree bool
 	// WaitSignaling makes New block, under its context, until the signaling
 	// server has accepted this peer, and fail at once if that cannot be expected
-	// (ErrRefused, ErrMisconfigured). Without it New returns once the sidecar
+	// (ErrRefused, ErrMisconfigured, ErrIDInUse). Without it New returns once the sidecar
 	// runs; see Signaling and OnSignaling.
 	WaitSignaling bool
 
@@ -142,6 +147,11 @@ type Limits struct {
 	// is refused with ErrBusy, or dropped if the peer does not read. Each takes about
 	// 8 KiB of memory besides its bytes. Default 1024; 1 to 1,048,576.
 	MaxRequests int
+	// MaxStreams is how many streams may be open with one peer, in each direction; with
+	// all peers together 16 times as many. One more is refused with ErrTooManyStreams. A
+	// stream that is not read holds 256 KiB, and up to 4 MiB, of 16 MiB for each peer, where the path
+	// carries so much. Default 128; 1 to 65,536.
+	MaxStreams int
 }
 
 const (
@@ -161,6 +171,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Mode < InProcess || c.Mode > Attach {
 		return c, &ConfigError{Field: "Mode", Err: fmt.Errorf("invalid mode %v; use InProcess, SelfExec, Binary or Attach", c.Mode)}
 	}
+	if c.IfFree && c.Mode != InProcess && c.Mode != SelfExec {
+		return c, &ConfigError{Field: "IfFree", Err: fmt.Errorf("the sidecar of mode %v does not know it; use InProcess or SelfExec", c.Mode)}
+	}
 	c.defaultURLs()
 	c.APIKey = cmp.Or(c.APIKey, os.Getenv("API_KEY"), defaultAPIKey)
 	c.Socket = cmp.Or(c.Socket, os.Getenv("IPC_SOCKET"), defaultSocket)
@@ -168,6 +181,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits.MaxMessage = cmp.Or(c.Limits.MaxMessage, wire.DefaultMaxMessage)
 	c.Limits.MaxDepth = cmp.Or(c.Limits.MaxDepth, wire.DefaultMaxDepth)
 	c.Limits.MaxRequests = cmp.Or(c.Limits.MaxRequests, defaultMaxRequests)
+	c.Limits.MaxStreams = cmp.Or(c.Limits.MaxStreams, wire.DefaultMaxStreams)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, defaultRequestTimeout)
 	var err error
 	if c.Network.RecoveryTimeout, err = duration("Network.RecoveryTimeout", c.Network.RecoveryTimeout, "MESH_RECOVERY_TIMEOUT"); err != nil {
@@ -260,6 +274,7 @@ func (c *Config) validate() error {
 		{"Limits.MaxMessage", strconv.Itoa(c.Limits.MaxMessage), checkRange(c.Limits.MaxMessage, minMaxMessage, 1<<30)},
 		{"Limits.MaxDepth", strconv.Itoa(c.Limits.MaxDepth), checkRange(c.Limits.MaxDepth, 1, 100_000)},
 		{"Limits.MaxRequests", strconv.Itoa(c.Limits.MaxRequests), checkRange(c.Limits.MaxRequests, 1, 1<<20)},
+		{"Limits.MaxStreams", strconv.Itoa(c.Limits.MaxStreams), checkRange(c.Limits.MaxStreams, 1, 1<<16)},
 		{"DrainTimeout", c.DrainTimeout.String(), checkDrainTimeout(c.DrainTimeout)},
 		{"RequestTimeout", c.RequestTimeout.String(), checkPositive(c.RequestTimeout)},
 	}
@@ -293,7 +308,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 	n := c.Network
 	s := sidecar.Settings{
 		Signaling: signal.Settings{
-			URL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(),
+			URL: c.SignalingURL, TokenURL: c.TokenURL, APIKey: c.APIKey, Started: time.Now(), IfFree: c.IfFree,
 			CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile,
 		},
 		Network: sidecar.Network{
@@ -301,7 +316,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
 		},
 		Identity:   c.Identity.settings(),
-		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth},
+		Limits:     wire.Limits{MaxMessage: c.Limits.MaxMessage, MaxDepth: c.Limits.MaxDepth, MaxStreams: c.Limits.MaxStreams},
 		ICEServers: iceServers(n.ICEServers), ExtraICEServers: iceServers(n.ExtraICEServers),
 		LogLevel: c.Logger.GetLevel().String(),
 	}

@@ -36,6 +36,8 @@ var scenarios = []scenario{
 	{name: "awkward", run: testAwkward},
 	{name: "concurrent", run: testConcurrent},
 	{name: "slow-handler", run: testSlowHandler},
+	{name: "streams", run: testStreams},
+	{name: "net-conn", run: testNetConn},
 	{name: "sidecar-lost", run: testSidecarLost, reports: true},
 	{name: "peer-leaves", run: testPeerLeaves, ends: true},
 	{name: "close-busy", run: testCloseBusy, reports: true, ends: true},

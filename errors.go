@@ -56,6 +56,26 @@ var (
 	// peer overflowed.
 	ErrCongested = errors.New("mesh: the queue to the peer overflowed")
 
+	// ErrNoStreams means that the peer, or this agent's sidecar, knows no streams: a
+	// browser, a base peer, or an earlier version.
+	ErrNoStreams = errors.New("mesh: no streams with the peer")
+
+	// ErrNoService means that nobody listens for that service at the peer.
+	ErrNoService = errors.New("mesh: nobody listens for the service at the peer")
+
+	// ErrStreamRefused means that the peer's listener does not allow this agent.
+	ErrStreamRefused = errors.New("mesh: the peer has refused the stream")
+
+	// ErrTooManyStreams means that there are as many streams as Limits.MaxStreams
+	// allows, at either end, or that as many wait for Accept as may.
+	ErrTooManyStreams = errors.New("mesh: too many streams")
+
+	// ErrStreamReset means that the peer has given a stream up.
+	ErrStreamReset = errors.New("mesh: the stream was reset")
+
+	// ErrDuplicateService means that the service has a listener already.
+	ErrDuplicateService = errors.New("mesh: duplicate service")
+
 	// ErrUnsent means that messages which were accepted may not have arrived when the
 	// mesh was closed: Close's *UnsentError says how many, and to whom.
 	ErrUnsent = errors.New("mesh: not everything was sent")
@@ -76,6 +96,10 @@ var (
 	// ErrReplaced means that another instance with the same API key was started
 	// later and has taken this one's place. The mesh has ended.
 	ErrReplaced = errors.New("mesh: replaced by another instance with the same API key")
+
+	// ErrIDInUse means that another instance has the peer id, and that this one was to take
+	// it only if it was free (Config.IfFree). The mesh has ended.
+	ErrIDInUse = errors.New("mesh: another instance has the peer id")
 
 	// ErrNoSidecarMain means that this process is a forked copy that is to be a
 	// sidecar, and that its main did not call SidecarMain first.
@@ -276,7 +300,7 @@ func (e inner) Unwrap() error { return e.err }
 
 // hopeless reports whether an error of signaling is one that no retry can mend.
 func hopeless(err error) bool {
-	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrReplaced)
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrIDInUse)
 }
 
 // codeError returns the sentinel for the code of an error event or of an error of
@@ -297,6 +321,16 @@ func codeError(c wire.Code) error {
 		return errUnauthorized
 	case wire.CodeIdentity:
 		return ErrIdentity
+	case wire.CodeNoStreams:
+		return ErrNoStreams
+	case wire.CodeNoService:
+		return ErrNoService
+	case wire.CodeRefused:
+		return ErrStreamRefused
+	case wire.CodeTooManyStreams:
+		return ErrTooManyStreams
+	case wire.CodeStreamReset:
+		return ErrStreamReset
 	}
 	return errors.New("mesh: sidecar error " + string(c))
 }

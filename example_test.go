@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"time"
@@ -260,4 +262,48 @@ func ExampleMesh_Send_backpressure() {
 	// Output:
 	// Send blocked until its context ended: true
 	// everything accepted was handled
+}
+
+// An HTTP server and a client, neither of which knows of the mesh.
+func ExampleMesh_DialContext() {
+	url, stop := newSignaling()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	bob, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "bob"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bob.Close()
+	l, err := bob.Listen("http")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello, %s", r.RemoteAddr)
+	})}
+	defer server.Close()
+	go server.Serve(l)
+
+	alice, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer alice.Close()
+	if err := alice.WaitPeer(ctx, "bob"); err != nil {
+		log.Fatal(err)
+	}
+	web := http.Client{Transport: &http.Transport{DialContext: alice.DialContext}}
+	defer web.CloseIdleConnections()
+	page, err := web.Get("http://bob/")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer page.Body.Close()
+	text, err := io.ReadAll(page.Body)
+	fmt.Println(string(text), err)
+
+	// Output:
+	// hello, alice:http <nil>
 }

@@ -77,13 +77,31 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onDrained(e.Payload)
 	case wire.TypePong:
 		c.onPong()
+	case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
+		return c.onStream(e)
+	}
+	return nil
+}
+
+// onStream handles what the sidecar says of a stream.
+func (c *ipc) onStream(e *wire.Line) error {
+	w, err := wire.DecodeStream(e.Payload)
+	switch {
+	case err != nil:
+		return err
+	case e.Type == wire.TypeListening:
+		c.m.listening(w.Service)
+	case e.Type == wire.TypeStream:
+		c.offered(w)
+	default:
+		c.streamEnded(e.Type, w)
 	}
 	return nil
 }
 
 // ofPeer reports whether an event comes from a peer.
 func ofPeer(t wire.Type) bool {
-	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel
+	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel || t == wire.TypeStream
 }
 
 // A typeName makes strings of the types of messages. Most messages are of the same type
@@ -142,7 +160,7 @@ func (c *ipc) start(ready wire.Hello) {
 			return
 		}
 		c.trusted = true
-		c.features, c.maxMessage = ready.Features, ready.MaxMessage
+		c.features, c.maxMessage, c.secret = ready.Features, ready.MaxMessage, ready.Secret
 		c.windowed = slices.Contains(c.features, wire.FeaturePing)
 		c.m.inboxes.pauses.Store(slices.Contains(c.features, wire.FeatureFlow))
 		c.m.begin(c)
@@ -192,8 +210,13 @@ func (c *ipc) onSignaling(payload []byte) error {
 	status := SignalingStatus{State: SignalingState(st.State), PeerID: st.PeerID}
 	switch {
 	case status.State == SignalingReplaced:
-		status.Err = ErrReplaced
-		c.replacedOnce.Do(func() { close(c.replaced) })
+		if status.Err = ErrReplaced; st.Code == wire.SignalingInUse {
+			status.Err = ErrIDInUse
+		}
+		c.replacedOnce.Do(func() {
+			c.successor = status.Err
+			close(c.replaced)
+		})
 	case status.State == SignalingRefused:
 		status.Err = because(ErrRefused, errors.New(st.Error))
 	case st.Code == wire.SignalingMisconfigured:

@@ -20,12 +20,14 @@ type ipc struct {
 	link *link.Link
 	side *launched
 
-	ready    chan struct{} // closed once it is known what the sidecar can do
-	drained  chan struct{} // closed when the sidecar said drained
-	replaced chan struct{} // closed when the sidecar said that this agent was replaced
-	ended    chan struct{} // closed when the reader has stopped
-	readErr  error         // valid after ended
-	features []string      // valid after ready
+	ready     chan struct{} // closed once it is known what the sidecar can do
+	drained   chan struct{} // closed when the sidecar said drained
+	replaced  chan struct{} // closed when the sidecar said that this agent was replaced
+	ended     chan struct{} // closed when the reader has stopped
+	readErr   error         // valid after ended
+	successor error         // valid after replaced: ErrReplaced or ErrIDInUse
+	features  []string      // valid after ready
+	secret    string        // for streams; valid after ready
 	// maxMessage is the sidecar's limit in bytes, 0 if it named none; valid after
 	// ready.
 	maxMessage int
@@ -44,6 +46,9 @@ type ipc struct {
 	types   typeName // of messages
 
 	readyOnce, drainedOnce, replacedOnce sync.Once
+
+	streamsMu sync.Mutex
+	streams   map[string]*socketStream // whose end the sidecar has not told, by their ids
 }
 
 // openIPC says hello and blocks until the sidecar has responded. Right behind the
@@ -54,7 +59,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 		m: m, side: side, link: side.link,
 		ready: make(chan struct{}), drained: make(chan struct{}),
 		replaced: make(chan struct{}), ended: make(chan struct{}), pong: make(chan struct{}, 1),
-		trusted: m.settings.Identity.Demand() == "",
+		trusted: m.settings.Identity.Demand() == "", streams: make(map[string]*socketStream),
 	}
 	m.work.Go(c.link.Run)
 	m.work.Go(c.read)
@@ -234,11 +239,12 @@ func (c *ipc) drain(ctx context.Context, limit time.Duration) error {
 // can do. Peers may have been announced before.
 func (m *Mesh) begin(c *ipc) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.current = c
 	for _, p := range m.peers {
 		p.changeLocked()
 	}
+	m.mu.Unlock()
+	m.tellServices()
 }
 
 // ipc returns the link to the running sidecar, nil if there is none.

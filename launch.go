@@ -50,6 +50,9 @@ type launched struct {
 	token string // for hello; "" where the sidecar wants none
 	pid   int    // 0 where there is no process of ours
 	path  string // the executable or the socket, for messages
+	// Streams come by the door, or else by connections to the socket.
+	door   *sidecar.Door
+	socket string
 	// liveness is how to find out that it hangs.
 	liveness liveness
 
@@ -115,13 +118,15 @@ func (l *launcher) inProcess() *launched {
 	agent, far := link.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	door := &sidecar.Door{}
 	var err error // written before done is closed
 	go func() {   // stop waits for it
 		defer close(done)
-		err = sidecar.Serve(ctx, far, l.set, l.cfg.Logger)
+		err = sidecar.Serve(ctx, far, door, l.set, l.cfg.Logger)
 	}()
 	return &launched{
 		link: agent,
+		door: door,
 		path: "in this process",
 		stop: func(stopping context.Context) {
 			grace, over := context.WithTimeout(stopping, endGrace)
@@ -157,7 +162,7 @@ func (l *launcher) attach(ctx context.Context) (*launched, error) {
 		return nil, l.failed(path, "", err)
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits), path: path, liveness: processLiveness,
+		link: link.New(conn, nil, l.set.Limits), path: path, socket: path, liveness: processLiveness,
 		stop: func(context.Context) {}, diagnose: func() error { return nil },
 	}, nil
 }
@@ -200,7 +205,7 @@ func (l *launcher) spawn(ctx context.Context, cmd *exec.Cmd, path string) (*laun
 		return nil, l.failed(path, stderr, err)
 	}
 	return &launched{
-		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, liveness: processLiveness, stop: stop,
+		link: link.New(conn, nil, l.set.Limits), token: set.Token, pid: p.PID(), path: path, socket: set.Socket, liveness: processLiveness, stop: stop,
 		diagnose: func() error { return l.diagnose(p, path) },
 	}, nil
 }

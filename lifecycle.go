@@ -78,8 +78,8 @@ func (m *Mesh) run(c *ipc) {
 			return
 		}
 		if c.wasReplaced() {
-			m.log.Warn().Msg("replaced by another instance with the same API key; mesh ends")
-			m.finish(c, ErrReplaced)
+			m.log.Warn().Err(c.successor).Msg("another instance has the peer id; mesh ends")
+			m.finish(c, c.successor)
 			return
 		}
 		cause := m.lose(c)

@@ -72,7 +72,9 @@ type Mesh struct {
 	turn     chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 
-	// Order of locks: mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
+	listen sync.Mutex // the sidecar is told of one change of services after the other
+
+	// Order of locks: listen, mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
 	// No handler or callback runs with any of them held.
 	mu        sync.Mutex
 	err       error // why done is closed
@@ -82,6 +84,7 @@ type Mesh struct {
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason
 	byType    map[string]Handler
+	services  map[string]*listener // changed with listen held, too
 	signaling SignalingStatus
 	signaled  chan struct{} // closed when signaling changes
 }
@@ -93,8 +96,8 @@ type Mesh struct {
 // mesh. The contexts of handlers have the values of ctx.
 //
 // Errors are a *ConfigError, a *StartError, ErrNoSidecarMain, or with
-// WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced or
-// the cause of ctx.
+// WaitSignaling an error that wraps ErrRefused, ErrMisconfigured, ErrReplaced,
+// ErrIDInUse or the cause of ctx.
 func New(ctx context.Context, cfg Config) (*Mesh, error) { return newMesh(ctx, cfg, launch) }
 
 // newMesh is New, with sidecars that are started by launch.
@@ -207,7 +210,7 @@ func (m *Mesh) handler(typ string) Handler {
 func (m *Mesh) Done() <-chan struct{} { return m.done }
 
 // Err returns nil until Done is closed, then why the mesh ended: ErrClosed after
-// Close, or an error that wraps ErrCrashLoop or ErrReplaced.
+// Close, or an error that wraps ErrCrashLoop, ErrReplaced or ErrIDInUse.
 func (m *Mesh) Err() error {
 	select {
 	case <-m.done:

@@ -168,6 +168,8 @@ func public(err error) error {
 		return because(ErrMisconfigured, err)
 	case errors.Is(err, signal.ErrReplaced):
 		return ErrReplaced
+	case errors.Is(err, signal.ErrInUse):
+		return ErrIDInUse
 	}
 	return fmt.Errorf("mesh: sidecar: %w", inner{err})
 }

@@ -19,7 +19,8 @@ const (
 	// sidecar goes on trying, slowly.
 	SignalingRefused SignalingState = "refused"
 	// SignalingReplaced means that another instance with the same API key has
-	// taken over: the mesh has ended, with ErrReplaced.
+	// taken over, or, with Config.IfFree, that another has the peer id: the mesh has
+	// ended, with ErrReplaced or ErrIDInUse.
 	SignalingReplaced SignalingState = "replaced"
 	// SignalingClosed means that the mesh has ended.
 	SignalingClosed SignalingState = "closed"

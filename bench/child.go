@@ -16,6 +16,7 @@ const jobEnv = "BENCH_JOB"
 type job struct {
 	Fleet      *fleetJob   `json:",omitempty"`
 	Discard    *discardJob `json:",omitempty"`
+	Streams    *streamsJob `json:",omitempty"`
 	CPUProfile string      `json:",omitempty"`
 }
 
@@ -33,6 +34,22 @@ func (j job) command(ctx context.Context) (*exec.Cmd, error) {
 	cmd.Env = append(os.Environ(), jobEnv+"="+string(raw))
 	cmd.Stderr = os.Stderr
 	return cmd, nil
+}
+
+// run has a copy do the job, and reads its result.
+func (j job) run(ctx context.Context, result any) error {
+	cmd, err := j.command(ctx)
+	if err != nil {
+		return err
+	}
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, result)
+	}
+	if err != nil {
+		return fmt.Errorf("forked copy: %w", err)
+	}
+	return nil
 }
 
 // childMain does the job of a forked copy and returns true. In any other process
@@ -64,6 +81,8 @@ func work(raw string) error {
 		return j.Fleet.work(os.Stdout)
 	case j.Discard != nil:
 		return j.Discard.work(os.Stdin, os.Stdout)
+	case j.Streams != nil:
+		return j.Streams.work(os.Stdout)
 	}
 	return fmt.Errorf("%s: no job in %s", jobEnv, raw)
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -36,18 +34,9 @@ func (f *fleetSide) setup(context.Context) error { return nil }
 func (f *fleetSide) close()                      {}
 
 func (f *fleetSide) round(ctx context.Context) (reading, error) {
-	cmd, err := f.job.command(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("forked copy: %w", err)
-	}
 	var r fleetResult
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		return nil, fmt.Errorf("forked copy: %w", err)
+	if err := f.job.run(ctx, &r); err != nil {
+		return nil, err
 	}
 	return f.reading(r), nil
 }

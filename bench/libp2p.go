@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	libp2ptcp "github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	libp2pwebrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
 )
 
@@ -25,6 +26,7 @@ type p2pTransport struct {
 var (
 	p2pWebRTC = p2pTransport{libp2pwebrtc.New, "/ip4/127.0.0.1/udp/0/webrtc-direct"}
 	p2pQUIC   = p2pTransport{libp2pquic.NewTransport, "/ip4/127.0.0.1/udp/0/quic-v1"}
+	p2pTCP    = p2pTransport{libp2ptcp.NewTCPTransport, "/ip4/127.0.0.1/tcp/0"}
 )
 
 const benchProtocol = protocol.ID("/bench/1")
@@ -36,7 +38,25 @@ type p2pPair struct {
 }
 
 // openP2P opens a stream whose far end handle reads.
-func openP2P(ctx context.Context, t p2pTransport, handle func(network.Stream)) (_ *p2pPair, err error) {
+func openP2P(ctx context.Context, t p2pTransport, handle func(network.Stream)) (*p2pPair, error) {
+	p, err := connectP2P(ctx, t, func(far host.Host) error {
+		far.SetStreamHandler(benchProtocol, handle)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if p.stream, err = p.near.NewStream(ctx, p.far.ID(), benchProtocol); err != nil {
+		p.close()
+		return nil, fmt.Errorf("libp2p: %w", err)
+	}
+	return p, nil
+}
+
+// connectP2P connects two hosts without a stream, of which listen has the far one ready for some.
+func connectP2P(ctx context.Context, t p2pTransport, listen func(far host.Host) error) (_ *p2pPair, err error) {
 	p := &p2pPair{}
 	defer func() {
 		if err != nil {
@@ -50,13 +70,12 @@ func openP2P(ctx context.Context, t p2pTransport, handle func(network.Stream)) (
 			return nil, fmt.Errorf("libp2p: %w", err)
 		}
 	}
-	p.far.SetStreamHandler(benchProtocol, handle)
+	if err := listen(p.far); err != nil {
+		return nil, fmt.Errorf("libp2p: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := p.near.Connect(ctx, peer.AddrInfo{ID: p.far.ID(), Addrs: p.far.Addrs()}); err != nil {
-		return nil, fmt.Errorf("libp2p: %w", err)
-	}
-	if p.stream, err = p.near.NewStream(ctx, p.far.ID(), benchProtocol); err != nil {
 		return nil, fmt.Errorf("libp2p: %w", err)
 	}
 	return p, nil

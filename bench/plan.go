@@ -63,7 +63,16 @@ func plan(o options) []group {
 		{"bulk", pick(o, 15, 3), bulkSides(o)},
 		{"requests under bulk", pick(o, 7, 2), []side{
 			newUnderBulk("rtt_under_bulk", netpath.Conditions{}, o.span()/2, 3*o.span()),
+			newUnderStream("rtt_under_stream", netpath.Conditions{}, o.span()/2, 3*o.span()),
 		}},
+		{"open a stream", pick(o, 11, 3), []side{
+			newStreamOpen(o, "stream_open_inprocess", openMeshStreams(mesh.InProcess)),
+			newStreamOpen(o, "stream_open_selfexec", openMeshStreams(mesh.SelfExec)),
+			newStreamOpen(o, "stream_open_gostream_quic", openGostreams(p2pQUIC)),
+			newStreamOpen(o, "stream_open_gostream_tcp", openGostreams(p2pTCP)),
+			newStreamOpen(o, "stream_open_tcp", openTCPStreams),
+		}},
+		{"10,000 streams", pick(o, 3, 1), []side{newStreamsSide(o, "streams_10000", 10_000)}},
 		{"join", pick(o, 21, 7), []side{
 			newPionJoin("join_pion_ms"),
 			newMeshJoin("join_mesh_ms"),
@@ -84,7 +93,13 @@ func bulkSides(o options) []side {
 	for _, size := range pionBulkSizes {
 		sides = append(sides, newBulk(o, pionBulkName(size), size, openPionPipe(size, pionKind{shared: true})))
 	}
-	return sides
+	return append(sides,
+		newBulk(o, "stream_inprocess_mbps", streamWrite, openStreamPipe(openMeshStreams(mesh.InProcess))),
+		newBulk(o, "stream_selfexec_mbps", streamWrite, openStreamPipe(openMeshStreams(mesh.SelfExec))),
+		newBulk(o, "stream_gostream_quic_mbps", streamWrite, openStreamPipe(openGostreams(p2pQUIC))),
+		newBulk(o, "stream_gostream_tcp_mbps", streamWrite, openStreamPipe(openGostreams(p2pTCP))),
+		newBulk(o, "stream_tcp_mbps", streamWrite, openStreamPipe(openTCPStreams)),
+	)
 }
 
 func fleetGroup(o options, n int) group {

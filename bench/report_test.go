@@ -15,7 +15,11 @@ import (
 var tableKeys = []string{
 	"request_rtt_inprocess_vs_pion", "request_rtt_selfexec_vs_pion",
 	"small_rate_inprocess_vs_pion", "small_rate_selfexec_vs_pion", "small_rate_inprocess_vs_libp2p_webrtc",
-	"bulk_64k_vs_pion", "rtt_under_bulk_ms", "bulk_beside_requests_vs_alone", "bulk_1m_vs_pion", "join_vs_pion", "spawn_ready_ms",
+	"bulk_64k_vs_pion", "rtt_under_bulk_ms", "bulk_beside_requests_vs_alone", "bulk_1m_vs_pion",
+	"stream_rate_inprocess_vs_pion", "stream_rate_selfexec_vs_pion", "stream_rate_inprocess_vs_gostream", "stream_rate_inprocess_vs_tcp",
+	"stream_open_ms", "stream_open_inprocess_vs_gostream", "stream_open_selfexec_vs_gostream", "stream_open_inprocess_vs_tcp",
+	"rtt_under_stream_ms", "streams_10000_us", "streams_10000_goroutines", "streams_10000_memory_kb",
+	"join_vs_pion", "spawn_ready_ms",
 	"heap_per_peer_vs_pion", "goroutines_per_peer_minus_pion",
 	"forward_vs_encoding_json", "forward_allocs", "link_rate_vs_unix_socket", "broadcast_16_vs_send",
 	"mesh_32_cpu_vs_pion", "idle_cpu_32_vs_pion",

@@ -21,19 +21,28 @@ type underBulk struct {
 	conditions netpath.Conditions // the zero value: loopback, without a path
 	warm, span time.Duration
 
+	stream  bool // what carries the transfer; else messages
 	request mesh.Message
 	room    *wanRoom
 	path    *netpath.Path
-	bulk    *meshPipe
+	pair    *meshPair
+	bulk    pipe
+	size    float64 // of a message of bulk
 }
 
 // newUnderBulk is a side that gives "<name>_ms", the median, "<name>_p99_ms", and the rates of the transfer beside the
 // requests and alone.
 func newUnderBulk(name string, c netpath.Conditions, warm, span time.Duration) side {
-	return side{
-		[]string{name + "_ms", name + "_p99_ms", name + "_bulk_mbps", name + "_bulk_alone_mbps"},
-		&underBulk{name: name, conditions: c, warm: warm, span: span},
-	}
+	return underBulk{name: name, conditions: c, warm: warm, span: span}.side()
+}
+
+// newUnderStream is newUnderBulk with a stream for the transfer.
+func newUnderStream(name string, c netpath.Conditions, warm, span time.Duration) side {
+	return underBulk{name: name, conditions: c, warm: warm, span: span, stream: true}.side()
+}
+
+func (u underBulk) side() side {
+	return side{[]string{u.name + "_ms", u.name + "_p99_ms", u.name + "_bulk_mbps", u.name + "_bulk_alone_mbps"}, &u}
 }
 
 func (u *underBulk) setup(ctx context.Context) (err error) {
@@ -43,13 +52,32 @@ func (u *underBulk) setup(ctx context.Context) (err error) {
 		return err
 	}
 	u.request = mesh.Message{Type: typ, Payload: payload}
-	if u.bulk, err = newMeshPipe(underBulkSize); err != nil {
+	messages, err := newMeshPipe(underBulkSize)
+	if err != nil {
 		return err
 	}
-	handlers := u.bulk.handlers()
+	handlers := messages.handlers()
 	handlers[typ] = func(_ context.Context, msg *mesh.Message) (any, error) { return msg.Payload, nil }
+	if err := u.open(ctx, handlers); err != nil {
+		return err
+	}
+	if !u.stream {
+		messages.pair = u.pair
+		u.bulk, u.size = messages, underBulkSize
+		return nil
+	}
+	p := newStreamPipe()
+	if p.pair, err = streamsOf(u.pair, p.receive, func() {}); err != nil {
+		return err
+	}
+	u.bulk, u.size = p, streamWrite
+	return p.dial(ctx)
+}
+
+// open connects the agents.
+func (u *underBulk) open(ctx context.Context, handlers map[string]mesh.Handler) (err error) {
 	if u.conditions == (netpath.Conditions{}) {
-		u.bulk.pair, err = openMeshPair(ctx, mesh.InProcess, handlers)
+		u.pair, err = openMeshPair(ctx, mesh.InProcess, handlers)
 		return err
 	}
 	if u.path, err = netpath.New(u.conditions, 1); err != nil {
@@ -58,7 +86,7 @@ func (u *underBulk) setup(ctx context.Context) (err error) {
 	if u.room, err = openWANRoom(u.path); err != nil {
 		return err
 	}
-	u.bulk.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: u.room.URL(), Network: overPathOnly}, handlers)
+	u.pair, err = openMeshPairAt(ctx, mesh.Config{SignalingURL: u.room.URL(), Network: overPathOnly}, handlers)
 	return err
 }
 
@@ -80,7 +108,7 @@ func (u *underBulk) round(ctx context.Context) (reading, error) {
 	}, nil
 }
 
-// transfer has messages sent as fast as Send takes them while do runs, and returns how many MB per second arrived meanwhile.
+// transfer has bulk sent as fast as it is taken while do runs, and returns how many MB per second arrived meanwhile.
 func (u *underBulk) transfer(ctx context.Context, do func(context.Context) ([]float64, error)) (mbps float64, trips []float64, err error) {
 	sending, stop := context.WithCancel(ctx)
 	var sender sync.WaitGroup
@@ -100,9 +128,9 @@ func (u *underBulk) transfer(ctx context.Context, do func(context.Context) ([]fl
 	if err := pause(ctx, u.warm); err != nil {
 		return 0, nil, err
 	}
-	start, before := time.Now(), u.bulk.count.n.Load()
+	start, before := time.Now(), u.bulk.arrived().n.Load()
 	trips, err = do(ctx)
-	arrived := float64(u.bulk.count.n.Load()-before) * underBulkSize
+	arrived := float64(u.bulk.arrived().n.Load()-before) * u.size
 	return arrived / 1e6 / time.Since(start).Seconds(), trips, err
 }
 
@@ -110,7 +138,7 @@ func (u *underBulk) transfer(ctx context.Context, do func(context.Context) ([]fl
 func (u *underBulk) requests(ctx context.Context) (trips []float64, err error) {
 	for start := time.Now(); time.Since(start) < u.span; {
 		before := time.Now()
-		if _, err := u.bulk.pair.near.Request(ctx, farID, u.request); err != nil {
+		if _, err := u.pair.near.Request(ctx, farID, u.request); err != nil {
 			return nil, err
 		}
 		trips = append(trips, float64(time.Since(before).Microseconds())/1e3)
@@ -119,8 +147,8 @@ func (u *underBulk) requests(ctx context.Context) (trips []float64, err error) {
 }
 
 func (u *underBulk) close() {
-	if u.bulk != nil && u.bulk.pair != nil {
-		u.bulk.close()
+	if u.pair != nil {
+		u.pair.close()
 	}
 	if u.room != nil {
 		u.room.close()

@@ -86,6 +86,11 @@ func wanPlan(o options) []group {
 		c := netpath.Conditions{Delay: 25 * time.Millisecond, Rate: r.rate, Queue: r.queue}
 		groups = append(groups, group{r.name, pick(o, 3, 1), []side{newUnderBulk(r.name, c, r.warm, r.span)}})
 	}
+	c := netpath.Conditions{Delay: 25 * time.Millisecond, Rate: 10e6}
+	groups = append(groups,
+		group{"rtt_under_stream_10mbit", pick(o, 3, 1), []side{newUnderStream("rtt_under_stream_10mbit", c, 5*time.Second, 5*time.Second)}},
+		group{"stream_open_50ms", pick(o, 9, 3), []side{newWANStreamOpen("stream_open_50ms")}},
+	)
 	return append(groups, group{"wan_join_50ms", pick(o, 15, 3), []side{newWANJoin("wan_join_50ms_ms")}})
 }
 
@@ -108,6 +113,8 @@ func wanKeys() []key {
 		key{name: "wan_pion_beside_mesh", ours: "wan_pion_beside_mesh_share", base: []string{"wan_pion_beside_pion_share"}, bound: atLeast, target: 0.6, unit: "of the line"},
 		key{name: "rtt_under_bulk_10mbit_ms", ours: "rtt_under_bulk_10mbit_ms", bound: atMost, target: 150, unit: "ms"},
 		key{name: "rtt_under_bulk_2mbit_ms", ours: "rtt_under_bulk_2mbit_ms", bound: atMost, target: 450, unit: "ms"},
+		key{name: "rtt_under_stream_10mbit_ms", ours: "rtt_under_stream_10mbit_ms", bound: atMost, target: 150, unit: "ms"},
+		key{name: "stream_open_50ms_ms", ours: "stream_open_50ms_ms", bound: atMost, target: 110, unit: "ms"},
 		key{name: "wan_join_50ms_ms", ours: "wan_join_50ms_ms", bound: atMost, target: 410, unit: "ms"},
 	)
 }

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 table='
 .                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/wire github.com/rs/zerolog
 ./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/wire github.com/pion github.com/rs/zerolog
+./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/wire github.com/libp2p/go-yamux/v5 github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
@@ -30,7 +30,7 @@ table='
 ./internal/testutil/netpath ./internal/signal github.com/coder/websocket
 ./internal/faults  . ./internal/signal ./internal/testutil ./internal/testutil/netpath ./signaling github.com/coder/websocket github.com/pion golang.org/x/sys
 ./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/mesh         ./internal/identity ./internal/version github.com/spf13/cobra
+./cmd/mesh         . ./internal/identity ./internal/sock ./internal/version ./signaling github.com/rs/zerolog github.com/schollz/progressbar github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
 ./examples/*       . ./signaling
 ./internal/interop/chromium  github.com/coder/websocket

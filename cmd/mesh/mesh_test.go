@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"os"
@@ -20,10 +21,10 @@ type result struct {
 	status   int
 }
 
-// mesh carries out a command line.
-func mesh(args ...string) result {
+// cli carries out a command line.
+func cli(args ...string) result {
 	var out, err strings.Builder
-	status := run(args, &out, &err)
+	status := run(context.Background(), args, strings.NewReader(""), &out, &err)
 	return result{out.String(), err.String(), status}
 }
 
@@ -66,12 +67,12 @@ func inTemp(t *testing.T) {
 // newKeyFile makes a key.
 func newKeyFile(t *testing.T, file string) (k shownKey) {
 	t.Helper()
-	mesh("key", "new", "--json", "--out", file).into(t, &k)
+	cli("key", "new", "--json", "--out", file).into(t, &k)
 	return k
 }
 
 func TestVersion(t *testing.T) {
-	mesh("--version").want(t, 0, "mesh ", "go1.")
+	cli("--version").want(t, 0, "mesh ", "go1.")
 }
 
 // A command line that is wrong has status 2, says what is wrong, and how to learn more.
@@ -104,7 +105,7 @@ func TestUsage(t *testing.T) {
 		{"key sign --root r --peer p --key k --for 87601h", "--for"},
 		{"key sign --root r --peer p --key k --for 30d", "--for"},
 	} {
-		r := mesh(strings.Fields(tc.line)...)
+		r := cli(strings.Fields(tc.line)...)
 		r.want(t, 2, tc.want, "try --help", "mesh")
 		if r.out != "" {
 			t.Errorf("%q prints %q", tc.line, r.out)
@@ -120,7 +121,7 @@ func TestHelp(t *testing.T) {
 			return
 		}
 		path := strings.Fields(c.CommandPath())[1:]
-		mesh(append(path, "--help")...).want(t, 0, c.Long, "--json")
+		cli(append(path, "--help")...).want(t, 0, c.Long, "--json")
 		if c.Short == "" || c.Long == "" || !c.HasSubCommands() && c.Example == "" {
 			t.Errorf("%s has no help, or no example", c.CommandPath())
 		}
@@ -141,12 +142,12 @@ func TestPrintable(t *testing.T) {
 	inTemp(t)
 	esc := "\x1b[2J\r"
 	for _, args := range [][]string{{esc}, {"key", "show", esc}, {"key", "show", "--key", esc}, {"--" + esc}, {"key", "known", "list", "--file", esc}, {"key", "new", "--out", "no/" + esc}} {
-		r := mesh(args...)
+		r := cli(args...)
 		if strings.ContainsAny(r.err+r.out, "\x1b\r") || r.status == 0 {
 			t.Errorf("%q: %q %q", args, r.out, r.err)
 		}
 	}
-	r := mesh("key", "new", "--out", esc)
+	r := cli("key", "new", "--out", esc)
 	if strings.ContainsAny(r.err+r.out, "\x1b\r") || r.status != 0 {
 		t.Errorf("%+q", []string{r.out, r.err})
 	}
@@ -154,7 +155,7 @@ func TestPrintable(t *testing.T) {
 
 func TestCompletion(t *testing.T) {
 	inTemp(t)
-	mesh("completion", "bash").want(t, 0, "bash completion")
+	cli("completion", "bash").want(t, 0, "bash completion")
 	_, key := signer(t)
 	known, err := identity.OpenKnownPeers("known", "")
 	if err != nil {
@@ -165,22 +166,22 @@ func TestCompletion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r := mesh("__complete", "key", "known", "forget", "--file", "known", ""); !strings.HasPrefix(r.out, "bob\n:") {
+	if r := cli("__complete", "key", "known", "forget", "--file", "known", ""); !strings.HasPrefix(r.out, "bob\n:") {
 		t.Errorf("%+q", []string{r.out, r.err})
 	}
 }
 
 func TestKeyNewAndShow(t *testing.T) {
 	inTemp(t)
-	r := mesh("key", "new", "--out", "alice.key")
+	r := cli("key", "new", "--out", "alice.key")
 	r.want(t, 0, "alice.key", "k-")
-	mesh("key", "show", "alice.key").want(t, 0, r.out)
-	mesh("key", "show", "--key", "alice.key").want(t, 0, r.out)
+	cli("key", "show", "alice.key").want(t, 0, r.out)
+	cli("key", "show", "--key", "alice.key").want(t, 0, r.out)
 	t.Setenv("MESH_IDENTITY_KEY", "alice.key")
-	mesh("key", "show").want(t, 0, r.out)
-	mesh("key", "new").want(t, 1, "alice.key", "never overwritten")
+	cli("key", "show").want(t, 0, r.out)
+	cli("key", "new").want(t, 1, "alice.key", "never overwritten")
 	var k shownKey
-	mesh("key", "show", "--json").into(t, &k)
+	cli("key", "show", "--json").into(t, &k)
 	public, err := identity.ParsePublicKey(k.Key)
 	if err != nil || k.ID != public.ID() || k.File != "alice.key" || !strings.Contains(r.out, k.Key) || !strings.Contains(r.out, k.ID) {
 		t.Errorf("%+v, %v\n%s", k, err, r.out)
@@ -192,13 +193,13 @@ func TestKeyNewAndShow(t *testing.T) {
 	if line := strings.Split(string(secret), "\n")[1]; strings.Contains(r.out, line[20:40]) {
 		t.Errorf("shows the private key:\n%s", r.out)
 	}
-	mesh("key", "show", "bob.key").want(t, 1, "bob.key", "mesh key new")
-	mesh("key", "new", "--out", "no/bob.key").want(t, 1, "no/bob.key", "make the directory no first")
+	cli("key", "show", "bob.key").want(t, 1, "bob.key", "mesh key new")
+	cli("key", "new", "--out", "no/bob.key").want(t, 1, "no/bob.key", "make the directory no first")
 	if err := os.WriteFile("text", []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mesh("key", "show", "text").want(t, 1, "text", "PEM")
-	mesh("key", "show", ".").want(t, 1, "not a regular file")
+	cli("key", "show", "text").want(t, 1, "text", "PEM")
+	cli("key", "show", ".").want(t, 1, "not a regular file")
 }
 
 // signer makes the key of a root.
@@ -217,7 +218,7 @@ func TestKeySign(t *testing.T) {
 	root, rootKey := signer(t)
 	alice := newKeyFile(t, "alice.key")
 	sign := func(args ...string) result {
-		return mesh(append([]string{"key", "sign", "--root", "root.key", "--peer", "alice"}, args...)...)
+		return cli(append([]string{"key", "sign", "--root", "root.key", "--peer", "alice"}, args...)...)
 	}
 	check := func(r result, meshName string, lifetime time.Duration) {
 		t.Helper()
@@ -248,7 +249,7 @@ func TestKeySignRefuses(t *testing.T) {
 	alice := newKeyFile(t, "alice.key")
 	bob := newKeyFile(t, "bob.key")
 	sign := func(peer string, args ...string) result {
-		return mesh(append([]string{"key", "sign", "--root", "root.key", "--peer", peer}, args...)...)
+		return cli(append([]string{"key", "sign", "--root", "root.key", "--peer", peer}, args...)...)
 	}
 	sign("alice", "--key", root.Key).want(t, 1, "root's own", "--allow-root-key")
 	sign("alice", "--key-file", "root.key").want(t, 1, "root's own")
@@ -266,13 +267,13 @@ func TestKeySignRefuses(t *testing.T) {
 	sign("alice", "--key", alice.Key, "--mesh", "\xff\xfe").want(t, 2, "--mesh", "UTF-8")
 	sign("alice", "--key", alice.Key, "--mesh", "a\x1b").want(t, 2, "--mesh", "U+001B")
 	sign("alice", "--key", alice.Key, "--mesh", strings.Repeat("ä", 64)).want(t, 0)
-	mesh("key", "sign", "--root", "none", "--peer", "a", "--key", alice.Key).want(t, 1, "none")
+	cli("key", "sign", "--root", "none", "--peer", "a", "--key", alice.Key).want(t, 1, "none")
 
 	// Nothing is written over but an older statement about the same peer.
 	sign("alice", "--key", alice.Key, "--out", "alice.member").want(t, 0)
 	sign("bob", "--key", bob.Key, "--out", "alice.member").want(t, 1, "alice.member", "not replaced", `"alice"`)
 	sign("bob", "--key", bob.Key, "--out", "bob.key").want(t, 1, "bob.key", "not replaced", "choose another file")
-	mesh("key", "show", "bob.key").want(t, 0, bob.Key)
+	cli("key", "show", "bob.key").want(t, 0, bob.Key)
 	sign("bob", "--key", bob.Key, "--out", filepath.Join("no", "bob.member")).want(t, 1, "make the directory no first")
 }
 
@@ -280,25 +281,25 @@ func TestKeyShowStatement(t *testing.T) {
 	inTemp(t)
 	root, _ := signer(t)
 	alice := newKeyFile(t, "alice.key")
-	mesh("key", "sign", "--root", "root.key", "--peer", "al ice", "--key", alice.Key, "--mesh", "demo", "--out", "member").want(t, 0)
-	mesh("key", "show", "member").want(t, 0, "demo", `"al ice"`, alice.Key, ", in 7", "not checked", "MESH_ROOTS")
+	cli("key", "sign", "--root", "root.key", "--peer", "al ice", "--key", alice.Key, "--mesh", "demo", "--out", "member").want(t, 0)
+	cli("key", "show", "member").want(t, 0, "demo", `"al ice"`, alice.Key, ", in 7", "not checked", "MESH_ROOTS")
 	var s shownStatement
-	mesh("key", "show", "--json", "member").into(t, &s)
+	cli("key", "show", "--json", "member").into(t, &s)
 	if s.Valid != nil || s.Root != "" || s.Expired || s.Mesh != "demo" || s.PeerID != "al ice" || s.Key != alice.Key || s.File != "member" {
 		t.Errorf("without roots %+v", s)
 	}
-	mesh("key", "show", "--json", "--roots", alice.Key, "member").into(t, &s)
+	cli("key", "show", "--json", "--roots", alice.Key, "member").into(t, &s)
 	if s.Valid == nil || *s.Valid || s.Root != "" {
 		t.Errorf("with another root %+v", s)
 	}
-	mesh("key", "show", "--roots", alice.Key, "member").want(t, 0, "WRONG")
+	cli("key", "show", "--roots", alice.Key, "member").want(t, 0, "WRONG")
 	t.Setenv("MESH_ROOTS", alice.Key+", "+root.Key)
-	mesh("key", "show", "--json", "member").into(t, &s)
+	cli("key", "show", "--json", "member").into(t, &s)
 	if s.Valid == nil || !*s.Valid || s.Root != root.Key {
 		t.Errorf("with the root %+v", s)
 	}
-	mesh("key", "show", "member").want(t, 0, "by root "+root.Key)
-	mesh("key", "show", "--roots", "x", "member").want(t, 2, `"x"`, "base64")
+	cli("key", "show", "member").want(t, 0, "by root "+root.Key)
+	cli("key", "show", "--roots", "x", "member").want(t, 2, `"x"`, "base64")
 
 	key, err := identity.ReadKey("root.key")
 	if err != nil {
@@ -311,27 +312,27 @@ func TestKeyShowStatement(t *testing.T) {
 	if err := identity.NewStatement(key, "demo", "alice", public, time.Unix(1000, 0)).WriteFile("old"); err != nil {
 		t.Fatal(err)
 	}
-	mesh("key", "show", "old").want(t, 0, "1970-01-01T00:16:40Z", "EXPIRED", "mesh key sign")
-	mesh("key", "show", "--json", "old").into(t, &s)
+	cli("key", "show", "old").want(t, 0, "1970-01-01T00:16:40Z", "EXPIRED", "mesh key sign")
+	cli("key", "show", "--json", "old").into(t, &s)
 	if s.Valid == nil || *s.Valid || !s.Expired || s.Root != root.Key {
 		t.Errorf("the expired one is %+v", s)
 	}
 	if err := os.WriteFile("damaged", []byte(` {"mesh":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mesh("key", "show", "damaged").want(t, 1, "damaged", "not a statement")
+	cli("key", "show", "damaged").want(t, 1, "damaged", "not a statement")
 }
 
 func TestKeyKnown(t *testing.T) {
 	inTemp(t)
 	_, key := signer(t)
-	mesh("key", "known", "list", "--file", "known").want(t, 1, "known", "policy known make")
+	cli("key", "known", "list", "--file", "known").want(t, 1, "known", "policy known make")
 	known, err := identity.OpenKnownPeers("known", "demo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	list := func(args ...string) result {
-		return mesh(append([]string{"key", "known", "list", "--file", "known"}, args...)...)
+		return cli(append([]string{"key", "known", "list", "--file", "known"}, args...)...)
 	}
 	var none []knownPeer
 	if list("--json").into(t, &none); none == nil || len(none) > 0 || list().out != "" {
@@ -349,7 +350,7 @@ func TestKeyKnown(t *testing.T) {
 		t.Errorf("%q", all)
 	}
 
-	forget := func(args ...string) result { return mesh(append([]string{"key", "known", "forget"}, args...)...) }
+	forget := func(args ...string) result { return cli(append([]string{"key", "known", "forget"}, args...)...) }
 	t.Setenv("MESH_KNOWN_PEERS", "known")
 	t.Setenv("MESH_NAME", "omed")
 	list().want(t, 1, `"demo"`, `"omed"`, "MESH_NAME")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,17 +17,27 @@ import (
 
 const rootHelp = `The tools of a mesh of agents.
 
-Exit status: 0, 1 for what has failed, 2 for a command line that is wrong.`
+Commands that join a mesh do so by themselves, with what the environment says
+(SIGNALING_URL, API_KEY and the other variables of agents) and their flags. They never take
+the place of an agent that is there. To try them out, start: mesh dev
 
-// run carries out one command line, and returns the exit status.
-func run(args []string, stdout, stderr io.Writer) int {
+Exit status: 0, 1 for what has failed, 2 for a command line that is wrong; 130 and 143 for
+what SIGINT and SIGTERM have cut short.`
+
+// run carries out one command line, and returns the exit status. The end of ctx cuts it short, by a signal if the cause
+// is one.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot(stdout, stderr)
+	root.SetIn(stdin)
 	root.SetArgs(args)
-	cmd, err := root.ExecuteC()
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), printable(err.Error()))
+	if signal := (signalError{}); errors.As(err, &signal) {
+		return 128 + int(signal.Signal)
+	}
+	_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), printable(plain(err)))
 	if errors.Is(err, errUsage) {
 		return 2
 	}
@@ -38,7 +49,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Use: "mesh", Short: "The tools of a mesh of agents", Long: rootHelp,
 		Version: version.String("mesh"), SilenceErrors: true, SilenceUsage: true,
 	}
-	root.AddCommand(newKey())
+	root.AddCommand(newKey(), newDev(), newServe(), newForward(), newMCP(), newPeers(), newSend(), newRequest(), newListen(), newPing(), newCp(), newRecv())
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().Bool("json", false, "print JSON, for programs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
@@ -96,11 +107,28 @@ func printResult(c *cobra.Command, result any, rows ...row) error {
 		return errors.Join(err, printJSON(c.OutOrStdout(), result))
 	}
 	for _, r := range rows {
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "%-10s %s\n", r.name, r.value); err != nil {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), strings.TrimRight(fmt.Sprintf("%-10s %s", r.name, r.value), " ")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printEvent prints something that has happened, of which there may be more: a line of text, or of JSON with --json.
+func printEvent(c *cobra.Command, event any, text string) error {
+	if asJSON, err := c.Flags().GetBool("json"); err != nil || asJSON {
+		return errors.Join(err, printJSON(c.OutOrStdout(), event))
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), printable(text))
+	return err
+}
+
+// plain returns the text of an error, without the name of the library at its beginning: that is this command's, too.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "mesh: ") }
+
+// say tells the user something on stderr.
+func say(c *cobra.Command, format string, args ...any) {
+	_, _ = fmt.Fprintln(c.ErrOrStderr(), c.CommandPath()+": "+printable(fmt.Sprintf(format, args...)))
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -20,8 +22,8 @@ import (
 	"github.com/chatixia-ai/mesh"
 )
 
-const commands = `peers, send PEER MESSAGE, broadcast MESSAGE, request PEER MESSAGE, quit; ` +
-	`a MESSAGE is like {"type":"chat","payload":"hi"}`
+const commands = `peers, send PEER MESSAGE, broadcast MESSAGE, request PEER MESSAGE, offer SERVICE, ` +
+	`open PEER SERVICE TEXT, quit; a MESSAGE is like {"type":"chat","payload":"hi"}`
 
 func main() {
 	if mesh.SidecarMain() {
@@ -103,8 +105,15 @@ func console(ctx context.Context, m *mesh.Mesh) error {
 func do(ctx context.Context, m *mesh.Mesh, command string) error {
 	var peer string
 	verb, text, _ := strings.Cut(command, " ")
-	if verb == "send" || verb == "request" {
+	switch verb {
+	case "send", "request":
 		peer, text, _ = strings.Cut(text, " ")
+	case "offer":
+		return offer(m, text)
+	case "open":
+		peer, text, _ = strings.Cut(text, " ")
+		service, text, _ := strings.Cut(text, " ")
+		return open(ctx, m, peer, service, text)
 	}
 	var msg mesh.Message
 	if err := json.Unmarshal([]byte(text), &msg); err != nil && text != "" {
@@ -130,6 +139,51 @@ func do(ctx context.Context, m *mesh.Mesh, command string) error {
 	default:
 		return errors.New("the commands are " + commands)
 	}
+	return nil
+}
+
+// offer sends back what peers write to their streams to a service.
+func offer(m *mesh.Mesh, service string) error {
+	l, err := m.Listen(service)
+	if err != nil {
+		return err
+	}
+	say("listens for %s", service)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // the mesh has ended
+			}
+			go echo(c)
+		}
+	}()
+	return nil
+}
+
+func echo(c net.Conn) {
+	defer c.Close()
+	if _, err := io.Copy(c, c); err != nil {
+		say("error: %v", err)
+	}
+}
+
+// open writes a line to a stream and prints what comes back.
+func open(ctx context.Context, m *mesh.Mesh, peer, service, text string) error {
+	c, err := m.Dial(ctx, peer, service)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	fmt.Fprintln(c, text) // if it fails, so does reading
+	if err := c.(*mesh.Conn).CloseWrite(); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		return err
+	}
+	say("%s/%s answers: %s", peer, service, strings.TrimSuffix(string(answer), "\n"))
 	return nil
 }
 

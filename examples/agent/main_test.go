@@ -142,10 +142,17 @@ func TestTwoAgents(t *testing.T) {
 		`send bob hi`:                           `not a MESSAGE: .*; the commands are .*`,
 		`send bob`:                              `.*Message\.Type is empty`,
 		`dance {}`:                              `the commands are .*`,
+		`open bob echo hi`:                      `.*nobody listens.*`,
+		`offer no such`:                         `.*name of the service.*`,
 	} {
 		alice.enter(command)
 		alice.expect("error: " + text)
 	}
+
+	bob.enter("offer echo")
+	bob.expect("listens for echo")
+	alice.enter("open bob echo hi there")
+	alice.expect("bob/echo answers: hi there")
 
 	alice.enter("quit")
 	alice.exit(0)

@@ -27,7 +27,7 @@ const BLANK = [0x20, 0x09, 0x0d]; // of which a line is blank
 const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "payload"]);
 const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
 const IDENTITY = shape(["mesh", "key", "sig", "member"], { member: MEMBER });
-const HELLO = shape(["protocol", "max_message", "lanes", "identity"], { identity: IDENTITY });
+const HELLO = shape(["protocol", "max_message", "max_streams", "lanes", "identity"], { identity: IDENTITY });
 const PAUSE = shape(["ordered"]);
 const CONTROLS = new Map([
   ["hello", shape([], { 1: HELLO })],
@@ -483,7 +483,7 @@ function checkControl([kind, argument]) {
   if (kind === "member") checkForm(argument);
   if (kind !== "hello") return;
   check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
-  for (const key of ["protocol", "max_message"]) {
+  for (const key of ["protocol", "max_message", "max_streams"]) {
     const n = argument[key] ?? 0;
     check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
   }

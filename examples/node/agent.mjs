@@ -9,7 +9,7 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs'
-import { createConnection } from 'node:net'
+import { createConnection, Socket } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -22,7 +22,8 @@ const MAX_DEPTH = 512 // of a message, its own object being the first level
 const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
 const MAX_WORKING = 1024 // requests of one peer that are handled at once
 const MAX_CALLS = 10_000 // our pending requests
-const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity']
+const MAX_STREAMS = 512 // of peers that are handled at once; each is a file descriptor
+const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity', 'streams']
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const BLANK = new Set([0x20, 0x09, 0x0d])
 const REQUEST = /_(request|query|prompt)$/
@@ -134,8 +135,9 @@ const isFlag = (value) => value == null || typeof value === 'boolean'
 const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
+const STREAM = { stream: isText, peer_id: isText, service: isText, secret: isText, code: isText, message: isText }
 const EVENTS = new Map(Object.entries({
-  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText },
+  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText, secret: isText },
   signaling: { state: isText, peer_id: isText, error: isText, code: isText },
   peer_list: { peers: isTexts, keys: isTexts },
   peer_connected: { peer_id: isName, key: isText },
@@ -145,6 +147,10 @@ const EVENTS = new Map(Object.entries({
   resume: { peer_id: isName },
   cancel: { from_peer: isName, request_id: isName },
   drained: { peers: isTexts, unsent: isNumbers },
+  listening: STREAM,
+  stream: STREAM,
+  stream_end: STREAM,
+  stream_stop: STREAM,
   pong: {},
   error: { code: isText, message: isText, command: isText, target_peer: isText, request_id: isText },
 }))
@@ -256,12 +262,51 @@ class Peer {
   }
 }
 
-// Peers, messages, requests and responses. onEvent is called for each event: see FORMATS.
+// A stream to or from a peer: a socket like any other, and what a socket cannot tell. destroy without an error closes it,
+// and what was written still arrives; with an error it is given up.
+class Stream extends Socket {
+  stopped = null // a MeshError that says why writes fail
+
+  constructor(agent, name) {
+    super({ allowHalfOpen: true })
+    this.agent = agent
+    this.name = name // on the link
+    // What arrives has ended: null if the peer is done, a MeshError if it is gone.
+    this.ended = new Promise((resolve) => { this.onEnded = resolve })
+    this.on('error', () => {}) // 'close' follows
+    agent.streams.set(name, this)
+  }
+
+  _destroy(error, done) {
+    const code = error ? { code: 'stream_reset' } : {}
+    this.agent.tell('stream_end', { stream: this.name, ...code })
+    // If the sidecar has ended it, the reason may be on its way.
+    if (!this.readableEnded && (this.stopped || !error?.syscall)) this.finish(this.stopped ?? new MeshError('closed'))
+    super._destroy(error, done)
+  }
+
+  stop(why) {
+    this.stopped = why
+    if (this.destroyed) this.finish(why)
+  }
+
+  finish(why) {
+    this.onEnded(why)
+    this.agent.streams.delete(this.name)
+  }
+}
+
+// Peers, messages, requests, responses and streams. onEvent is called for each event: see FORMATS.
 class Agent {
   handlers = new Map() // by the type of the request: async (peer, message, signal) => payload of the response
   peers = new Map()
   calls = new Map() // our pending requests, by request_id
   lists = [] // pending list_peers, in the order sent
+  services = new Map() // handlers of peers' streams
+  streams = new Map() // by their names
+  serving = new Set() // names of peers' streams that are handled
+  path = '' // where streams are to be had
+  secret = ''
   lost = new MeshError('the sidecar is gone') // what the end of the link means; may become Replaced
   link = null
 
@@ -272,6 +317,7 @@ class Agent {
   }
 
   async open(path) {
+    this.path = path
     const uid = statSync(path, { throwIfNoEntry: false })?.uid
     if (uid !== undefined && uid !== process.geteuid()) {
       throw new MeshError(`${path} belongs to uid ${uid}, who would read and forge everything; ` +
@@ -295,6 +341,7 @@ class Agent {
     const waiting = () => [...this.peers.values()].some((peer) => peer.fresh.length + peer.replies.length > 0)
     while (waiting() && Date.now() < deadline) await within(0.05, this.link.closed)
     let patience = 5
+    for (const name of this.serving) this.streams.get(name)?.destroy(new MeshError('the agent quits')) // the peers are told
     if (this.knows('drain')) {
       // A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
       if (this.lists.length === 0) this.listPeers().catch(() => {})
@@ -354,6 +401,69 @@ class Agent {
     if (this.lists.length >= MAX_WAITING) throw new MeshError('too many lists of peers are waited for')
     this.tell('list_peers', {})
     return new Promise((resolve, reject) => this.lists.push({ resolve, reject }))
+  }
+
+  // Streams of bytes. They have flow control of their own, and what was sent before them may come behind them.
+
+  // openStream returns a promise of a stream to a service of a peer: a net.Socket that stays open until both ends have
+  // called end, or one destroy.
+  openStream(peer, service) {
+    return this.stream(`a${newId()}`, { peer_id: peer, service })
+  }
+
+  // onStream has the handler called, async (peer, stream), for each stream that a peer opens to a service. The stream is
+  // closed when the handler returns, and given up when it fails.
+  onStream(service, handler) {
+    this.needStreams()
+    this.services.set(service, handler)
+    this.tell('listen', { service })
+  }
+
+  needStreams() {
+    if (!this.knows('streams')) throw new MeshError('no_streams: our sidecar knows no streams')
+  }
+
+  // stream returns a connection for a stream, behind the first line each way.
+  async stream(name, what) {
+    this.needStreams()
+    const stream = new Stream(this, name)
+    const over = new Promise((_, reject) => ['error', 'end', 'close'].forEach((event) => stream.once(event, reject)))
+    over.catch(() => {})
+    try {
+      stream.connect(this.path)
+      stream.write(line('stream', { stream: name, ...what, secret: this.secret }) + '\n')
+      let answer = ''
+      while (!answer.endsWith('\n')) {
+        const byte = stream.read(1) // and not one more: what is behind the line is the peer's
+        if (byte) answer += byte.toString('latin1')
+        else await Promise.race([once(stream, 'readable'), over])
+        if (answer.length > 65536) throw this.lost
+      }
+      const { type, payload } = parse(Buffer.from(answer, 'latin1'))
+      if (type !== 'stream') throw failure(payload) ?? this.lost
+      return stream
+    } catch (error) {
+      stream.destroy()
+      stream.finish(error)
+      throw error instanceof MeshError ? error : new MeshError(`no connection for a stream: ${error?.code ?? this.lost.message}`)
+    }
+  }
+
+  // serve has a stream of a peer handled.
+  async serve(handler, peer, name) {
+    this.serving.add(name)
+    let stream
+    try {
+      stream = await this.stream(name, {})
+      await handler(peer, stream)
+      await new Promise((resolve) => stream.end(resolve)) // what the handler has written
+      stream.destroy()
+    } catch (error) { // only this stream fails
+      stream?.destroy(error)
+      this.event('error', `stream of ${peer}: ${describe(error)}`)
+    } finally {
+      this.serving.delete(name)
+    }
   }
 
   // To the sidecar.
@@ -422,8 +532,9 @@ class Agent {
   on = {
     __proto__: null,
 
-    ready: ({ features }) => {
+    ready: ({ features, secret }) => {
       this.features ??= features ?? []
+      this.secret = secret ?? ''
     },
 
     peer_list: ({ peers: names, keys }) => {
@@ -478,6 +589,19 @@ class Agent {
 
     pong: () => {}, // we do not ping
 
+    listening: ({ service }) => this.event('listening', service ?? ''),
+
+    stream: ({ stream: name, peer_id: peer, service }) => {
+      const handler = this.services.get(service)
+      const full = this.serving.size >= MAX_STREAMS
+      if (handler && !full) this.serve(handler, peer ?? '', name ?? '')
+      else this.tell('refuse', { stream: name, code: full ? 'too_many_streams' : 'refused' })
+    },
+
+    stream_end: (payload) => this.streams.get(payload.stream)?.finish(failure(payload)),
+
+    stream_stop: (payload) => this.streams.get(payload.stream)?.stop(failure(payload)),
+
     cancel: ({ from_peer: name, request_id: id }) => {
       this.meet(name).working.get(id)?.abort()
       this.event('gave_up', name, id)
@@ -519,6 +643,8 @@ class Agent {
   end(why) {
     for (const peer of this.peers.values()) this.part(peer, why)
     for (const { reject } of this.lists.splice(0)) reject(why)
+    for (const name of this.serving) this.streams.get(name)?.destroy(why)
+    for (const stream of this.streams.values()) stream.finish(why)
   }
 
   async answer(peer, message) {
@@ -552,6 +678,9 @@ function line(type, payload) {
   if (Buffer.byteLength(text) > MAX_LINE) throw new MeshError(`too_large: a message has at most ${MAX_MESSAGE} bytes`)
   return text
 }
+
+// failure returns what a line from the sidecar says went wrong, null if it has no code.
+const failure = ({ code, message }) => code ? new MeshError(`${code}: ${message}`) : null
 
 const describe = (error) => error instanceof MeshError ? error.message : String(error)
 
@@ -648,9 +777,18 @@ async function sleep(_peer, { payload }, signal) {
   return { result: `slept ${seconds} s` }
 }
 
+async function echoStream(_peer, stream) {
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+    if (!stream.write(chunk)) await once(stream, 'drain')
+  }
+}
+
+// Text of a peer, in which spaces are spaces.
+class Text extends String {}
+
 const FORMATS = {
   joined: 'joined as {}', connected: '+ {}', key: '{} has key {}', no_key: '{} has no key',
-  disconnected: '- {}', message: '{}: {}',
+  disconnected: '- {}', message: '{}: {}', listening: 'listens for {}',
   answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
 }
 
@@ -673,6 +811,8 @@ class Console {
       ['request', [['PEER', 'MESSAGE'], (peer, message) => this.request(peer, message)]],
       ['cancel', [['REQUEST_ID'], (id) => agent.cancel(id)]],
       ['connect', [['PEER'], (peer) => agent.connect(peer)]],
+      ['offer', [['SERVICE'], (service) => agent.onStream(service, echoStream)]],
+      ['open', [['PEER', 'SERVICE', 'TEXT'], (peer, service, text) => this.open(peer, service, text)]],
       ['keys', [[], () => this.keys()]],
       ['quit', [[], () => this.quit()]],
     ])
@@ -701,7 +841,10 @@ class Console {
   }
 
   event(kind, ...details) {
-    const write = (d) => typeof d === 'object' ? show(d) : kind === 'error' ? printable(d) : named(d)
+    const write = (d) => {
+      if (typeof d === 'object' && !(d instanceof Text)) return show(d)
+      return kind === 'error' || d instanceof Text ? printable(d) : named(d)
+    }
     this.say(FORMATS[kind].replace(/{}/g, () => write(details.shift())))
   }
 
@@ -745,6 +888,30 @@ class Console {
         .then((response) => this.event('answer', peer, response), failed)
     } catch (error) {
       failed(error)
+    }
+  }
+
+  // open writes a line to a stream, and prints what comes back until its end.
+  async open(peer, service, text) {
+    try {
+      const stream = await this.agent.openStream(peer, service)
+      const chunks = []
+      let size = 0
+      stream.end(text + '\n') // meanwhile, as the peer writes while it reads
+      try {
+        for await (const chunk of stream) {
+          size += chunk.length
+          if (size > MAX_MESSAGE) throw new MeshError(`too_large: over ${MAX_MESSAGE} bytes`)
+          chunks.push(chunk)
+        }
+      } catch (error) {
+        if (error instanceof MeshError) throw error // else the stream's end says why
+      }
+      const why = await stream.ended
+      if (why) throw why
+      this.event('answer', `${peer}/${service}`, new Text(Buffer.concat(chunks).toString().replace(/\n$/, '')))
+    } catch (error) {
+      this.event('error', `stream to ${peer}/${service}: ${describe(error)}`)
     }
   }
 
@@ -808,7 +975,8 @@ async function run(options, name) {
   try {
     const binary = options.sidecar || process.env.SIDECAR_BINARY || 'chatixia-sidecar'
     await toy.agent.open(options.socket ?? await sidecar.start(binary, name, options.verbose))
-    sidecar.removeSocket() // no longer needed; now nothing is left even if we are killed
+    // Without streams it is no longer needed, and now nothing is left even if we are killed; else an empty directory is.
+    if (!toy.agent.knows('streams')) sidecar.removeSocket()
     await toy.run()
   } catch (error) {
     failed = true

@@ -19,6 +19,7 @@ import secrets
 import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -32,7 +33,8 @@ MAX_DIGITS = 4300  # of an integer that is taken as one; Python takes quadratic 
 MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
 MAX_WORKING = 1024  # requests of one peer that are handled at once
 MAX_CALLS = 10_000  # our pending requests
-FEATURES = ["error", "flow", "cancel", "drain", "identity"]
+MAX_STREAMS = 512  # of peers that are handled at once; each is a file descriptor
+FEATURES = ["error", "flow", "cancel", "drain", "identity", "streams"]
 REQUESTS = ("_request", "_query", "_prompt")
 
 # How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
@@ -41,6 +43,9 @@ GO, STOP_NEW, STOP_ALL = range(3)
 
 # Takes a peer's name and its message, and returns the payload of the response.
 Handler = Callable[[str, dict], Awaitable[Any]]
+# Takes a peer's name and a stream that it has opened, which is closed when the handler returns, and given up when it
+# fails.
+StreamHandler = Callable[[str, socket.socket], Awaitable[None]]
 
 
 class MeshError(Exception):
@@ -148,13 +153,16 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+STREAM = dict.fromkeys(("stream", "peer_id", "service", "secret", "code", "message"), is_text)
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text},
+    "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text,
+              "secret": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},
+    "listening": STREAM, "stream": STREAM, "stream_end": STREAM, "stream_stop": STREAM,
     "error": {"code": is_text, "message": is_text, "command": is_text, "target_peer": is_text, "request_id": is_text}}
 # Those that have a meaning in some line, and so must not be ambiguous in any.
 COMMON = ("target_peer", "target_peer_id", "from_peer", "peer_id", "message", "request_id", "all", "ordered", "except")
@@ -224,6 +232,7 @@ class Link(asyncio.Protocol):
         self.agent, self.lines = agent, Lines()
         self.room, self.closed = asyncio.Event(), asyncio.Event()
         self.room.set()  # while the sidecar keeps up with our writes
+        self.ended = False  # our end
         self.stuck = False  # the sidecar did not close its end in time
 
     def connection_made(self, transport: Any) -> None:
@@ -256,12 +265,13 @@ class Link(asyncio.Protocol):
         self.agent.end(self.agent.lost)
 
     def write(self, line: bytes) -> None:
-        if not self.transport.is_closing():
+        if not self.ended and not self.transport.is_closing():
             self.transport.write(line + b"\n")
 
     async def close(self, patience: float) -> None:
         """Close our end, wait for the sidecar to close its own, and disconnect."""
         if not self.closed.is_set():
+            self.ended = True
             self.transport.write_eof()
             self.stuck = not await wait(self.closed, patience)
             self.transport.abort()
@@ -297,8 +307,26 @@ class Call(NamedTuple):
     timer: asyncio.TimerHandle
 
 
+class Stream(socket.socket):
+    """A stream to or from a peer: a socket like any other, and what a socket cannot tell."""
+
+    agent: Any = None  # None in a copy, and once it is closed
+    name = ""  # on the link
+    ended: asyncio.Future  # for who has read to the end: None if the peer was done, a MeshError if it is gone
+    stopped: Optional[MeshError] = None  # why writes fail
+
+    def close(self, code: str = "") -> None:
+        """Close it: what was written still arrives. With a code it is given up."""
+        if self.agent:
+            self.agent.tell("stream_end", {"stream": self.name, **({"code": code} if code else {})})
+            self.agent = None
+            with contextlib.suppress(OSError):
+                self.shutdown(socket.SHUT_RDWR)  # it ends even if a process that was forked has a copy
+        super().close()
+
+
 class Agent:
-    """Peers, messages, requests and responses. `on_event` is called for each event: see FORMATS."""
+    """Peers, messages, requests, responses and streams. `on_event` is called for each event: see FORMATS."""
 
     def __init__(self, on_event: Callable[..., None], base: bool = False) -> None:
         self.event = on_event
@@ -306,12 +334,17 @@ class Agent:
         self.peers: dict[str, Peer] = {}
         self.calls: dict[str, Call] = {}  # by request_id
         self.lists: collections.deque[asyncio.Future] = collections.deque()  # pending list_peers, in the order sent
+        self.services: dict[str, StreamHandler] = {}
+        self.streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()  # by their names
+        self.serving: set[asyncio.Task] = set()  # handlers of peers' streams
         self.features: Optional[list[str]] = [] if base else None  # None: not known yet
+        self.path = self.secret = ""  # where streams are to be had, and for whom
         self.drained = asyncio.Event()
         self.lost = MeshError("the sidecar is gone")  # what the end of the link means; may become Replaced
         self.link: Any = None
 
     async def open(self, path: str) -> None:
+        self.path = path
         try:
             if (uid := os.stat(path).st_uid) != os.geteuid():
                 raise MeshError(f"{path} belongs to uid {uid}, who would read and forge everything; "
@@ -335,6 +368,9 @@ class Agent:
         while any(peer.new or peer.replies for peer in self.peers.values()) and loop.time() < deadline:
             await wait(self.link.closed, 0.05)
         closing = 5
+        for task in self.serving:
+            task.cancel()
+        await asyncio.sleep(0)  # the peers are told before the link ends
         if self.knows("drain"):
             # A peer may keep the sidecar from draining. A sidecar that does not even answer this is stuck.
             if not self.lists:
@@ -391,6 +427,62 @@ class Agent:
         self.tell("list_peers", {})
         self.lists.append(asyncio.get_running_loop().create_future())
         return self.lists[-1]
+
+    # Streams of bytes. They have flow control of their own, and what was sent before them may come behind them.
+
+    async def open_stream(self, peer: str, service: str) -> Stream:
+        """Open a stream to a service of a peer. The result is a socket that does not block, for loop.sock_recv and
+        sock_sendall, or asyncio.open_connection(sock=...). Close it."""
+        return await self.stream(f"a{secrets.token_hex(6)}", peer_id=peer, service=service)
+
+    def on_stream(self, service: str, handler: StreamHandler) -> None:
+        """Have the handler called for each stream that a peer opens to a service."""
+        self.need_streams()
+        self.services[service] = handler
+        self.tell("listen", {"service": service})
+
+    def need_streams(self) -> None:
+        if not self.knows("streams"):
+            raise MeshError("no_streams: our sidecar knows no streams")
+
+    async def stream(self, name: str, **what: str) -> Stream:
+        """Return a connection for a stream, behind the first line each way."""
+        self.need_streams()
+        loop, stream, answer = asyncio.get_running_loop(), Stream(socket.AF_UNIX), bytearray()
+        stream.agent, stream.name, stream.ended = self, name, loop.create_future()
+        self.streams[name] = stream
+        try:
+            stream.setblocking(False)
+            await loop.sock_connect(stream, self.path)
+            await loop.sock_sendall(stream, line("stream", {"stream": name, **what, "secret": self.secret}) + b"\n")
+            while not answer.endswith(b"\n"):
+                byte = await loop.sock_recv(stream, 1)  # and not one more: what is behind the line is the peer's
+                if not byte or len(answer) > 65536:
+                    raise self.lost
+                answer += byte
+            kind, payload = parse(bytes(answer))
+            if kind != "stream":
+                raise failure(payload) or self.lost
+            return stream
+        except OSError as error:
+            stream.close()
+            raise MeshError(f"no connection for a stream: {error.strerror}") from None
+        except BaseException:
+            stream.close()
+            raise
+
+    async def serve(self, handler: StreamHandler, peer: str, name: str) -> None:
+        """Have a stream of a peer handled."""
+        stream = None
+        try:
+            stream = await self.stream(name)
+            await handler(peer, stream)
+            stream.close()
+        except Exception as error:  # only this stream fails
+            self.event("error", f"stream of {peer}: {describe(error)}")
+        finally:
+            if stream:
+                stream.close("stream_reset")  # unless it is closed
 
     # To the sidecar.
 
@@ -449,15 +541,15 @@ class Agent:
             kind, payload = parse(text)
             # An unknown type belongs to an extension that we do not use.
             if kind in EVENTS:
-                getattr(self, f"on_{kind}")(payload)
+                getattr(self, f"hear_{kind}")(payload)
         except Exception as error:  # one bad line does not spoil the next
             self.event("error", f"a line from the sidecar was skipped: {describe(error)}")
 
-    def on_ready(self, payload: dict) -> None:
+    def hear_ready(self, payload: dict) -> None:
         if self.features is None:
-            self.features = payload.get("features") or []
+            self.features, self.secret = payload.get("features") or [], payload.get("secret") or ""
 
-    def on_peer_list(self, payload: dict) -> None:
+    def hear_peer_list(self, payload: dict) -> None:
         if self.features is None:
             self.features = []  # no ready came before this
         peers, keys = payload.get("peers") or [], payload.get("keys")
@@ -470,7 +562,7 @@ class Agent:
             if not answer.done():
                 answer.set_result(peers)
 
-    def on_signaling(self, payload: dict) -> None:
+    def hear_signaling(self, payload: dict) -> None:
         state = payload.get("state")
         if state == "connected":
             self.event("joined", payload.get("peer_id") or "")
@@ -488,14 +580,14 @@ class Agent:
                 self.event("key", name, key)
         return self.peers[name]
 
-    def on_pong(self, payload: dict) -> None:
+    def hear_pong(self, payload: dict) -> None:
         pass  # we do not ping
 
-    def on_peer_connected(self, payload: dict) -> None:
+    def hear_peer_connected(self, payload: dict) -> None:
         self.meet(payload["peer_id"], payload.get("key", ""))
-        self.on_resume(payload)
+        self.hear_resume(payload)
 
-    def on_peer_disconnected(self, payload: dict) -> None:
+    def hear_peer_disconnected(self, payload: dict) -> None:
         peer = self.peers.get(payload["peer_id"])
         if peer:
             self.event("disconnected", peer.name)
@@ -513,6 +605,11 @@ class Agent:
 
     def end(self, why: MeshError) -> None:
         """End all work."""
+        for task in self.serving:
+            task.cancel()
+        for stream in list(self.streams.values()):
+            self.finish(stream, why)
+        self.streams.clear()
         for peer in list(self.peers.values()):
             self.part(peer, why)
         while self.lists:
@@ -520,17 +617,17 @@ class Agent:
             if not answer.done():
                 answer.set_exception(why)
 
-    def on_pause(self, payload: dict) -> None:
+    def hear_pause(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
             self.peers[payload["peer_id"]].stop = STOP_ALL if payload.get("all") else STOP_NEW
             self.pump()  # if the pause is less than before, replies go again
 
-    def on_resume(self, payload: dict) -> None:
+    def hear_resume(self, payload: dict) -> None:
         if payload["peer_id"] in self.peers:
             self.peers[payload["peer_id"]].stop = GO
             self.pump()
 
-    def on_error(self, payload: dict) -> None:
+    def hear_error(self, payload: dict) -> None:
         text, peer = f"{payload.get('code')}: {payload.get('message')}", payload.get("target_peer")
         request_id = payload.get("request_id")
         if request_id in self.calls and self.calls[request_id].peer == peer:
@@ -538,7 +635,7 @@ class Agent:
         else:
             self.event("error", text if not peer or peer in text else f"{text} ({peer})")
 
-    def on_drained(self, payload: dict) -> None:
+    def hear_drained(self, payload: dict) -> None:
         peers, unsent = payload.get("peers") or [], payload.get("unsent") or []
         if len(peers) != len(unsent):
             raise MeshError("invalid_field: unsent in drained is not one for each peer")
@@ -546,13 +643,13 @@ class Agent:
             self.event("error", f"up to {count} messages to {name} may not have arrived")
         self.drained.set()
 
-    def on_cancel(self, payload: dict) -> None:
+    def hear_cancel(self, payload: dict) -> None:
         peer, request_id = self.meet(payload["from_peer"]), payload["request_id"]
         if request_id in peer.working:
             peer.working[request_id].cancel()
         self.event("gave_up", peer.name, request_id)
 
-    def on_message(self, payload: dict) -> None:
+    def hear_message(self, payload: dict) -> None:
         peer, message = self.meet(payload["from_peer"]), payload["message"]
         kind, request_id = message["type"], message.get("request_id")
         call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
@@ -565,6 +662,31 @@ class Agent:
             busy = len(peer.working) >= MAX_WORKING
             peer.working[request_id] = task = asyncio.create_task(self.answer(peer, message, busy))
             task.add_done_callback(lambda _: peer.working.pop(request_id))
+
+    def hear_listening(self, payload: dict) -> None:
+        self.event("listening", payload.get("service") or "")
+
+    def hear_stream(self, payload: dict) -> None:
+        handler, name = self.services.get(payload.get("service")), payload.get("stream") or ""
+        full = len(self.serving) >= MAX_STREAMS
+        if full or not handler:
+            self.tell("refuse", {"stream": name, "code": "too_many_streams" if full else "refused"})
+            return
+        task = asyncio.create_task(self.serve(handler, payload.get("peer_id") or "", name))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
+
+    def hear_stream_end(self, payload: dict) -> None:
+        self.finish(self.streams.get(payload.get("stream")), failure(payload))
+
+    def finish(self, stream: Optional[Stream], why: Optional[MeshError]) -> None:
+        if stream is not None and not stream.ended.done():
+            stream.ended.set_result(why)
+
+    def hear_stream_stop(self, payload: dict) -> None:
+        stream = self.streams.get(payload.get("stream"))
+        if stream is not None:
+            stream.stopped = failure(payload)
 
     async def answer(self, peer: Peer, message: dict, busy: bool) -> None:
         kind = message["type"]
@@ -588,6 +710,11 @@ def line(kind: str, payload: dict) -> bytes:
     if len(text) > MAX_LINE:
         raise MeshError(f"too_large: a message has at most {MAX_MESSAGE} bytes")
     return text
+
+
+def failure(payload: dict) -> Optional[MeshError]:
+    """Return what a line from the sidecar says went wrong, None if it has no code."""
+    return MeshError(f"{payload['code']}: {payload.get('message')}") if payload.get("code") else None
 
 
 def describe(error: BaseException) -> str:
@@ -691,8 +818,18 @@ async def sleep(peer: str, message: dict) -> Any:
     return {"result": f"slept {seconds:g} s"}
 
 
+async def echo_stream(peer: str, stream: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(stream, 65536):
+        await loop.sock_sendall(stream, data)
+
+
+class Text(str):
+    """Text of a peer, in which spaces are spaces."""
+
+
 FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}", "no_key": "{} has no key",
-           "disconnected": "- {}", "message": "{}: {}",
+           "disconnected": "- {}", "message": "{}: {}", "listening": "listens for {}",
            "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
 
 
@@ -701,13 +838,15 @@ class Console:
 
     def __init__(self, base: bool) -> None:
         self.quit, self.hasty, self.printing = asyncio.Event(), False, False
+        self.opening: set[asyncio.Task] = set()
         self.agent = Agent(self.event, base)
         self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep}
         self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
             "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
             "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
-            "keys": ([], self.keys), "quit": ([], self.quit.set)}
+            "offer": (["SERVICE"], lambda service: self.agent.on_stream(service, echo_stream)),
+            "open": (["PEER", "SERVICE", "TEXT"], self.open), "keys": ([], self.keys), "quit": ([], self.quit.set)}
 
     def say(self, text: str) -> None:
         try:
@@ -732,8 +871,11 @@ class Console:
             raise BrokenPipeError  # out of print
 
     def event(self, kind: str, *details: Any) -> None:
-        write = printable if kind == "error" else named
-        self.say(FORMATS[kind].format(*(show(d) if isinstance(d, dict) else write(d) for d in details)))
+        def write(detail: Any) -> str:
+            if isinstance(detail, dict):
+                return show(detail)
+            return printable(detail) if kind == "error" or isinstance(detail, Text) else named(detail)
+        self.say(FORMATS[kind].format(*map(write, details)))
 
     def command(self, text: Optional[bytes]) -> None:
         try:
@@ -779,6 +921,36 @@ class Console:
             self.agent.request(peer, {**message, "request_id": request_id}).add_done_callback(done)
         except MeshError as error:
             failed(error)
+
+    def open(self, *words: str) -> None:
+        task = asyncio.create_task(self.converse(*words))
+        self.opening.add(task)
+        task.add_done_callback(self.opening.discard)
+
+    async def converse(self, peer: str, service: str, text: str) -> None:
+        """Write a line to a stream, and print what comes back until its end."""
+        loop, answer, sending = asyncio.get_running_loop(), bytearray(), None
+
+        async def send(stream: socket.socket) -> None:
+            with contextlib.suppress(OSError):  # the peer need not read it all
+                await loop.sock_sendall(stream, text.encode("utf-8", "replace") + b"\n")
+                stream.shutdown(socket.SHUT_WR)
+        try:
+            with await self.agent.open_stream(peer, service) as stream:
+                sending = asyncio.create_task(send(stream))  # meanwhile, as the peer writes while it reads
+                with contextlib.suppress(OSError):  # the stream's end says why
+                    while len(answer) <= MAX_MESSAGE and (data := await loop.sock_recv(stream, 65536)):
+                        answer += data
+                if len(answer) > MAX_MESSAGE:
+                    raise MeshError(f"too_large: over {MAX_MESSAGE} bytes")
+                if why := await stream.ended:
+                    raise why
+            self.event("answer", f"{peer}/{service}", Text(answer.removesuffix(b"\n").decode("utf-8", "replace")))
+        except MeshError as error:
+            self.event("error", f"stream to {peer}/{service}: {error}")
+        finally:
+            if sending:
+                sending.cancel()
 
     async def run(self) -> None:
         """Take commands until the link or the input ends, or a command or signal ends us."""
@@ -832,7 +1004,9 @@ async def run(options: argparse.Namespace) -> int:
     try:
         path = options.socket or await sidecar.start(options.sidecar, options.name, options.verbose)
         await console.agent.open(path)
-        sidecar.remove_socket()  # no longer needed; now nothing is left even if we are killed
+        # Without streams it is no longer needed, and now nothing is left even if we are killed; else an empty directory is.
+        if not console.agent.knows("streams"):
+            sidecar.remove_socket()
         await console.run()
     except MeshError as error:
         failed = True

@@ -28,6 +28,7 @@ type agent struct {
 	id      string
 	sink    *sink
 	holding atomic.Int64 // requests that are held
+	summed  atomic.Int64 // bytes that have come over streams
 
 	mu     sync.Mutex
 	events []mesh.PeerEvent
@@ -68,8 +69,10 @@ func newAgent(ctx context.Context, url, id string, edit ...func(*mesh.Config)) (
 		f(&cfg)
 	}
 	var err error
-	a.Mesh, err = mesh.New(ctx, cfg)
-	return a, err
+	if a.Mesh, err = mesh.New(ctx, cfg); err != nil {
+		return a, err
+	}
+	return a, serveSums(a.Mesh, &a.summed)
 }
 
 func inMode(m mesh.Mode) func(*mesh.Config) { return func(cfg *mesh.Config) { cfg.Mode = m } }

@@ -27,7 +27,7 @@ type row struct {
 // table lists the faults in the order in which they are run.
 func table() []row {
 	var all []row
-	for _, rows := range [][]row{processRows, networkRows, natRows, signalingRows, loadRows, endRows, hostRows} {
+	for _, rows := range [][]row{processRows, networkRows, natRows, signalingRows, loadRows, streamRows, endRows, hostRows} {
 		all = append(all, rows...)
 	}
 	return all

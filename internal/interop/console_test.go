@@ -83,6 +83,12 @@ func (s *scriptParty) said() *transcript { return s.lines }
 
 func (s *scriptParty) log() string { return s.logged.String() }
 
+// kill ends it as a crash would; its sidecar notices.
+func (s *scriptParty) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.ends()
+}
+
 func (s *scriptParty) quit() error {
 	_ = s.say("quit") // it may have ended already
 	_ = s.stdin.Close()

@@ -86,7 +86,7 @@ func TestPause(t *testing.T) {
 				bob.do(`send ann {"type":"slow","payload":{"i":%d,"text":"%s"}}`, i, text)
 			}
 			ann.pings(bob, 1) // replies pass
-			ann.do("open")
+			ann.do("release")
 			for i := 9; i < n; i += 10 { // patience begins anew with every ten
 				ann.await(1, fmt.Sprintf("bob: slow %d", i))
 			}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ type goParty struct {
 	*mesh.Mesh
 	lines  *transcript
 	logged *testutil.LogBuffer
-	gate   chan struct{} // closed by the command "open", which messages of type slow wait for
+	gate   chan struct{} // closed by the command "release", which messages of type slow wait for
 	asking sync.WaitGroup
 
 	mu      sync.Mutex
@@ -145,7 +146,12 @@ func (g *goParty) say(line string) error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.cancels[rest]()
+	case "offer":
+		g.report(g.offer(rest))
 	case "open":
+		service, text, _ := strings.Cut(text, " ")
+		g.asking.Go(func() { g.open(peer, service, text) })
+	case "release":
 		close(g.gate)
 	default:
 		return fmt.Errorf("no such command: %s", line)
@@ -170,6 +176,48 @@ func (g *goParty) request(peer string, m mesh.Message) {
 		return
 	}
 	g.lines.add(peer + " answers: " + string(reply.Raw))
+}
+
+// offer sends back what peers write to their streams to a service, until the party ends.
+func (g *goParty) offer(service string) error {
+	l, err := g.Listen(service)
+	if err != nil {
+		return err
+	}
+	g.lines.add("listens for " + service)
+	g.asking.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			g.asking.Go(func() {
+				defer func() { _ = c.Close() }()
+				_, _ = io.Copy(c, c) // who has opened it tells
+			})
+		}
+	})
+	return nil
+}
+
+// open writes a line to a stream, and adds what comes back.
+func (g *goParty) open(peer, service, text string) {
+	c, err := g.Dial(context.Background(), peer, service)
+	if err != nil {
+		g.lines.add(fmt.Sprintf("error: stream to %s/%s: %v", peer, service, err))
+		return
+	}
+	defer func() { _ = c.Close() }()
+	g.asking.Go(func() { // meanwhile, as the peer writes while it reads
+		_, _ = io.WriteString(c, text+"\n") // if it fails, so does reading
+		_ = c.(*mesh.Conn).CloseWrite()
+	})
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		g.lines.add(fmt.Sprintf("error: stream to %s/%s: %v", peer, service, err))
+		return
+	}
+	g.lines.add(fmt.Sprintf("%s/%s answers: %s", peer, service, strings.TrimSuffix(string(answer), "\n")))
 }
 
 func (g *goParty) report(err error) {

@@ -25,6 +25,7 @@ type kind struct {
 	name string
 	// agent and sidecar report whether that side knows the extensions.
 	agent, sidecar bool
+	streams        bool                            // whether it has them
 	needs          func() (path string, err error) // finds the program it needs; may be nil
 	start          func(t *testing.T, st *stage, id string) console
 }

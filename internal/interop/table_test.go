@@ -18,14 +18,14 @@ import (
 
 // kinds are the programs of the table.
 var kinds = []*kind{
-	{name: "InProcess", agent: true, sidecar: true, start: startGo(mesh.InProcess)},
-	{name: "SelfExec", agent: true, sidecar: true, start: startGo(mesh.SelfExec)},
-	{name: "Binary", agent: true, sidecar: true, start: startGo(mesh.Binary)},
+	{name: "InProcess", agent: true, sidecar: true, streams: true, start: startGo(mesh.InProcess)},
+	{name: "SelfExec", agent: true, sidecar: true, streams: true, start: startGo(mesh.SelfExec)},
+	{name: "Binary", agent: true, sidecar: true, streams: true, start: startGo(mesh.Binary)},
 	{name: "BaseAgent", sidecar: true, start: startBaseAgent(sidecarCommand)},
 	{name: "BaseSidecar", start: startBaseAgent(baseSidecarCommand)},
 	{name: "GoOnBase", agent: true, start: startGoOnBase},
-	{name: "Python", agent: true, sidecar: true, needs: program("python3"), start: startScript("python3", "python/agent.py")},
-	{name: "Node", agent: true, sidecar: true, needs: program("node"), start: startScript("node", "node/agent.mjs")},
+	{name: "Python", agent: true, sidecar: true, streams: true, needs: program("python3"), start: startScript("python3", "python/agent.py")},
+	{name: "Node", agent: true, sidecar: true, streams: true, needs: program("node"), start: startScript("node", "node/agent.mjs")},
 	{name: "PythonBase", sidecar: true, needs: program("python3"), start: startScript("python3", "python/agent.py", "--base")},
 	{name: "NodeBase", sidecar: true, needs: program("node"), start: startScript("node", "node/agent.mjs", "--base")},
 	{name: "Chromium", agent: true, sidecar: true, needs: chromium.Find, start: startPage},
@@ -67,7 +67,7 @@ func (c *cell) play() {
 		w[0].await(1, "peers: "+w[1].id)
 	}
 	for _, step := range []func(from, to *party){
-		(*party).sendsInOrder, (*party).broadcasts, (*party).asks, (*party).asksInVain, (*party).sendsMuch, (*party).sendsTooMuch,
+		(*party).sendsInOrder, (*party).broadcasts, (*party).asks, (*party).asksInVain, (*party).sendsMuch, (*party).sendsTooMuch, (*party).opensStreams,
 	} {
 		for _, w := range c.ways() {
 			step(w[0], w[1])

@@ -33,6 +33,7 @@ func newCounter(echo bool) *counter {
 func (c *counter) PeerConnected(p *rtc.Peer)         { c.peer <- p }
 func (c *counter) PeerDisconnected(*rtc.Peer, error) {}
 func (c *counter) PeerRejected(*rtc.Peer, error)     {}
+func (c *counter) PeerStream(*rtc.Peer, *rtc.Stream) {}
 func (c *counter) ConnectFailed(string, *wire.Error) {}
 func (c *counter) Fault(error)                       {}
 func (c *counter) PeerCongested(_ *rtc.Peer, stop wire.Stop) {

@@ -78,8 +78,13 @@ func (b *budget) low() uint64 {
 // newPath has the budget learn anew what the path carries.
 func (b *budget) newPath() { b.renewed.Store(true) }
 
-// dry notes that there is less to send than the budget.
-func (b *budget) dry() { b.idle = true }
+// dry notes that there is nothing to send, while so many bytes are on their way. A stream's sender is waited for after each of its
+// slices, too: as long as the budget is nearly used up, there is enough.
+func (b *budget) dry(waiting uint64) {
+	if waiting < b.low() {
+		b.idle = true
+	}
+}
 
 // observe notes how many bytes have been delivered in all.
 func (b *budget) observe(now time.Time, delivered uint64) {

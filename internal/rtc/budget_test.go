@@ -82,13 +82,26 @@ func TestBudgetIdle(t *testing.T) {
 	l, b := settled(t)
 	want := b.size()
 	for range 10 * budgetRates {
-		b.dry()
+		b.dry(0)
 		l.now = l.now.Add(time.Second)
 		l.delivered += 1000
 		b.observe(l.now, uint64(l.delivered))
 	}
 	if b.size() != want {
 		t.Errorf("after a pause the budget is %d bytes, want %d", b.size(), want)
+	}
+}
+
+// The sender of a stream has its next slice ready a moment after the last. A path that is full meanwhile is still measured.
+func TestBudgetPauses(t *testing.T) {
+	l, b := settled(t)
+	l.rate /= 10
+	for range 2 * budgetRates {
+		b.dry(b.size())
+		l.use(t, b, 1)
+	}
+	if b.size() > 150e3 {
+		t.Errorf("on a line of 10 Mbit/s the budget is %d bytes", b.size())
 	}
 }
 

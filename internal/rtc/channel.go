@@ -29,6 +29,7 @@ type dataChannel interface {
 	BufferedAmount() uint64
 	SetBufferedAmountLowThreshold(bytes uint64)
 	OnBufferedAmountLow(f func())
+	SetReadDeadline(t time.Time) error
 }
 
 // useChannel passes a data channel to the loop once it is open. It is called from pion's goroutines too.
@@ -52,9 +53,24 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 	})
 }
 
+// makeStreams makes the channel for streams.
+func (s *session) makeStreams() {
+	dc, err := s.pc.CreateDataChannel(streamsLabel, nil)
+	if err != nil {
+		s.n.lost(s, localErrorf("create the data channel for streams: %w", err))
+		return
+	}
+	s.useChannel(dc)
+}
+
 // channelOpen makes a Peer of the data channel and starts its goroutines.
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
+	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && s.peer.streams.channelOrNil() == nil:
+		if err := s.peer.startStreams(dc, s.offerer); err != nil {
+			s.n.lost(s, err)
+		}
+		return
 	case label != channelLabel || s.peer != nil:
 		s.n.outside.Warn(s.sl.id).Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
 		_ = dc.Close()
@@ -79,6 +95,10 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	}
 	s.peer = newPeer(binding, s.remote, dc, maxSend, s.roundTrip, &s.n.cfg, s.n.ev)
 	s.peer.useLineMemory(s.n.lines)
+	s.peer.streams.make = s.peer.out.setStreams
+	if s.offerer {
+		s.peer.streams.make = func() { s.post(s.makeStreams) }
+	}
 	s.peer.admit = s.admit
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
@@ -106,6 +126,9 @@ func (s *session) peerUp() {
 	s.up, s.upAt = true, time.Now()
 	stopTimer(s.deadline)
 	s.deadline = nil
+	if s.peer.streams.able {
+		s.n.wg.Go(s.peer.acceptStreams)
+	}
 	s.sl.linked()
 	s.n.dialled(s)
 	s.n.watchPaths()

@@ -146,6 +146,9 @@ func (c Config) withDefaults() Config {
 	if c.Limits.MaxDepth <= 0 {
 		c.Limits.MaxDepth = wire.DefaultMaxDepth
 	}
+	if c.Limits.MaxStreams <= 0 {
+		c.Limits.MaxStreams = wire.DefaultMaxStreams
+	}
 	if c.RecoveryTimeout <= 0 {
 		c.RecoveryTimeout = defaultRecoveryTimeout
 	}

@@ -112,6 +112,6 @@ func (p *progress) look(now time.Time, acknowledged uint64, waits bool, roundTri
 
 // watchProgress has packets sent twice while there are stalls. An outage is none.
 func (s *session) watchProgress(now time.Time) {
-	waiting, acknowledged := s.peer.unacknowledged()
+	waiting, acknowledged := s.peer.transit.count()
 	s.twice.on.Store(s.progress.look(now, acknowledged, waiting > 0 && !s.recovering, s.roundTrip))
 }

@@ -74,7 +74,7 @@ func withoutCaps(t *testing.T, m signal.Message, caps []string) signal.Message {
 
 // An answer lists what the offer lists, and no more.
 func TestAnswerCaps(t *testing.T) {
-	for _, without := range [][]string{nil, {"drain"}, {"restart"}, {"jsonl"}, {"jsonl", "restart", "drain"}} {
+	for _, without := range [][]string{nil, {"drain"}, {"restart"}, {"jsonl"}, {"streams"}, {"jsonl", "restart", "drain", "streams"}} {
 		h := newHub(t)
 		var answer atomic.Pointer[[]string]
 		h.setFilter(func(m signal.Message) []signal.Message {
@@ -90,7 +90,7 @@ func TestAnswerCaps(t *testing.T) {
 		})
 		a, b := start(t, h, "a").join(), start(t, h, "b").join()
 		linked(t, a, b)
-		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain"}, func(c string) bool {
+		want := slices.DeleteFunc([]string{"jsonl", "restart", "drain", "streams"}, func(c string) bool {
 			return slices.Contains(without, c) || c != "restart" && slices.Contains(without, "jsonl")
 		})
 		if got := *answer.Load(); !slices.Equal(got, want) {

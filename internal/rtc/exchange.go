@@ -32,7 +32,7 @@ func (s *session) sendOffer(opts *webrtc.OfferOptions) error {
 	if err != nil {
 		return localErrorf("make an offer: %w", err)
 	}
-	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain}})
+	return s.describe(d, signal.Description{Caps: []string{capStream, capRestart, capDrain, capStreams}})
 }
 
 // answer applies an offer and sends the answer.
@@ -65,7 +65,7 @@ func (s *session) applyAnswer(a description) error {
 // only be another's, and pion would go on with the first.
 func (s *session) apply(d description, typ webrtc.SDPType) error {
 	if s.fingerprint != "" { // a restart, in which only what is signed may change
-		d.instance, d.stream, d.restart, d.drain = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain
+		d.instance, d.stream, d.restart, d.drain, d.streams = s.remote.instance, s.remote.stream, s.remote.restart, s.remote.drain, s.remote.streams
 		d.sctpInit = "" // SCTP goes on
 	}
 	if s.offerer && s.retry {

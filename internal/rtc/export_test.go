@@ -264,6 +264,12 @@ func (n *Node) Recovering(id string) bool {
 	return inLoop(n, id, func(sl *slot) bool { return sl != nil && sl.cur != nil && sl.cur.recovering })
 }
 
+// AllowStreams sets how many streams to the peer there may be, whatever its hello said.
+func (p *Peer) AllowStreams(n int) { p.streams.allow(n) }
+
+// InjectStreams writes to the channel for streams past the multiplexer.
+func (p *Peer) InjectStreams(b []byte) { _, _ = p.streams.channel.dc.WriteDataChannel(b, false) }
+
 // FarEndGone reports whether the far end is known to have closed the link.
 func (p *Peer) FarEndGone() bool {
 	p.reading.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -22,7 +23,7 @@ func (n *Node) Flush(ctx context.Context) error {
 			late = append(late, f.peer.id)
 		}
 	}
-	if late != nil {
+	if late = append(late, n.flushStreams(ctx)...); late != nil {
 		return fmt.Errorf("not everything was sent to %q: %w", late, ctx.Err())
 	}
 	return nil
@@ -30,8 +31,10 @@ func (n *Node) Flush(ctx context.Context) error {
 
 // Unsent flushes like Flush, and returns the peers that may not have everything, with how many bytes they have not
 // acknowledged of each lane. Those whose links have ended meanwhile are among them, but for peers that have left: these send
-// no acknowledgement of what they have just read.
+// no acknowledgement of what they have just read. What was written to streams is not counted: it is complete or the reader learns that it
+// is not.
 func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
+	n.flushStreams(ctx)
 	unsent := make(map[string][wire.Lanes]int)
 	for _, f := range n.flushPeers() {
 		end := f.wait(ctx)
@@ -71,6 +74,19 @@ func (n *Node) flushPeers() (fs []*flush) {
 		}
 	}
 	return fs
+}
+
+// flushStreams has the peers get what was written to streams, while ctx lasts, and returns those that may not have it.
+func (n *Node) flushStreams(ctx context.Context) (late []string) {
+	n.peersMu.Lock()
+	peers := slices.Collect(maps.Keys(n.peers))
+	n.peersMu.Unlock()
+	for _, p := range peers {
+		if err := p.flushStreams(ctx); err != nil && ctx.Err() != nil {
+			late = append(late, p.id)
+		}
+	}
+	return late
 }
 
 // flushed reports whether everything was sent and acknowledged.

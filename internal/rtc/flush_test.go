@@ -77,6 +77,8 @@ func (c *memoryChannel) SetBufferedAmountLowThreshold(n uint64) {
 
 func (c *memoryChannel) OnBufferedAmountLow(f func()) { c.onLow = f }
 
+func (c *memoryChannel) SetReadDeadline(time.Time) error { return nil }
+
 // acknowledge acknowledges all but rest bytes.
 func (c *memoryChannel) acknowledge(rest uint64) {
 	c.mu.Lock()
@@ -109,6 +111,8 @@ func (e *events) PeerLine(*Peer, *wire.PeerLine) {
 	defer e.mu.Unlock()
 	e.lines++
 }
+
+func (e *events) PeerStream(*Peer, *Stream) {}
 
 func (e *events) PeerRejected(_ *Peer, err error) {
 	e.mu.Lock()

@@ -13,6 +13,7 @@ const (
 	capStream  = "jsonl"   // stream framing
 	capRestart = "restart" // ICE restarts, by offers of the same session
 	capDrain   = "drain"   // the control lines drain and drained, in stream framing
+	capStreams = "streams" // streams of bytes beside the messages, in stream framing
 )
 
 // description is an offer or answer received from a peer.
@@ -27,6 +28,7 @@ type description struct {
 	stream   bool
 	restart  bool
 	drain    bool
+	streams  bool
 }
 
 func newDescription(d signal.Description) description {
@@ -37,6 +39,7 @@ func newDescription(d signal.Description) description {
 		stream:   lists(capStream),
 		restart:  lists(capRestart) && d.Session != "",
 		drain:    lists(capDrain) && lists(capStream),
+		streams:  lists(capStreams) && lists(capStream),
 	}
 }
 
@@ -50,6 +53,9 @@ func (d description) caps() (list []string) {
 	}
 	if d.drain {
 		list = append(list, capDrain)
+	}
+	if d.streams {
+		list = append(list, capStreams)
 	}
 	return list
 }

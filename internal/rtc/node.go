@@ -217,6 +217,9 @@ func (n *Node) start(p *Peer) {
 	n.peers[p] = struct{}{}
 	n.peersMu.Unlock()
 	n.wg.Go(p.write)
+	if p.streams.able {
+		n.wg.Go(p.endStreams)
+	}
 	n.wg.Go(func() {
 		p.read()
 		n.peersMu.Lock()

@@ -53,6 +53,7 @@ type outbox struct {
 	drain   drain
 	drained int // number of the drained to send; -1 if there is none
 	member  *wire.Membership
+	streams bool // a channel for streams is to be asked for
 	closed  bool
 	lost    [wire.Lanes]int // bytes that were queued when it was closed
 	idle    bool            // the writer has nothing in hand
@@ -171,6 +172,14 @@ func (o *outbox) setDrained(number int) {
 	notify(o.wake)
 }
 
+// setStreams has the other end asked to make the channel for streams.
+func (o *outbox) setStreams() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.streams = true
+	notify(o.wake)
+}
+
 // setMember replaces a membership that has not been sent.
 func (o *outbox) setMember(m *wire.Membership) {
 	o.mu.Lock()
@@ -221,7 +230,10 @@ func (o *outbox) takeControl() (lines []byte) {
 	if o.member != nil {
 		lines = wire.AppendPeerMember(lines, o.member)
 	}
-	o.pause, o.drained, o.member = pauseNone, -1, nil
+	if o.streams {
+		lines = wire.AppendPeerStreams(lines)
+	}
+	o.pause, o.drained, o.member, o.streams = pauseNone, -1, nil, false
 	if o.drainDueLocked() {
 		lines = wire.AppendPeerDrain(lines, o.drain.number)
 		o.drain.number = 0
@@ -247,7 +259,7 @@ func (o *outbox) controlPending() bool {
 }
 
 func (o *outbox) controlPendingLocked() bool {
-	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.drainDueLocked()
+	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.streams || o.drainDueLocked()
 }
 
 // sent notes that n bytes from a lane were sent.

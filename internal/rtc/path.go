@@ -62,7 +62,7 @@ func (n *Node) watchSlot(sl *slot) bool {
 
 // quiet reports whether nothing was sent since a look at which everything was acknowledged. Most links are, most of the time.
 func (s *session) quiet() bool {
-	return !s.doubtful && !s.twice.on.Load() && !s.progress.waits && s.progress.acknowledged == s.peer.handedOver.Load()
+	return !s.doubtful && !s.twice.on.Load() && !s.progress.waits && s.progress.acknowledged == s.peer.transit.handed.Load()
 }
 
 // watchPath repairs a link whose path carries checks and nothing else, and ends the repair when it does.
@@ -72,7 +72,7 @@ func (s *session) watchPath() {
 	case s.recovering && !s.doubtful:
 		s.arrivals.since = time.Time{}
 		return
-	case s.peer.dc.BufferedAmount() == 0 && !s.doubtful:
+	case s.peer.transit.waiting() == 0 && !s.doubtful:
 		s.arrivals.since = time.Time{}
 		return
 	case s.arrivals.since.IsZero():
@@ -91,7 +91,7 @@ func (s *session) watchPath() {
 // pathProven reports whether something has arrived, or was acknowledged, since the interruption, even if that was before we knew of
 // ICE's path, or before pion had selected a pair, without which it does not count what arrives. Nothing more comes on an idle link.
 func (s *session) pathProven() bool {
-	_, acknowledged := s.peer.unacknowledged()
+	_, acknowledged := s.peer.transit.count()
 	return s.arrivals.at.After(s.cutAt) || acknowledged > s.acknowledged
 }
 
@@ -120,7 +120,7 @@ func (s *session) iceConnected() bool {
 func (s *session) interruptedInDoubt() {
 	s.noteArrivals(time.Now()) // what has arrived until now does not count
 	// Without drain nothing comes over a path that works if nothing is on its way.
-	s.doubtful = s.peer.drains || s.peer.Queued() > 0 || s.peer.dc.BufferedAmount() > 0
+	s.doubtful = s.peer.drains || s.peer.Queued() > 0 || s.peer.transit.waiting() > 0
 	s.peer.poke()
 	s.interrupted()
 }

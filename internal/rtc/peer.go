@@ -3,7 +3,6 @@
 package rtc
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -13,18 +12,6 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/wire"
-)
-
-// The reasons that Events.PeerDisconnected gives; they are wrapped, so use errors.Is.
-var (
-	ErrPeerClosed  = errors.New("the peer closed the link")
-	ErrReplaced    = errors.New("the peer made a new link")
-	ErrRestarted   = errors.New("the peer was restarted")
-	ErrUnreachable = errors.New("the peer cannot be reached")
-	ErrDied        = errors.New("the peer's process has ended")
-	ErrViolation   = errors.New("the peer broke the protocol")
-	ErrIdentity    = errors.New("the peer's identity was refused")
-	ErrClosed      = errors.New("closed by us")
 )
 
 // Events is what a Node reports. The calls about one peer never overlap and come in order; those about
@@ -38,6 +25,8 @@ type Events interface {
 	PeerDisconnected(p *Peer, reason error)
 	// PeerLine passes a message, cancel, pause or resume. l is valid until the call returns.
 	PeerLine(p *Peer, l *wire.PeerLine)
+	// PeerStream passes a stream that p has opened. It is to be closed or reset.
+	PeerStream(p *Peer, s *Stream)
 	// PeerRejected is called when a line from p is not valid and was dropped. The link goes on.
 	PeerRejected(p *Peer, err error)
 	// PeerCongested is called when a lane of the queue to p has grown over Config.QueueHigh, or then fallen to
@@ -74,21 +63,20 @@ type Peer struct {
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
-	hello  []byte      // the first line, in stream framing
-	lanes  atomic.Bool // the peer reads text messages as a stream of their own
-	out    *outbox
-	budget *budget       // of what out has handed over
-	low    chan struct{} // the data channel's unacknowledged bytes fell to lowAt
-	lowAt  uint64        // owned by the writer
-	opened chan struct{} // the far end acknowledged the data channel (base framing)
-	done   chan struct{} // closed by end
-	why    error         // the link ended; valid after done
-	// handedOver is how many bytes were written to the data channel.
-	handedOver atomic.Uint64
+	hello   []byte      // the first line, in stream framing
+	lanes   atomic.Bool // the peer reads text messages as a stream of their own
+	out     *outbox
+	budget  *budget // of what out has handed over
+	transit transit
+	low     chan struct{} // what is in transit fell to its low mark
+	opened  chan struct{} // the far end acknowledged the data channel (base framing)
+	done    chan struct{} // closed by end
+	why     error         // the link ended; valid after done
 
 	reading gate
 	lines   [2]longLine // of the binary and the text stream
 	flushes flushes
+	streams streams
 
 	// evMu makes calls to ev one at a time, and puts PeerConnected first and PeerDisconnected last.
 	evMu  sync.Mutex
@@ -116,6 +104,10 @@ func newPeer(
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	p.transit.first = dc
+	p.streams.able, p.streams.ready = remote.streams, make(chan struct{})
+	p.streams.left.L = &p.streams.mu
+	p.streams.oursMost = min(cfg.Limits.MaxStreams, wire.DefaultMaxStreams)
 	p.budget = newBudget(roundTrip)
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce
@@ -126,9 +118,13 @@ func newPeer(
 	p.sendMax.Store(int64(min(wire.BaseMaxMessage, maxSend, cfg.Limits.MaxMessage)))
 	if p.stream {
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
-		p.hello = wire.AppendPeerHello(nil, wire.Greeting{
+		hello := wire.Greeting{
 			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Lanes: true, Identity: shownIdentity(cfg.Identity.Show(binding)),
-		})
+		}
+		if remote.streams {
+			hello.MaxStreams = cfg.Limits.MaxStreams
+		}
+		p.hello = wire.AppendPeerHello(nil, hello)
 	}
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	return p
@@ -216,6 +212,12 @@ func (p *Peer) setPause(s pauseState) {
 		p.out.setPause(s)
 	}
 }
+
+// StreamsBegun reports whether the link has a channel for streams.
+func (p *Peer) StreamsBegun() bool { return p.streams.channelOrNil() != nil }
+
+// Violation ends the link, since the peer broke the protocol: what says how.
+func (p *Peer) Violation(what string) { p.down(fmt.Errorf("%w: %s", ErrViolation, what)) }
 
 // SetReading stops or continues reading from the data channel. After a stop, a call of PeerLine that is under
 // way is the last one; the peer's messages eventually fill its own queue.

@@ -67,6 +67,9 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if l.Hello.MaxMessage > 0 {
 		p.sendMax.Store(int64(min(l.Hello.MaxMessage, p.cfg.Limits.MaxMessage)))
 	}
+	if l.Hello.MaxStreams > 0 {
+		p.streams.allow(min(l.Hello.MaxStreams, p.cfg.Limits.MaxStreams))
+	}
 	p.lanes.Store(l.Hello.Lanes) // nothing has been sent yet that could be in the middle of a line
 	return p.verify(&l.Hello)
 }
@@ -102,6 +105,10 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 		}
 	case wire.PeerDrained:
 		p.flushes.settle(l.Number)
+	case wire.PeerStreams:
+		if p.streams.able { // the other end asks for their channel
+			p.wantStreams()
+		}
 	case wire.PeerMember:
 		if err := p.renew(l.Member); err != nil {
 			p.emit(func() { p.ev.PeerRejected(p, err) })

@@ -4,6 +4,7 @@ package rtc_test
 
 import (
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,7 @@ type recorder struct {
 	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
 	onGone   func(p *rtc.Peer)
 	onFailed func()
+	onStream func(s *rtc.Stream)
 }
 
 func newRecorder(t *testing.T, name string) *recorder {
@@ -103,6 +105,18 @@ func (r *recorder) PeerLine(p *rtc.Peer, l *wire.PeerLine) {
 		c += " " + string(l.RequestID)
 	}
 	r.controls = append(r.controls, c)
+}
+
+// PeerStream echoes what comes, unless the test has another use for it.
+func (r *recorder) PeerStream(_ *rtc.Peer, s *rtc.Stream) {
+	if r.onStream != nil {
+		r.onStream(s)
+		return
+	}
+	go func() { // ends with the stream
+		_, _ = io.Copy(s, s)
+		_ = s.Close()
+	}()
 }
 
 func (r *recorder) PeerRejected(p *rtc.Peer, err error) {

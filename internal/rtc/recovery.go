@@ -58,7 +58,7 @@ func (s *session) interrupted() {
 	}
 	s.recovering = true
 	s.cutAt = time.Now()
-	_, s.acknowledged = s.peer.unacknowledged()
+	_, s.acknowledged = s.peer.transit.count()
 	s.heardAt = s.lastHeard() // a restart makes ICE forget it
 	s.extended = false
 	s.repairs = 0

@@ -191,6 +191,8 @@ type streamEvents struct {
 
 func (e *streamEvents) PeerConnected(*Peer) { e.log = append(e.log, "connected") }
 
+func (e *streamEvents) PeerStream(*Peer, *Stream) {}
+
 func (e *streamEvents) PeerRejected(*Peer, error) { e.log = append(e.log, "rejected") }
 
 func (e *streamEvents) PeerLine(_ *Peer, l *wire.PeerLine) {

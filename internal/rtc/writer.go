@@ -12,12 +12,16 @@ import (
 // calls never end gets those as well.
 const callsInARow = 8
 
+// messagesInARow is how many slices of messages are written before one of streams that wait.
+const messagesInARow = 8
+
 // A writer is what the writer goroutine of a Peer has in hand.
 type writer struct {
 	*Peer
 	hand  [wire.Lanes]piece
 	lanes bool // of the Peer, for the next slice
 	row   int  // slices of calls since the last one of ordered messages
+	ahead int  // slices of messages since streams had their turn
 }
 
 // A slice is one data channel message to write.
@@ -41,25 +45,57 @@ func (p *Peer) write() {
 		if len(next.b) == 0 {
 			next = w.next()
 		}
+		if len(next.b) == 0 || w.streamsDue() {
+			some, err := w.writeStreams()
+			if err != nil {
+				p.writeFailed(err)
+				return
+			}
+			if some {
+				continue
+			}
+		}
 		if len(next.b) == 0 {
-			p.budget.dry()
+			p.budget.dry(p.transit.waiting())
 			if p.out.rest(&w.hand) && !p.waitForLines() {
 				return
 			}
 			continue
 		}
 		if err := p.writeSlice(next.b, next.text); err != nil {
-			// The reader learns of it too, but not while it is stopped.
-			p.log.Debug().Err(err).Msg("cannot write to the data channel")
-			p.remoteGone()
+			p.writeFailed(err)
 			return
 		}
 		if !next.control {
 			w.hand[next.lane].pos += len(next.b)
 			p.out.sent(next.lane, len(next.b))
 		}
+		w.ahead++
 		next = slice{}
 	}
+}
+
+// writeFailed handles a write that failed. The reader learns of it too, but not while it is stopped.
+func (p *Peer) writeFailed(err error) {
+	p.log.Debug().Err(err).Msg("cannot write to the data channel")
+	p.remoteGone()
+}
+
+// streamsDue reports whether what streams write has waited for enough slices of messages.
+func (w *writer) streamsDue() bool { return w.ahead >= messagesInARow }
+
+// writeStreams writes a slice of what streams write, and reports whether there was any.
+func (w *writer) writeStreams() (some bool, err error) {
+	w.ahead = 0
+	c := w.streams.channelOrNil()
+	if c == nil {
+		return false, nil
+	}
+	return c.take(func(b []byte) error {
+		n, err := c.dc.WriteDataChannel(b, false)
+		w.transit.handed.Add(uint64(n))
+		return err
+	})
 }
 
 // next returns what to write next; nothing if there is nothing. Control lines go first, then calls, then ordered messages.
@@ -113,14 +149,14 @@ func (p *Peer) writeSlice(b []byte, text bool) error {
 		b = b[:len(b)-1]
 	}
 	n, err := p.dc.WriteDataChannel(b, text)
-	p.handedOver.Add(uint64(n))
+	p.transit.handed.Add(uint64(n))
 	return err
 }
 
 // writeDirect writes one line, if it fits one slice and there is room for it. The outbox calls it with its
 // lock held; pion's write neither blocks nor calls back.
 func (p *Peer) writeDirect(line []byte, of wire.Lane) bool {
-	if p.stream && len(line) > wire.SliceSize || p.dc.BufferedAmount() > p.budget.size() {
+	if p.stream && len(line) > wire.SliceSize || p.transit.waiting() > p.budget.size() {
 		return false
 	}
 	return p.writeSlice(line, !p.stream || p.lanes.Load() && of == wire.LaneCalls) == nil // if it failed, the writer finds that out, too
@@ -128,25 +164,18 @@ func (p *Peer) writeDirect(line []byte, of wire.Lane) bool {
 
 // observe has the budget follow the path, and the low mark the budget.
 func (p *Peer) observe() {
-	_, acknowledged := p.unacknowledged()
+	_, acknowledged := p.transit.count()
 	p.budget.observe(time.Now(), acknowledged)
-	p.lowMark(p.budget.low())
-}
-
-// unacknowledged returns how many bytes the peer has yet to acknowledge, and how many it has.
-func (p *Peer) unacknowledged() (waiting, acknowledged uint64) {
-	handed := p.handedOver.Load()
-	waiting = p.dc.BufferedAmount()
-	return waiting, handed - min(handed, waiting)
+	p.transit.lowMark(p.budget.low())
 }
 
 // waitForLines blocks until there may be something to write, and meanwhile sees to flushes. It returns false
 // when the link has ended.
 func (p *Peer) waitForLines() bool {
 	if latest := p.flushes.latest(); latest == 0 {
-		p.lowMark(p.budget.low())
+		p.transit.lowMark(p.budget.low())
 	} else {
-		p.lowMark(0) // before the check, or the last acknowledgement could come between the two
+		p.transit.lowMark(0) // before the check, or the last acknowledgement could come between the two
 		if p.flushed() {
 			p.flushes.settle(latest)
 		}
@@ -167,7 +196,7 @@ func (p *Peer) waitForLines() bool {
 // waitForRoom blocks until the data channel may take one more slice. It returns false when the link has ended.
 func (p *Peer) waitForRoom() bool {
 	p.observe()
-	for p.dc.BufferedAmount() > p.budget.size() {
+	for p.transit.waiting() > p.budget.size() {
 		select {
 		case <-p.low:
 			p.observe()
@@ -182,13 +211,5 @@ func (p *Peer) waitForRoom() bool {
 		return false
 	default:
 		return true
-	}
-}
-
-// lowMark sets how far the data channel's unacknowledged bytes must fall for p.low. Only the writer calls it.
-func (p *Peer) lowMark(bytes uint64) {
-	if bytes != p.lowAt {
-		p.lowAt = bytes
-		p.dc.SetBufferedAmountLowThreshold(bytes)
 	}
 }

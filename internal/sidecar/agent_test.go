@@ -73,7 +73,7 @@ func newAgent(t *testing.T, set Settings) *agent {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		a.done <- Serve(ctx, link.New(far, nil, set.Limits), set, zerolog.New(a.log))
+		a.done <- Serve(ctx, link.New(far, nil, set.Limits), &Door{}, set, zerolog.New(a.log))
 	}()
 	t.Cleanup(func() { near.Close(); cancel(); <-ended })
 	return a

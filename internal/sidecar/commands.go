@@ -43,7 +43,40 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.drain(ctx, cmd)
 	case wire.TypePing:
 		s.pong()
+	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse, wire.TypeStreamEnd:
+		s.streamCommand(cmd)
 	}
+}
+
+// streamCommand carries out a command about streams.
+func (s *Sidecar) streamCommand(cmd *wire.Line) {
+	w, err := wire.DecodeStream(cmd.Payload)
+	switch {
+	case err != nil:
+	case cmd.Type == wire.TypeRefuse:
+		s.refuseStream(w)
+	case cmd.Type == wire.TypeStreamEnd:
+		s.streams.end(w.Stream, w.Code)
+	default:
+		err = s.listen(w.Service, cmd.Type == wire.TypeListen)
+	}
+	if err != nil {
+		s.failCommand(cmd, nil, "", err)
+	}
+}
+
+// listen notes that the agent listens for a service, or no longer does.
+func (s *Sidecar) listen(service string, on bool) error {
+	err := wire.CheckService(service)
+	if err == nil {
+		err = s.streams.listen(service, on)
+	}
+	if err == nil && on {
+		s.tell(wire.FeatureStreams, nil, func(b []byte) []byte {
+			return wire.AppendStream(b, wire.TypeListening, wire.Stream{Service: service})
+		})
+	}
+	return err
 }
 
 func (s *Sidecar) listPeers() {
@@ -101,6 +134,7 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 	s.event(nil, func(b []byte) []byte {
 		return wire.AppendReady(b, wire.Hello{
 			Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: s.limits.MaxMessage, Policy: s.set.Identity.Demand(),
+			Secret: s.secretFor(h.Features),
 		})
 	})
 	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them
@@ -123,6 +157,7 @@ func (s *Sidecar) drain(ctx context.Context, cmd *wire.Line) {
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, drainTimeout))
 		defer cancel()
 		var u wire.Unsent
+		s.streams.flush(ctx)
 		bytes := s.network.unsent(ctx)
 		for _, id := range slices.Sorted(maps.Keys(bytes)) {
 			if p := peers[id]; p != nil {

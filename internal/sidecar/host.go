@@ -42,6 +42,7 @@ type Host struct {
 	silence time.Duration  // silentAgent, but in tests
 	heirs   time.Duration  // heirTime, but in tests
 	places  chan struct{}  // semaphore: the callers that are looked at
+	door    *Door          // of the agent, once it is known
 }
 
 // Run serves the first agent. It returns nil when that is gone or ctx ends, ErrNoAgent, or the error of
@@ -56,12 +57,15 @@ func (h *Host) Run(ctx context.Context) error {
 	h.heirs = cmp.Or(h.heirs, heirTime)
 	h.noise = logs.Sampled(h.Log)
 	h.places = make(chan struct{}, maxCallers)
+	h.door = new(Door)
+	ctx, stop := context.WithCancel(ctx)
 	looking, stopLooking := context.WithCancel(ctx)
 	agents := make(chan *caller)
 	var accepting sync.WaitGroup
-	accepting.Go(func() { h.accept(looking, agents) })
+	accepting.Go(func() { h.accept(ctx, looking, agents) })
 	defer func() {
 		stopLooking()
+		stop()
 		_ = h.Listener.Close()
 		accepting.Wait()
 	}()
@@ -77,7 +81,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer c.unwatch()
 	l := link.New(c.conn, c.read, set.Limits)
 	c.link.Store(l)
-	err = Serve(ctx, l, set, h.Log)
+	err = Serve(ctx, l, h.door, set, h.Log)
 	if ctx.Err() != nil {
 		return nil // an end that was asked for is no error
 	}
@@ -113,10 +117,11 @@ func (h *Host) wait(ctx context.Context, agents <-chan *caller) (*caller, error)
 	}
 }
 
-// accept looks at the connections of this user's processes, until ctx ends, and then refuses them.
-func (h *Host) accept(ctx context.Context, agents chan<- *caller) {
-	var looking sync.WaitGroup
-	defer looking.Wait()
+// accept looks at the connections of this user's processes: one is the agent's, and when looking for it has ended the others may be for
+// its streams, until ctx ends.
+func (h *Host) accept(ctx, looking context.Context, agents chan<- *caller) {
+	var work sync.WaitGroup
+	defer work.Wait()
 	for {
 		conn, err := h.Listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -135,14 +140,16 @@ func (h *Host) accept(ctx context.Context, agents chan<- *caller) {
 		select {
 		case h.places <- struct{}{}:
 		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			h.refuse(conn)
+			_ = conn.Close()
 			continue
 		}
-		looking.Go(func() {
+		work.Go(func() {
+			if looking.Err() != nil {
+				h.stream(ctx, conn, func() { <-h.places })
+				return
+			}
 			defer func() { <-h.places }()
-			h.look(ctx, conn, agents)
+			h.look(looking, conn, agents)
 		})
 	}
 }

@@ -124,6 +124,13 @@ func (a *agent) refused() {
 	}
 }
 
+// late is a caller that comes when there is an agent, and is not for a stream.
+func (a *agent) late() {
+	a.t.Helper()
+	_, _ = io.WriteString(a.conn, hello+"\n") // fails if it is refused before
+	a.refused()
+}
+
 func withToken(token string) string {
 	return strings.Replace(hello, `"protocol"`, `"token":"`+token+`","protocol"`, 1)
 }
@@ -132,9 +139,7 @@ func TestHostServesOneAgent(t *testing.T) {
 	h := host(t, alone(""))
 	first := h.dial().greeted()
 	for range 2 {
-		second := h.dial()
-		_, _ = io.WriteString(second.conn, hello) // fails if it is refused before
-		second.refused()
+		h.dial().late()
 	}
 	first.conn.Close()
 	if err := h.ended(); err != nil {
@@ -217,8 +222,7 @@ func TestHostSilentAgent(t *testing.T) {
 	h := hostWith(t, Host{Settings: alone(""), silence: 100 * time.Millisecond})
 	first := h.dial()
 	h.servesSomeone()
-	second := h.dial()
-	second.refused()
+	h.dial().late()
 	h.waits()
 	first.conn.Close()
 	if err := h.ended(); err != nil {
@@ -289,7 +293,7 @@ func TestHostSilentParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	onConn(t, second).refused()
+	onConn(t, second).late()
 	first.conn.Close()
 	rest, err := io.ReadAll(said)
 	if err != nil || !strings.Contains(string(rest), "the host ended: <nil>") {
@@ -395,7 +399,7 @@ func TestHostWithoutAgent(t *testing.T) {
 		h := hostWith(t, Host{Settings: alone(""), Orphaned: orphaned})
 		a := h.dial().greeted()
 		close(orphaned)
-		h.dial().refused()
+		h.dial().late()
 		a.say(`{"type":"list_peers"}`)
 		a.expect("peer_list")
 		h.waits()

@@ -80,6 +80,8 @@ type held struct {
 	v       *victim
 	id      string
 	unread  atomic.Bool
+	streams bool // it has some
+	ended   atomic.Bool
 	pauses  atomic.Int64
 	refuses error // of Send
 
@@ -102,6 +104,8 @@ func (h *held) Cancel(string)                {}
 func (h *held) Pause(wire.Stop)              { h.pauses.Add(1) }
 func (h *held) Resume()                      {}
 func (h *held) SetReading(on bool)           { h.unread.Store(!on) }
+func (h *held) StreamsBegun() bool           { return h.streams }
+func (h *held) Violation(string)             { h.ended.Store(true) }
 
 // says has the peer say a line, if it is read.
 func (h *held) says(line string) bool {
@@ -247,6 +251,24 @@ func TestNothingIsExemptFromPause(t *testing.T) {
 	}
 }
 
+// A peer whose streams would stop with its messages loses the link instead.
+func TestIgnoredPauseWithStreams(t *testing.T) {
+	for _, streams := range []bool{true, false} {
+		v := newVictim(t)
+		v.reads(func(string) {})
+		mallory := v.meet("mallory")
+		mallory.streams = streams
+		v.says(`{"type":"pause","payload":{"peer_id":"mallory"}}`)
+		line := `{"type":"x","payload":"` + strings.Repeat("x", 1<<20) + `"}`
+		for sent := 0; sent < 2*haltedAllowance && mallory.says(line); sent += len(line) {
+			v.taken(mallory) // what is not taken would not be read, either
+		}
+		if mallory.ended.Load() != streams {
+			t.Errorf("streams %t: the link has ended: %t", streams, mallory.ended.Load())
+		}
+	}
+}
+
 // Nothing of a peer is read while its agent says so, responses that it waits for included.
 func TestPauseAll(t *testing.T) {
 	v := newVictim(t)
@@ -268,6 +290,17 @@ func TestPauseAll(t *testing.T) {
 	}
 }
 
+// taken waits until the agent has taken what the peer has said.
+func (v *victim) taken(h *held) {
+	v.t.Helper()
+	testutil.Eventually(v.t, "the agent to take it", func() bool {
+		p := v.peerOf(h)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.queued == 0
+	})
+}
+
 // The responses to the agent's own requests pass a pause, or two busy agents could wait for each other for ever. Of those
 // that it has given up none do.
 func TestResponsesPassPause(t *testing.T) {
@@ -287,12 +320,7 @@ func TestResponsesPassPause(t *testing.T) {
 		said := 0
 		for said < n && bob.says(response) {
 			said++
-			testutil.Eventually(t, "the agent to take it", func() bool {
-				p := v.peerOf(bob)
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				return p.queued == 0
-			})
+			v.taken(bob)
 		}
 		if cancelled != (said < n) {
 			t.Errorf("%d of %d responses were read, given up: %t", said, n, cancelled)

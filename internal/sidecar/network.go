@@ -23,6 +23,8 @@ type network interface {
 	// unsent flushes like flush, and returns for the peers that may not have everything how many bytes they have not
 	// acknowledged of each lane. Those whose links have ended meanwhile are among them, unless they have left.
 	unsent(ctx context.Context) map[string][wire.Lanes]int
+	// openStream opens a stream to a peer. The error is a *wire.Error, or the cause of ctx.
+	openStream(ctx context.Context, p peerLink) (Stream, error)
 	// close flushes while ctx lasts and returns when nothing of the network is left.
 	close(ctx context.Context) error
 }
@@ -39,6 +41,10 @@ type peerLink interface {
 	Pause(wire.Stop)    // asks the peer to send no ordered messages, or no new work
 	Resume()            // ends that
 	SetReading(on bool) // stops and continues reading what the peer sends
+	// StreamsBegun reports whether there have been streams, which stop while the peer is not read.
+	StreamsBegun() bool
+	// Violation ends the link, because the peer broke the protocol.
+	Violation(what string)
 }
 
 // networkEvents are what a network reports. Calls about one peer are in order and one at a time, those
@@ -49,6 +55,7 @@ type networkEvents interface {
 	peerConnected(p peerLink)
 	peerDisconnected(p peerLink, reason error)
 	peerLine(p peerLink, l *wire.PeerLine) // l is valid until it returns
+	peerStream(p peerLink, s Stream)       // s is to be closed or reset
 	peerRejected(p peerLink, err error)
 	peerCongested(p peerLink, stop wire.Stop)
 	connectFailed(peer string, err *wire.Error)

@@ -59,6 +59,8 @@ type flow struct {
 	pause  wire.Stop // pause towards the peer: StopNothing, StopOrdered or StopNewWork
 	full   bool      // too much of the peer's waits on the link
 	unread bool      // the peer's channel is not read
+	// The peer sends on in spite of a pause.
+	ignored bool
 }
 
 func newPeer(s *Sidecar, l peerLink) *peer { return &peer{sidecar: s, peerLink: l} }
@@ -77,7 +79,8 @@ func (p *peer) WantLocked(last flow) flow {
 	if w.full = p.queued > inboundHigh || last.full && p.queued > inboundLow; w.full {
 		w.pause = wire.StopNewWork
 	}
-	w.unread = p.halted == wire.StopAll || p.halted != wire.StopNothing && (!p.Extended() || p.since+p.sinceNew > haltedAllowance) ||
+	w.ignored = p.halted != wire.StopNothing && p.since+p.sinceNew > haltedAllowance
+	w.unread = p.halted == wire.StopAll || p.halted != wire.StopNothing && !p.Extended() || w.ignored ||
 		p.queued > inboundHard || last.unread && p.queued > inboundLow
 	return w
 }
@@ -104,6 +107,9 @@ func (p *peer) Tell(was, want flow) {
 	}
 	if was.unread != want.unread {
 		p.SetReading(!want.unread)
+	}
+	if want.ignored && p.StreamsBegun() { // all of a link shares one receive window
+		p.Violation("it sends on in spite of a pause")
 	}
 }
 

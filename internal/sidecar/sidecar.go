@@ -45,6 +45,9 @@ type Sidecar struct {
 	outside *logs.Outside // the log of what agent and peers can cause without end
 	link    *link.Link
 	network network
+	streams *streams
+	ending  <-chan struct{} // closed when the sidecar is to end
+	gone    chan struct{}   // closed when the agent's link has ended
 	work    sync.WaitGroup
 
 	spoke    chan struct{}         // closed when the agent's first line was handled
@@ -59,25 +62,28 @@ type Sidecar struct {
 	badLines, badPeerLines, dropped atomic.Int64 // counted in the log
 }
 
-// Serve is the sidecar of the agent at the other end of l. It returns nil when the agent is gone, the
+// Serve is the sidecar of the agent at the other end of l, which gets streams by the door. It returns nil when the agent is gone, the
 // cause of ctx when that ends, and an error that wraps signal.ErrReplaced if another instance of the agent
 // has taken its place. When it returns, l and everything it started has ended.
-func Serve(ctx context.Context, l *link.Link, set Settings, log zerolog.Logger) error {
+func Serve(ctx context.Context, l *link.Link, door *Door, set Settings, log zerolog.Logger) error {
 	s, err := newSidecar(l, set, log)
 	if err != nil {
 		l.Close()
 		return err
 	}
+	door.open(s)
 	return s.serve(ctx)
 }
 
 func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error) {
 	s := &Sidecar{
 		set: set, limits: set.Limits, log: log, outside: logs.NewOutside(log, logs.AgentBurst),
-		link:   l,
-		spoke:  make(chan struct{}),
-		peers:  make(map[string]*peer),
-		status: signal.Status{State: signal.Connecting},
+		link:    l,
+		streams: newStreams(),
+		spoke:   make(chan struct{}),
+		gone:    make(chan struct{}),
+		peers:   make(map[string]*peer),
+		status:  signal.Status{State: signal.Connecting},
 	}
 	var err error
 	s.network, err = newWebRTC(set, log, s)
@@ -87,12 +93,14 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 func (s *Sidecar) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.ending = ctx.Done()
 	stop := context.AfterFunc(ctx, s.link.Close)
 	defer stop()
 	s.work.Go(s.link.Run)
 	s.work.Go(func() { s.join(ctx) })
 
 	err := s.read(ctx)
+	close(s.gone)
 
 	// One second for all of it: most often the agent's peers end at the same time.
 	goodbye, done := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
@@ -237,6 +245,8 @@ func (s *Sidecar) tellStatus() {
 		e.Code = wire.SignalingIdentity
 	case errors.Is(st.Err, signal.ErrMisconfigured):
 		e.Code = wire.SignalingMisconfigured
+	case errors.Is(st.Err, signal.ErrInUse):
+		e.Code = wire.SignalingInUse
 	}
 	s.tell(wire.FeatureError, nil, func(b []byte) []byte { return wire.AppendSignaling(b, e) })
 }

@@ -69,6 +69,18 @@ func (w *webRTC) flush(ctx context.Context) error { return w.node.Flush(ctx) }
 func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {
 	return w.node.Unsent(ctx)
 }
+
+func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) {
+	s, err := p.(*rtc.Peer).OpenStream(ctx)
+	switch {
+	case err == nil:
+		return s, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return nil, StreamError(err)
+}
+
 func (w *webRTC) close(ctx context.Context) error { return w.node.Close(ctx) }
 
 // iceServers returns the configured servers, with ephemeral TURN credentials where a secret was given.
@@ -116,6 +128,7 @@ type peerEvents struct{ to networkEvents }
 func (e peerEvents) PeerConnected(p *rtc.Peer)                  { e.to.peerConnected(p) }
 func (e peerEvents) PeerDisconnected(p *rtc.Peer, reason error) { e.to.peerDisconnected(p, reason) }
 func (e peerEvents) PeerLine(p *rtc.Peer, l *wire.PeerLine)     { e.to.peerLine(p, l) }
+func (e peerEvents) PeerStream(p *rtc.Peer, s *rtc.Stream)      { e.to.peerStream(p, s) }
 func (e peerEvents) PeerRejected(p *rtc.Peer, err error)        { e.to.peerRejected(p, err) }
 func (e peerEvents) PeerCongested(p *rtc.Peer, stop wire.Stop)  { e.to.peerCongested(p, stop) }
 func (e peerEvents) ConnectFailed(peer string, err *wire.Error) { e.to.connectFailed(peer, err) }

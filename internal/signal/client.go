@@ -32,7 +32,8 @@ const (
 	// Refused means that the server did not accept the credentials. The client keeps trying, slowly: the
 	// server may be restarted with more keys.
 	Refused State = "refused"
-	// Replaced means that another instance with the same API key has registered. Run returns ErrReplaced.
+	// Replaced means that another instance with the same API key has registered, or, with Settings.IfFree, that another
+	// connection has the peer id. Run returns ErrReplaced or ErrInUse.
 	Replaced State = "replaced"
 )
 
@@ -41,7 +42,7 @@ type Status struct {
 	State  State
 	PeerID string // with Connected
 	Err    error  // with Refused and Replaced, and with Connecting after the first try
-	// Permanent means that only a person can mend Err: it wraps ErrRefused, ErrMisconfigured or
+	// Permanent means that only a person can mend Err: it wraps ErrRefused, ErrMisconfigured, ErrInUse or
 	// ErrReplaced. Unless it was Replaced, the client keeps trying all the same, slowly.
 	Permanent bool
 }
@@ -77,6 +78,8 @@ type timing struct {
 	write     time.Duration // limit for one message
 	message   time.Duration // limit from the beginning of a message of the server's to its end
 	heartbeat time.Duration // between heartbeats
+	inUse     time.Duration // limit from the first refusal of the own peer id, after an outage, to a registration
+	inUseNew  time.Duration // the same of a client that was never registered
 	refresh   time.Duration // minimum between two requests for /api/config
 
 	retry func(failures int) time.Duration // before the next try
@@ -94,6 +97,8 @@ var defaultTiming = timing{
 	write:     10 * time.Second,
 	message:   time.Minute, // a long peer_list on a slow line
 	heartbeat: 30 * time.Second,
+	inUse:     time.Minute, // a server finds out within half of that that a connection is dead
+	inUseNew:  time.Second,
 	refresh:   time.Minute,
 	retry:     func(n int) time.Duration { return backoff.Delay(retryFirst, retryMost, n) },
 	slow:      func() time.Duration { return backoff.Delay(retrySlow, retrySlow, 0) },
@@ -131,6 +136,8 @@ type Client struct {
 	key      string // see serve
 	indirect bool   // the server does not take it in the handshake
 	last     Status
+	joined   bool      // it was registered
+	inUse    time.Time // when the peer id was first found in use since
 
 	mu        sync.Mutex
 	self      string
@@ -147,9 +154,9 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, noise: noise, timing: defaultTiming, key: cfg.APIKey, probes: make(chan struct{}, 1)}
 }
 
-// Run connects, and connects again whenever the connection ends, until ctx ends or another instance with
-// the same API key replaces this one; then it returns ctx.Err() or an error that wraps ErrReplaced, with
-// none of its goroutines left. A URL or HTTPClient that cannot work is an error at once. The delay between
+// Run connects, and connects again whenever the connection ends, until ctx ends, another instance with
+// the same API key replaces this one, or, with Settings.IfFree, another connection has the peer id; then it returns
+// ctx.Err() or an error that wraps ErrReplaced or ErrInUse, with none of its goroutines left. A URL or HTTPClient that cannot work is an error at once. The delay between
 // two tries grows from half a second to 10 s, or is 30 s after a permanent failure, and is shortened by up to half at
 // random; after a Probe it is 2 s at most. Every try fetches a new token. Run may be called once.
 func (c *Client) Run(ctx context.Context, h Handler) error {
@@ -163,9 +170,9 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if websocket.CloseStatus(err) == CloseReplaced {
-			err = fmt.Errorf("%w: %w", ErrReplaced, err)
-			c.cfg.Log.Warn().Err(err).Msg("replaced by another instance; not reconnecting")
+		if other := c.taken(err); other != nil {
+			err = fmt.Errorf("%w: %w", other, err)
+			c.cfg.Log.Warn().Err(err).Msg("another instance has the peer id; not reconnecting")
 			c.status(h, Status{State: Replaced, Err: err, Permanent: true})
 			return err
 		}
@@ -176,6 +183,28 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 			return err
 		}
 	}
+}
+
+// taken returns ErrReplaced or ErrInUse if a connection ended because another one has the peer id for good, nil if not.
+// After an outage the other one may be this client's own, whose end the server has not noticed yet; at first it may be that of
+// a tool that has just ended.
+func (c *Client) taken(err error) error {
+	switch websocket.CloseStatus(err) {
+	case CloseReplaced:
+		return ErrReplaced
+	case CloseInUse:
+		if c.inUse.IsZero() {
+			c.inUse = time.Now()
+		}
+		patience := c.timing.inUseNew
+		if c.joined {
+			patience = c.timing.inUse
+		}
+		if time.Since(c.inUse) > patience {
+			return ErrInUse
+		}
+	}
+	return nil
 }
 
 // awaitRetry reports the failure cause of a try, and blocks until it is time for the next one.

@@ -21,6 +21,9 @@ type Settings struct {
 	// Started is when this instance was started. Of two instances with the same API key, the server keeps
 	// the one started later. The zero time is not sent.
 	Started time.Time `json:"started"`
+	// IfFree registers only while no other connection has the peer id, and gives way to any that comes. Only our own server
+	// knows that: another one lets this client take the other's place.
+	IfFree bool `json:"if_free,omitempty"`
 	// CAFile names a PEM file with certificates of authorities that are trusted besides the system's.
 	// CertFile and KeyFile name the PEM files of a client certificate and its key. The files are read again
 	// for every request, so that a renewed certificate is used at the next connection.

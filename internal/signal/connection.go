@@ -154,8 +154,10 @@ func (cn *connection) sendRegister() error {
 }
 
 func (c *Client) registration() RegisterPayload {
-	p := RegisterPayload{Left: true}
-	if ms := c.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
+	p := RegisterPayload{Left: true, IfFree: c.cfg.IfFree}
+	if p.IfFree {
+		p.Started = new(int64) // earlier than that of any instance that comes back
+	} else if ms := c.cfg.Started.UnixMilli(); ms >= 0 { // the zero time is long before 1970
 		p.Started = &ms
 	}
 	return p
@@ -343,6 +345,7 @@ func (cn *connection) accept(m Message) error {
 func (cn *connection) register(l PeersPayload) {
 	if cn.registered.IsZero() {
 		cn.registered = time.Now()
+		cn.client.joined, cn.client.inUse = true, time.Time{}
 		cn.client.cfg.Log.Info().Str("peer_id", cn.token.PeerID).Int("peers", len(l.Peers)).Msg("registered with the signaling server")
 		cn.client.status(cn.handler, Status{State: Connected, PeerID: cn.token.PeerID})
 	}

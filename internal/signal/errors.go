@@ -11,6 +11,8 @@ var (
 	ErrMisconfigured = errors.New("the signaling server cannot be used as configured")
 	// ErrReplaced means that another instance has taken the peer id over.
 	ErrReplaced = errors.New("another instance with the same API key has registered with the signaling server")
+	// ErrInUse means that the client asked for a free peer id only (Settings.IfFree), and another connection has it.
+	ErrInUse = errors.New("the peer id is in use by another connection")
 	// ErrOffline means that there is no connection to send on.
 	ErrOffline = errors.New("not connected to the signaling server")
 	// ErrBacklog means that too many bytes are queued for the server already.
@@ -52,7 +54,7 @@ func (e *FieldError) Unwrap() error { return e.Err }
 
 // permanent reports whether only a change of the configuration can mend err.
 func permanent(err error) bool {
-	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced)
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrMisconfigured) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrInUse)
 }
 
 // responseError is an outage of which a response of the server, or of a proxy, tells.

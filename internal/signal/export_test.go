@@ -19,6 +19,6 @@ func SetTiming(c *Client, name string, d time.Duration) {
 	*map[string]*time.Duration{
 		"request": &c.timing.request, "register": &c.timing.register, "ping": &c.timing.ping,
 		"pong": &c.timing.pong, "write": &c.timing.write, "heartbeat": &c.timing.heartbeat,
-		"refresh": &c.timing.refresh, "probe": &c.timing.probe, "urgent": &c.timing.urgent, "patience": &c.timing.patience, "message": &c.timing.message,
+		"refresh": &c.timing.refresh, "probe": &c.timing.probe, "urgent": &c.timing.urgent, "patience": &c.timing.patience, "message": &c.timing.message, "in use": &c.timing.inUse,
 	}[name] = d
 }

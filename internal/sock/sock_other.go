@@ -62,6 +62,9 @@ func WaitProcess(context.Context, int) error { return unsupported("to watch a pr
 // Queued returns 0 on this operating system.
 func Queued(net.Conn) int { return 0 }
 
+// Hung returns false on this operating system.
+func Hung(net.Conn) bool { return false }
+
 // Unread returns false on this operating system.
 func Unread(net.Conn) (unread, known bool) { return false, false }
 

@@ -285,6 +285,18 @@ func Queued(c net.Conn) (bytes int) {
 	return bytes
 }
 
+// Hung reports whether what is written to a Unix socket reaches nobody: its other end is closed and not just half of it, or we
+// have called CloseWrite. It is false if that is not known.
+func Hung(c net.Conn) bool {
+	hung := false
+	_ = peer(c, func(fd int) error { // writing nothing never blocks
+		_, err := unix.Write(fd, nil)
+		hung = errors.Is(err, unix.EPIPE)
+		return nil
+	})
+	return hung
+}
+
 // peer calls get with the descriptor of a Unix socket, to get credentials of its other end.
 func peer(c net.Conn, get func(fd int) error) error {
 	uc, ok := c.(*net.UnixConn)

@@ -578,3 +578,30 @@ func TestListenAppearsConnectable(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestHung(t *testing.T) {
+	path := filepath.Join(testutil.ShortDir(t), "s")
+	l := listen(t, path)
+	for _, how := range []string{"open", "half", "closed"} {
+		theirs, err := sock.Dial(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = ours.Close(), theirs.Close() })
+		switch how {
+		case "half":
+			if err := theirs.(*net.UnixConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+		case "closed":
+			_ = theirs.Close()
+		}
+		if got, want := sock.Hung(ours), how == "closed"; got != want {
+			t.Errorf("other end %s: %t, want %t", how, got, want)
+		}
+	}
+}

@@ -32,6 +32,16 @@ const (
 	CodeUnauthorized Code = "unauthorized"
 	// CodeIdentity: the peer's identity was refused.
 	CodeIdentity Code = "identity"
+	// CodeNoStreams: the peer knows no streams.
+	CodeNoStreams Code = "no_streams"
+	// CodeNoService: nobody listens for the service at the peer.
+	CodeNoService Code = "no_service"
+	// CodeRefused: the listener has refused the stream.
+	CodeRefused Code = "refused"
+	// CodeTooManyStreams: there are as many streams as may be, or as wait for the listener.
+	CodeTooManyStreams Code = "too_many_streams"
+	// CodeStreamReset: the other end has given the stream up.
+	CodeStreamReset Code = "stream_reset"
 	// CodeInternal: a fault of the sidecar itself.
 	CodeInternal Code = "internal"
 )

@@ -158,6 +158,8 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 		return wire.AppendPing(nil)
 	case wire.TypePong:
 		return wire.AppendPong(nil)
+	case wire.TypeListen, wire.TypeUnlisten, wire.TypeListening, wire.TypeRefuse, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
+		return wire.AppendStream(nil, l.Type, must(wire.DecodeStream(l.Payload))(t))
 	}
 	t.Fatalf("no writer for type %v", l.Type)
 	return nil
@@ -265,6 +267,8 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 		written = wire.AppendPeerDrain(nil, p.Number)
 	case wire.PeerDrained:
 		written = wire.AppendPeerDrained(nil, p.Number)
+	case wire.PeerStreams:
+		written = wire.AppendPeerStreams(nil)
 	default:
 		t.Fatalf("no writer for kind %v", p.Kind)
 	}
@@ -277,6 +281,21 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 	}
 	if !reflect.DeepEqual(want, got) {
 		t.Fatalf("wrote %s\nfor   %s", written, f.Line)
+	}
+}
+
+func TestStreamFixtures(t *testing.T) {
+	for _, f := range fixtures(t, "stream.jsonl") {
+		var err error
+		if f.To == "opener" {
+			err = wire.ParseStreamOpened([]byte(f.Line))
+		} else {
+			_, err = wire.ParseStreamOpen([]byte(f.Line))
+		}
+		var bad *wire.Error
+		if f.Expect == "ok" && err != nil || f.Expect == "error" && (!errors.As(err, &bad) || bad.Code == "" || bad.Text == "") {
+			t.Errorf("%s: %v", f.Name, err)
+		}
 	}
 }
 

@@ -220,7 +220,7 @@ func FuzzParseCommand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		checkLine(t, text, false, map[string]string{"send": "target_peer", "broadcast": "", "list_peers": "",
 			"connect": "target_peer_id", "hello": "", "pause": "peer_id", "resume": "peer_id", "cancel": "target_peer",
-			"drain": "", "ping": ""})
+			"drain": "", "ping": "", "listen": "", "unlisten": "", "refuse": "", "stream_end": ""})
 	})
 }
 
@@ -229,7 +229,8 @@ func FuzzParseEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		checkLine(t, text, true, map[string]string{"message": "from_peer", "peer_connected": "peer_id",
 			"peer_disconnected": "peer_id", "peer_list": "", "ready": "", "signaling": "", "error": "",
-			"pause": "peer_id", "resume": "peer_id", "cancel": "from_peer", "drained": "", "pong": ""})
+			"pause": "peer_id", "resume": "peer_id", "cancel": "from_peer", "drained": "", "pong": "",
+			"listening": "", "stream": "", "stream_end": "", "stream_stop": ""})
 	})
 }
 
@@ -258,7 +259,7 @@ func FuzzParsePeerLine(f *testing.F) {
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
 			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained,
-			"member": wire.PeerMember}
+			"member": wire.PeerMember, "streams": wire.PeerStreams}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
@@ -276,13 +277,41 @@ func FuzzParsePeerLine(f *testing.F) {
 			if id := p.Hello.Identity; id != nil {
 				checkIdentity(t, members(t, list[1], "identity")["identity"], id)
 			}
-			object := members(t, list[1], "protocol", "max_message")
-			for name, got := range map[string]int{"protocol": p.Hello.Protocol, "max_message": p.Hello.MaxMessage} {
+			object := members(t, list[1], "protocol", "max_message", "max_streams")
+			numbers := map[string]int{"protocol": p.Hello.Protocol, "max_message": p.Hello.MaxMessage, "max_streams": p.Hello.MaxStreams}
+			for name, got := range numbers {
 				want := 0
 				if err := json.Unmarshal(orNull(object[name]), &want); err != nil || got != want {
 					t.Fatalf("%s %d, want %d (%v)", name, got, want, err)
 				}
 			}
+		}
+	})
+}
+
+func FuzzParseStreamLine(f *testing.F) {
+	addFixtures(f, "stream.jsonl")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		opened := wire.ParseStreamOpened(text) == nil
+		service, err := wire.ParseStreamOpen(text)
+		if err != nil && !opened {
+			return
+		}
+		if err == nil && opened {
+			t.Fatalf("%q is both", text)
+		}
+		var list []json.RawMessage
+		if err := json.Unmarshal(text, &list); err != nil || len(list) == 0 {
+			t.Fatalf("%q accepted: %v", text, err)
+		}
+		if opened {
+			checkString(t, "name", "opened", list[0])
+			return
+		}
+		checkString(t, "name", "open", list[0])
+		checkString(t, "service", service, members(t, list[1], "service")["service"])
+		if again, err := wire.ParseStreamOpen(bytes.TrimSpace(wire.AppendStreamOpen(nil, service))); again != service || err != nil {
+			t.Fatalf("%q written is %q, %v", service, again, err)
 		}
 	})
 }

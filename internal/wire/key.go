@@ -41,6 +41,10 @@ const (
 	keyLanes
 	keyTimeout
 	keyUnsent
+	keyMaxStreams
+	keyService
+	keyStream
+	keySecret
 	keyCount
 )
 
@@ -51,7 +55,8 @@ func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
-		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent"}[k]
+		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
+		"max_streams", "service", "stream", "secret"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -176,6 +181,14 @@ func lookupText(name []byte) key {
 		return keyTimeout
 	case "unsent":
 		return keyUnsent
+	case "max_streams":
+		return keyMaxStreams
+	case "service":
+		return keyService
+	case "stream":
+		return keyStream
+	case "secret":
+		return keySecret
 	}
 	return keyOther
 }

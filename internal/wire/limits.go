@@ -14,6 +14,8 @@ const (
 	DefaultMaxMessage = 16 << 20
 	// DefaultMaxDepth is the default of Limits.MaxDepth.
 	DefaultMaxDepth = 512
+	// DefaultMaxStreams is the default of Limits.MaxStreams.
+	DefaultMaxStreams = 128
 	// EnvelopeSize is the number of bytes by which a link line may be longer than the message in it. It
 	// allows for envelopes of different lengths: a message that was accepted in a `send` fits in a `message`.
 	EnvelopeSize = 64 << 10
@@ -39,6 +41,7 @@ const (
 type Limits struct {
 	MaxMessage int // length in bytes of a message's JSON text
 	MaxDepth   int // nesting of a message, whose own object is level 1
+	MaxStreams int // streams that a peer may have open
 }
 
 // MaxLine returns the length in bytes, without newline, of the longest link line within the limits.
@@ -52,6 +55,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.MaxDepth <= 0 {
 		l.MaxDepth = DefaultMaxDepth
+	}
+	if l.MaxStreams <= 0 {
+		l.MaxStreams = DefaultMaxStreams
 	}
 	return l
 }

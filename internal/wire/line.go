@@ -204,7 +204,8 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 		return p.wantText(keyRequestID)
 	case TypePause:
 		return p.checkPause(l)
-	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected, TypeDrain, TypeDrained:
+	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected, TypeDrain, TypeDrained,
+		TypeListen, TypeUnlisten, TypeListening, TypeRefuse, TypeStream, TypeStreamEnd, TypeStreamStop:
 		if p.payload.kind == '{' {
 			l.Payload = p.raw(p.payload)
 		}

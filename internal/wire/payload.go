@@ -14,11 +14,13 @@ const (
 	// FeatureIdentity: `policy` in ready, `key` in peer_connected, `keys` in peer_list.
 	FeatureIdentity = "identity"
 	FeaturePing     = "ping" // `ping` and `pong`
+	// FeatureStreams: `secret` in ready, the lines about streams, and connections for them.
+	FeatureStreams = "streams"
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
 func Features() []string {
-	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing}
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams}
 }
 
 // Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
@@ -40,6 +42,8 @@ type Hello struct {
 	// Policy, in ready only, is what the sidecar demands of the identities of peers: known, required or member; empty if
 	// it demands nothing.
 	Policy string `json:"policy,omitempty"`
+	// Secret, in ready only, is what connections for streams have to show.
+	Secret string `json:"secret,omitempty"`
 }
 
 // Signaling is the payload of a signaling event.
@@ -47,13 +51,14 @@ type Signaling struct {
 	State  string `json:"state"`             // connecting, connected, refused or replaced
 	PeerID string `json:"peer_id,omitempty"` // in state connected
 	Error  string `json:"error,omitempty"`
-	Code   string `json:"code,omitempty"` // SignalingMisconfigured, SignalingIdentity or empty
+	Code   string `json:"code,omitempty"` // SignalingMisconfigured, SignalingIdentity, SignalingInUse or empty
 }
 
 // The codes of a signaling event about an error that no retry can mend.
 const (
 	SignalingMisconfigured = "misconfigured"
 	SignalingIdentity      = "identity" // the peer id is not the one that this agent's key signs for
+	SignalingInUse         = "in_use"   // with the state replaced: it was to register only if its peer id was free
 )
 
 // PeerList is the payload of a peer_list event.
@@ -84,7 +89,7 @@ func DecodeHello(payload []byte) (Hello, error) {
 	var h Hello
 	err := decodeObject(payload, []field{
 		{keyProtocol, &h.Protocol}, {keyFeatures, &h.Features}, {keyMaxMessage, &h.MaxMessage}, {keyToken, &h.Token},
-		{keyPolicy, &h.Policy},
+		{keyPolicy, &h.Policy}, {keySecret, &h.Secret},
 	})
 	return h, err
 }
@@ -343,6 +348,7 @@ func appendHello(dst []byte, t Type, h Hello) []byte {
 	dst = strconv.AppendInt(append(dst, `,"max_message":`...), int64(h.MaxMessage), 10)
 	dst = appendOptional(dst, `,"token":`, h.Token)
 	dst = appendOptional(dst, `,"policy":`, h.Policy)
+	dst = appendOptional(dst, `,"secret":`, h.Secret)
 	return append(dst, "}}\n"...)
 }
 

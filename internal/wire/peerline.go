@@ -16,11 +16,12 @@ const (
 	PeerDrain
 	PeerDrained
 	PeerMember
+	PeerStreams
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -43,6 +44,7 @@ type PeerLine struct {
 type Greeting struct {
 	Protocol   int       // 0 if absent
 	MaxMessage int       // bytes of the longest message that the peer takes; 0 if absent
+	MaxStreams int       // streams that the peer lets us have open; 0 if absent
 	Lanes      bool      // the writer reads text messages as a stream of their own
 	Identity   *Identity // nil if absent
 }
@@ -187,12 +189,14 @@ func controlKind(name []byte) PeerKind {
 		return PeerDrained
 	case "member":
 		return PeerMember
+	case "streams":
+		return PeerStreams
 	}
 	return PeerUnknown
 }
 
 func (s *scanner) hello(h *Greeting) *Error {
-	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
+	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyMaxStreams, &h.MaxStreams}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
 		h.Identity = new(Identity)
 		return s.identity(h.Identity)
 	}}})
@@ -220,6 +224,9 @@ func AppendPeerHello(dst []byte, h Greeting) []byte {
 	dst = strconv.AppendInt(dst, int64(h.Protocol), 10)
 	dst = append(dst, `,"max_message":`...)
 	dst = strconv.AppendInt(dst, int64(h.MaxMessage), 10)
+	if h.MaxStreams > 0 {
+		dst = strconv.AppendInt(append(dst, `,"max_streams":`...), int64(h.MaxStreams), 10)
+	}
 	if h.Lanes {
 		dst = append(dst, `,"lanes":true`...)
 	}
@@ -267,6 +274,9 @@ func AppendPeerPause(dst []byte, ordered bool) []byte {
 
 // AppendPeerResume appends the control line that ends a pause.
 func AppendPeerResume(dst []byte) []byte { return append(dst, "[\"resume\"]\n"...) }
+
+// AppendPeerStreams appends the control line that asks the peer to make the channel for streams.
+func AppendPeerStreams(dst []byte) []byte { return append(dst, "[\"streams\"]\n"...) }
 
 // AppendPeerDrain appends the control line that asks for a drained of the same number.
 func AppendPeerDrain(dst []byte, number int) []byte { return appendNumbered(dst, `["drain",`, number) }

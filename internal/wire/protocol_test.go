@@ -16,7 +16,7 @@ import (
 // Each example in docs/protocol.md is a fixture, word for word, so that the code agrees with it.
 func TestProtocolExamples(t *testing.T) {
 	fixtures := make(map[string]bool)
-	for _, name := range []string{"link", "peerlink", "signaling"} {
+	for _, name := range []string{"link", "peerlink", "stream", "signaling"} {
 		f, err := os.Open(filepath.Join("..", "..", "docs", "fixtures", name+".jsonl"))
 		if err != nil {
 			t.Fatal(err)
@@ -70,7 +70,7 @@ func TestProtocolNames(t *testing.T) {
 	for typ := TypeUnknown + 1; typ < typeCount; typ++ {
 		names = append(names, typ.String())
 	}
-	for kind := PeerHello; kind <= PeerMember; kind++ {
+	for kind := PeerHello; kind <= PeerStreams; kind++ {
 		names = append(names, kind.String())
 	}
 	names = append(names, constants(t, "errors.go", "Code")...)

@@ -25,6 +25,13 @@ const (
 	TypeDrained
 	TypePing
 	TypePong
+	TypeListen
+	TypeUnlisten
+	TypeListening
+	TypeRefuse
+	TypeStream
+	TypeStreamEnd
+	TypeStreamStop
 	typeCount
 )
 
@@ -35,7 +42,8 @@ func (t Type) String() string {
 	}
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
-		"pause", "resume", "cancel", "drain", "drained", "ping", "pong"}[t]
+		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
+		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -60,6 +68,14 @@ func commandType(name []byte) Type {
 		return TypeDrain
 	case "ping":
 		return TypePing
+	case "listen":
+		return TypeListen
+	case "unlisten":
+		return TypeUnlisten
+	case "refuse":
+		return TypeRefuse
+	case "stream_end":
+		return TypeStreamEnd
 	}
 	return TypeUnknown
 }
@@ -90,6 +106,14 @@ func eventType(name []byte) Type {
 		return TypeDrained
 	case "pong":
 		return TypePong
+	case "listening":
+		return TypeListening
+	case "stream":
+		return TypeStream
+	case "stream_end":
+		return TypeStreamEnd
+	case "stream_stop":
+		return TypeStreamStop
 	}
 	return TypeUnknown
 }

@@ -89,6 +89,8 @@ func event(line []byte) string {
 			_, err = wire.DecodePeerKey(l.Payload)
 		case wire.TypeDrained:
 			_, err = wire.DecodeUnsent(l.Payload)
+		case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
+			_, err = wire.DecodeStream(l.Payload)
 		}
 	}
 	return verdict(l.Type == wire.TypeUnknown, err)

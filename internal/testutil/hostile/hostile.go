@@ -100,6 +100,7 @@ func (e events) PeerLine(*rtc.Peer, *wire.PeerLine) {
 	e.p.lines++
 }
 
+func (events) PeerStream(*rtc.Peer, *rtc.Stream)  {}
 func (events) PeerRejected(*rtc.Peer, error)      {}
 func (events) PeerCongested(*rtc.Peer, wire.Stop) {}
 func (events) ConnectFailed(string, *wire.Error)  {}

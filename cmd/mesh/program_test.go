@@ -1,0 +1,118 @@
+//go:build unix
+
+package main
+
+import (
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+func TestServeProgram(t *testing.T) {
+	onMesh(t)
+	p := start(t, "serve", "sum", "--id", "bob", "--", "sh", "-c", `echo "hello $MESH_PEER_ID"; sha256sum; echo done >&2`)
+	p.out.wait(t, "at bob:sum")
+	m := joined(t, "alice", mesh.Config{})
+	for range 3 { // one process for each
+		c := stream(t, m, "bob", "sum")
+		_, _ = c.Write([]byte("text"))
+		_ = c.CloseWrite()
+		want := "hello alice\n982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1  -\n"
+		if text, err := io.ReadAll(c); err != nil || string(text) != want {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	p.err.wait(t, "done\n")
+	p.interrupt()
+	p.ends(t, 0)
+}
+
+// A program that ends ends the stream, though the peer has not; one that fails is told of.
+func TestProgramEnds(t *testing.T) {
+	onMesh(t)
+	p := start(t, "serve", "x", "--id", "bob", "--", "sh", "-c", "echo bye; exit 3")
+	p.out.wait(t, "at bob:x")
+	c := stream(t, joined(t, "alice", mesh.Config{}), "bob", "x")
+	if text, err := io.ReadAll(c); err != nil || string(text) != "bye\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	p.err.wait(t, "the program for alice has ended: exit status 3")
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := c.Write([]byte("x")); err != nil {
+			break
+		}
+		if time.Since(began) > limit {
+			t.Fatal("the stream is still there")
+		}
+	}
+}
+
+// A program and what it has started end with the stream, also if they do not want to, and with the link.
+func TestProgramIsEnded(t *testing.T) {
+	for _, trap := range []string{"", "trap '' TERM; "} {
+		onMesh(t)
+		p := start(t, "serve", "x", "--id", "bob", "--", "sh", "-c", trap+"sleep 1000 & echo $$ $!; while :; do wait; sleep 0.1; done")
+		p.out.wait(t, "at bob:x")
+		m := joined(t, "alice", mesh.Config{})
+		c := stream(t, m, "bob", "x")
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.CloseWrite()
+		_ = m.Close()
+		for _, field := range strings.Fields(string(b[:n])) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone(t, pid)
+		}
+		p.interrupt()
+		p.ends(t, 0)
+	}
+}
+
+// gone blocks until a process has ended.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(20 * time.Millisecond) {
+		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if syscall.Kill(pid, 0) != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+	}
+	t.Errorf("process %d is still there", pid)
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+}
+
+func TestMCP(t *testing.T) {
+	onMesh(t)
+	p := start(t, "serve", "mcp/echo", "--id", "bob", "--", "sh", "-c", `read line; echo "{\"got\":$line}"; exec cat`)
+	p.out.wait(t, "at bob:mcp/echo")
+	q := start(t, "mcp", "bob:echo")
+	if _, err := io.WriteString(q.in, "{\"id\":1}\n"); err != nil {
+		t.Fatal(err)
+	}
+	q.out.wait(t, "{\"got\":{\"id\":1}}\n")
+	_, _ = io.WriteString(q.in, "rest")
+	_ = q.in.Close()
+	q.ends(t, 0)
+	if got := q.out.String(); got != "{\"got\":{\"id\":1}}\nrest" {
+		t.Errorf("standard output is %q", got)
+	}
+	cli("mcp", "bob:other").hasStatus(t, 1, "nobody listens", "mesh serve mcp/other")
+
+	q = start(t, "mcp", "bob:echo") // whose server ends
+	_, _ = io.WriteString(q.in, "1\n")
+	q.out.wait(t, "{\"got\":1}\n")
+	p.interrupt()
+	q.ends(t, 0)
+}
