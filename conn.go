@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // An Addr is one end of a stream.
@@ -63,6 +64,11 @@ func (c *Conn) CloseWrite() error { return c.failed("close", c.s.CloseWrite()) }
 
 // Close ends both directions. What was written still arrives; what arrives is dropped.
 func (c *Conn) Close() error { return c.failed("close", c.s.Close()) }
+
+// Reset gives the stream up: both directions end at once, and the peer's reads and
+// writes fail with ErrStreamReset, so that it does not take what has arrived for all
+// there was. What CloseWrite has ended before stays complete.
+func (c *Conn) Reset() { c.s.Reset(wire.ResetAbandoned) }
 
 // LocalAddr returns an Addr: this agent's end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }

@@ -112,6 +112,20 @@ func testStreams(t *testing.T, p *pair) {
 	if _, err := p.alice.Dial(bounded(t), "bob", "private"); !errors.Is(err, ErrStreamRefused) {
 		t.Errorf("Dial where it is not allowed: %v", err)
 	}
+	p.bob.serve(t, "broken", ListenConfig{}, func(c *Conn) {
+		_, _ = c.Write([]byte("half"))
+		_, _ = c.Read(make([]byte, 1))
+		c.Reset()
+		c.Reset()
+	})
+	broken := dialled(t, p.alice, "bob", "broken")
+	if _, err := io.ReadFull(broken, make([]byte, 4)); err != nil {
+		t.Error(err)
+	}
+	_, _ = broken.Write([]byte("x"))
+	if rest, err := io.ReadAll(broken); len(rest) > 0 || !errors.Is(err, ErrStreamReset) {
+		t.Errorf("a stream that was given up: %q, %v", rest, err)
+	}
 	gone, cancel := context.WithCancel(bounded(t))
 	cancel()
 	if _, err := p.alice.Dial(gone, "bob", "echo"); !errors.Is(err, context.Canceled) {

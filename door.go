@@ -200,7 +200,7 @@ func isTimeout(err error) bool {
 }
 
 // Reset ends it at once; the code is the sidecar's to choose.
-func (s *socketStream) Reset(uint32) { s.close(wire.CodeStreamReset) }
+func (s *socketStream) Reset(uint32) { _ = s.close(wire.CodeStreamReset) }
 
 // Close implements net.Conn.
 func (s *socketStream) Close() error { return s.close("") }

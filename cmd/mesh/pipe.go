@@ -18,7 +18,8 @@ type end interface {
 }
 
 // pipe copies between two ends, both ways, until both directions have ended or ctx ends, and closes them. That one end
-// writes no more is passed on. A program that has ended, as b, ends both directions. What breaks off is not passed on as if it were complete, as far as the other end can tell.
+// writes no more is passed on. A program that has ended, as b, ends both directions. What breaks off is not passed on as if
+// it were complete, as far as the other end can tell.
 func pipe(ctx context.Context, a, b end) error {
 	defer func() { _, _ = a.Close(), b.Close() }()
 	stop := context.AfterFunc(ctx, func() {
@@ -79,10 +80,13 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// abort closes an end so that, over TCP, what was read from it does not look complete.
+// abort closes an end so that what was read from it does not look complete, where there is a way to say so.
 func abort(e end) {
-	if tcp, ok := e.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	switch e := e.(type) {
+	case *net.TCPConn:
+		_ = e.SetLinger(0)
+	case *mesh.Conn:
+		e.Reset()
 	}
 	_ = e.Close()
 }
