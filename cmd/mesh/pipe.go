@@ -80,13 +80,10 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// abort closes an end so that what was read from it does not look complete, where there is a way to say so.
+// abort closes an end so that, over TCP, what was read from it does not look complete.
 func abort(e end) {
-	switch e := e.(type) {
-	case *net.TCPConn:
-		_ = e.SetLinger(0)
-	case *mesh.Conn:
-		e.Reset()
+	if tcp, ok := e.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
 	}
 	_ = e.Close()
 }

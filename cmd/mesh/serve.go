@@ -113,7 +113,7 @@ func serveOne(ctx context.Context, c *cobra.Command, m *mesh.Mesh, conn *mesh.Co
 	to, err := open(linked, conn)
 	if err != nil {
 		say(c, "the stream of %s is closed: %s", peer, plain(err))
-		conn.Reset()
+		_ = conn.Close()
 		return
 	}
 	if err := pipe(linked, conn, to); err != nil && ctx.Err() == nil {
