@@ -356,3 +356,25 @@ func TestManyStreams(t *testing.T) {
 		})
 	}
 }
+
+// Allow is code of the application: it may take its time, and close the mesh.
+func TestAllowCloses(t *testing.T) {
+	s := newStage(t, "")
+	alice, bob := s.start(t, InProcess, "alice"), s.start(t, InProcess, "bob")
+	closed := make(chan error, 1)
+	if _, err := (ListenConfig{Allow: func(Peer) bool {
+		closed <- bob.Close()
+		return true
+	}}).Listen(bob.Mesh, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := alice.WaitPeer(bounded(t), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alice.Dial(bounded(t), "bob", "x"); err == nil {
+		t.Error("a stream to a mesh that ends was taken")
+	}
+	if err := testutil.Take(t, "the end of Close", closed); err != nil {
+		t.Error(err)
+	}
+}

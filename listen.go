@@ -231,7 +231,7 @@ func (c *ipc) offered(w wire.Stream) {
 	case !l.enter():
 		c.refuse(w, wire.CodeTooManyStreams)
 	default:
-		m.work.Go(func() { c.accept(l, peer, w) })
+		m.handlers.run(func() { c.accept(l, peer, w) })
 	}
 }
 

@@ -291,16 +291,25 @@ func (s *Sidecar) openStream(ctx context.Context, peer, service string) (Stream,
 		return nil, err
 	}
 	c := s.counted(peer, st)
-	stop := context.AfterFunc(ctx, func() { c.Reset(wire.ResetRefused) })
-	err = askFor(c, service)
-	if !stop() {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		c.Reset(wire.ResetRefused)
-		return nil, StreamError(err)
+	if err := under(ctx, c, func() error { return askFor(c, service) }); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// under calls f, which does something with a stream, and gives the stream up when f fails or ctx ends before. The error is a
+// *wire.Error, or the cause of ctx.
+func under(ctx context.Context, st Stream, f func() error) error {
+	stop := context.AfterFunc(ctx, func() { st.Reset(wire.ResetAbandoned) })
+	err := f()
+	switch {
+	case !stop():
+		return context.Cause(ctx)
+	case err != nil:
+		st.Reset(wire.ResetAbandoned)
+		return StreamError(err)
+	}
+	return nil
 }
 
 // askFor sends the first line of a stream and waits for the response.
@@ -345,14 +354,16 @@ func StreamError(err error) *wire.Error {
 }
 
 // takeStream gives the agent a stream that it was told of.
-func (s *Sidecar) takeStream(id string) (Stream, error) {
+func (s *Sidecar) takeStream(ctx context.Context, id string) (Stream, error) {
 	o := s.streams.take(id)
 	if o == nil {
 		return nil, &wire.Error{Code: wire.CodeStreamReset, Text: "no such stream waits"}
 	}
-	if _, err := o.stream.Write(wire.AppendStreamOpened(nil)); err != nil {
-		o.stream.Reset(wire.ResetRefused)
-		return nil, StreamError(err)
+	if err := under(ctx, o.stream, func() error {
+		_, err := o.stream.Write(wire.AppendStreamOpened(nil))
+		return err
+	}); err != nil {
+		return nil, err
 	}
 	return o.stream, nil
 }
@@ -397,7 +408,7 @@ func (d *Door) Stream(ctx context.Context, r wire.Stream) (Stream, error) {
 	case s == nil || subtle.ConstantTimeCompare([]byte(r.Secret), []byte(s.streams.secret)) != 1:
 		return nil, &wire.Error{Code: wire.CodeUnauthorized, Text: "not the secret of ready"}
 	case r.PeerID == "":
-		return s.takeStream(r.Stream)
+		return s.takeStream(ctx, r.Stream)
 	}
 	return s.openStream(ctx, r.PeerID, r.Service)
 }
