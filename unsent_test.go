@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,6 +36,10 @@ func TestCloseTellsUnsent(t *testing.T) {
 				t.Fatal(err)
 			}
 			got.Wait(t, "the first message", func(all []*Message) bool { return len(all) == 1 })
+			held := make(chan struct{})
+			defer close(held)
+			bob.serve(t, "hold", ListenConfig{}, func(*Conn) { <-held })
+			c := dialled(t, alice, "bob", "hold")
 			pid := bob.SidecarPID()
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
@@ -44,6 +49,14 @@ func TestCloseTellsUnsent(t *testing.T) {
 			if _, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 				t.Fatalf("not stopped: %v, %v", status, err)
 			}
+			// What is written to a stream that is not read holds up no message to others.
+			if err := c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write(make([]byte, 8<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("Write: %v", err)
+			}
+			_ = c.Close()
 			const count = 1000
 			for range count {
 				for _, peer := range []string{"bob", "carol"} {

@@ -17,13 +17,16 @@ import (
 // error names the peers that do not. A peer has it when it has acknowledged everything, or has responded to a
 // drain: that takes one round trip, whereas SCTP may hold an acknowledgement back for 200 ms.
 func (n *Node) Flush(ctx context.Context) error {
-	var late []string
+	var late, lateStreams []string
+	var streams sync.WaitGroup
+	streams.Go(func() { lateStreams = n.FlushStreams(ctx) })
 	for _, f := range n.flushPeers() {
 		if f.wait(ctx) == flushLate {
 			late = append(late, f.peer.id)
 		}
 	}
-	if late = append(late, n.flushStreams(ctx)...); late != nil {
+	streams.Wait()
+	if late = append(late, lateStreams...); late != nil {
 		return fmt.Errorf("not everything was sent to %q: %w", late, ctx.Err())
 	}
 	return nil
@@ -31,10 +34,8 @@ func (n *Node) Flush(ctx context.Context) error {
 
 // Unsent flushes like Flush, and returns the peers that may not have everything, with how many bytes they have not
 // acknowledged of each lane. Those whose links have ended meanwhile are among them, but for peers that have left: these send
-// no acknowledgement of what they have just read. What was written to streams is not counted: it is complete or the reader learns that it
-// is not.
+// no acknowledgement of what they have just read. Streams are not counted: a reader learns that one is not complete.
 func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
-	n.flushStreams(ctx)
 	unsent := make(map[string][wire.Lanes]int)
 	for _, f := range n.flushPeers() {
 		end := f.wait(ctx)
@@ -76,13 +77,20 @@ func (n *Node) flushPeers() (fs []*flush) {
 	return fs
 }
 
-// flushStreams has the peers get what was written to streams, while ctx lasts, and returns those that may not have it.
-func (n *Node) flushStreams(ctx context.Context) (late []string) {
+// FlushStreams blocks until the peers have what was written to streams, as far as their windows let it go, or ctx ends, and returns the
+// ids of those that may not have it. One of them holds up no other.
+func (n *Node) FlushStreams(ctx context.Context) (late []string) {
 	n.peersMu.Lock()
 	peers := slices.Collect(maps.Keys(n.peers))
 	n.peersMu.Unlock()
-	for _, p := range peers {
-		if err := p.flushStreams(ctx); err != nil && ctx.Err() != nil {
+	errs := make([]error, len(peers))
+	var all sync.WaitGroup
+	for i, p := range peers {
+		all.Go(func() { errs[i] = p.flushStreams(ctx) })
+	}
+	all.Wait()
+	for i, p := range peers {
+		if errs[i] != nil && ctx.Err() != nil {
 			late = append(late, p.id)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -157,8 +158,13 @@ func (s *Sidecar) drain(ctx context.Context, cmd *wire.Line) {
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, drainTimeout))
 		defer cancel()
 		var u wire.Unsent
-		s.streams.flush(ctx)
+		var streams sync.WaitGroup // beside the messages: one that is not read would take all the time
+		streams.Go(func() {
+			s.streams.flush(ctx)
+			s.network.flushStreams(ctx)
+		})
 		bytes := s.network.unsent(ctx)
+		streams.Wait()
 		for _, id := range slices.Sorted(maps.Keys(bytes)) {
 			if p := peers[id]; p != nil {
 				u.Peers, u.Messages = append(u.Peers, id), append(u.Messages, p.unsent(bytes[id]))

@@ -23,6 +23,8 @@ type network interface {
 	// unsent flushes like flush, and returns for the peers that may not have everything how many bytes they have not
 	// acknowledged of each lane. Those whose links have ended meanwhile are among them, unless they have left.
 	unsent(ctx context.Context) map[string][wire.Lanes]int
+	// flushStreams blocks until the peers have what was written to streams, or ctx ends.
+	flushStreams(ctx context.Context)
 	// openStream opens a stream to a peer. The error is a *wire.Error, or the cause of ctx.
 	openStream(ctx context.Context, p peerLink) (Stream, error)
 	// close flushes while ctx lasts and returns when nothing of the network is left.

@@ -70,6 +70,8 @@ func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {
 	return w.node.Unsent(ctx)
 }
 
+func (w *webRTC) flushStreams(ctx context.Context) { w.node.FlushStreams(ctx) }
+
 func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) {
 	s, err := p.(*rtc.Peer).OpenStream(ctx)
 	switch {
