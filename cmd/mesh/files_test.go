@@ -10,9 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 func write(t *testing.T, name string, data []byte, mode fs.FileMode) {
@@ -144,14 +144,10 @@ func TestResume(t *testing.T) {
 			out.wait(t, "receiving")
 			by := startProcess(t, &out, &errs, "cp", "big", "bob:")
 			part := filepath.Join("in", partName("big"))
-			for began := time.Now(); ; time.Sleep(time.Millisecond) {
-				if fi, err := os.Stat(part); err == nil && fi.Size() > 4<<20 {
-					break
-				}
-				if time.Since(began) > limit {
-					t.Fatalf("nothing arrives\n%s%s", &out, &errs)
-				}
-			}
+			testutil.Eventually(t, "a part of the file", func() bool {
+				fi, err := os.Stat(part)
+				return err == nil && fi.Size() > 4<<20
+			})
 			if victim == "receiver" {
 				to, by = by, to
 			}

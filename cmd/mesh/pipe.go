@@ -80,10 +80,13 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// abort closes an end so that, over TCP, what was read from it does not look complete.
+// abort closes an end so that what was read from it does not look complete, where there is a way to say so.
 func abort(e end) {
-	if tcp, ok := e.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	switch e := e.(type) {
+	case *net.TCPConn:
+		_ = e.SetLinger(0)
+	case *mesh.Conn:
+		e.Reset()
 	}
 	_ = e.Close()
 }

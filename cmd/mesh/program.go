@@ -100,16 +100,7 @@ func (f *serveFlags) serveProgram(c *cobra.Command, service string, args []strin
 		return fmt.Errorf("no such program: %w", err)
 	}
 	args = append([]string{path}, args[1:]...)
-	return f.serve(c, service, path, func(ctx context.Context, conn *mesh.Conn) (end, error) {
-		p, err := startProgram(c, conn, service, args)
-		if err != nil {
-			return nil, err
-		}
-		go func() {
-			if <-p.exited; p.err != nil && ctx.Err() == nil {
-				say(c, "the program for %s has ended: %v", quote(conn.Peer().ID), p.err)
-			}
-		}()
-		return p, nil
+	return f.serve(c, service, path, func(_ context.Context, conn *mesh.Conn) (end, error) {
+		return startProgram(c, conn, service, args)
 	})
 }

@@ -3,15 +3,16 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 func TestServeProgram(t *testing.T) {
@@ -43,14 +44,10 @@ func TestProgramEnds(t *testing.T) {
 		t.Errorf("%q, %v", text, err)
 	}
 	p.err.wait(t, "the program for alice has ended: exit status 3")
-	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := c.Write([]byte("x")); err != nil {
-			break
-		}
-		if time.Since(began) > limit {
-			t.Fatal("the stream is still there")
-		}
-	}
+	testutil.Eventually(t, "the end of the stream", func() bool {
+		_, err := c.Write([]byte("x"))
+		return err != nil
+	})
 }
 
 // A program and what it has started end with the stream, also if they do not want to, and with the link.
@@ -83,14 +80,15 @@ func TestProgramIsEnded(t *testing.T) {
 // gone blocks until a process has ended.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < limit; time.Sleep(20 * time.Millisecond) {
-		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if syscall.Kill(pid, 0) != nil || strings.Contains(string(stat), ") Z ") {
-			return
+	defer func() {
+		if t.Failed() { // it is still there
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-	}
-	t.Errorf("process %d is still there", pid)
-	_ = syscall.Kill(pid, syscall.SIGKILL)
+	}()
+	testutil.Eventually(t, fmt.Sprintf("the end of process %d", pid), func() bool {
+		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return syscall.Kill(pid, 0) != nil || strings.Contains(string(stat), ") Z ")
+	})
 }
 
 func TestMCP(t *testing.T) {
@@ -110,9 +108,9 @@ func TestMCP(t *testing.T) {
 	}
 	cli("mcp", "bob:other").hasStatus(t, 1, "nobody listens", "mesh serve mcp/other")
 
-	q = start(t, "mcp", "bob:echo") // whose server ends
+	q = start(t, "mcp", "bob:echo") // whose server is interrupted
 	_, _ = io.WriteString(q.in, "1\n")
 	q.out.wait(t, "{\"got\":1}\n")
 	p.interrupt()
-	q.ends(t, 0)
+	q.ends(t, 1, "given the stream up") // and has not said all
 }

@@ -113,10 +113,14 @@ func serveOne(ctx context.Context, c *cobra.Command, m *mesh.Mesh, conn *mesh.Co
 	to, err := open(linked, conn)
 	if err != nil {
 		say(c, "the stream of %s is closed: %s", peer, plain(err))
-		_ = conn.Close()
+		conn.Reset()
 		return
 	}
-	if err := pipe(linked, conn, to); err != nil && ctx.Err() == nil {
+	err = pipe(linked, conn, to)
+	if p, ok := to.(*program); ok && p.err != nil && linked.Err() == nil {
+		say(c, "the program for %s has ended: %v", peer, p.err)
+	}
+	if err != nil && ctx.Err() == nil {
 		say(c, "the stream of %s broke off: %s", peer, plain(err))
 	}
 }

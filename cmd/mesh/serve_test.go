@@ -321,8 +321,8 @@ func TestServiceUsage(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	onMesh(t)
 	cli("serve", "x", "--to", "1", "--signaling", "ws://127.0.0.1:1/ws").want(t, 1, "ws://127.0.0.1:1/ws", "mesh dev", "refused")
-	p := start(t, "serve", "x", "--to", "1", "--signaling", "ws://127.0.0.1:1/ws")
-	time.Sleep(100 * time.Millisecond)
+	p := start(t, "serve", "x", "--to", "1", "-v", "--signaling", "ws://127.0.0.1:1/ws")
+	p.err.wait(t, "refused")
 	p.cancel(signalError{syscall.SIGTERM})
 	p.ends(t, 143)
 }

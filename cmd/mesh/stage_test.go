@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/signaling"
 )
 
@@ -68,11 +70,7 @@ func (o *output) String() string {
 // wait blocks until the output has a text.
 func (o *output) wait(t *testing.T, text string) {
 	t.Helper()
-	for began := time.Now(); !strings.Contains(o.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > limit {
-			t.Fatalf("%q is not in\n%s", text, o)
-		}
-	}
+	testutil.Eventually(t, fmt.Sprintf("%q in the output", text), func() bool { return strings.Contains(o.String(), text) })
 }
 
 // A running command.
