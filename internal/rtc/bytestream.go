@@ -3,6 +3,8 @@
 package rtc
 
 import (
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,8 @@ type Stream struct {
 	peer *Peer
 	s    *yamux.Stream
 	ours bool // we have opened it
+	// The peer has said something in it.
+	answered atomic.Bool
 
 	reading sync.Mutex
 	rest    []byte // of buf, not yet read
@@ -36,9 +40,6 @@ type Stream struct {
 
 // pieceBuffers are for readers with less room than the largest piece takes.
 var pieceBuffers = sync.Pool{New: func() any { return new([wire.SliceSize]byte) }}
-
-// Peer returns the peer at the other end.
-func (s *Stream) Peer() *Peer { return s.peer }
 
 // Read returns what has arrived; io.EOF after CloseWrite or Close at the other end.
 func (s *Stream) Read(b []byte) (int, error) {
@@ -66,6 +67,10 @@ func (s *Stream) Read(b []byte) (int, error) {
 // read reads one piece, which fits.
 func (s *Stream) read(b []byte) (int, error) {
 	n, err := s.s.Read(b)
+	reset := (*yamux.StreamError)(nil)
+	if n > 0 || err == io.EOF || errors.As(err, &reset) && reset.Remote { //nolint:errorlint // the multiplexer's very own
+		s.answered.Store(true)
+	}
 	if n > 0 {
 		s.peer.streams.channel.pieces.read(s.s.StreamID())
 		return n, nil // an error comes again
@@ -158,6 +163,9 @@ func (s *Stream) reset(code uint32) {
 	_ = s.s.ResetWithError(code)
 	s.leave.Do(func() {
 		s.peer.streams.channel.pieces.forget(s.s.StreamID())
+		if s.ours && !s.answered.Load() { // or those given up during an outage would all come to the peer at once
+			_, _ = s.peer.streams.session.Ping() // an error is the end of the link
+		}
 		s.peer.streams.leave(s.ours) // now that the other end learns it before it learns of another stream
 	})
 }

@@ -4,6 +4,7 @@ package rtc_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -310,4 +311,37 @@ func TestStreamsAreTheLastLane(t *testing.T) {
 	if wrote < 1<<20 {
 		t.Errorf("%d bytes of a stream passed beside 32 MB of messages", wrote)
 	}
+}
+
+// Streams that are given up before the peer has answered, many in a row during an outage, do not come to it all at once.
+func TestStreamsGivenUp(t *testing.T) {
+	_, a, b, ca, cb := cables(t, func(c *rtc.Config) { c.Limits.MaxStreams = 4 })
+	s := open(t, a, b)
+	echoes(t, s, 100)
+	_ = s.Close()
+	ca.cut.Store(true)
+	cb.cut.Store(true)
+	for range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		if s, err := a.peer("b").OpenStream(ctx); err == nil {
+			_, _ = s.Write([]byte("x"))
+			s.Reset(wire.ResetAbandoned)
+		}
+		cancel()
+	}
+	ca.cut.Store(false)
+	cb.cut.Store(false)
+	testutil.Eventually(t, "a stream", func() bool {
+		s, err := a.peer("b").OpenStream(t.Context())
+		if err != nil {
+			return false
+		}
+		defer s.Close()
+		_, err = s.Write([]byte("x"))
+		if err == nil {
+			_, err = io.ReadFull(s, make([]byte, 1))
+		}
+		return err == nil
+	})
+	exchangeOne(t, a, b)
 }
