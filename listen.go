@@ -18,15 +18,14 @@ const (
 	defaultBacklog = 128
 	// takeTimeout bounds how long a stream that was offered takes to be taken.
 	takeTimeout = 10 * time.Second
-	// maxServices is how many services an agent may listen for.
-	maxServices = 1024
 )
 
 // ListenConfig has settings of a listener. The zero value accepts every peer.
 type ListenConfig struct {
 	// Allow reports whether a peer may open streams; nil means every one. Others are
-	// refused with ErrStreamRefused. It is called for each stream, in a goroutine of its own, and
-	// has 10 s. Peer.Key is what to go by: see Config.Identity.
+	// refused with ErrStreamRefused. It is called for each stream, in a goroutine of its
+	// own; after 10 s the stream is refused. Peer.Key is what to go by: see
+	// Config.Identity.
 	Allow func(Peer) bool
 	// Backlog is how many streams may wait for Accept; further ones are refused with
 	// ErrTooManyStreams. Default 128.
@@ -34,9 +33,10 @@ type ListenConfig struct {
 }
 
 // Listen listens for streams of peers to a service: a name of 1 to 255 bytes without
-// spaces and colons, such as "http" or "mcp/files". The connections are *Conn, and their
-// RemoteAddr is the peer. When it returns, peers can open streams. The listener outlasts its sidecar. The error wraps ErrInvalid,
-// ErrDuplicateService or the reason for which the mesh ended.
+// spaces and colons, such as "http" or "mcp/files". When it returns, peers can open
+// streams. The connections are *Conn, and their RemoteAddr is the peer. The listener
+// outlasts its sidecar. The error wraps ErrInvalid, ErrDuplicateService or the reason
+// for which the mesh ended.
 func (m *Mesh) Listen(service string) (net.Listener, error) {
 	return ListenConfig{}.Listen(m, service)
 }
@@ -85,8 +85,8 @@ func (m *Mesh) addService(l *listener) error {
 		return m.closedError()
 	case m.services[l.service] != nil:
 		return ErrDuplicateService
-	case len(m.services) >= maxServices:
-		return fmt.Errorf("%w: %d services have listeners, which is the limit", ErrInvalid, maxServices)
+	case len(m.services) >= wire.MaxServices:
+		return fmt.Errorf("%w: %d services have listeners, which is the limit", ErrInvalid, wire.MaxServices)
 	}
 	if m.services == nil {
 		m.services = make(map[string]*listener)

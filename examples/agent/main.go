@@ -175,6 +175,8 @@ func open(ctx context.Context, m *mesh.Mesh, peer, service, text string) error {
 		return err
 	}
 	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
 	fmt.Fprintln(c, text) // if it fails, so does reading
 	if err := c.(*mesh.Conn).CloseWrite(); err != nil {
 		return err

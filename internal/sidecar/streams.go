@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -29,8 +28,6 @@ const (
 	// streamShare is the part of what other peers leave of them, 1/streamShare, that one peer gets: alone as many as it may have
 	// open in both directions.
 	streamShare = 7
-	// maxServices is how many services an agent may listen for.
-	maxServices = 1024
 )
 
 // ErrEnds is the reason for which streams end with the sidecar.
@@ -107,8 +104,8 @@ func (t *streams) listen(service string, on bool) error {
 		delete(t.services, service)
 		return nil
 	}
-	if _, again := t.services[service]; !again && len(t.services) == maxServices {
-		return &wire.Error{Code: wire.CodeInvalidField, Text: "an agent listens for " + strconv.Itoa(maxServices) + " services at most"}
+	if _, again := t.services[service]; !again && len(t.services) == wire.MaxServices {
+		return &wire.Error{Code: wire.CodeInvalidField, Text: "an agent listens for " + strconv.Itoa(wire.MaxServices) + " services at most"}
 	}
 	t.services[service] = struct{}{}
 	return nil
@@ -379,36 +376,4 @@ func (s *Sidecar) refuseStream(w wire.Stream) {
 		code = wire.ResetFull
 	}
 	o.stream.Reset(code)
-}
-
-// A Door is where an agent gets the streams of its sidecar: by itself in the process of the sidecar, else by connections to the socket.
-type Door struct {
-	mu      sync.Mutex
-	sidecar *Sidecar
-}
-
-func (d *Door) open(s *Sidecar) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sidecar = s
-}
-
-// agent returns the sidecar behind the door, nil if there is none.
-func (d *Door) agent() *Sidecar {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.sidecar
-}
-
-// Stream opens a stream to a service of a peer, or takes one that the agent was told of, as the first line of a connection for a
-// stream says. The error is a *wire.Error, or the cause of ctx.
-func (d *Door) Stream(ctx context.Context, r wire.Stream) (Stream, error) {
-	s := d.agent()
-	switch {
-	case s == nil || subtle.ConstantTimeCompare([]byte(r.Secret), []byte(s.streams.secret)) != 1:
-		return nil, &wire.Error{Code: wire.CodeUnauthorized, Text: "not the secret of ready"}
-	case r.PeerID == "":
-		return s.takeStream(ctx, r.Stream)
-	}
-	return s.openStream(ctx, r.PeerID, r.Service)
 }

@@ -86,9 +86,9 @@ func TestListenCommand(t *testing.T) {
 			t.Errorf("%s: %v", bad, e)
 		}
 	}
-	for i := range maxServices {
+	for i := range wire.MaxServices {
 		a.say(fmt.Sprintf(`{"type":"listen","payload":{"service":"s%d"}}`, i))
-		if e := a.hear(); (e.Type == "error") != (i == maxServices-1) {
+		if e := a.hear(); (e.Type == "error") != (i == wire.MaxServices-1) {
 			t.Fatalf("service %d: %v", i, e)
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"unicode/utf8"
 )
 
+// MaxServices is how many services an agent may listen for.
+const MaxServices = 1024
+
 // MaxService is the length in bytes of the longest name of a service.
 const MaxService = 255
 

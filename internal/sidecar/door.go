@@ -1,0 +1,41 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/subtle"
+	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+// A Door is where an agent gets the streams of its sidecar: by itself in the process of the sidecar, else by connections to the socket.
+type Door struct {
+	mu      sync.Mutex
+	sidecar *Sidecar
+}
+
+func (d *Door) open(s *Sidecar) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sidecar = s
+}
+
+// agent returns the sidecar behind the door, nil if there is none.
+func (d *Door) agent() *Sidecar {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sidecar
+}
+
+// Stream opens a stream to a service of a peer, or takes one that the agent was told of, as the first line of a connection for a
+// stream says. The error is a *wire.Error, or the cause of ctx.
+func (d *Door) Stream(ctx context.Context, r wire.Stream) (Stream, error) {
+	s := d.agent()
+	switch {
+	case s == nil || subtle.ConstantTimeCompare([]byte(r.Secret), []byte(s.streams.secret)) != 1:
+		return nil, &wire.Error{Code: wire.CodeUnauthorized, Text: "not the secret of ready"}
+	case r.PeerID == "":
+		return s.takeStream(ctx, r.Stream)
+	}
+	return s.openStream(ctx, r.PeerID, r.Service)
+}
