@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -147,9 +148,12 @@ func streamSidecarKilled(r *run) {
 	const streams = 4
 	s := r.serve()
 	bob := r.start(s.url(), "bob")
-	alice := r.start(s.url(), "alice", inMode(mesh.SelfExec))
-	kills := pick(r, 10, 3)
-	for range kills {
+	kills := pick(r, 9, 3)
+	var alice *agent
+	for i := range kills {
+		if i%killsPerLife == 0 {
+			alice = r.start(s.url(), fmt.Sprint("alice", i), inMode(mesh.SelfExec))
+		}
 		r.linked(alice, bob)
 		errs := r.waiting(alice, "bob", streams)
 		r.pause(100 * time.Millisecond)
