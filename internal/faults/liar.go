@@ -82,8 +82,8 @@ func (l *liar) joinsLocked(c *netpath.Conn, id string) {
 	}
 }
 
-// lies lies to everybody for a while.
-func (l *liar) lies(r *run, span time.Duration) {
+// lies lies to everybody for a while, and at least so many times.
+func (l *liar) lies(r *run, span time.Duration, least int64) {
 	stop := make(chan struct{})
 	l.mu.Lock()
 	l.lying = stop
@@ -99,6 +99,7 @@ func (l *liar) lies(r *run, span time.Duration) {
 		close(stop)
 	}()
 	r.pause(span)
+	r.until("enough lies", func() bool { return l.told.Load() >= least })
 }
 
 // lie lies to one agent until stop is closed, the first time beginning with more than an agent reads.

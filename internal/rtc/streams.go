@@ -180,6 +180,9 @@ func (p *Peer) wantStreams() {
 // startStreams begins to use the channel for streams. first says that this end made it.
 func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	c := newStreamChannel(p, dc)
+	dc.OnBufferedAmountLow(func() { notify(p.low) })
+	p.transit.add(dc)
+	p.streams.use(c) // before the multiplexer begins, since the writer is woken only by the first frame that waits
 	mux := yamux.Client
 	if !first {
 		mux = yamux.Server
@@ -188,17 +191,22 @@ func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	if err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}
-	dc.OnBufferedAmountLow(func() { notify(p.low) })
-	p.transit.add(dc)
 	p.streams.mu.Lock()
 	over := p.streams.over
-	p.streams.channel, p.streams.session = c, session
+	p.streams.session = session
 	close(p.streams.ready)
 	p.streams.mu.Unlock()
 	if over {
 		_ = session.Close()
 	}
 	return nil
+}
+
+// use has the writer look for frames in the channel.
+func (s *streams) use(c *streamChannel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.channel = c
 }
 
 // streamsConfig has the multiplexer never refuse a stream by itself: its reader would wait for room to say so.
@@ -292,11 +300,12 @@ func (s *streams) finish(f func()) {
 
 // flushStreams blocks until the peer has what was written to streams, or the link or ctx ends.
 func (p *Peer) flushStreams(ctx context.Context) error {
-	c := p.streams.channelOrNil()
-	if c == nil {
+	select {
+	case <-p.streams.ready:
+	default:
 		return nil
 	}
-	if err := c.flush(ctx); err != nil {
+	if err := p.streams.channel.flush(ctx); err != nil {
 		return err
 	}
 	for range 2 { // the first may have been under way before

@@ -1,0 +1,36 @@
+//go:build !js
+
+package rtc
+
+import (
+	"testing"
+	"testing/synctest"
+)
+
+// hastyChannel lets everybody else go on while it is being taken into use.
+type hastyChannel struct{ *memoryChannel }
+
+func (c hastyChannel) OnBufferedAmountLow(f func()) {
+	c.memoryChannel.OnBufferedAmountLow(f)
+	synctest.Wait()
+}
+
+// What the multiplexer writes while its channel is still being taken into use is sent, and so is all behind it.
+func TestStreamsAreWrittenFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := connectEnds(t, description{stream: true, drain: true, streams: true})
+		e.toFar.streams.make = func() {} // it is made below
+		here, there := memoryChannels()
+		if err := e.toFar.startStreams(hastyChannel{here}, true); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.toFar.OpenStream(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(there.in) == 0 {
+			t.Error("nothing was written")
+		}
+		close(here.in)
+	})
+}
