@@ -36,6 +36,7 @@ var scenarios = []scenario{
 	{name: "awkward", run: testAwkward},
 	{name: "concurrent", run: testConcurrent},
 	{name: "slow-handler", run: testSlowHandler},
+	{name: "stats", run: testStats},
 	{name: "streams", run: testStreams},
 	{name: "net-conn", run: testNetConn},
 	{name: "sidecar-lost", run: testSidecarLost, reports: true},

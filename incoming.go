@@ -77,6 +77,8 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onDrained(e.Payload)
 	case wire.TypePong:
 		c.onPong()
+	case wire.TypeStats:
+		return c.stats.settle(e.Payload)
 	case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 		return c.onStream(e)
 	}

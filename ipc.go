@@ -38,6 +38,7 @@ type ipc struct {
 	pong       chan struct{} // buffered 1: the sidecar has responded to a ping
 	window     window        // if the sidecar knows ping
 	windowed   bool          // it does; valid after ready
+	stats      statsQueue
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -118,6 +119,14 @@ func (c *ipc) endError() error {
 		return errors.New("the sidecar closed the connection")
 	}
 	return fmt.Errorf("connection to the sidecar: %w", c.readErr)
+}
+
+// gone returns why a link that has ended, or is about to, serves nobody any more.
+func (c *ipc) gone() error {
+	if c.m.ctx.Err() != nil {
+		return c.m.closedError()
+	}
+	return ErrSidecarLost
 }
 
 // Commands out. Their errors are ErrSidecarLost or the cause of ctx.

@@ -107,9 +107,9 @@ func TestPeers(t *testing.T) {
 func TestPing(t *testing.T) {
 	onMesh(t)
 	answering(t, "bob")
-	cli("ping", "bob", "-c", "2", "--interval", "10ms").hasStatus(t, 0, "bob: ", " ms", "2 of 2 pings had a response")
+	cli("ping", "bob", "-c", "2", "--interval", "10ms").hasStatus(t, 0, "bob: ", " ms", "2 of 2 pings had a response", "\ndirect, from ")
 	var p shownPings
-	if cli("ping", "bob", "-c", "3", "--interval", "0", "--json").into(t, &p); p.Sent != 3 || p.Responses != 3 || len(p.RTT) != 3 || p.RTT[0] <= 0 {
+	if cli("ping", "bob", "-c", "3", "--interval", "0", "--json").into(t, &p); p.Sent != 3 || p.Responses != 3 || len(p.RTT) != 3 || p.RTT[0] <= 0 || p.Path != mesh.PathDirect || p.Local == "" || p.Remote == "" {
 		t.Errorf("%+v", p)
 	}
 	joined(t, "mute", mesh.Config{Handlers: map[string]mesh.Handler{

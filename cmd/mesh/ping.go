@@ -13,7 +13,8 @@ import (
 )
 
 const pingHelp = `Measure how long a request and its response take: every agent responds to ping with pong.
-The first one waits until there is a link to the peer, and that time does not count.
+The first one waits until there is a link to the peer, and that time does not count. At the end
+it says which way the link takes: direct, or relayed by a TURN server, and between which addresses.
 
 Exit status 1 if no ping had a response.`
 
@@ -30,6 +31,11 @@ type shownPings struct {
 	Sent      int       `json:"sent"`
 	Responses int       `json:"responses"`
 	RTT       []float64 `json:"rtt_ms"` // of each response
+
+	// The way that the link takes at the end; none if it has gone.
+	Path   mesh.Path `json:"path,omitempty"`
+	Local  string    `json:"local,omitempty"`
+	Remote string    `json:"remote,omitempty"`
 }
 
 func newPing() *cobra.Command {
@@ -76,7 +82,24 @@ func (f *pingFlags) ping(ctx context.Context, c *cobra.Command, m *mesh.Mesh, pe
 	if ctx.Err() != nil && ended(ctx) != nil {
 		return ended(ctx)
 	}
+	if err := p.look(ctx, m); err != nil {
+		return err
+	}
 	return p.print(c)
+}
+
+// look notes the way that the link takes.
+func (p *shownPings) look(ctx context.Context, m *mesh.Mesh) error {
+	st, err := m.Stats(context.WithoutCancel(ctx)) // a signal ends the pings, and not this
+	if err != nil {
+		return err
+	}
+	for _, s := range st.Peers {
+		if s.ID == p.Peer {
+			p.Path, p.Local, p.Remote = s.Path, s.Local.String(), s.Remote.String()
+		}
+	}
+	return nil
 }
 
 // one sends one ping. Only that nothing can be printed is an error.
@@ -109,6 +132,9 @@ func (p *shownPings) print(c *cobra.Command) error {
 			total += ms
 		}
 		text += fmt.Sprintf("; least %.3f ms, average %.3f ms, most %.3f ms", slices.Min(p.RTT), total/float64(p.Responses), slices.Max(p.RTT))
+	}
+	if p.Path != "" {
+		text += fmt.Sprintf("\n%s, from %s to %s", p.Path, p.Local, p.Remote)
 	}
 	if err := printEvent(c, p, text); err != nil {
 		return err

@@ -81,7 +81,7 @@ function inspect(text, outermost) {
         key = text[i] === '{'
         const limit = Math.min(top?.limit ?? Infinity, open.length + (key && next ? next.depth : Infinity)) // only objects have one
         if (open.length >= limit) throw new MeshError(`too_deep: nested more than ${limit} levels`)
-        open.push({ shape: key ? next : undefined, seen: new Set(), limit, object: key })
+        open.push({ shape: key ? (next ?? top?.each) : undefined, each: key ? undefined : next?.each, seen: new Set(), limit, object: key })
         next = undefined
         break
       }
@@ -132,9 +132,12 @@ const isTexts = (value) => value == null || (Array.isArray(value) && value.every
 const isNumber = (value) => value == null || (Number.isInteger(value) && value >= 0)
 const isNumbers = (value) => value == null || (Array.isArray(value) && value.every((v) => v !== null && isNumber(v)))
 const isFlag = (value) => value == null || typeof value === 'boolean'
+const isStats = (value) => value == null || (Array.isArray(value) && value.every((v) => isObject(v) && holdAll(STATS, v)))
+const holdAll = (fields, value) => Object.entries(fields).every(([field, holds]) => holds(value[field]))
 const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
+const STATS = { peer_id: isText, path: isText, local: isText, remote: isText, rtt_us: isNumber }
 const STREAM = { stream: isText, peer_id: isText, service: isText, secret: isText, code: isText, message: isText }
 const EVENTS = new Map(Object.entries({
   ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText, secret: isText },
@@ -147,6 +150,7 @@ const EVENTS = new Map(Object.entries({
   resume: { peer_id: isName },
   cancel: { from_peer: isName, request_id: isName },
   drained: { peers: isTexts, unsent: isNumbers },
+  stats: { peers: isStats },
   listening: STREAM,
   stream: STREAM,
   stream_end: STREAM,
@@ -162,7 +166,8 @@ function parse(line) {
   const { type, payload } = decode(line)
   const fields = EVENTS.get(type)
   const message = type === 'message' ? MESSAGE : shape([], {}, MAX_DEPTH)
-  const inner = shape([...COMMON, ...Object.keys(fields ?? {})], { message })
+  const peers = type === 'stats' ? { ...shape([]), each: shape(Object.keys(STATS)) } : undefined
+  const inner = shape([...COMMON, ...Object.keys(fields ?? {})], { message, peers })
   inspect(utf8.decode(line), shape(['type', 'payload'], { payload: inner }, MAX_DEPTH + 4))
   if (typeof type !== 'string') throw new MeshError('invalid_field: the type is no string')
   if (!fields) return { type, payload: {} }

@@ -153,12 +153,25 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+STATS = {**dict.fromkeys(("peer_id", "path", "local", "remote"), is_text), "rtt_us": is_number}
+
+
+def is_stats(value: Any) -> bool:
+    if not isinstance(value, list):
+        return value is None
+    for stats in value:
+        if is_object(stats):
+            check_keys(stats, STATS)
+    return all(is_object(v) and all(holds(v.get(field)) for field, holds in STATS.items()) for v in value)
+
+
 STREAM = dict.fromkeys(("stream", "peer_id", "service", "secret", "code", "message"), is_text)
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text,
               "secret": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
+    "stats": {"peers": is_stats},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},
@@ -582,6 +595,9 @@ class Agent:
 
     def hear_pong(self, payload: dict) -> None:
         pass  # we do not ping
+
+    def hear_stats(self, payload: dict) -> None:
+        pass  # nor ask for numbers
 
     def hear_peer_connected(self, payload: dict) -> None:
         self.meet(payload["peer_id"], payload.get("key", ""))

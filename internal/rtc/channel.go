@@ -99,7 +99,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	if s.offerer {
 		s.peer.streams.make = func() { s.post(s.makeStreams) }
 	}
-	s.peer.admit = s.admit
+	s.peer.admit, s.peer.stats = s.admit, s.stats
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
 	switch {

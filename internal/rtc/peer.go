@@ -54,6 +54,7 @@ type Peer struct {
 	ev     Events
 	log    zerolog.Logger
 	dc     dataChannel
+	stats  func() wire.PeerStats
 	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
 	up     func()      // called after PeerConnected, once
 	down   func(error) // ends the link; called when the reader has ended, and by line

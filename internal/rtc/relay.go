@@ -77,6 +77,5 @@ func (s *session) renew() {
 // the same age.
 func (s *session) relayed() bool {
 	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	relay := func(c *webrtc.ICECandidate) bool { return c != nil && c.Typ == webrtc.ICECandidateTypeRelay }
-	return err == nil && pair != nil && (relay(pair.Local) || relay(pair.Remote))
+	return err == nil && pair != nil && passesRelay(pair)
 }

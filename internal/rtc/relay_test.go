@@ -16,6 +16,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 const turnPassword = "turn-password"
@@ -101,6 +102,9 @@ func TestBothEndsRefreshCredentials(t *testing.T) {
 	h := newHub(t)
 	a, b := start(t, h, "a", onlyRelay(url, "a1")).join(), start(t, h, "b", onlyRelay(url, "b1")).join()
 	linked(t, a, b)
+	if st := a.peer("b").Stats(); st.PeerID != "b" || st.Path != wire.PathRelayed {
+		t.Errorf("a link by relays only has %+v", st)
+	}
 	a.ICEServers(relays(url, "a2"))
 	b.ICEServers(relays(url, "b2"))
 	_ = server.Close() // with all relayed addresses

@@ -44,6 +44,8 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.drain(ctx, cmd)
 	case wire.TypePing:
 		s.pong()
+	case wire.TypeStats:
+		s.stats()
 	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse, wire.TypeStreamEnd:
 		s.streamCommand(cmd)
 	}

@@ -104,6 +104,7 @@ func (h *held) Cancel(string)                {}
 func (h *held) Pause(wire.Stop)              { h.pauses.Add(1) }
 func (h *held) Resume()                      {}
 func (h *held) SetReading(on bool)           { h.unread.Store(!on) }
+func (h *held) Stats() wire.PeerStats        { return wire.PeerStats{PeerID: h.id} }
 func (h *held) StreamsBegun() bool           { return h.streams }
 func (h *held) Violation(string)             { h.ended.Store(true) }
 

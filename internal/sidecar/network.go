@@ -34,8 +34,9 @@ type network interface {
 // A peerLink is a live link to one peer. Its methods may be called from any goroutine and never block.
 type peerLink interface {
 	ID() string
-	Key() string                         // the key that the peer has proven, base64; "" if none
-	Extended() bool                      // it has control lines
+	Key() string    // the key that the peer has proven, base64; "" if none
+	Extended() bool // it has control lines
+	Stats() wire.PeerStats
 	Send(msg []byte, in wire.Lane) error // a *wire.Error
 	// Unacknowledged returns how many bytes of a lane the peer has not acknowledged, at most.
 	Unacknowledged(in wire.Lane) int

@@ -158,6 +158,11 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 		return wire.AppendPing(nil)
 	case wire.TypePong:
 		return wire.AppendPong(nil)
+	case wire.TypeStats:
+		if event {
+			return wire.AppendStatsEvent(nil, must(wire.DecodeStats(l.Payload))(t))
+		}
+		return wire.AppendStatsCommand(nil)
 	case wire.TypeListen, wire.TypeUnlisten, wire.TypeListening, wire.TypeRefuse, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 		return wire.AppendStream(nil, l.Type, must(wire.DecodeStream(l.Payload))(t))
 	}

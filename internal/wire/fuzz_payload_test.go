@@ -55,6 +55,10 @@ func FuzzDecodePeerList(f *testing.F) {
 	fuzzDecode(f, wire.DecodePeerList, []string{"peers", "keys"}, "peer_list")
 }
 
+func FuzzDecodeStats(f *testing.F) {
+	fuzzDecode(f, wire.DecodeStats, []string{"peers"}, "stats")
+}
+
 // FuzzPeerHello passes any text as the argument of a peer's hello.
 func FuzzPeerHello(f *testing.F) {
 	for _, text := range []string{`{"protocol":1,"max_message":16777216}`, `{}`, `null`, `{"max_message":-1}`, `{"protocol":1e3}`,

@@ -220,7 +220,7 @@ func FuzzParseCommand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		checkLine(t, text, false, map[string]string{"send": "target_peer", "broadcast": "", "list_peers": "",
 			"connect": "target_peer_id", "hello": "", "pause": "peer_id", "resume": "peer_id", "cancel": "target_peer",
-			"drain": "", "ping": "", "listen": "", "unlisten": "", "refuse": "", "stream_end": ""})
+			"drain": "", "ping": "", "listen": "", "unlisten": "", "refuse": "", "stream_end": "", "stats": ""})
 	})
 }
 
@@ -230,7 +230,7 @@ func FuzzParseEvent(f *testing.F) {
 		checkLine(t, text, true, map[string]string{"message": "from_peer", "peer_connected": "peer_id",
 			"peer_disconnected": "peer_id", "peer_list": "", "ready": "", "signaling": "", "error": "",
 			"pause": "peer_id", "resume": "peer_id", "cancel": "from_peer", "drained": "", "pong": "",
-			"listening": "", "stream": "", "stream_end": "", "stream_stop": ""})
+			"listening": "", "stream": "", "stream_end": "", "stream_stop": "", "stats": ""})
 	})
 }
 

@@ -45,6 +45,10 @@ const (
 	keyService
 	keyStream
 	keySecret
+	keyPath
+	keyLocal
+	keyRemote
+	keyRTT
 	keyCount
 )
 
@@ -56,7 +60,7 @@ func (k key) String() string {
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
-		"max_streams", "service", "stream", "secret"}[k]
+		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -189,6 +193,14 @@ func lookupText(name []byte) key {
 		return keyStream
 	case "secret":
 		return keySecret
+	case "path":
+		return keyPath
+	case "local":
+		return keyLocal
+	case "remote":
+		return keyRemote
+	case "rtt_us":
+		return keyRTT
 	}
 	return keyOther
 }

@@ -16,11 +16,12 @@ const (
 	FeaturePing     = "ping" // `ping` and `pong`
 	// FeatureStreams: `secret` in ready, the lines about streams, and connections for them.
 	FeatureStreams = "streams"
+	FeatureStats   = "stats" // `stats`
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
 func Features() []string {
-	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams}
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams, FeatureStats}
 }
 
 // Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
@@ -163,7 +164,7 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, **string, *int, *int64, *[]string, *[]int, or a func() *Error that decodes the object at the cursor
+	to  any // *string, **string, *int, *int64, *[]string, *[]int, *[]PeerStats, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
@@ -243,6 +244,10 @@ func (s *scanner) decode(to any) (bad *Error) {
 	}
 	if object, ok := to.(func() *Error); ok && s.peek() == '{' {
 		return object()
+	}
+	if list, ok := to.(*[]PeerStats); ok && s.peek() != 'n' {
+		*list, bad = s.peerStats(path)
+		return bad
 	}
 	v := s.value()
 	if s.err != nil || v.kind == 'n' {

@@ -17,6 +17,7 @@ func TestDecode(t *testing.T) {
 	key := func(b []byte) (any, error) { v, err := wire.DecodePeerKey(b); return v, err }
 	drain := func(b []byte) (any, error) { v, err := wire.DecodeDrain(b); return v, err }
 	unsent := func(b []byte) (any, error) { v, err := wire.DecodeUnsent(b); return v, err }
+	stats := func(b []byte) (any, error) { v, err := wire.DecodeStats(b); return v, err }
 	list := func(b []byte) (any, error) { v, err := wire.DecodeStrings(b); return v, err }
 	tests := []struct {
 		decode func([]byte) (any, error)
@@ -70,6 +71,16 @@ func TestDecode(t *testing.T) {
 		{unsent, `{"peers":["a"],"unsent":["3"]}`, nil, "payload.unsent: want an array of integers of 0 or more at byte 25"},
 		{unsent, `{"peers":["a"],"unsent":3}`, nil, "payload.unsent: want an array of integers"},
 		{unsent, `{"peers":["a"],"unsent":[-3]}`, nil, "payload.unsent: want an array of integers"},
+		{stats, ``, wire.Stats{}, ""},
+		{stats, `{"peers":null}`, wire.Stats{}, ""},
+		{stats, `{"peers":[{"peer_id":"a","path":"later","rtt_us":7,"later":{"path":1}},{}]}`,
+			wire.Stats{Peers: []wire.PeerStats{{PeerID: "a", Path: "later", RoundTrip: 7}, {}}}, ""},
+		{stats, `{"peers":{}}`, nil, "payload.peers: want an array of objects at byte 9"},
+		{stats, `{"peers":[{},"a",7]}`, nil, "payload.peers: want an array of objects at byte 13"},
+		{stats, `{"peers":[{"rtt_us":-1}]}`, nil, "payload.peers.rtt_us: want an integer of 0 or more"},
+		{stats, `{"peers":[{"path":"a","Path":"b"}]}`, nil, "payload.peers.path: written in another case"},
+		{stats, `{"peers":[{"path":"a","path":"b"}]}`, nil, "payload.peers.path: present twice"},
+		{stats, `{"peers":[{}}`, nil, "want ',' or ']'"},
 		{list, ``, []string(nil), ""},
 		{list, ` ["a\n"] `, []string{"a\n"}, ""},
 		{list, `["a",]`, nil, "want a value"},

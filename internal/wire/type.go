@@ -3,7 +3,7 @@ package wire
 // Type is the kind of a link line.
 type Type uint8
 
-// The types of line. Pause, resume and cancel are both commands and events, the others one of the two.
+// The types of line. Some are both commands and events.
 const (
 	TypeUnknown Type = iota // unknown in this direction
 	TypeSend
@@ -32,6 +32,7 @@ const (
 	TypeStream
 	TypeStreamEnd
 	TypeStreamStop
+	TypeStats
 	typeCount
 )
 
@@ -43,7 +44,7 @@ func (t Type) String() string {
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
 		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
-		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop"}[t]
+		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop", "stats"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -76,6 +77,8 @@ func commandType(name []byte) Type {
 		return TypeRefuse
 	case "stream_end":
 		return TypeStreamEnd
+	case "stats":
+		return TypeStats
 	}
 	return TypeUnknown
 }
@@ -114,6 +117,8 @@ func eventType(name []byte) Type {
 		return TypeStreamEnd
 	case "stream_stop":
 		return TypeStreamStop
+	case "stats":
+		return TypeStats
 	}
 	return TypeUnknown
 }
