@@ -332,29 +332,37 @@ func TestManyStreams(t *testing.T) {
 				}
 			}
 			testutil.Eventually(t, "nothing is left", func() bool { return runtime.NumGoroutine() < before+20 })
-			var all sync.WaitGroup
-			conns := make(chan *Conn, atOnce)
-			for range atOnce {
-				all.Go(func() {
-					c, err := alice.Dial(t.Context(), "bob", "echo")
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					conns <- c.(*Conn)
-				})
+			for range 3 { // those that were closed at once make room at once
+				allAtOnce(t, alice, atOnce)
 			}
-			all.Wait()
-			close(conns)
-			for c := range conns {
-				all.Go(func() {
-					throughStream(t, c, 10_000)
-					_ = c.Close()
-				})
-			}
-			all.Wait()
 		})
 	}
+}
+
+// allAtOnce opens so many streams to bob's echo, sends something through each while all are open, and closes them.
+func allAtOnce(t *testing.T, from *agent, streams int) {
+	t.Helper()
+	var all sync.WaitGroup
+	conns := make(chan *Conn, streams)
+	for range streams {
+		all.Go(func() {
+			c, err := from.Dial(t.Context(), "bob", "echo")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			conns <- c.(*Conn)
+		})
+	}
+	all.Wait()
+	close(conns)
+	for c := range conns {
+		all.Go(func() {
+			throughStream(t, c, 10_000)
+			_ = c.Close()
+		})
+	}
+	all.Wait()
 }
 
 // Allow is code of the application: it may take its time, and close the mesh.

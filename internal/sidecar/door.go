@@ -27,6 +27,15 @@ func (d *Door) agent() *Sidecar {
 	return d.sidecar
 }
 
+// leaving returns a channel that is closed once a stream to the peer has ended that the agent has closed already; nil if there is none.
+func (d *Door) leaving(peer string) <-chan struct{} {
+	s := d.agent()
+	if s == nil {
+		return nil
+	}
+	return s.streams.leaving(peer)
+}
+
 // Stream opens a stream to a service of a peer, or takes one that the agent was told of, as the first line of a connection for a
 // stream says. The error is a *wire.Error, or the cause of ctx.
 func (d *Door) Stream(ctx context.Context, r wire.Stream) (Stream, error) {

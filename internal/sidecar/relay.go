@@ -41,7 +41,7 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 	ctx, cancel := context.WithTimeout(ctx, openPatience)
 	defer cancel()
 	ahead := readAhead(conn, rest, cancel)
-	st, err := h.door.Stream(ctx, r)
+	st, err := h.open(ctx, r)
 	if err != nil {
 		e := StreamError(err)
 		_, _ = conn.Write(wire.AppendError(nil, wire.ErrorEvent{Code: e.Code, Message: e.Text}))
@@ -49,8 +49,30 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 		<-ahead.done
 		return
 	}
-	rel := &relay{sidecar: h.door.agent(), id: r.Stream, conn: conn, stream: st, up: make(chan struct{}), told: make(chan struct{})}
+	rel := &relay{
+		sidecar: h.door.agent(), id: r.Stream, peer: r.PeerID, conn: conn, stream: st,
+		up: make(chan struct{}), told: make(chan struct{}), over: make(chan struct{}),
+	}
 	rel.run(ahead)
+}
+
+// open opens or takes a stream. If there are too many, it waits for those that the agent has closed already: for the agent they are no more.
+func (h *Host) open(ctx context.Context, r wire.Stream) (Stream, error) {
+	for {
+		st, err := h.door.Stream(ctx, r)
+		if bad := wire.BadLine(err); bad == nil || bad.Code != wire.CodeTooManyStreams {
+			return st, err
+		}
+		over := h.door.leaving(r.PeerID)
+		if over == nil {
+			return nil, err
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // readRequest reads the first line of a connection, and returns what has come behind it.
@@ -117,11 +139,14 @@ func relayCopy(to io.Writer, from io.Reader) error {
 type relay struct {
 	sidecar *Sidecar
 	id      string // "" if the agent has named none
+	peer    string // "" if the peer has opened it
 	conn    net.Conn
 	stream  Stream
 	up      chan struct{} // closed when all that the agent has written was passed on
 	closed  atomic.Bool   // the agent reads no more
 	told    chan struct{} // closed with it
+	half    atomic.Bool   // the agent was told that what the peer writes has ended
+	over    chan struct{} // closed when both directions have ended
 }
 
 // run returns when both directions have ended.
@@ -131,6 +156,7 @@ func (r *relay) run(a *ahead) {
 		<-a.done
 		return
 	}
+	defer close(r.over)
 	defer r.sidecar.streams.remove(r)
 	if _, err := r.conn.Write(wire.AppendStream(nil, wire.TypeStream, wire.Stream{Stream: r.id})); err != nil {
 		r.stream.Reset(wire.ResetAbandoned)
@@ -213,10 +239,22 @@ func (r *relay) copyDown() {
 		if err != io.EOF { //nolint:errorlint // a Read's own
 			_ = r.conn.Close()
 		} else if half, ok := r.conn.(interface{ CloseWrite() error }); ok {
+			r.half.Store(true)
 			_ = half.CloseWrite()
 		}
 		return
 	}
+}
+
+// leaving reports whether the agent has closed the stream, which is about to end.
+func (r *relay) leaving() bool {
+	switch {
+	case r.closed.Load():
+		return true
+	case r.half.Load(): // nobody need read what we write
+		return sock.Ended(r.conn)
+	}
+	return sock.Hung(r.conn)
 }
 
 // end is called when the agent reads no more of the stream; with a reason, when it has given up what it writes, too.

@@ -50,7 +50,8 @@ type streams struct {
 	mu       sync.Mutex
 	services map[string]struct{} // for which the agent listens
 	offers   map[string]*offer   // that the agent has not taken
-	relays   map[string]*relay   // of streams that the agent has named
+	relays   map[*relay]struct{}
+	named    map[string]*relay // those of streams that the agent has named
 	last     uint64              // id of an offer
 	open     map[string]int      // streams with each peer, those that are being opened included
 	all      int                 // the same with all peers
@@ -63,7 +64,7 @@ type offer struct {
 }
 
 func newStreams() *streams {
-	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer), relays: make(map[string]*relay), open: make(map[string]int)}
+	return &streams{secret: rand.Text(), services: make(map[string]struct{}), offers: make(map[string]*offer), relays: make(map[*relay]struct{}), named: make(map[string]*relay), open: make(map[string]int)}
 }
 
 // secretFor returns the secret for an agent with these features, "" if it knows no streams.
@@ -138,30 +139,43 @@ func (t *streams) take(id string) *offer {
 
 // add notes a relay, unless there is one for a stream of that name.
 func (t *streams) add(r *relay) bool {
-	if r.id == "" {
-		return true
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.relays[r.id] != nil {
+	if t.named[r.id] != nil {
 		return false
 	}
-	t.relays[r.id] = r
+	t.relays[r] = struct{}{}
+	if r.id != "" {
+		t.named[r.id] = r
+	}
 	return true
 }
 
 func (t *streams) remove(r *relay) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.relays[r.id] == r {
-		delete(t.relays, r.id)
+	if _, added := t.relays[r]; added {
+		delete(t.relays, r)
+		delete(t.named, r.id)
 	}
+}
+
+// leaving returns a channel that is closed once a stream to the peer has ended that the agent has closed already; nil if there is none.
+func (t *streams) leaving(peer string) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for r := range t.relays {
+		if r.peer == peer && r.leaving() {
+			return r.over
+		}
+	}
+	return nil
 }
 
 // end handles that the agent has closed a stream, or with a reason given it up.
 func (t *streams) end(id string, why wire.Code) {
 	t.mu.Lock()
-	r := t.relays[id]
+	r := t.named[id]
 	t.mu.Unlock()
 	if r != nil {
 		r.end(why)
@@ -171,7 +185,7 @@ func (t *streams) end(id string, why wire.Code) {
 // flush blocks until all that the agent has written to streams that it has closed was passed on, or ctx ends.
 func (t *streams) flush(ctx context.Context) {
 	t.mu.Lock()
-	relays := slices.Collect(maps.Values(t.relays))
+	relays := slices.Collect(maps.Keys(t.relays))
 	t.mu.Unlock()
 	for _, r := range relays {
 		if !r.closed.Load() {

@@ -65,6 +65,9 @@ func Queued(net.Conn) int { return 0 }
 // Hung returns false on this operating system.
 func Hung(net.Conn) bool { return false }
 
+// Ended returns false on this operating system.
+func Ended(net.Conn) bool { return false }
+
 // Unread returns false on this operating system.
 func Unread(net.Conn) (unread, known bool) { return false, false }
 

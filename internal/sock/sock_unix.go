@@ -297,6 +297,18 @@ func Hung(c net.Conn) bool {
 	return hung
 }
 
+// Ended reports whether the other end of a Unix socket writes no more, and all that it has written was read. It is false if that is
+// not known.
+func Ended(c net.Conn) bool {
+	ended := false
+	_ = peer(c, func(fd int) error {
+		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		ended = n == 0 && err == nil
+		return nil
+	})
+	return ended
+}
+
 // peer calls get with the descriptor of a Unix socket, to get credentials of its other end.
 func peer(c net.Conn, get func(fd int) error) error {
 	uc, ok := c.(*net.UnixConn)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -603,5 +604,34 @@ func TestHung(t *testing.T) {
 		if got, want := sock.Hung(ours), how == "closed"; got != want {
 			t.Errorf("other end %s: %t, want %t", how, got, want)
 		}
+		if got, want := sock.Ended(ours), how != "open"; got != want {
+			t.Errorf("other end %s has ended: %t, want %t", how, got, want)
+		}
+	}
+}
+
+// A connection has ended when there is nothing left to read.
+func TestEndedBehindBytes(t *testing.T) {
+	path := filepath.Join(testutil.ShortDir(t), "s")
+	l := listen(t, path)
+	theirs, err := sock.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	_, _ = theirs.Write([]byte("x"))
+	theirs.Close()
+	if sock.Ended(ours) {
+		t.Error("there is a byte to read")
+	}
+	if b, err := io.ReadAll(ours); string(b) != "x" || err != nil {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if !sock.Ended(ours) {
+		t.Error("all was read")
 	}
 }
