@@ -224,4 +224,10 @@ func testKilled(ctx context.Context, t *testing.T, mode mesh.Mode) {
 		t.Fatal(err)
 	}
 	v.ends(codes.Unavailable)
+
+	// The next one starts, and knows of bob's listener.
+	var got strings.Builder
+	if err := check(ctx, p.alice, "bob", &got); err != nil || got.String() != "SERVING\n" {
+		t.Errorf("after the next sidecar has started: %q, %v", got.String(), err)
+	}
 }
