@@ -167,6 +167,7 @@ func (c *ipc) start(ready wire.Hello) {
 		c.m.inboxes.pauses.Store(slices.Contains(c.features, wire.FeatureFlow))
 		c.m.begin(c)
 		close(c.ready)
+		c.m.tellServices() // once has knows of streams
 	})
 }
 

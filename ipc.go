@@ -253,7 +253,6 @@ func (m *Mesh) begin(c *ipc) {
 		p.changeLocked()
 	}
 	m.mu.Unlock()
-	m.tellServices()
 }
 
 // ipc returns the link to the running sidecar, nil if there is none.
