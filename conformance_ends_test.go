@@ -171,6 +171,7 @@ func testSidecarLost(t *testing.T, p *pair) {
 	atBob, bobsStart, bobsEnd := blocker()
 	p.alice.on(t, "lost_request", atAlice)
 	p.bob.on(t, "lost_request", atBob)
+	p.alice.serve(t, "lost", ListenConfig{}, echoBytes)
 	alicesEvents, bobsEvents, pid := p.alice.events.Len(), p.bob.events.Len(), p.alice.SidecarPID()
 	ofAlice := []<-chan outcome{
 		ask(t.Context(), p.alice.Mesh, "bob", Message{Type: "lost_request"}),
@@ -208,6 +209,7 @@ func testSidecarLost(t *testing.T, p *pair) {
 	}
 	works(t, p.alice, p.bob)
 	works(t, p.bob, p.alice)
+	throughStream(t, dialled(t, p.bob, "alice", "lost"), 1000)
 	if pid != 0 && p.alice.SidecarPID() == pid {
 		t.Errorf("the sidecar still is process %d", pid)
 	}

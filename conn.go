@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -156,5 +157,9 @@ func (c *ipc) streamError(err error) error {
 		return ErrSidecarLost
 	}
 	bad := sidecar.StreamError(err)
-	return fmt.Errorf("%w: %s", codeError(bad.Code), bad.Text)
+	public := codeError(bad.Code)
+	if strings.HasSuffix(public.Error(), bad.Text) { // which says it already
+		return public
+	}
+	return fmt.Errorf("%w: %s", public, bad.Text)
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/pion/sctp"
+
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -121,8 +123,8 @@ func (p *Peer) endReason(err error) error {
 	if errors.Is(err, ErrViolation) || errors.Is(err, ErrIdentity) {
 		return err
 	}
-	if errors.Is(err, io.EOF) {
-		return ErrPeerClosed
+	if errors.Is(err, io.EOF) || errors.Is(err, sctp.ErrUserInitiatedAbort) || errors.Is(err, sctp.ErrResetPacketInStateNotExist) {
+		return ErrPeerClosed // whose text is all that there is to say
 	}
 	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
 }
