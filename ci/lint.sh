@@ -12,7 +12,11 @@ tools() { (cd ci/tools && GOWORK=off go "$@"); }
 
 packages=(./... ./cmd/mesh/...)
 go vet "${packages[@]}"
-"$(tools tool -n staticcheck)" "${packages[@]}"
+staticcheck=$(tools tool -n staticcheck)
+"$staticcheck" "${packages[@]}"
+for mod in examples/*/go.mod; do # those that stand by themselves
+	(cd "${mod%/go.mod}" && go vet ./... && "$staticcheck" ./...)
+done
 ci/imports.sh
 tools vet ./...
 tools test ./docfiles

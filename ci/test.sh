@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export GORACE="atexit_sleep_ms=0 ${GORACE:-}" # or every process that a test starts takes a second to end
 test=(go test -race -shuffle=on -timeout 20m "$@")
 for arg in "$@"; do
 	case $arg in . | ./*) exec "${test[@]}" ;; esac
@@ -17,3 +18,8 @@ packages=$(go list ./... ./cmd/mesh/...)
 "${test[@]}" $(grep -Ev "$crowds" <<<"$packages")
 # shellcheck disable=SC2046
 "${test[@]}" -p 2 $(grep -E "$crowds" <<<"$packages")
+# The examples that are modules of their own, "$@" being flags.
+for mod in examples/*/go.mod; do
+	echo "--- ${mod%/go.mod}"
+	(cd "${mod%/go.mod}" && "${test[@]}" ./...)
+done
