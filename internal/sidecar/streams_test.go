@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -120,5 +123,61 @@ func TestStreamsAreShared(t *testing.T) {
 	}
 	if len(s.open) != 0 || !s.enter("other", limits) {
 		t.Error("places are lost")
+	}
+}
+
+// A pipeStream is a stream in memory.
+type pipeStream struct {
+	net.Conn
+	reset chan uint32 // buffered 1
+}
+
+func pipe() (ours *pipeStream, theirs net.Conn) {
+	near, far := net.Pipe()
+	return &pipeStream{near, make(chan uint32, 1)}, far
+}
+
+func (s *pipeStream) CloseWrite() error { return nil }
+
+func (s *pipeStream) Reset(code uint32) {
+	s.reset <- code
+	_ = s.Close()
+}
+
+// A stream that a peer opens and does not use ends, and gives its place back: one without a first line, or with half of one, and one that
+// the agent does not take.
+func TestStreamNeverUsed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		line  string
+		after time.Duration
+		code  uint32
+	}{
+		"silent":    {"", linePatience, wire.ResetMalformed},
+		"half":      {`["open",{"service":`, linePatience, wire.ResetMalformed},
+		"not taken": {`["open",{"service":"http"}]` + "\n", streamPatience, wire.ResetRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newVictim(t)
+				v.reads(func(string) {})
+				v.streams = newStreams()
+				if err := v.streams.listen("http", true); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				ours, theirs := pipe()
+				v.peerStream(v.meet("bob"), ours)
+				if _, err := io.WriteString(theirs, tt.line); err != nil {
+					t.Fatal(err)
+				}
+				if code := <-ours.reset; code != tt.code || time.Since(began) != tt.after {
+					t.Errorf("reset with %d after %s", code, time.Since(began))
+				}
+				v.work.Wait()
+				if v.streams.all != 0 || len(v.streams.offers) != 0 {
+					t.Errorf("%d streams are left, %d offers", v.streams.all, len(v.streams.offers))
+				}
+			})
+		})
 	}
 }
