@@ -29,7 +29,25 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	status, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+// sources is the directory of this package, programs one for what the tests build.
+var sources, programs string
+
+func runTests(m *testing.M) (status int, err error) {
+	if sources, err = os.Getwd(); err != nil {
+		return 1, err
+	}
+	if programs, err = os.MkdirTemp("", "mesh-test"); err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(programs) }()
+	return m.Run(), nil
 }
 
 // onMesh makes a test run in an empty directory, with a signaling server of its own.
