@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,7 +62,8 @@ func TestForwardHTTP(t *testing.T) {
 	all.Wait()
 
 	// The connections that curl makes for three files: one, which is kept.
-	kept := get("--write-out", "%{num_connects} %{size_download}\n", "-o", "a", "-o", "b", "-o", "c", url+"some", url+"some", url+"some")
+	kept := get("--write-out", "%{num_connects} %{size_download}\n", "-o", "a", "-o", "b", "-o", "c",
+		url+"some", url+"some", url+"some")
 	if got, want := prints(t, kept), "1 5000000\n0 5000000\n0 5000000\n"; got != want {
 		t.Errorf("connections and bytes are\n%swant\n%s", got, want)
 	}
@@ -114,21 +117,8 @@ func TestForwardSSH(t *testing.T) {
 		prints(t, foreign(keygen, "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)))
 	}
 	address, _ := startPair(t, startSSHD(t, sshd, dir))
-	host, port, _ := net.SplitHostPort(address)
-	key, err := os.ReadFile(filepath.Join(dir, "host.pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "known"), fmt.Sprintf("[%s]:%s %s", host, port, key))
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	remote := func(command string) *exec.Cmd {
-		return foreign(ssh, "-F", "none", "-i", filepath.Join(dir, "user"), "-p", port, "-l", me.Username,
-			"-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=yes",
-			"-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), host, command)
-	}
+	args := sshArgs(t, dir, address)
+	remote := func(command string) *exec.Cmd { return foreign(ssh, append(args, command)...) }
 
 	cmd := remote("echo out; echo err >&2; exit 7")
 	var out, errs output
@@ -139,19 +129,39 @@ func TestForwardSSH(t *testing.T) {
 
 	path := filepath.Join(dir, "much")
 	sum := randomFile(t, path, much)
-	there := remote("sha256sum")
-	much, err := os.Open(path)
+	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = much.Close() }()
-	there.Stdin = much
+	defer func() { _ = file.Close() }()
+	there := remote("sha256sum")
+	there.Stdin = file
 	if got := prints(t, there); got != sum+"  -\n" {
 		t.Errorf("the checksum of what has got there is %s, want %s", got, sum)
 	}
 	if got := sumOf(t, remote("cat '"+path+"'")); got != sum {
 		t.Errorf("the checksum of what has come back is %s, want %s", got, sum)
 	}
+}
+
+// sshArgs are the arguments of ssh before a command, with the keys in dir.
+func sshArgs(t *testing.T, dir, address string) []string {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(dir, "host.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(address)
+	known := filepath.Join(dir, "known")
+	writeFile(t, known, fmt.Sprintf("[%s]:%s %s", host, port, key))
+	return slices.Clip([]string{
+		"-F", "none", "-i", filepath.Join(dir, "user"), "-p", port, "-l", me.Username, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
+		"-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known, host,
+	})
 }
 
 // startSSHD starts a server for this user, with the keys in dir, and returns its address.
@@ -200,57 +210,92 @@ func reservePort(t *testing.T) (port int) {
 	return at.(*syscall.SockaddrInet4).Port
 }
 
-// psql fills and reads a table of PostgreSQL. A query that runs when bob's mesh serve ends or is killed fails, at both ends;
-// the next one goes by way of the same mesh forward to the next bob.
+// psql fills and reads a table of PostgreSQL, and cancels a query, for which it makes a second connection.
 func TestForwardPostgres(t *testing.T) {
-	bin := filepath.Dir(needs(t, "/usr/lib/postgresql/*/bin/postgres"))
-	onMesh(t)
-	dir := startPostgres(t, bin)
-	socket := "unix:" + filepath.Join(dir, ".s.PGSQL.5432")
-	address, bob := startPair(t, socket)
-	psql := func(host, port, query string) *exec.Cmd {
-		return foreign(filepath.Join(bin, "psql"), "-X", "-q", "-A", "-t", "-h", host, "-p", port, "-U", "postgres", "-c", query)
-	}
-	direct := func(query string) *exec.Cmd { return psql(dir, "5432", query) }
-	host, port, _ := net.SplitHostPort(address)
-	remote := func(query string) *exec.Cmd { return psql(host, port, query) }
-
+	d, _ := startDatabase(t)
 	rows := manyRows(100_000)
-	prints(t, remote("CREATE TABLE many (n int, text text)"))
-	fill := remote("COPY many FROM STDIN")
+	prints(t, d.remote("CREATE TABLE many (n int, text text)"))
+	fill := d.remote("COPY many FROM STDIN")
 	fill.Stdin = strings.NewReader(rows)
 	prints(t, fill)
-	if got := prints(t, remote("SELECT count(*), sum(n), max(text) FROM many")); got != "100000|5000050000|row 99999\n" {
+	if got := prints(t, d.remote("SELECT count(*), sum(n), max(text) FROM many")); got != "100000|5000050000|row 99999\n" {
 		t.Errorf("what has arrived is %s", got)
 	}
-	if got := prints(t, remote("COPY (SELECT * FROM many ORDER BY n) TO STDOUT")); got != rows {
+	if got := prints(t, d.remote("COPY (SELECT * FROM many ORDER BY n) TO STDOUT")); got != rows {
 		t.Errorf("%d bytes have come back, not the %d that were sent", len(got), len(rows))
 	}
 
+	slow := d.startSlow(t)
+	_ = slow.Process.Signal(syscall.SIGINT)
+	slow.fails(t, 1, "canceling statement due to user request")
+}
+
+// A query during which bob's mesh serve ends or is killed fails, at both ends. The next one goes by way of the same mesh
+// forward to the next bob.
+func TestForwardToRestarted(t *testing.T) {
+	d, bob := startDatabase(t)
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		slow := begin(t, remote("SELECT pg_sleep(1000)"), syscall.SIGTERM)
-		running := func(n string) func() bool {
-			return func() bool {
-				return prints(t, direct("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1000)'")) == n+"\n"
-			}
-		}
-		slow.until(t, "the query", running("1"))
+		slow := d.startSlow(t)
 		_ = bob.Process.Signal(signal)
 		testutil.Take(t, "the end of bob", bob.ended)
-		testutil.Take(t, "the end of psql", slow.ended)
-		if status := slow.ProcessState.ExitCode(); status != 2 || !strings.Contains(slow.out.String(), "connection to server was lost") {
-			t.Errorf("after %v psql has status %d with\n%s", signal, status, &slow.out)
-		}
-		testutil.Eventually(t, "the end of the query", running("0"))
-		bob = serveAsBob(t, socket)
-		if got := prints(t, remote("SELECT count(*) FROM many")); got != "100000\n" {
-			t.Errorf("after %v there are %s", signal, got)
+		slow.fails(t, 2, "connection to server was lost")
+		testutil.Eventually(t, "the end of the query", func() bool { return d.slow(t) == 0 })
+		bob = serveAsBob(t, d.socket())
+		if got := prints(t, d.remote("SELECT 6*7")); got != "42\n" {
+			t.Errorf("after %v there is %s", signal, got)
 		}
 	}
 }
 
+// A database is a PostgreSQL that can be reached by way of its socket in dir and by way of mesh forward.
+type database struct{ bin, dir, address string }
+
+func startDatabase(t *testing.T) (d *database, bob *background) {
+	t.Helper()
+	d = &database{bin: filepath.Dir(needs(t, "/usr/lib/postgresql/*/bin/postgres"))}
+	onMesh(t)
+	d.dir = startPostgres(t, d.bin)
+	d.address, bob = startPair(t, d.socket())
+	return d, bob
+}
+
+func (d *database) socket() string { return "unix:" + filepath.Join(d.dir, ".s.PGSQL.5432") }
+
+func (d *database) direct(query string) *exec.Cmd { return d.psql(d.dir, "5432", query) }
+
+func (d *database) remote(query string) *exec.Cmd {
+	host, port, _ := net.SplitHostPort(d.address)
+	return d.psql(host, port, query)
+}
+
+func (d *database) psql(host, port, query string) *exec.Cmd {
+	return foreign(filepath.Join(d.bin, "psql"), "-X", "-q", "-A", "-t", "-h", host, "-p", port, "-U", "postgres", "-c", query)
+}
+
+// slowQuery takes longer than any test.
+const slowQuery = "SELECT pg_sleep(1000)"
+
+// startSlow begins the slow query from afar, and blocks until it runs.
+func (d *database) startSlow(t *testing.T) *background {
+	t.Helper()
+	p := begin(t, d.remote(slowQuery), syscall.SIGTERM)
+	p.until(t, "the query", func() bool { return d.slow(t) == 1 })
+	return p
+}
+
+// slow returns how many slow queries there are.
+func (d *database) slow(t *testing.T) int {
+	t.Helper()
+	count := d.direct("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '" + slowQuery + "'")
+	n, err := strconv.Atoi(strings.TrimSpace(prints(t, count)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // startPostgres starts a server without TCP, and returns the directory of its Unix socket. It refuses to be root, so then it
-// is nobody, and the directory, which nobody can reach, is in /tmp itself.
+// is another user, who can reach the directory, because it is in /tmp itself.
 func startPostgres(t *testing.T, bin string) (dir string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "s")
@@ -262,18 +307,17 @@ func startPostgres(t *testing.T, bin string) (dir string) {
 			t.Error(err)
 		}
 	})
-	run := func(name string, args ...string) *exec.Cmd {
-		cmd := foreign(filepath.Join(bin, name), args...)
-		cmd.Dir = dir
-		if os.Getuid() == 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		}
-		return cmd
-	}
+	as := new(syscall.SysProcAttr)
 	if os.Getuid() == 0 {
 		if err := os.Chown(dir, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
+		as.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	run := func(name string, args ...string) *exec.Cmd {
+		cmd := foreign(filepath.Join(bin, name), args...)
+		cmd.Dir, cmd.SysProcAttr = dir, as
+		return cmd
 	}
 	data := filepath.Join(dir, "data")
 	prints(t, run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"))
@@ -283,7 +327,7 @@ func startPostgres(t *testing.T, bin string) (dir string) {
 	return dir
 }
 
-// nobody is the id of another user, by convention.
+// nobody is the id of a user without rights, by convention.
 const nobody = 65534
 
 // manyRows returns rows of two columns, numbered from 1, as COPY has them.
@@ -434,6 +478,15 @@ func (p *background) until(t *testing.T, what string, ok func() bool) {
 		}
 		return ok()
 	})
+}
+
+// fails blocks until a program has failed, and checks how.
+func (p *background) fails(t *testing.T, status int, says string) {
+	t.Helper()
+	testutil.Take(t, "the end of a program", p.ended)
+	if got := p.ProcessState.ExitCode(); got != status || !strings.Contains(p.out.String(), says) {
+		t.Errorf("%v has status %d, want %d with %q\n%s", p.Cmd, got, status, says, &p.out)
+	}
 }
 
 // randomFile makes a file, and returns its checksum.
