@@ -111,6 +111,31 @@ func TestServeForward(t *testing.T) {
 	}
 }
 
+// A connection that comes before the peer waits for it, and not for ever.
+func TestForwardWaits(t *testing.T) {
+	onMesh(t)
+	dir := t.TempDir()
+	p := start(t, "forward", "unix:"+filepath.Join(dir, "p"), "nobody:sum", "--wait", "10ms")
+	q := start(t, "forward", "unix:"+filepath.Join(dir, "q"), "bob:sum")
+	p.err.wait(t, "waiting for nobody")
+	q.err.wait(t, "waiting for bob")
+	if n, err := connect(t, "unix", filepath.Join(dir, "p")).Read(make([]byte, 1)); err == nil {
+		t.Errorf("nobody says %d bytes", n)
+	}
+	p.err.wait(t, "connection closed: wait for \"nobody\": not within 10ms; is it running")
+	early := connect(t, "unix", filepath.Join(dir, "q"))
+	b := start(t, "serve", "sum", "--to", service(t, "tcp", "127.0.0.1:0", summer), "--id", "bob")
+	sums(t, early, 1000)
+	q.out.wait(t, "forwarding ")
+	for _, r := range []*running{p, q, b} {
+		r.interrupt()
+		r.ends(t, 0)
+	}
+	if got := p.out.String(); got != "" {
+		t.Errorf("nobody is there: %q", got)
+	}
+}
+
 // A service in a Unix socket; bytes that the service sends before and after the client's end.
 func TestHalfClose(t *testing.T) {
 	onMesh(t)
