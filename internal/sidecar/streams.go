@@ -52,9 +52,9 @@ type streams struct {
 	offers   map[string]*offer   // that the agent has not taken
 	relays   map[*relay]struct{}
 	named    map[string]*relay // those of streams that the agent has named
-	last     uint64              // id of an offer
-	open     map[string]int      // streams with each peer, those that are being opened included
-	all      int                 // the same with all peers
+	last     uint64            // id of an offer
+	open     map[string]int    // streams with each peer, those that are being opened included
+	all      int               // the same with all peers
 }
 
 // An offer is a stream of a peer that the agent has been told of.
