@@ -154,7 +154,7 @@ func now(_ context.Context, _ *mcp.CallToolRequest, in nowInput) (*mcp.CallToolR
 
 type countdownInput struct {
 	From int `json:"from" jsonschema:"how many steps"`
-	Step int `json:"step,omitempty" jsonschema:"milliseconds from one to the next; by default 1000"`
+	Step int `json:"step,omitempty" jsonschema:"milliseconds from one to the next; by default 1000, at most 60000"`
 }
 
 // countdown counts, and tells the client of each step if it has asked for that.
@@ -163,7 +163,7 @@ func countdown(ctx context.Context, request *mcp.CallToolRequest, in countdownIn
 		in.Step = 1000
 	}
 	token := request.Params.GetProgressToken()
-	tick := time.NewTicker(time.Duration(in.Step) * time.Millisecond)
+	tick := time.NewTicker(time.Duration(min(in.Step, 60_000)) * time.Millisecond)
 	defer tick.Stop()
 	for done := range in.From {
 		if token != nil {

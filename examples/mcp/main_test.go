@@ -168,6 +168,7 @@ func TestCalls(t *testing.T) {
 		"type": {`call bob now {"zone":1}`, "zone"},
 		"tool": {"call bob nonesuch", `unknown tool "nonesuch"`},
 		"json": {"call bob now {", "JSON"},
+		"step": {`-patience 200ms call bob countdown {"from":1,"step":10000000000000}`, "context deadline exceeded"},
 		"late": {"-patience 200ms call bob countdown " + forever, "context deadline exceeded"},
 	} {
 		start(t, url, name, strings.Fields(tc[0])...).fails(tc[1])
