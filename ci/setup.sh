@@ -36,4 +36,5 @@ if [ ${#missing[@]} != 0 ]; then
 fi
 "$(go env CC)" --version | head -n 1
 ci/stacks.sh # the other WebRTC stacks
+ci/mcp.sh    # the Python SDK of MCP
 GOWORK=off go mod download # in a workspace it would write a go.work.sum that no build needs

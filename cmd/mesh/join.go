@@ -158,6 +158,14 @@ type target struct{ peer, service string }
 
 func (t target) String() string { return t.peer + ":" + t.service }
 
+// failed puts the target before what has happened to a stream, in place of its two ends.
+func (t target) failed(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return fmt.Errorf("%s:%s: %w", quote(t.peer), t.service, brief{op.Err})
+	}
+	return err
+}
+
 // parseTarget reads PEER:SERVICE. A service has no colon in its name.
 func parseTarget(text string) (target, error) {
 	i := strings.LastIndexByte(text, ':')
@@ -173,9 +181,7 @@ func dial(ctx context.Context, c *cobra.Command, m *mesh.Mesh, t target, limit t
 		return nil, err
 	}
 	conn, err := m.Dial(ctx, t.peer, t.service)
-	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		err = fmt.Errorf("%s:%s: %w", quote(t.peer), t.service, brief{op.Err})
-	}
+	err = t.failed(err)
 	switch {
 	case errors.Is(err, mesh.ErrInvalid):
 		return nil, usage(err)

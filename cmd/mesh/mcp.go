@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -35,14 +38,16 @@ func newMCP() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return pipeStdio(ctx, m, conn, stdio{c.InOrStdin(), c.OutOrStdout()})
+			return to.failed(pipeStdio(ctx, m, conn, stdio{c.InOrStdin(), c.OutOrStdout()}))
 		})
 	}
 	return c
 }
 
-// pipeStdio is pipe for standard input and output. It does not wait for the end of standard input.
+// pipeStdio is pipe for standard input and output. It does not wait for the end of standard input. If nobody reads standard
+// output any more, the peer is told, which a process that SIGPIPE ends could not do.
 func pipeStdio(ctx context.Context, m *mesh.Mesh, conn *mesh.Conn, std stdio) error {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the write fails instead
 	ctx, cancel := whileLinked(ctx, m, conn)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })

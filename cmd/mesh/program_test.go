@@ -112,5 +112,31 @@ func TestMCP(t *testing.T) {
 	_, _ = io.WriteString(q.in, "1\n")
 	q.out.wait(t, "{\"got\":1}\n")
 	p.interrupt()
-	q.ends(t, 1, "given the stream up") // and has not said all
+	q.ends(t, 1, "mesh mcp: bob:mcp/echo: the stream was reset: the peer has given the stream up") // and has not said all
+}
+
+// An MCP client that is gone without a word, as one that was killed, does not end mesh mcp by SIGPIPE: the peer is told.
+func TestMCPClientGone(t *testing.T) {
+	onMesh(t)
+	t.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	p := start(t, "serve", "mcp/yes", "--id", "bob", "--", "sh", "-c", "echo $$; exec yes")
+	p.out.wait(t, "at bob:mcp/yes")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs output
+	q := startProcess(t, w, &errs, "mcp", "bob:yes", "--id", "alice")
+	_ = w.Close()
+	var pid int
+	if _, err := fmt.Fscanln(r, &pid); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	_ = q.Wait() // the status tells
+	if got := q.ProcessState.ExitCode(); got != 1 {
+		t.Errorf("mesh mcp has ended with %v, want exit status 1", q.ProcessState)
+	}
+	gone(t, pid)
+	p.err.wait(t, "the stream of alice broke off: ")
 }
