@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,10 +41,8 @@ func newMCP() *cobra.Command {
 	return c
 }
 
-// pipeStdio is pipe for standard input and output. It does not wait for the end of standard input. If nobody reads standard
-// output any more, the peer is told, which a process that SIGPIPE ends could not do.
+// pipeStdio is pipe for standard input and output. It does not wait for the end of standard input.
 func pipeStdio(ctx context.Context, m *mesh.Mesh, conn *mesh.Conn, std stdio) error {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the write fails instead
 	ctx, cancel := whileLinked(ctx, m, conn)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -134,9 +135,31 @@ func TestMCPClientGone(t *testing.T) {
 	}
 	_ = r.Close()
 	_ = q.Wait() // the status tells
-	if got := q.ProcessState.ExitCode(); got != 1 {
-		t.Errorf("mesh mcp has ended with %v, want exit status 1", q.ProcessState)
+	if got := q.ProcessState.ExitCode(); got != 128+int(syscall.SIGPIPE) || errs.String() != "" {
+		t.Errorf("mesh mcp has ended with %v: %s", q.ProcessState, errs.String())
 	}
 	gone(t, pid)
 	p.err.wait(t, "the stream of alice broke off: ")
+}
+
+// Whoever reads the output of a command may have enough of it, as head has: the command leaves the mesh, and says nothing.
+func TestNobodyReads(t *testing.T) {
+	onMesh(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var errs output
+	p := startProcess(t, w, &errs, "listen", "--id", "carol")
+	_ = w.Close()
+	if line, err := bufio.NewReader(r).ReadString('\n'); line != "listening as carol\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	_ = r.Close()
+	cli("send", "carol", "note", "hi").hasStatus(t, 0)
+	_ = p.Wait() // the status tells
+	if got := p.ProcessState.ExitCode(); got != 128+int(syscall.SIGPIPE) || errs.String() != "" {
+		t.Errorf("mesh listen has ended with %v: %s", p.ProcessState, errs.String())
+	}
 }

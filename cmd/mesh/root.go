@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -37,11 +39,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if signal := (signalError{}); errors.As(err, &signal) {
 		return 128 + int(signal.Signal)
 	}
+	if nobodyReads(err) {
+		return 128 + int(syscall.SIGPIPE)
+	}
 	_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), printable(plain(err)))
 	if errors.Is(err, errUsage) {
 		return 2
 	}
 	return 1
+}
+
+// nobodyReads reports whether an error says that standard output goes nowhere any more, as after "| head": there is nothing to say.
+func nobodyReads(err error) bool {
+	path := (*os.PathError)(nil)
+	return errors.As(err, &path) && path.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
