@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
@@ -146,24 +148,80 @@ func testRequest(t *testing.T, p *pair) {
 	}
 }
 
+// What is said about a message arrives with it: Meta, and until when its asker waits.
+func testMeta(t *testing.T, p *pair) {
+	meta := map[string]string{"traceparent": "00-0af7-b7ad-01", "": "é\n"}
+	var notes testutil.Record[*Message]
+	p.bob.on(t, "meta_note", collect(&notes))
+	p.bob.on(t, "meta_request", func(ctx context.Context, msg *Message) (any, error) {
+		deadline, ok := ctx.Deadline()
+		return []any{msg.Meta, ok && time.Until(deadline) > 0, time.Until(deadline) < 9*time.Second}, nil
+	})
+	ctx, cancel := context.WithTimeout(bounded(t), 9*time.Second)
+	defer cancel()
+	reply, err := p.alice.Request(ctx, "bob", Message{Type: "meta_request", Meta: meta})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := json.Marshal([]any{meta, true, true})
+	if string(reply.Payload.(json.RawMessage)) != string(want) || reply.Meta != nil {
+		t.Errorf("the handler got %s", reply.Raw)
+	}
+	for _, msg := range []Message{{Type: "meta_note", Meta: meta}, {Type: "meta_note"}} {
+		if err := p.alice.Send(ctx, "bob", msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := notes.Wait(t, "the notes", func(m []*Message) bool { return len(m) == 2 })
+	if !maps.Equal(got[0].Meta, meta) || got[1].Meta != nil {
+		t.Errorf("notes with %q and %q", got[0].Meta, got[1].Meta)
+	}
+}
+
 func testHandlerError(t *testing.T, p *pair) {
 	const awful = "no such file: \"x\"\n\u2028 \\ é"
 	p.bob.on(t, "fail_request", func(context.Context, *Message) (any, error) { return nil, errors.New(awful) })
 	p.bob.on(t, "panic_request", func(context.Context, *Message) (any, error) { panic("out of paper") })
 	p.bob.on(t, "unencodable_request", func(context.Context, *Message) (any, error) { return func() {}, nil })
-	for typ, want := range map[string]string{
-		"fail_request":        awful,
-		"panic_request":       "internal error",
-		"unencodable_request": "internal error: the reply cannot be encoded",
-		"unheard_of_request":  "no handler",
+	p.bob.on(t, "own_request", func(context.Context, *Message) (any, error) {
+		return nil, fmt.Errorf("here: %w", NewError("out_of_paper", "tray 2", map[string]int{"tray": 2}))
+	})
+	p.bob.on(t, "late_request", func(context.Context, *Message) (any, error) { return nil, context.DeadlineExceeded })
+	p.bob.on(t, "nested_request", func(ctx context.Context, msg *Message) (any, error) {
+		return msg.Mesh().Request(ctx, "alice", Message{Type: "unheard_of_request"})
+	})
+	p.bob.on(t, "huge_request", func(context.Context, *Message) (any, error) {
+		return strings.Repeat("x", p.bob.limits.MaxMessage), nil
+	})
+	for typ, want := range map[string]struct {
+		text string
+		code Code
+		is   error
+	}{
+		"fail_request":        {awful, CodeApp, nil},
+		"panic_request":       {"internal error", CodeInternal, ErrInternal},
+		"unencodable_request": {"internal error: the reply cannot be encoded", CodeInternal, ErrInternal},
+		"unheard_of_request":  {"no handler", CodeNoHandler, ErrNoHandler},
+		"own_request":         {"here: tray 2", "out_of_paper", nil},
+		"late_request":        {"context deadline exceeded", CodeDeadlineExceeded, context.DeadlineExceeded},
+		"nested_request":      {"no handler", CodeApp, nil}, // it is not bob who has none
+		"huge_request":        {"internal error: the reply is too large", CodeTooLarge, ErrTooLarge},
 	} {
 		_, err := p.alice.Request(bounded(t), "bob", Message{Type: typ})
 		var remote *RemoteError
 		var pe *PeerError
-		if !errors.As(err, &remote) || !strings.Contains(remote.Text, want) || remote.Reply == nil {
-			t.Errorf("%s: %v", typ, err)
+		if !errors.As(err, &remote) || !strings.Contains(remote.Text, want.text) || remote.Code != want.code || remote.Reply == nil {
+			t.Errorf("%s: %v, code %q", typ, err, remote.Code)
 		}
-		if typ == "fail_request" && remote != nil && remote.Text != want {
+		for _, e := range []error{ErrInternal, ErrNoHandler, ErrTooLarge, ErrBusy, ErrInvalidArgument, context.DeadlineExceeded, context.Canceled} {
+			if errors.Is(err, e) != (e == want.is) {
+				t.Errorf("%s: %v is %v: %t", typ, err, e, errors.Is(err, e))
+			}
+		}
+		if typ == "own_request" && string(remote.Details) != `{"tray":2}` {
+			t.Errorf("the details are %s", remote.Details)
+		}
+		if typ == "fail_request" && remote != nil && remote.Text != want.text {
 			t.Errorf("the text is %q", remote.Text)
 		}
 		if !errors.As(err, &pe) || pe.Op != "request" || pe.Peer != "bob" || pe.RequestID == "" {

@@ -29,6 +29,7 @@ var scenarios = []scenario{
 	{name: "send", run: testSend},
 	{name: "broadcast", run: testBroadcast},
 	{name: "request", run: testRequest},
+	{name: "meta", run: testMeta},
 	{name: "handler-error", run: testHandlerError, reports: true},
 	{name: "unknown-peer", run: testUnknownPeer},
 	{name: "cancel", run: testCancel},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"sync"
+	"time"
 )
 
 // Request sends a message and blocks until its response arrives, under ctx or for
@@ -12,7 +13,7 @@ import (
 // goes (ErrPeerGone), the sidecar is lost (ErrSidecarLost), the message cannot be
 // sent, or the mesh closes (ErrClosed); an error with which the peer responds
 // is a *RemoteError. All are wrapped in a *PeerError. When ctx ends, so does the
-// context of the peer's handler. A request that failed may have been carried out
+// context of the peer's handler, which has its deadline. A request that failed may have been carried out
 // all the same.
 func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -20,6 +21,8 @@ func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message,
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
 		defer cancel()
 	}
+	deadline, _ := ctx.Deadline()
+	msg.timeout = max(time.Until(deadline), 1)
 	if msg.RequestID == "" {
 		msg.RequestID = m.ids.next()
 	}
@@ -52,8 +55,8 @@ func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message
 	if r.err != nil {
 		return nil, r.err
 	}
-	if text := r.reply.failure(); text != "" {
-		return nil, &RemoteError{Text: text, Reply: r.reply}
+	if err := r.reply.failure(); err != nil {
+		return nil, err
 	}
 	return r.reply, nil
 }

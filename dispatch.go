@@ -19,7 +19,6 @@ import (
 // this file.
 
 var (
-	errNoHandler = errors.New("mesh: no handler for the message")
 	// errUnexpectedResponse means that a response came late, has an unknown id, or
 	// is not from the peer to which the request was sent.
 	errUnexpectedResponse = errors.New("mesh: response dropped: no request to this peer waits for it")
@@ -36,7 +35,7 @@ func (m *Mesh) handle(ctx context.Context, msg *Message) (reply any, err error) 
 	case msg.RequestID != "" && !wire.WantsResponse(msg.Type, msg.RequestID):
 		return nil, errUnexpectedResponse
 	default:
-		return nil, fmt.Errorf("%w: type %q", errNoHandler, logs.Cut(msg.Type))
+		return nil, fmt.Errorf("%w: type %q", ErrNoHandler, logs.Cut(msg.Type))
 	}
 	defer m.recovered(msg, &err)
 	if reply, err = h(ctx, msg); err != nil {

@@ -34,7 +34,8 @@ var (
 	ErrSidecarHung = errors.New("mesh: the sidecar does not respond")
 
 	// ErrTooLarge means that the message is longer or nested deeper than the
-	// limits of this mesh, of its sidecar or of that peer.
+	// limits of this mesh, of its sidecar or of that peer; from a Request also that the
+	// peer's reply is.
 	ErrTooLarge = errors.New("mesh: message too large")
 
 	// ErrInvalid means that an argument cannot be used: an empty peer id or type,
@@ -51,6 +52,17 @@ var (
 	// ErrBusy means that the peer is handling as many requests of this agent as it
 	// allows (Limits.MaxRequests) and refused one more. Try again later.
 	ErrBusy = errors.New("mesh: the peer is busy")
+
+	// ErrNoHandler means that the peer has no handler for the type of a request; to
+	// Config.OnError, that this agent has none for a message.
+	ErrNoHandler = errors.New("mesh: no handler for the message")
+
+	// ErrInvalidArgument means that the peer's handler cannot use the payload of a
+	// request; the text says why.
+	ErrInvalidArgument = errors.New("mesh: the peer cannot use the payload")
+
+	// ErrInternal means that the peer failed by a fault of its own, such as a panic.
+	ErrInternal = errors.New("mesh: internal error of the peer")
 
 	// ErrCongested means that the message was dropped because the queue to the
 	// peer overflowed.
@@ -244,21 +256,6 @@ func unsentError(timeout time.Duration, u wire.Unsent) error {
 	slices.SortFunc(e.Peers, func(a, b UnsentPeer) int { return strings.Compare(a.Peer, b.Peer) })
 	return e
 }
-
-// A RemoteError is the error with which the peer responded to a request: that of
-// its handler, or ErrBusy.
-type RemoteError struct {
-	Text string // of the error
-	// Reply is the whole response, whose payload may hold more than the text.
-	Reply *Message
-}
-
-func (e *RemoteError) Error() string {
-	return "mesh: the peer responded with an error: " + strings.TrimPrefix(e.Text, prefix)
-}
-
-// Is makes errors.Is(err, ErrBusy) hold for a peer's refusal.
-func (e *RemoteError) Is(target error) bool { return target == ErrBusy && e.Text == busyText }
 
 // A StartError is a sidecar that did not come up: which one, why, and the end
 // of what it wrote to stderr.

@@ -53,8 +53,8 @@ func TestErrorWrapping(t *testing.T) {
 	if err := public(fmt.Errorf("x: %w", signal.ErrReplaced)); !errors.Is(err, ErrReplaced) {
 		t.Errorf("got %v", err)
 	}
-	if !errors.Is(&RemoteError{Text: busyText}, ErrBusy) || errors.Is(&RemoteError{Text: "x"}, ErrBusy) {
-		t.Error("a RemoteError that is busy, and one that is not")
+	if !errors.Is(&RemoteError{Code: CodeBusy}, ErrBusy) || errors.Is(&RemoteError{Code: "x"}, ErrBusy) || errors.Is(&RemoteError{}, nil) {
+		t.Error("a RemoteError that is busy, and ones that are not")
 	}
 }
 

@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -18,7 +20,7 @@ type handling struct {
 
 // runLocked starts a request's handler.
 func (b *inbox) runLocked(msg *Message) {
-	ctx, cancel := context.WithCancel(b.gone)
+	ctx, cancel := b.workContextLocked(msg.timeout)
 	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
 	b.asked[h.id] = h
 	b.requests++
@@ -29,6 +31,15 @@ func (b *inbox) runLocked(msg *Message) {
 		defer h.end() // the handler may also end its goroutine
 		b.respond(ctx, h, msg)
 	})
+}
+
+// workContextLocked returns the context for the work on a request whose asker waits so
+// long; 0 if it has not said.
+func (b *inbox) workContextLocked(timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout > 0 {
+		return context.WithTimeout(b.gone, timeout)
+	}
+	return context.WithCancel(b.gone)
 }
 
 // charge charges the peer for n bytes more until the end.
@@ -101,7 +112,7 @@ func (b *inbox) answer(msg *Message, reply any, err error) any {
 	case errors.As(err, &f):
 		return b.faulty(msg, f)
 	case err != nil:
-		return errorPayload(plain(err))
+		return failed(err)
 	case reply == nil:
 		return struct{}{} // agents in other languages expect an object
 	}
@@ -117,10 +128,10 @@ func (b *inbox) unsendable(msg *Message, err error) any {
 		return b.faulty(msg, f)
 	case errors.Is(err, ErrTooLarge):
 		b.failed(msg, err)
-		return errorPayload(faultText + ": the reply is too large")
+		return failedPayload{Error: faultText + ": the reply is too large", Code: CodeTooLarge}
 	case errors.Is(err, ErrInvalid):
 		b.failed(msg, err)
-		return errorPayload(faultText + unencodable)
+		return failedPayload{Error: faultText + unencodable, Code: CodeInternal}
 	}
 	return nil
 }
@@ -128,7 +139,7 @@ func (b *inbox) unsendable(msg *Message, err error) any {
 // faulty reports a fault, and returns what the peer learns of it.
 func (b *inbox) faulty(msg *Message, f *fault) any {
 	b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: f})
-	return errorPayload(faultText + f.what)
+	return failedPayload{Error: faultText + f.what, Code: CodeInternal}
 }
 
 // failed reports that a response was not sent.
@@ -157,10 +168,11 @@ func responseTo(msg *Message) Message {
 	}
 }
 
-// errorPayload returns what agents respond to a request that failed:
-// {"error": "text"}.
-func errorPayload(text string) any {
-	return struct {
-		Error string `json:"error"`
-	}{text}
+// failed returns the payload of a response for the error of a handler.
+func failed(err error) any {
+	var e *Error
+	if !errors.As(err, &e) {
+		return failedPayload{Error: plain(err), Code: codeOf(err)}
+	}
+	return failedPayload{Error: plain(err), Code: cmp.Or(e.Code, CodeApp), Details: e.Details}
 }

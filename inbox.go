@@ -213,7 +213,7 @@ func (b *inbox) notify(ctx context.Context, raw []byte) {
 	msg := b.m.received(b.peer, b.types.of(b.parsed.Type), string(b.parsed.RequestID), &b.parsed)
 	b.parsed = wire.Message{}
 	if _, err := b.m.handle(ctx, msg); err != nil {
-		if errors.Is(err, errNoHandler) {
+		if errors.Is(err, ErrNoHandler) {
 			err = fmt.Errorf("%w; register one with Config.Handlers or Handle", err)
 		}
 		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})
@@ -332,7 +332,7 @@ func (b *inbox) sayBusy() {
 			return
 		}
 		out := responseTo(msg)
-		out.Payload = errorPayload(busyText)
+		out.Payload = failedPayload{Error: busyText, Code: CodeBusy}
 		h := &handling{b: b, freed: true}
 		if err := b.m.postReply(ctx, msg, &out, h); err != nil && ctx.Err() == nil {
 			b.failed(msg, err)

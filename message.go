@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -20,6 +21,10 @@ type Message struct {
 	// SourceAgent and TargetAgent name agents by whatever names the application
 	// has for them. Nothing routes by them, and a peer can write what it likes.
 	SourceAgent, TargetAgent string
+	// Meta is data about the message, such as a trace context: names and values, which
+	// agents of other kinds leave alone. nil if there is none. The receiver's is its own
+	// copy.
+	Meta map[string]string
 	// Payload, when sent, is encoded as by encoding/json (so json.RawMessage is
 	// sent as it is; nil means no payload). In a message received it is a
 	// json.RawMessage: see Decode.
@@ -32,7 +37,8 @@ type Message struct {
 	// when sending.
 	Raw json.RawMessage
 
-	mesh *Mesh
+	mesh    *Mesh
+	timeout time.Duration // of a request: how long its asker waits; 0 if not told
 }
 
 // Mesh returns the mesh on which the message was received, for handlers that
@@ -88,6 +94,7 @@ func (m *Message) encode(buf *[]byte, limits wire.Limits) ([]byte, error) {
 	}
 	b := wire.AppendMessageFields((*buf)[:0], wire.MessageFields{
 		Type: m.Type, RequestID: m.RequestID, SourceAgent: m.SourceAgent, TargetAgent: m.TargetAgent, Payload: raw,
+		Meta: m.Meta, Timeout: m.timeout,
 	})
 	var parsed wire.Message
 	if err := wire.ParseMessage(b, limits, &parsed); err != nil {
@@ -108,7 +115,7 @@ func (m *Mesh) received(from, typ, id string, p *wire.Message) *Message {
 		mesh: m,
 		Type: typ, RequestID: id,
 		SourceAgent: string(p.SourceAgent), TargetAgent: string(p.TargetAgent),
-		From: from, Raw: p.Raw,
+		From: from, Raw: p.Raw, Meta: wire.DecodeMeta(p.Meta), timeout: p.Timeout,
 	}
 	if p.Payload != nil {
 		msg.Payload = json.RawMessage(p.Payload)
@@ -116,25 +123,16 @@ func (m *Mesh) received(from, typ, id string, p *wire.Message) *Message {
 	return msg
 }
 
+// metaCost is about what an entry of Meta takes besides its bytes.
+const metaCost = 64
+
 // cost returns about how many bytes of memory a message received takes: its bytes, its
 // strings, and what memory is rounded up by.
 func (m *Message) cost() int {
-	n := len(m.Raw) + len(m.Type) + len(m.RequestID) + len(m.SourceAgent) + len(m.TargetAgent)
+	n := len(m.Meta) * metaCost
+	for name, value := range m.Meta {
+		n += len(name) + len(value)
+	}
+	n += len(m.Raw) + len(m.Type) + len(m.RequestID) + len(m.SourceAgent) + len(m.TargetAgent)
 	return n + n/4
-}
-
-// failure returns the text of a payload {"error": "text"}, with which chatixia
-// agents respond to a request that failed; "" for any other payload.
-func (m *Message) failure() string {
-	raw, _ := m.Payload.(json.RawMessage)
-	// Most responses are results, and some are large: look before decoding.
-	if len(raw) == 0 || raw[0] != '{' || !bytes.Contains(raw, []byte("error")) && !bytes.Contains(raw, []byte(`\u`)) {
-		return ""
-	}
-	var fields map[string]json.RawMessage
-	var text string
-	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields["error"], &text) != nil {
-		return ""
-	}
-	return text
 }

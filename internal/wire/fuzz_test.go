@@ -125,6 +125,49 @@ func checkMessage(t *testing.T, m *wire.Message, raw json.RawMessage) {
 	if string(m.Payload) != string(object["payload"]) {
 		t.Fatalf("payload %q, want %q", m.Payload, object["payload"])
 	}
+	checkOptional(t, m, raw)
+}
+
+// checkOptional checks the members that count if they are there once, and of their kind.
+func checkOptional(t *testing.T, m *wire.Message, raw json.RawMessage) {
+	t.Helper()
+	count := make(map[string]int)
+	last := make(map[string]json.RawMessage)
+	d := json.NewDecoder(bytes.NewReader(raw))
+	_, _ = d.Token()
+	for d.More() {
+		name, _ := d.Token()
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			t.Fatalf("%q: %v", raw, err)
+		}
+		count[name.(string)]++
+		last[name.(string)] = value
+	}
+	var want []byte
+	if meta := last["meta"]; count["meta"] == 1 && meta[0] == '{' {
+		want = meta
+	}
+	if string(m.Meta) != string(want) {
+		t.Fatalf("%q: meta %q, want %q", raw, m.Meta, want)
+	}
+	var timeout int64
+	if count["timeout_ms"] == 1 && json.Unmarshal(last["timeout_ms"], &timeout) != nil {
+		timeout = 0
+	}
+	if got := m.Timeout.Milliseconds(); got != max(0, min(timeout, 365*24*60*60*1000)) {
+		t.Fatalf("%q: timeout %d, want %d", raw, got, timeout)
+	}
+	meta := wire.DecodeMeta(m.Meta)
+	var members map[string]any
+	if m.Meta != nil && json.Unmarshal(m.Meta, &members) != nil {
+		t.Fatalf("%q: meta is no object", raw)
+	}
+	for name, value := range members {
+		if text, ok := value.(string); meta != nil && (!ok || text != meta[name]) || len(meta) > len(members) {
+			t.Fatalf("%q: meta %q", raw, meta)
+		}
+	}
 }
 
 func depth(text []byte) (most int) {

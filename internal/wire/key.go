@@ -49,6 +49,7 @@ const (
 	keyLocal
 	keyRemote
 	keyRTT
+	keyMeta
 	keyCount
 )
 
@@ -60,7 +61,7 @@ func (k key) String() string {
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
-		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us"}[k]
+		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us", "meta"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -201,6 +202,8 @@ func lookupText(name []byte) key {
 		return keyRemote
 	case "rtt_us":
 		return keyRTT
+	case "meta":
+		return keyMeta
 	}
 	return keyOther
 }

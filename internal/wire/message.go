@@ -1,6 +1,13 @@
 package wire
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
 
 // Message is one parsed mesh message. Its fields are subslices of the text it was parsed from, except
 // that strings with escapes are decoded into new memory. An absent field is nil, an empty string is not.
@@ -11,6 +18,10 @@ type Message struct {
 	SourceAgent []byte
 	TargetAgent []byte
 	Payload     []byte // JSON text
+	// Meta, JSON text, and Timeout are `meta` and `timeout_ms`. They count if they are there once, an object and an integer of 1 or more;
+	// else they are the application's own, and zero here. Detach does not copy Meta.
+	Meta    []byte
+	Timeout time.Duration
 
 	payloadAt int // where in Raw
 }
@@ -63,6 +74,21 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	s.open()
 	for s.next() {
 		k := s.key
+		switch k {
+		case keyMeta:
+			m.Meta = nil
+			if v, once := s.optional(&seen); once && v.kind == '{' {
+				m.Meta = s.raw(v)
+			}
+			continue
+		case keyTimeout:
+			m.Timeout = 0
+			if v, once := s.optional(&seen); once {
+				n, _ := s.integer(v)
+				m.Timeout = time.Duration(min(n, maxTimeout)) * time.Millisecond
+			}
+			continue
+		}
 		if !messageKeys.has(k) {
 			if err := s.skipOther(messageKeys); bad == nil {
 				bad = err
@@ -109,6 +135,33 @@ func (s *scanner) message(m *Message, lim Limits) (bad *Error) {
 	return bad
 }
 
+// maxTimeout is the longest timeout, in milliseconds, so that no number is too large for a duration.
+const maxTimeout = 365 * 24 * 60 * 60 * 1000
+
+// optional reads the value of a member that counts if it is there once.
+func (s *scanner) optional(seen *keySet) (v value, once bool) {
+	once = !seen.has(s.key)
+	*seen |= 1 << s.key
+	v = s.value()
+	return v, once && s.err == nil
+}
+
+// DecodeMeta decodes Message.Meta. It returns nil if a member is no string: then it is the application's own.
+func DecodeMeta(text []byte) map[string]string {
+	var members map[string]*string
+	if text == nil || json.Unmarshal(text, &members) != nil {
+		return nil
+	}
+	meta := make(map[string]string, len(members))
+	for name, value := range members {
+		if value == nil {
+			return nil
+		}
+		meta[name] = *value
+	}
+	return meta
+}
+
 // path returns the path of a member of the object being walked.
 func (s *scanner) path(k key) string {
 	if s.where == "" {
@@ -124,6 +177,8 @@ type MessageFields struct {
 	SourceAgent string
 	TargetAgent string
 	Payload     []byte // JSON text; left out if nil
+	Meta        map[string]string
+	Timeout     time.Duration // in milliseconds, rounded up
 }
 
 // AppendMessageFields appends f as a JSON object, without newline. It does not check the payload.
@@ -133,9 +188,25 @@ func AppendMessageFields(dst []byte, f MessageFields) []byte {
 	dst = appendOptional(dst, `,"request_id":`, f.RequestID)
 	dst = appendOptional(dst, `,"source_agent":`, f.SourceAgent)
 	dst = appendOptional(dst, `,"target_agent":`, f.TargetAgent)
+	if f.Timeout > 0 {
+		dst = strconv.AppendInt(append(dst, `,"timeout_ms":`...), int64((f.Timeout+time.Millisecond-1)/time.Millisecond), 10)
+	}
+	if len(f.Meta) > 0 {
+		dst = appendMeta(append(dst, `,"meta":`...), f.Meta)
+	}
 	if f.Payload != nil {
 		dst = append(dst, `,"payload":`...)
 		dst = append(dst, f.Payload...)
+	}
+	return append(dst, '}')
+}
+
+func appendMeta(dst []byte, meta map[string]string) []byte {
+	next := byte('{')
+	for _, name := range slices.Sorted(maps.Keys(meta)) {
+		dst = AppendString(append(dst, next), name)
+		dst = AppendString(append(dst, ':'), meta[name])
+		next = ','
 	}
 	return append(dst, '}')
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -275,6 +276,8 @@ func TestAppendMessageFields(t *testing.T) {
 		{wire.MessageFields{Type: "ping"}, `{"type":"ping"}`},
 		{wire.MessageFields{Type: "x", RequestID: "r", SourceAgent: "s", TargetAgent: "t", Payload: []byte(`{"a":1}`)},
 			`{"type":"x","request_id":"r","source_agent":"s","target_agent":"t","payload":{"a":1}}`},
+		{wire.MessageFields{Type: "x", Timeout: 1500*time.Millisecond - 1, Meta: map[string]string{"b": "\"", "a": ""}, Payload: []byte(`0`)},
+			`{"type":"x","timeout_ms":1500,"meta":{"a":"","b":"\""},"payload":0}`},
 		{wire.MessageFields{Type: "\"\\\n\r\t\x00\x1f<é>\xff"}, `{"type":"\"\\\n\r\t\u0000\u001f<é>` + "\uFFFD" + `"}`},
 	}
 	for _, test := range tests {
@@ -287,7 +290,9 @@ func TestAppendMessageFields(t *testing.T) {
 			t.Error(err)
 		}
 		back := wire.MessageFields{Type: string(m.Type), RequestID: string(m.RequestID),
-			SourceAgent: string(m.SourceAgent), TargetAgent: string(m.TargetAgent), Payload: m.Payload}
+			SourceAgent: string(m.SourceAgent), TargetAgent: string(m.TargetAgent), Payload: m.Payload,
+			Meta: wire.DecodeMeta(m.Meta), Timeout: m.Timeout}
+		test.fields.Timeout = test.fields.Timeout.Round(time.Millisecond)
 		test.fields.Type = strings.ToValidUTF8(test.fields.Type, "\uFFFD")
 		if !reflect.DeepEqual(back, test.fields) {
 			t.Errorf("read back %+v, want %+v", back, test.fields)
