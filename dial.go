@@ -19,8 +19,9 @@ const dialTimeout = 30 * time.Second
 // stream. The connection is a *Conn.
 //
 // Errors are a *net.OpError, which wraps ErrNotConnected, ErrNoStreams, ErrNoService,
-// ErrStreamRefused, ErrTooManyStreams, ErrPeerGone, ErrSidecarLost, ErrInvalid for a
-// name that can be none, the reason for which the mesh ended, or the cause of ctx.
+// ErrStreamRefused, ErrTooManyStreams, ErrStreamReset if the peer has taken the stream and
+// given it up at once, ErrPeerGone, ErrSidecarLost, ErrInvalid for a name that can be
+// none, the reason for which the mesh ended, or the cause of ctx.
 func (m *Mesh) Dial(ctx context.Context, peer, service string) (net.Conn, error) {
 	c, err := m.dial(ctx, peer, service)
 	if err != nil { // and not a *Conn that is nil

@@ -164,14 +164,22 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// stream opens a stream with the library.
-func stream(t *testing.T, m *mesh.Mesh, peer, service string) *mesh.Conn {
+// reach waits for a peer.
+func reach(t *testing.T, m *mesh.Mesh, peer string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := m.WaitPeer(ctx, peer); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// stream opens a stream with the library.
+func stream(t *testing.T, m *mesh.Mesh, peer, service string) *mesh.Conn {
+	t.Helper()
+	reach(t, m, peer)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
 	c, err := m.Dial(ctx, peer, service)
 	if err != nil {
 		t.Fatal(err)
@@ -190,9 +198,15 @@ func TestServeRefuses(t *testing.T) {
 	_ = closed.Close() // and nobody listens there
 	p := start(t, "serve", "nobody", "--to", closed.Addr().String(), "--id", "bob", "--allow", "alice,cmd")
 	p.out.wait(t, "serving")
-	c := stream(t, joined(t, "alice", mesh.Config{}), "bob", "nobody")
-	if n, err := c.Read(make([]byte, 1)); err == nil {
-		t.Errorf("read %d bytes", n)
+	m := joined(t, "alice", mesh.Config{})
+	reach(t, m, "bob")
+	if c, err := m.Dial(t.Context(), "bob", "nobody"); err == nil {
+		if n, err := c.Read(make([]byte, 1)); err == nil {
+			t.Errorf("read %d bytes", n)
+		}
+		_ = c.Close()
+	} else if !errors.Is(err, mesh.ErrStreamReset) { // it may be before Dial has returned
+		t.Error(err)
 	}
 	p.err.wait(t, "mesh serve: the stream of alice is closed: dial tcp "+closed.Addr().String())
 
