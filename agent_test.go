@@ -188,6 +188,10 @@ func (f *fakeSidecar) reply(from, id string) {
 	f.say(`{"type":"message","payload":{"from_peer":"` + from + `","message":{"type":"x_response","request_id":"` + id + `","payload":{"ok":true}}}}`)
 }
 
+func (f *fakeSidecar) chunk(from, id, payload string) {
+	f.say(`{"type":"message","payload":{"from_peer":"` + from + `","message":{"type":"x_stream_chunk","request_id":"` + id + `","payload":` + payload + `}}}`)
+}
+
 func (f *fakeSidecar) connect(peers ...string) {
 	for _, p := range peers {
 		f.say(`{"type":"peer_connected","payload":{"peer_id":"` + p + `"}}`)

@@ -31,6 +31,8 @@ var scenarios = []scenario{
 	{name: "request", run: testRequest},
 	{name: "meta", run: testMeta},
 	{name: "handler-error", run: testHandlerError, reports: true},
+	{name: "typed", run: testTyped},
+	{name: "slow-loop", run: testSlowLoop},
 	{name: "unknown-peer", run: testUnknownPeer},
 	{name: "cancel", run: testCancel},
 	{name: "large", run: testLarge},

@@ -34,7 +34,7 @@ func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message,
 }
 
 func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message, error) {
-	call, err := m.calls.add(peer, msg.RequestID)
+	call, err := m.calls.add(peer, msg.RequestID, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +96,9 @@ type calls struct {
 type callKey struct{ peer, id string }
 
 type call struct {
-	key  callKey
-	done chan result // buffered 1, sent to exactly once
+	key    callKey
+	done   chan result // buffered 1, sent to exactly once
+	chunks *chunkQueue // nil if the response alone is wanted
 }
 
 type result struct {
@@ -105,9 +106,9 @@ type result struct {
 	err   error
 }
 
-// add registers a call. It must happen before the request is written: a
+// add registers a call, which wants chunks unless the queue for them is nil. It must happen before the request is written: a
 // response may arrive before the write returns.
-func (c *calls) add(peer, id string) (*call, error) {
+func (c *calls) add(peer, id string, chunks *chunkQueue) (*call, error) {
 	k := callKey{peer, id}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,7 +121,7 @@ func (c *calls) add(peer, id string) (*call, error) {
 	if c.pending == nil {
 		c.pending = make(map[callKey]*call)
 	}
-	p := &call{key: k, done: make(chan result, 1)}
+	p := &call{key: k, done: make(chan result, 1), chunks: chunks}
 	c.pending[k] = p
 	return p, nil
 }
@@ -134,6 +135,13 @@ func (c *calls) take(peer string, id []byte) *call {
 		delete(c.pending, p.key)
 	}
 	return p
+}
+
+// find returns the call to one peer with an id; nil if there is none.
+func (c *calls) find(peer string, id []byte) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending[callKey{peer, string(id)}]
 }
 
 // fail ends one call with an error, and reports whether it was still pending.

@@ -127,6 +127,9 @@ func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
 		m.report(&PeerError{Op: "receive", Type: typ, Peer: string(from), RequestID: string(w.RequestID), Err: ErrNotConnected})
 		return
 	}
+	if len(w.RequestID) > 0 && wire.IsChunk(typ) && m.receiveChunk(p, typ, w) {
+		return
+	}
 	if len(w.RequestID) > 0 && wire.CanRespond(typ) {
 		if call := m.calls.take(p.id, w.RequestID); call != nil {
 			w.Detach()

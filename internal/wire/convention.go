@@ -42,15 +42,16 @@ func (m *Message) Lane() Lane {
 // CanRespond reports whether a message of this type may be the response to a request. Chunks of a
 // streamed response carry the request's id and come before the response, and a request that happens to
 // carry the same id is still a request.
-func CanRespond(typ string) bool {
-	return typ != MessagePing && !strings.HasSuffix(typ, chunkSuffix) && !isRequest(typ)
-}
+func CanRespond(typ string) bool { return typ != MessagePing && !IsChunk(typ) && !isRequest(typ) }
+
+// IsChunk reports whether a message of this type is a part of a streamed response.
+func IsChunk(typ string) bool { return strings.HasSuffix(typ, chunkSuffix) }
 
 // WantsResponse reports whether a message for which no call is pending is a request. Requests of types
 // outside the convention count, but never a response that comes late: to respond to it would set off an
 // endless exchange of errors.
 func WantsResponse(typ, requestID string) bool {
-	return requestID != "" && typ != MessagePong && !strings.HasSuffix(typ, responseSuffix) && !strings.HasSuffix(typ, chunkSuffix)
+	return requestID != "" && typ != MessagePong && !strings.HasSuffix(typ, responseSuffix) && !IsChunk(typ)
 }
 
 // isRequest reports whether a type is that of a request by convention.
@@ -68,10 +69,18 @@ func ResponseType(typ string) string {
 	if typ == MessagePing {
 		return MessagePong
 	}
+	return requestBase(typ) + responseSuffix
+}
+
+// ChunkType returns the type of a part of the response to a request.
+func ChunkType(typ string) string { return requestBase(typ) + chunkSuffix }
+
+// requestBase returns the type of a request without the suffix that says that it is one.
+func requestBase(typ string) string {
 	for _, s := range requestSuffixes {
 		if base, ok := strings.CutSuffix(typ, s); ok {
-			return base + responseSuffix
+			return base
 		}
 	}
-	return typ + responseSuffix
+	return typ
 }
