@@ -148,6 +148,28 @@ func testRequest(t *testing.T, p *pair) {
 	}
 }
 
+// What a handler sends under the id of its request is no response, whatever its type.
+func testNoResponse(t *testing.T, p *pair) {
+	ctx := bounded(t)
+	p.bob.on(t, "steps_request", func(ctx context.Context, msg *Message) (any, error) {
+		for _, typ := range []string{"progress", "steps_response", "pong"} {
+			step := Message{Type: typ, RequestID: msg.RequestID, Payload: 0}
+			if err := msg.Mesh().Send(ctx, msg.From, step); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "TypedStream") {
+				return nil, fmt.Errorf("send of %s: %w", typ, err)
+			}
+			if err := msg.Mesh().Broadcast(ctx, step); !errors.Is(err, ErrInvalid) {
+				return nil, fmt.Errorf("broadcast of %s: %w", typ, err)
+			}
+		}
+		chunk := Message{Type: "steps_stream_chunk", RequestID: msg.RequestID, Payload: 1}
+		return "done", msg.Mesh().Send(ctx, msg.From, chunk)
+	})
+	if got, err := Call[string](ctx, p.alice.Mesh, "bob", "steps_request", nil); got != "done" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	works(t, p.bob, p.alice)
+}
+
 // What is said about a message arrives with it: Meta, and until when its asker waits.
 func testMeta(t *testing.T, p *pair) {
 	meta := map[string]string{"traceparent": "00-0af7-b7ad-01", "": "é\n"}

@@ -31,6 +31,7 @@ var scenarios = []scenario{
 	{name: "request", run: testRequest},
 	{name: "meta", run: testMeta},
 	{name: "handler-error", run: testHandlerError, reports: true},
+	{name: "no-response", run: testNoResponse},
 	{name: "typed", run: testTyped},
 	{name: "slow-loop", run: testSlowLoop},
 	{name: "unknown-peer", run: testUnknownPeer},

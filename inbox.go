@@ -143,6 +143,13 @@ func (b *inbox) cancel(id string) {
 	}
 }
 
+// handles reports whether the peer waits for the response to a request with an id.
+func (b *inbox) handles(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked[id] != nil
+}
+
 // announceLocked has OnPeer told of the peer, behind what waits.
 func (b *inbox) announceLocked(e PeerEvent) {
 	if b.m.cfg.OnPeer == nil || b.quiet {

@@ -39,6 +39,9 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	if err != nil {
 		return fmt.Errorf("mesh: broadcast: %w", inner{err})
 	}
+	if msg.RequestID != "" && slices.ContainsFunc(m.Peers(), func(p Peer) bool { return m.passesForResponse(p.ID, &msg) }) {
+		return fmt.Errorf("mesh: broadcast: %w", inner{because(ErrInvalid, errOwnRequest)})
+	}
 	by := heldBackBy(&msg)
 	ready, paused, err := m.broadcast(ctx, raw, by)
 	var failed []*PeerError
@@ -146,6 +149,9 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message) error {
 	if peer == "" {
 		return fmt.Errorf("%w: the peer id is empty", ErrInvalid)
 	}
+	if m.passesForResponse(peer, msg) {
+		return because(ErrInvalid, errOwnRequest)
+	}
 	buf := m.buffer()
 	defer m.buffers.Put(buf)
 	raw, err := msg.encode(buf, m.limits)
@@ -153,6 +159,20 @@ func (m *Mesh) post(ctx context.Context, peer string, msg *Message) error {
 		return err
 	}
 	return m.postRaw(ctx, peer, raw, heldBackBy(msg))
+}
+
+// errOwnRequest tells a handler how to respond.
+var errOwnRequest = errors.New("mesh: under the id of a request that is being handled the peer would take this message for the response; " +
+	"return the response from the handler, and send what comes before it by TypedStream")
+
+// passesForResponse reports whether a peer would take a message for the response to a
+// request of its own that is being handled.
+func (m *Mesh) passesForResponse(peer string, msg *Message) bool {
+	if msg.RequestID == "" || !wire.CanRespond(msg.Type) {
+		return false
+	}
+	p := m.peer(peer)
+	return p != nil && p.inbox.handles(msg.RequestID)
 }
 
 // postReply gives the response to a message to the sidecar. It is encoded when the peer

@@ -143,8 +143,16 @@ func ended(ctx context.Context) error {
 // waitPeer blocks until there is a link to a peer, for up to limit, or for as long as ctx allows if that is 0. It says so
 // if that takes long.
 func waitPeer(ctx context.Context, c *cobra.Command, m *mesh.Mesh, peer string, limit time.Duration) error {
-	late := time.AfterFunc(patience, func() { say(c, "waiting for %s", quote(peer)) })
-	defer late.Stop()
+	said := make(chan struct{})
+	late := time.AfterFunc(patience, func() {
+		defer close(said)
+		say(c, "waiting for %s", quote(peer))
+	})
+	defer func() {
+		if !late.Stop() {
+			<-said
+		}
+	}()
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %v; is it running, and on the same mesh? mesh peers shows who is there", limit))

@@ -25,10 +25,13 @@ func TestSendAndListen(t *testing.T) {
 	all, some := start(t, "listen", "--id", "bob"), start(t, "listen", "note", "--id", "carol", "--json")
 	all.out.wait(t, "listening as bob\n")
 	some.out.wait(t, `{"peer":"carol"}`)
+	// Each is waited for: those of different peers have no order.
 	cli("send", "bob", "note", "back at noon", "--id", "alice1").hasStatus(t, 0, "sent note to bob")
+	all.out.wait(t, "alice1 note \"back at noon\"\n")
 	cli("send", "bob", "note", "{\"a\" : [1, \"\u202e\\u001b\"]}", "--id", "alice2", "--json").hasStatus(t, 0, `{"peer":"bob","type":"note"}`)
+	all.out.wait(t, "alice2 note {\"a\":[1,\"\\u202e\\u001b\"]}\n")
 	cli("send", "bob", "empty\x1b", "--id", "alice3").hasStatus(t, 0)
-	all.out.wait(t, "alice1 note \"back at noon\"\nalice2 note {\"a\":[1,\"\\u202e\\u001b\"]}\nalice3 \"empty\\x1b\" \n")
+	all.out.wait(t, "alice3 \"empty\\x1b\" \n")
 
 	cli("send", "carol", "other").hasStatus(t, 0)
 	sent := start(t, "send", "carol", "note", "-", "--id", "alice")
