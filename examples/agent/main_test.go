@@ -131,7 +131,7 @@ func TestTwoAgents(t *testing.T) {
 	alice.enter(`broadcast {"type":"chat","payload":"all"}`)
 	bob.expect(`alice: {"type":"chat","payload":"all"}`)
 	alice.enter(`request bob {"type":"echo_request","payload":[1]}`)
-	bob.expect(`alice: {"type":"echo_request","request_id":"\w+","payload":\[1\]}`)
+	bob.expect(`alice: {"type":"echo_request","request_id":"\w+","timeout_ms":\d+,"payload":\[1\]}`)
 	alice.expect(`bob answers: {"type":"echo_response","request_id":"\w+","payload":\[1\]}`)
 	alice.enter("send bob {\"type\":\"chat\",\"payload\":\"\u202e\u009b\"}")
 	bob.expect(`alice: {"type":"chat","payload":"\?\?"}`)
