@@ -102,6 +102,9 @@ type Config struct {
 	// message type that its handler takes; the handler of "" takes what no other
 	// does. See Mesh.Handle to add one later.
 	Handlers map[string]Handler
+	// Interceptors wrap what this mesh sends, asks and handles; the first is the
+	// outermost.
+	Interceptors []Interceptor
 	// OnPeer, if set, is told of peers that come and go. Calls about one peer
 	// are in order, and in order with those messages of that peer that want no
 	// response; requests do not wait for them. Calls about different peers may be

@@ -16,6 +16,13 @@ import (
 // context of the peer's handler, which has its deadline. A request that failed may have been carried out
 // all the same.
 func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message, error) {
+	if f := m.wrappers.call; f != nil {
+		return f(ctx, peer, msg)
+	}
+	return m.request(ctx, peer, msg)
+}
+
+func (m *Mesh) request(ctx context.Context, peer string, msg Message) (*Message, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, m.cfg.RequestTimeout)
@@ -26,14 +33,14 @@ func (m *Mesh) Request(ctx context.Context, peer string, msg Message) (*Message,
 	if msg.RequestID == "" {
 		msg.RequestID = m.ids.next()
 	}
-	reply, err := m.request(ctx, peer, &msg)
+	reply, err := m.ask(ctx, peer, &msg)
 	if err != nil {
 		return nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err}
 	}
 	return reply, nil
 }
 
-func (m *Mesh) request(ctx context.Context, peer string, msg *Message) (*Message, error) {
+func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (*Message, error) {
 	call, err := m.calls.add(peer, msg.RequestID, nil)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,19 @@ func newSignaling() (url string, stop func()) {
 	}
 }
 
-// Alice sends a request to bob, whose handler returns the response.
+type Text struct {
+	Text string `json:"text" mesh:"required"`
+}
+
+type Words struct {
+	Words int `json:"words"`
+}
+
+func countWords(_ context.Context, _ mesh.Peer, req Text) (Words, error) {
+	return Words{len(strings.Fields(req.Text))}, nil
+}
+
+// Alice calls bob, whose handler has types of its own.
 func Example() {
 	url, stop := newSignaling()
 	defer stop()
@@ -38,15 +50,7 @@ func Example() {
 
 	bob, err := mesh.New(ctx, mesh.Config{
 		SignalingURL: url, APIKey: "bob",
-		Handlers: map[string]mesh.Handler{
-			"shout_request": func(_ context.Context, msg *mesh.Message) (any, error) {
-				var text string
-				if err := msg.Decode(&text); err != nil {
-					return nil, err
-				}
-				return strings.ToUpper(text), nil
-			},
-		},
+		Handlers: map[string]mesh.Handler{"count_request": mesh.Typed(countWords)},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -58,20 +62,172 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer alice.Close()
-
 	if err := alice.WaitPeer(ctx, "bob"); err != nil {
 		log.Fatal(err)
 	}
-	reply, err := alice.Request(ctx, "bob", mesh.Message{Type: "shout_request", Payload: "hello"})
+	res, err := mesh.Call[Words](ctx, alice, "bob", "count_request", Text{"to be or not to be"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	var text string
-	if err := reply.Decode(&text); err != nil {
+	fmt.Println(res.Words, "words")
+
+	_, err = mesh.Call[Words](ctx, alice, "bob", "count_request", map[string]int{"text": 7})
+	fmt.Println(errors.Is(err, mesh.ErrInvalidArgument), err.(*mesh.PeerError).Err)
+	// Output:
+	// 6 words
+	// true mesh: the peer responded with an error: payload.text: want a string, got 7
+}
+
+// The response to a request may come bit by bit.
+func ExampleCallStream() {
+	alice, _, stop := pair(map[string]mesh.Handler{
+		"spell_request": mesh.TypedStream(func(_ context.Context, _ mesh.Peer, req Text, emit func(string) error) (Words, error) {
+			words := strings.Fields(req.Text)
+			for _, word := range words {
+				if err := emit(word); err != nil {
+					return Words{}, err // the peer has left its loop, or is gone
+				}
+			}
+			return Words{len(words)}, nil
+		}),
+	})
+	defer stop()
+	var summary Words
+	for word, err := range mesh.CallStream[string](context.Background(), alice, "bob", "spell_request", Text{"to be or not"}, mesh.Final(&summary)) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(word)
+	}
+	fmt.Println(summary.Words, "words")
+	// Output:
+	// to
+	// be
+	// or
+	// not
+	// 4 words
+}
+
+// A handler chooses what its peer learns of a failure.
+func ExampleNewError() {
+	alice, _, stop := pair(map[string]mesh.Handler{
+		"print_request": mesh.Typed(func(_ context.Context, _ mesh.Peer, _ Text) (any, error) {
+			return nil, mesh.NewError("out_of_paper", "no paper in tray 2", map[string]int{"tray": 2})
+		}),
+	})
+	defer stop()
+	_, err := mesh.Call[any](context.Background(), alice, "bob", "print_request", Text{"hi"})
+	var failure *mesh.RemoteError
+	if errors.As(err, &failure) {
+		fmt.Println(failure.Code, failure.Text, string(failure.Details))
+	}
+	// Output:
+	// out_of_paper no paper in tray 2 {"tray":2}
+}
+
+// pair returns alice, and bob with handlers, linked to each other.
+func pair(handlers map[string]mesh.Handler, interceptors ...mesh.Interceptor) (alice, bob *mesh.Mesh, stop func()) {
+	url, stopSignaling := newSignaling()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	bob, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "bob", Handlers: handlers, Interceptors: interceptors})
+	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(reply.Type, "from", reply.From+":", text)
-	// Output: shout_response from bob: HELLO
+	alice, err = mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice", Interceptors: interceptors})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := alice.WaitPeer(ctx, "bob"); err != nil {
+		log.Fatal(err)
+	}
+	return alice, bob, func() {
+		alice.Close()
+		bob.Close()
+		stopSignaling()
+	}
+}
+
+// An interceptor logs every request, at the end that makes it and at the one that handles it.
+func ExampleInterceptor_logging() {
+	logging := mesh.Interceptor{
+		Call: func(next mesh.CallFunc) mesh.CallFunc {
+			return func(ctx context.Context, peer string, msg mesh.Message) (*mesh.Message, error) {
+				reply, err := next(ctx, peer, msg)
+				fmt.Println("called", msg.Type, "at", peer, "and got an error:", err != nil)
+				return reply, err
+			}
+		},
+		Handle: func(next mesh.Handler) mesh.Handler {
+			return func(ctx context.Context, msg *mesh.Message) (any, error) {
+				fmt.Println("handling", msg.Type, "of", msg.From)
+				return next(ctx, msg)
+			}
+		},
+	}
+	alice, _, stop := pair(map[string]mesh.Handler{"count_request": mesh.Typed(countWords)}, logging)
+	defer stop()
+	if _, err := mesh.Call[Words](context.Background(), alice, "bob", "count_request", Text{"to be"}); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// handling count_request of alice
+	// called count_request at bob and got an error: false
+}
+
+// An interceptor decides who may ask for what. Who a peer is its link says: see [mesh.Config].Identity.
+func ExampleInterceptor_authorisation() {
+	allowed := map[string]string{"count_request": "carol"}
+	authorisation := mesh.Interceptor{
+		Handle: func(next mesh.Handler) mesh.Handler {
+			return func(ctx context.Context, msg *mesh.Message) (any, error) {
+				if allowed[msg.Type] != msg.From {
+					return nil, mesh.NewError("forbidden", msg.From+" may not ask for "+msg.Type, nil)
+				}
+				return next(ctx, msg)
+			}
+		},
+	}
+	alice, _, stop := pair(map[string]mesh.Handler{"count_request": mesh.Typed(countWords)}, authorisation)
+	defer stop()
+	_, err := mesh.Call[Words](context.Background(), alice, "bob", "count_request", Text{"to be"})
+	fmt.Println(err.(*mesh.PeerError).Err)
+	// Output:
+	// mesh: the peer responded with an error: alice may not ask for count_request
+}
+
+// An interceptor asks again when a peer was busy: then the request was not carried out.
+func ExampleInterceptor_retry() {
+	retry := mesh.Interceptor{
+		Call: func(next mesh.CallFunc) mesh.CallFunc {
+			return func(ctx context.Context, peer string, msg mesh.Message) (reply *mesh.Message, err error) {
+				for wait := 10 * time.Millisecond; ; wait *= 2 {
+					if reply, err = next(ctx, peer, msg); !errors.Is(err, mesh.ErrBusy) {
+						return reply, err
+					}
+					select {
+					case <-time.After(wait):
+					case <-ctx.Done():
+						return nil, err
+					}
+				}
+			}
+		},
+	}
+	tries := 0
+	alice, _, stop := pair(map[string]mesh.Handler{
+		"count_request": mesh.Typed(func(ctx context.Context, from mesh.Peer, req Text) (Words, error) {
+			if tries++; tries < 3 {
+				return Words{}, mesh.NewError(mesh.CodeBusy, "later", nil)
+			}
+			return countWords(ctx, from, req)
+		}),
+	}, retry)
+	defer stop()
+	res, err := mesh.Call[Words](context.Background(), alice, "bob", "count_request", Text{"to be"})
+	fmt.Println(res.Words, err, "after", tries, "tries")
+	// Output:
+	// 2 <nil> after 3 tries
 }
 
 // errors.Is reports why a request failed.

@@ -71,6 +71,7 @@ type Mesh struct {
 	done     chan struct{}
 	turn     chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
+	wrappers wrappers
 
 	listen sync.Mutex // the sidecar is told of one change of services after the other
 
@@ -132,8 +133,9 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 			m.handlers.run(m.settleInboxes)
 		}
 	})
+	m.wrappers = m.wrap(cfg.Interceptors)
 	for typ, h := range cfg.Handlers {
-		m.byType[typ] = h
+		m.byType[typ] = m.wrappers.handler(h)
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	first, err := m.start(ctx, startTimeout)
@@ -187,7 +189,7 @@ func (m *Mesh) Handle(typ string, h Handler) error {
 	if m.byType[typ] != nil {
 		return fmt.Errorf("%w: type %q", ErrDuplicateHandler, typ)
 	}
-	m.byType[typ] = h
+	m.byType[typ] = m.wrappers.handler(h)
 	return nil
 }
 

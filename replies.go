@@ -61,7 +61,7 @@ func CallStream[Chunk any](ctx context.Context, m *Mesh, peer, typ string, req a
 		set(&o)
 	}
 	return func(yield func(Chunk, error) bool) {
-		for msg, err := range m.stream(ctx, peer, Message{Type: typ, Payload: req}) {
+		for msg, err := range orElse(m.wrappers.stream, m.stream)(ctx, peer, Message{Type: typ, Payload: req}) {
 			var chunk Chunk
 			switch {
 			case err != nil:

@@ -21,6 +21,13 @@ import (
 // went while Send blocked, ErrSidecarLost, ErrTooLarge, ErrInvalid, the reason for
 // which the mesh ended, or the cause of ctx.
 func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
+	if f := m.wrappers.send; f != nil {
+		return f(ctx, peer, msg)
+	}
+	return m.send(ctx, peer, msg)
+}
+
+func (m *Mesh) send(ctx context.Context, peer string, msg Message) error {
 	if err := m.post(ctx, peer, &msg); err != nil {
 		return &PeerError{Op: "send", Peer: peer, RequestID: msg.RequestID, Err: err}
 	}
@@ -33,6 +40,13 @@ func (m *Mesh) Send(ctx context.Context, peer string, msg Message) error {
 // that no peer could be sent the error wraps ErrInvalid or ErrTooLarge. With no
 // peers Broadcast returns nil.
 func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
+	if f := m.wrappers.broadcast; f != nil {
+		return f(ctx, "", msg)
+	}
+	return m.broadcast(ctx, msg)
+}
+
+func (m *Mesh) broadcast(ctx context.Context, msg Message) error {
 	buf := m.buffer()
 	defer m.buffers.Put(buf)
 	raw, err := msg.encode(buf, m.limits)
@@ -43,7 +57,7 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 		return fmt.Errorf("mesh: broadcast: %w", inner{because(ErrInvalid, errOwnRequest)})
 	}
 	by := heldBackBy(&msg)
-	ready, paused, err := m.broadcast(ctx, raw, by)
+	ready, paused, err := m.postToReady(ctx, raw, by)
 	var failed []*PeerError
 	if err != nil {
 		for _, id := range ready {
@@ -62,10 +76,10 @@ func (m *Mesh) Broadcast(ctx context.Context, msg Message) error {
 	return &BroadcastError{Failed: failed}
 }
 
-// broadcast writes one line for the peers that keep up, and returns them and the
+// postToReady writes one line for the peers that keep up, and returns them and the
 // others. The line names the others: sidecar and agent may differ for a moment
 // on who is paused, and so no peer gets the message twice or misses it.
-func (m *Mesh) broadcast(ctx context.Context, raw []byte, by wire.Stop) (ready, paused []string, err error) {
+func (m *Mesh) postToReady(ctx context.Context, raw []byte, by wire.Stop) (ready, paused []string, err error) {
 	if err := m.acquire(ctx, m.turn); err != nil {
 		_, ready, paused = m.split(by)
 		return ready, paused, err
