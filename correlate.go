@@ -151,6 +151,17 @@ func (c *calls) find(peer string, id []byte) *call {
 	return c.pending[callKey{peer, string(id)}]
 }
 
+// perPeer returns how many calls to each peer are pending.
+func (c *calls) perPeer() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := make(map[string]int)
+	for k := range c.pending {
+		n[k.peer]++
+	}
+	return n
+}
+
 // fail ends one call with an error, and reports whether it was still pending.
 func (c *calls) fail(peer, id string, err error) bool {
 	p := c.take(peer, []byte(id))

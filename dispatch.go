@@ -93,6 +93,9 @@ var causedRate = pace.Rate{Burst: 128, Every: time.Second / 16}
 func (m *Mesh) report(err error) {
 	peer := ""
 	if e, ok := err.(*PeerError); ok { // whose fields a peer may have chosen
+		if e.Op == "receive" {
+			m.drops.note(e.Err)
+		}
 		short := *e
 		short.RequestID, short.Type = logs.Cut(e.RequestID), logs.Cut(e.Type)
 		peer, err = e.Peer, &short

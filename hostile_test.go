@@ -101,8 +101,9 @@ func TestUnexpectedResponsesDoNotQueue(t *testing.T) {
 		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
 		id := f.request()
 		for i := range n {
-			typ := []string{"a_response", "x_response", "pong", "x_stream_chunk"}[i%4]
+			typ := []string{"a_response", "x_response", "pong"}[i%3]
 			f.say(from("bob", fmt.Sprintf(`{"type":"%s","request_id":"%d"}`, typ, i)))
+			f.say(from("bob", fmt.Sprintf(`{"type":"x_stream_chunk","request_id":"%d"}`, i))) // nobody's: those of a loop that was left come late
 			synctest.Wait()
 		}
 		if got := reports.Len(); got != n || !errors.Is(reports.All()[0], errUnexpectedResponse) {

@@ -150,6 +150,13 @@ func (b *inbox) handles(id string) bool {
 	return b.asked[id] != nil
 }
 
+// handling returns how many requests of the peer are in work.
+func (b *inbox) handling() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.requests
+}
+
 // announceLocked has OnPeer told of the peer, behind what waits.
 func (b *inbox) announceLocked(e PeerEvent) {
 	if b.m.cfg.OnPeer == nil || b.quiet {

@@ -89,6 +89,9 @@ func (m *Mesh) run(c *ipc) {
 			return
 		}
 		c = next
+		m.mu.Lock()
+		m.restarts++
+		m.mu.Unlock()
 	}
 }
 

@@ -72,6 +72,7 @@ type Mesh struct {
 	turn     chan struct{} // one-slot semaphore: held by the Broadcast that is writing
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 	wrappers wrappers
+	drops    drops
 
 	listen sync.Mutex // the sidecar is told of one change of services after the other
 
@@ -81,6 +82,7 @@ type Mesh struct {
 	err       error // why done is closed
 	unsent    error // an *UnsentError, if not everything was sent by then
 	current   *ipc
+	restarts  int // sidecars after the first one
 	peers     map[string]*peer
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,10 +14,27 @@ import (
 
 // Stats are the numbers of a mesh at one moment.
 type Stats struct {
-	Peers []PeerStats // those whose links are live, sorted by id
+	Peers     []PeerStats // those whose links are live, sorted by id
+	Signaling SignalingStatus
+	// Restarts is how many times the sidecar was lost and another one came up.
+	Restarts int
+	// Dropped is how many messages were dropped, by reason: see the constants Drop... .
+	Dropped map[string]int
 }
 
-// PeerStats are the numbers of the link to one peer.
+// The reasons for which messages are dropped. Config.OnError is told of each.
+const (
+	DropUnexpectedResponse = "unexpected_response" // no request waits for it
+	DropSlowHandlers       = "slow_handlers"       // the peer sends on although the handlers are behind
+	DropDuplicateRequest   = "duplicate_request"   // one with this id is being handled
+	DropBusy               = "busy"                // the peer makes too many requests, and reads no refusals
+	DropUnknownPeer        = "unknown_peer"        // its link has ended meanwhile
+	// DropSidecar is what the sidecar has dropped: messages that this agent or the peer does not read, or
+	// that could not be sent.
+	DropSidecar = "sidecar"
+)
+
+// PeerStats are the numbers of the link to one peer, since Since.
 type PeerStats struct {
 	Peer
 	// Path is how the link reaches the peer; "" if that is not known.
@@ -27,7 +45,32 @@ type PeerStats struct {
 	// RTT is the round trip time that ICE has measured last, which it does every few
 	// seconds; 0 if it has not yet.
 	RTT time.Duration
+
+	// Messages that the sidecar has sent to the peer, and got from it, and the bytes of
+	// messages and streams.
+	MessagesSent, MessagesReceived int
+	BytesSent, BytesReceived       int
+	BytesQueued                    int // of messages that wait in the sidecar
+	Streams                        int // open, in both directions
+	Outages                        int // that the link has survived
+
+	// Requests of the peer that are being handled here, and of this agent whose
+	// responses are pending.
+	Handling, Pending int
+	// HeldBack is what this agent holds back, since the peer, or the way to it, is behind;
+	// Paused is what the peer was asked to hold back, since the handlers here are.
+	HeldBack, Paused Hold
 }
+
+// A Hold is what is held back; "" means nothing, and each other value includes those
+// before it.
+type Hold string
+
+const (
+	HoldOrdered Hold = "ordered"  // messages that are neither requests nor responses
+	HoldNewWork Hold = "new_work" // requests
+	HoldAll     Hold = "all"      // responses
+)
 
 // A Path is a way to reach a peer.
 type Path string
@@ -66,17 +109,66 @@ func (m *Mesh) Stats(ctx context.Context) (Stats, error) {
 func (m *Mesh) statsOf(told wire.Stats) (st Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, t := range told.Peers {
-		p := m.peers[t.PeerID]
-		if p == nil || !p.live {
-			continue
+	st = Stats{Signaling: m.signaling, Restarts: m.restarts, Dropped: m.drops.counts()}
+	if told.Dropped > 0 {
+		st.Dropped[DropSidecar] = told.Dropped
+	}
+	pending := m.calls.perPeer()
+	for i := range told.Peers {
+		if p := m.peers[told.Peers[i].PeerID]; p != nil && p.live {
+			s := peerStats(&told.Peers[i])
+			s.Peer, s.Handling, s.Pending = p.public(), p.inbox.handling(), pending[p.id]
+			st.Peers = append(st.Peers, s)
 		}
-		s := PeerStats{Peer: p.public(), Path: Path(t.Path), RTT: time.Duration(t.RoundTrip) * time.Microsecond}
-		s.Local, _ = netip.ParseAddrPort(t.Local) // zero if it is none
-		s.Remote, _ = netip.ParseAddrPort(t.Remote)
-		st.Peers = append(st.Peers, s)
 	}
 	return st
+}
+
+// peerStats returns what the sidecar has told of a link.
+func peerStats(t *wire.PeerStats) PeerStats {
+	s := PeerStats{
+		Path: Path(t.Path), RTT: time.Duration(t.RoundTrip) * time.Microsecond,
+		MessagesSent: t.MessagesSent, MessagesReceived: t.MessagesReceived, BytesSent: t.BytesSent, BytesReceived: t.BytesReceived,
+		BytesQueued: t.Queued, Streams: t.Streams, Outages: t.Outages, HeldBack: Hold(t.HeldBack), Paused: Hold(t.Paused),
+	}
+	s.Local, _ = netip.ParseAddrPort(t.Local) // zero if it is none
+	s.Remote, _ = netip.ParseAddrPort(t.Remote)
+	return s
+}
+
+// drops counts what was dropped.
+type drops struct {
+	mu  sync.Mutex
+	num map[string]int
+}
+
+// note counts a message that was dropped.
+func (d *drops) note(why error) {
+	reason := DropUnknownPeer
+	switch why {
+	case errUnexpectedResponse:
+		reason = DropUnexpectedResponse
+	case errInboxFull:
+		reason = DropSlowHandlers
+	case errDuplicateRun:
+		reason = DropDuplicateRequest
+	case errNotRefused:
+		reason = DropBusy
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.num == nil {
+		d.num = make(map[string]int)
+	}
+	d.num[reason]++
+}
+
+func (d *drops) counts() map[string]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := make(map[string]int, len(d.num)+1)
+	maps.Copy(c, d.num)
+	return c
 }
 
 // statsQueue are the calls of Stats that wait for the sidecar, which responds in order.

@@ -3,9 +3,12 @@ package mesh
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
 func testStats(t *testing.T, p *pair) {
@@ -24,7 +27,11 @@ func testStats(t *testing.T, p *pair) {
 		if got.Peer != way[0].Peers()[0] || got.Path != PathDirect || !got.Local.IsValid() || !got.Remote.IsValid() || got.RTT < 0 {
 			t.Errorf("%s has a link %+v", way[0].id, got)
 		}
+		if st.Signaling.State != SignalingConnected || st.Restarts != 0 {
+			t.Errorf("%s: %+v, %d restarts", way[0].id, st.Signaling, st.Restarts)
+		}
 	}
+	countStats(t, p)
 	var all sync.WaitGroup
 	for range 100 {
 		all.Go(func() {
@@ -34,6 +41,49 @@ func testStats(t *testing.T, p *pair) {
 		})
 	}
 	all.Wait()
+}
+
+// countStats checks what is counted.
+func countStats(t *testing.T, p *pair) {
+	ctx := bounded(t)
+	started, end := make(chan struct{}), make(chan struct{})
+	p.bob.on(t, "stats_request", func(context.Context, *Message) (any, error) { close(started); <-end; return nil, nil })
+	p.bob.serve(t, "stats", ListenConfig{}, echoBytes)
+	before := [2]PeerStats{statsOf(t, p.alice, "bob"), statsOf(t, p.bob, "alice")}
+	done := ask(ctx, p.alice.Mesh, "bob", Message{Type: "stats_request", Payload: strings.Repeat("x", 1000)})
+	testutil.Take(t, "bob's handler", started)
+	c := dialled(t, p.alice, "bob", "stats")
+	throughStream(t, c, 10_000)
+	a, b := statsOf(t, p.alice, "bob"), statsOf(t, p.bob, "alice")
+	if a.Pending != 1 || a.Handling != 0 || b.Pending != 0 || b.Handling != 1 {
+		t.Errorf("alice has %+v, bob %+v", a, b)
+	}
+	for i, got := range []PeerStats{a, b} {
+		sent, received := got.MessagesSent-before[i].MessagesSent, got.MessagesReceived-before[i].MessagesReceived
+		out, in := got.BytesSent-before[i].BytesSent, got.BytesReceived-before[i].BytesReceived
+		if i == 1 {
+			sent, received, out, in = received, sent, in, out
+		}
+		if sent != 1 || received != 0 || out < 11_000 || out > 12_000 || in < 10_000 || in > 11_000 {
+			t.Errorf("alice has sent %d messages and %d bytes, and got %d and %d, says %d", sent, out, received, in, i)
+		}
+	}
+	close(end)
+	if got := testutil.Take(t, "the response", done); got.err != nil {
+		t.Error(got.err)
+	}
+}
+
+func statsOf(t *testing.T, a *agent, peer string) PeerStats {
+	t.Helper()
+	st, err := a.Stats(bounded(t))
+	for _, s := range st.Peers {
+		if s.ID == peer {
+			return s
+		}
+	}
+	t.Fatalf("%s has no stats of %s: %+v, %v", a.id, peer, st, err)
+	return PeerStats{}
 }
 
 func TestStatsOfBaseSidecar(t *testing.T) {

@@ -137,7 +137,8 @@ const holdAll = (fields, value) => Object.entries(fields).every(([field, holds])
 const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
-const STATS = { peer_id: isText, path: isText, local: isText, remote: isText, rtt_us: isNumber }
+const STATS = Object.fromEntries([...['peer_id', 'path', 'local', 'remote', 'held_back', 'paused'].map((f) => [f, isText]),
+  ...['rtt_us', 'messages_sent', 'messages_received', 'bytes_sent', 'bytes_received', 'bytes_queued', 'streams', 'outages'].map((f) => [f, isNumber])])
 const STREAM = { stream: isText, peer_id: isText, service: isText, secret: isText, code: isText, message: isText }
 const EVENTS = new Map(Object.entries({
   ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText, secret: isText },
@@ -150,7 +151,7 @@ const EVENTS = new Map(Object.entries({
   resume: { peer_id: isName },
   cancel: { from_peer: isName, request_id: isName },
   drained: { peers: isTexts, unsent: isNumbers },
-  stats: { peers: isStats },
+  stats: { peers: isStats, dropped: isNumber },
   listening: STREAM,
   stream: STREAM,
   stream_end: STREAM,

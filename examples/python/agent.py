@@ -153,7 +153,9 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-STATS = {**dict.fromkeys(("peer_id", "path", "local", "remote"), is_text), "rtt_us": is_number}
+STATS = {**dict.fromkeys(("peer_id", "path", "local", "remote", "held_back", "paused"), is_text),
+         **dict.fromkeys(("rtt_us", "messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams",
+                          "outages"), is_number)}
 
 
 def is_stats(value: Any) -> bool:
@@ -171,7 +173,7 @@ EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
               "secret": is_text},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
-    "stats": {"peers": is_stats},
+    "stats": {"peers": is_stats, "dropped": is_number},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},

@@ -126,5 +126,5 @@ func (p *Peer) endReason(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, sctp.ErrUserInitiatedAbort) || errors.Is(err, sctp.ErrResetPacketInStateNotExist) {
 		return ErrPeerClosed // whose text is all that there is to say
 	}
-	return fmt.Errorf("%w: %w", ErrPeerClosed, err)
+	return fmt.Errorf("%w: %v", ErrPeerClosed, err) // its text alone: it may be one that has a meaning to callers, such as a timeout
 }

@@ -73,6 +73,7 @@ func (s *session) restored() {
 	if !s.recovering {
 		return
 	}
+	s.outages.Add(1)
 	s.recovering, s.doubtful = false, false
 	s.n.outside.Info(s.sl.id).Str("peer", s.sl.id).Dur("after", time.Since(s.cutAt)).Msg("link restored")
 	stopTimer(s.repairing)

@@ -52,20 +52,21 @@ type session struct {
 	upAt time.Time
 	ice  webrtc.ICEConnectionState
 
-	recovering   bool        // the link is interrupted
-	parkedAt     time.Time   // base: the link ended, and nothing has been heard since; else zero
-	cutAt        time.Time   // since
-	heardAt      time.Time   // what came last before that
-	acknowledged uint64      // bytes of ours, until then
-	cutOffAt     time.Time   // this host may have been cut off then, so that the silence of a peer that has left proves nothing
-	leftAt       time.Time   // signaling has said that the process has ended then; zero if not, or if there was a sign of life
-	extended     bool        // past the bound, because of a sign of life
-	doubtful     bool        // though ICE has a path
-	repairs      int         // steps since the last sign of life
-	due          bool        // one waits for signaling
-	moves        pace.Bucket // restarts for other addresses of this host
-	stale        bool        // this end, or the other one before the link was up, has an address that is not in its last description
-	checkedAt    time.Time   // the last restart had its answer; zero if another one is wanted
+	recovering   bool         // the link is interrupted
+	parkedAt     time.Time    // base: the link ended, and nothing has been heard since; else zero
+	cutAt        time.Time    // since
+	outages      atomic.Int32 // that the link has survived
+	heardAt      time.Time    // what came last before that
+	acknowledged uint64       // bytes of ours, until then
+	cutOffAt     time.Time    // this host may have been cut off then, so that the silence of a peer that has left proves nothing
+	leftAt       time.Time    // signaling has said that the process has ended then; zero if not, or if there was a sign of life
+	extended     bool         // past the bound, because of a sign of life
+	doubtful     bool         // though ICE has a path
+	repairs      int          // steps since the last sign of life
+	due          bool         // one waits for signaling
+	moves        pace.Bucket  // restarts for other addresses of this host
+	stale        bool         // this end, or the other one before the link was up, has an address that is not in its last description
+	checkedAt    time.Time    // the last restart had its answer; zero if another one is wanted
 
 	credentials time.Time   // when those of the relays that were asked for last expire; zero: never
 	renewable   bool        // it is time for new ones

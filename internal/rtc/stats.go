@@ -15,7 +15,9 @@ import (
 func (p *Peer) Stats() wire.PeerStats { return p.stats() }
 
 func (s *session) stats() wire.PeerStats {
-	st := wire.PeerStats{PeerID: s.sl.id, RoundTrip: int(s.roundTrip().Microseconds())}
+	st := wire.PeerStats{
+		PeerID: s.sl.id, RoundTrip: int(s.roundTrip().Microseconds()), Queued: s.peer.Queued(), Outages: int(s.outages.Load()),
+	}
 	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return st

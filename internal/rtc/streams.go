@@ -84,7 +84,7 @@ func (p *Peer) openStream(ctx context.Context) (*Stream, error) {
 	select {
 	case <-p.streams.ready:
 	case <-p.done:
-		return nil, p.why
+		return nil, linkEnd{p.why}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -114,7 +114,7 @@ func (p *Peer) enterStream(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case s.over:
-			return p.why
+			return linkEnd{p.why}
 		}
 		s.left.Wait()
 	}
@@ -348,10 +348,24 @@ func (p *Peer) streamError(err error) error {
 	}
 	select {
 	case <-p.done:
-		return p.why
+		return linkEnd{p.why}
 	default:
-		return fmt.Errorf("%w: %w", ErrPeerClosed, err)
+		return fmt.Errorf("%w: %v", ErrPeerClosed, err)
 	}
+}
+
+// A linkEnd is the reason for which a link has ended, as who uses its streams gets it. Errors of other packages in it, such as a timeout
+// of pion's, say nothing of the stream: it would look as if it could go on.
+type linkEnd struct{ why error }
+
+func (e linkEnd) Error() string { return e.why.Error() }
+
+func (e linkEnd) Is(target error) bool {
+	switch target { //nolint:errorlint // this is what errors.Is calls
+	case os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, io.EOF:
+		return false
+	}
+	return errors.Is(e.why, target)
 }
 
 // windowMemory bounds what the windows of a peer's streams grow by. The first window of each stream is bounded by their number.

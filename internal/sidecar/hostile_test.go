@@ -89,6 +89,14 @@ type held struct {
 	line wire.PeerLine
 }
 
+// queuedOf returns how many bytes of a peer's lines the agent has not taken.
+func (v *victim) queuedOf(h *held) int {
+	p := v.peerOf(h)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queued
+}
+
 func (v *victim) meet(id string) *held {
 	h := &held{v: v, id: id}
 	v.peerConnected(h)
@@ -381,7 +389,10 @@ func TestRequestsWhileOrderedIsPaused(t *testing.T) {
 			v.says(`{"type":"pause","payload":{"peer_id":"bob","ordered":true}}`)
 			testutil.Eventually(t, "the pause", func() bool { return bob.pauses.Load() > 0 })
 			line := tt.head + strings.Repeat("x", 32<<10) + `"}`
-			bob.flood(100<<20, func(int) string { return line })
+			for sent := 0; sent < 100<<20 && !bob.unread.Load(); {
+				sent += bob.flood(100<<20-sent, func(int) string { return line })
+				testutil.Eventually(t, "the agent has read all", func() bool { return v.queuedOf(bob) == 0 }) // or it is slow that counts
+			}
 			if bob.unread.Load() != tt.unread {
 				t.Errorf("not read: %t", bob.unread.Load())
 			}

@@ -38,7 +38,8 @@ func crossing(l wire.Limits) int { return 2*(link.QueueSize+l.MaxLine()) + 1<<20
 type peer struct {
 	sidecar *Sidecar
 	peerLink
-	sent [wire.Lanes]ledger
+	sent    [wire.Lanes]ledger
+	out, in traffic // messages, and the bytes of streams
 
 	mu        sync.Mutex
 	ended     bool
@@ -190,6 +191,7 @@ func (p *peer) send(m *wire.Message) error {
 		in = m.Lane()
 		bytes++ // the end of its line
 	}
+	p.out.message(len(m.Raw))
 	p.sent[in].add(bytes, func() int { return p.Unacknowledged(in) })
 	return nil
 }
@@ -220,6 +222,7 @@ func (p *peer) await(n int) {
 
 // arrived is called after a message of the peer was forwarded.
 func (p *peer) arrived(m *wire.Message) {
+	p.in.message(len(m.Raw))
 	response := m.RequestID != nil && wire.CanRespond(string(m.Type))
 	request := wire.WantsResponse(string(m.Type), string(m.RequestID))
 	p.update(func() {

@@ -88,6 +88,13 @@ func (t *streams) enter(peer string, limits wire.Limits) bool {
 	return true
 }
 
+// with returns how many streams there are with a peer.
+func (t *streams) with(peer string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[peer]
+}
+
 func (t *streams) leave(peer string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,15 +205,28 @@ func (t *streams) flush(ctx context.Context) {
 	}
 }
 
-// A counted stream gives its place back when it is closed or reset.
+// A counted stream gives its place back when it is closed or reset, and its bytes count.
 type counted struct {
 	Stream
+	peer *peer
 	once sync.Once
 	done func()
 }
 
-func (s *Sidecar) counted(peer string, st Stream) *counted {
-	return &counted{Stream: st, done: func() { s.streams.leave(peer) }}
+func (s *Sidecar) counted(p *peer, st Stream) *counted {
+	return &counted{Stream: st, peer: p, done: func() { s.streams.leave(p.ID()) }}
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	c.peer.in.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	c.peer.out.bytes.Add(int64(n))
+	return n, err
 }
 
 func (c *counted) Close() error {
@@ -221,11 +241,12 @@ func (c *counted) Reset(code uint32) {
 
 // peerStream handles a stream that a peer has opened.
 func (s *Sidecar) peerStream(l peerLink, st Stream) {
-	if !s.streams.enter(l.ID(), s.limits) {
+	p := s.peerOf(l)
+	if p == nil || !s.streams.enter(l.ID(), s.limits) {
 		st.Reset(wire.ResetFull)
 		return
 	}
-	c := s.counted(l.ID(), st)
+	c := s.counted(p, st)
 	s.work.Go(func() {
 		if code, err := s.offerStream(l, c); err != nil {
 			s.outside.Debug(l.ID()).Str("peer", l.ID()).Str("error", logs.Error(err)).Msg("stream refused")
@@ -301,7 +322,7 @@ func (s *Sidecar) openStream(ctx context.Context, peer, service string) (Stream,
 		s.streams.leave(peer)
 		return nil, err
 	}
-	c := s.counted(peer, st)
+	c := s.counted(p, st)
 	if err := under(ctx, c, func() error { return askFor(c, service) }); err != nil {
 		return nil, err
 	}

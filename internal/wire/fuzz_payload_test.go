@@ -56,7 +56,7 @@ func FuzzDecodePeerList(f *testing.F) {
 }
 
 func FuzzDecodeStats(f *testing.F) {
-	fuzzDecode(f, wire.DecodeStats, []string{"peers"}, "stats")
+	fuzzDecode(f, wire.DecodeStats, []string{"peers", "dropped"}, "stats")
 }
 
 // FuzzPeerHello passes any text as the argument of a peer's hello.

@@ -50,18 +50,29 @@ const (
 	keyRemote
 	keyRTT
 	keyMeta
+	keyMessagesSent
+	keyMessagesReceived
+	keyBytesSent
+	keyBytesReceived
+	keyQueued
+	keyStreams
+	keyOutages
+	keyHeldBack
+	keyPaused
+	keyDropped
 	keyCount
 )
 
 // longestKey is the length of the longest name.
-const longestKey = len("target_peer_id")
+const longestKey = len("messages_received")
 
 func (k key) String() string {
 	return [keyCount]string{"", "target_peer", "target_peer_id", "from_peer", "peer_id",
 		"message", "request_id", "all", "ordered", "except", "type", "payload", "source_agent", "target_agent",
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
-		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us", "meta"}[k]
+		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us", "meta",
+		"messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams", "outages", "held_back", "paused", "dropped"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -204,6 +215,26 @@ func lookupText(name []byte) key {
 		return keyRTT
 	case "meta":
 		return keyMeta
+	case "messages_sent":
+		return keyMessagesSent
+	case "messages_received":
+		return keyMessagesReceived
+	case "bytes_sent":
+		return keyBytesSent
+	case "bytes_received":
+		return keyBytesReceived
+	case "bytes_queued":
+		return keyQueued
+	case "streams":
+		return keyStreams
+	case "outages":
+		return keyOutages
+	case "held_back":
+		return keyHeldBack
+	case "paused":
+		return keyPaused
+	case "dropped":
+		return keyDropped
 	}
 	return keyOther
 }

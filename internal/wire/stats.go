@@ -11,24 +11,41 @@ const (
 	PathRelayed = "relayed" // by a TURN server of either side
 )
 
-// Stats is the payload of a stats event: the live peers.
+// Stats is the payload of a stats event: the live peers, and the sidecar itself.
 type Stats struct {
-	Peers []PeerStats `json:"peers"`
+	Peers   []PeerStats `json:"peers"`
+	Dropped int         `json:"dropped,omitempty"` // messages and lines that the sidecar has dropped, and commands that have failed
 }
 
-// PeerStats are the numbers of one link. What is not known is empty.
+// PeerStats are the numbers of one link, since it is up. What is not known is empty.
 type PeerStats struct {
 	PeerID    string `json:"peer_id"`
 	Path      string `json:"path,omitempty"`   // PathDirect or PathRelayed; later versions may know others
 	Local     string `json:"local,omitempty"`  // the address and port with which the path begins
 	Remote    string `json:"remote,omitempty"` // those with which it ends
 	RoundTrip int    `json:"rtt_us,omitempty"` // microseconds, as last measured
+
+	MessagesSent     int `json:"messages_sent,omitempty"`
+	MessagesReceived int `json:"messages_received,omitempty"`
+	BytesSent        int `json:"bytes_sent,omitempty"` // of messages and streams
+	BytesReceived    int `json:"bytes_received,omitempty"`
+	Queued           int `json:"bytes_queued,omitempty"` // of messages, on their way to the peer
+	Streams          int `json:"streams,omitempty"`      // open
+	Outages          int `json:"outages,omitempty"`      // that the link has survived
+
+	HeldBack string `json:"held_back,omitempty"` // what the agent is to hold back: the text of a Stop
+	Paused   string `json:"paused,omitempty"`    // what the peer is to hold back
+}
+
+// String returns the stop as stats names it, "" for StopNothing.
+func (s Stop) String() string {
+	return [...]string{"", "ordered", "new_work", "all"}[s]
 }
 
 // DecodeStats decodes the payload of a stats event.
 func DecodeStats(payload []byte) (Stats, error) {
 	var st Stats
-	err := decodeObject(payload, []field{{keyPeers, &st.Peers}})
+	err := decodeObject(payload, []field{{keyPeers, &st.Peers}, {keyDropped, &st.Dropped}})
 	return st, err
 }
 
@@ -49,12 +66,19 @@ func (s *scanner) peerStats(path string) (list []PeerStats, bad *Error) {
 			continue
 		}
 		var p PeerStats
-		bad = cmp.Or(bad, s.object(path, []field{
-			{keyPeerID, &p.PeerID}, {keyPath, &p.Path}, {keyLocal, &p.Local}, {keyRemote, &p.Remote}, {keyRTT, &p.RoundTrip},
-		}))
+		bad = cmp.Or(bad, s.object(path, p.fields()))
 		list = append(list, p)
 	}
 	return list, bad
+}
+
+func (p *PeerStats) fields() []field {
+	return []field{
+		{keyPeerID, &p.PeerID}, {keyPath, &p.Path}, {keyLocal, &p.Local}, {keyRemote, &p.Remote}, {keyRTT, &p.RoundTrip},
+		{keyMessagesSent, &p.MessagesSent}, {keyMessagesReceived, &p.MessagesReceived},
+		{keyBytesSent, &p.BytesSent}, {keyBytesReceived, &p.BytesReceived},
+		{keyQueued, &p.Queued}, {keyStreams, &p.Streams}, {keyOutages, &p.Outages}, {keyHeldBack, &p.HeldBack}, {keyPaused, &p.Paused},
+	}
 }
 
 // AppendStatsCommand appends a stats command: the agent asks for the numbers of its links.
@@ -63,18 +87,35 @@ func AppendStatsCommand(dst []byte) []byte { return append(appendType(dst, TypeS
 // AppendStatsEvent appends a stats event.
 func AppendStatsEvent(dst []byte, st Stats) []byte {
 	dst = append(appendType(dst, TypeStats), `{"peers":[`...)
-	for i, p := range st.Peers {
+	for i := range st.Peers {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = AppendString(append(dst, `{"peer_id":`...), p.PeerID)
-		dst = appendOptional(dst, `,"path":`, p.Path)
-		dst = appendOptional(dst, `,"local":`, p.Local)
-		dst = appendOptional(dst, `,"remote":`, p.Remote)
-		if p.RoundTrip > 0 {
-			dst = strconv.AppendInt(append(dst, `,"rtt_us":`...), int64(p.RoundTrip), 10)
-		}
-		dst = append(dst, '}')
+		dst = appendFields(dst, st.Peers[i].fields())
 	}
-	return append(dst, "]}}\n"...)
+	dst = append(dst, ']')
+	if st.Dropped > 0 {
+		dst = strconv.AppendInt(append(dst, `,"dropped":`...), int64(st.Dropped), 10)
+	}
+	return append(dst, "}}\n"...)
+}
+
+// appendFields appends an object with the fields that are not empty, and the first.
+func appendFields(dst []byte, fields []field) []byte {
+	next := byte('{')
+	for i, f := range fields {
+		text, _ := f.to.(*string)
+		number, _ := f.to.(*int)
+		if i > 0 && (text != nil && *text == "" || number != nil && *number == 0) {
+			continue
+		}
+		dst = append(append(append(dst, next, '"'), f.key.String()...), `":`...)
+		if text != nil {
+			dst = AppendString(dst, *text)
+		} else {
+			dst = strconv.AppendInt(dst, int64(*number), 10)
+		}
+		next = ','
+	}
+	return append(dst, '}')
 }
