@@ -246,7 +246,7 @@ func (c *Config) defaultURLs() {
 		c.SignalingURL = cmp.Or(os.Getenv("SIGNALING_URL"), defaultSignalingURL)
 		c.TokenURL = cmp.Or(c.TokenURL, os.Getenv("TOKEN_URL"))
 	}
-	if c.TokenURL == "" {
+	if c.TokenURL == "" && !sidecar.InMemory(c.SignalingURL) {
 		c.TokenURL = tokenURL(c.SignalingURL)
 	}
 }
@@ -264,13 +264,21 @@ func tokenURL(signaling string) string {
 	return u.JoinPath("../api/token").String()
 }
 
+// checkURL checks the URL of a signaling server. An agent of package meshtest has none.
+func (c *Config) checkURL(text string, schemes ...string) error {
+	if sidecar.InMemory(c.SignalingURL) {
+		return nil
+	}
+	return signal.CheckURL(text, schemes...)
+}
+
 func (c *Config) validate() error {
 	checks := []struct {
 		field, value string
 		err          error
 	}{
-		{"SignalingURL", "", signal.CheckURL(c.SignalingURL, "ws", "wss")},
-		{"TokenURL", "", signal.CheckURL(c.TokenURL, "http", "https")},
+		{"SignalingURL", "", c.checkURL(c.SignalingURL, "ws", "wss")},
+		{"TokenURL", "", c.checkURL(c.TokenURL, "http", "https")},
 		{"APIKey", "", checkKey(c.APIKey)},
 		{"Network.UDPPort", strconv.Itoa(c.Network.UDPPort), checkRange(c.Network.UDPPort, AnyUDPPort, 65535)},
 		{"Network.RecoveryTimeout", c.Network.RecoveryTimeout.String(), checkNotNegative(c.Network.RecoveryTimeout)},

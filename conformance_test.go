@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
 
@@ -49,7 +50,7 @@ var scenarios = []scenario{
 }
 
 // TestConformance runs every scenario for every pair of modes, or without
-// MESH_TEST_FULL for the pairs of one mode.
+// MESH_TEST_FULL for the pairs of one mode, and for agents that are linked in memory.
 func TestConformance(t *testing.T) {
 	sidecar := buildSidecar(t)
 	for _, first := range modesHere() {
@@ -59,11 +60,22 @@ func TestConformance(t *testing.T) {
 					testutil.SkipUnlessFull(t, "the conformance suite for pairs of different modes")
 				}
 				p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{first, second}, full: !raceEnabled()}
-				for _, sc := range scenarios {
-					p.play(t, sc)
-				}
+				p.playAll(t)
 			})
 		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		s := newStage(t, "")
+		room := rtc.NewRoom()
+		t.Cleanup(room.Close)
+		s.url = room.URL()
+		(&pair{stage: s, modes: [2]Mode{InProcess, InProcess}, full: !raceEnabled()}).playAll(t)
+	})
+}
+
+func (p *pair) playAll(t *testing.T) {
+	for _, sc := range scenarios {
+		p.play(t, sc)
 	}
 }
 

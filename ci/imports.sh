@@ -30,6 +30,7 @@ table='
 ./internal/testutil/hostile ./internal/rtc ./internal/signal ./internal/testutil ./internal/wire
 ./internal/testutil/netpath ./internal/signal github.com/coder/websocket
 ./internal/faults  . ./internal/signal ./internal/testutil ./internal/testutil/netpath ./signaling github.com/coder/websocket github.com/pion golang.org/x/sys
+./meshtest         . ./internal/rtc
 ./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
 ./cmd/mesh         . ./internal/identity ./internal/sock ./internal/version ./signaling github.com/rs/zerolog github.com/schollz/progressbar github.com/spf13/cobra
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog

@@ -86,7 +86,7 @@ func newSidecar(l *link.Link, set Settings, log zerolog.Logger) (*Sidecar, error
 		status:  signal.Status{State: signal.Connecting},
 	}
 	var err error
-	s.network, err = newWebRTC(set, log, s)
+	s.network, err = newNetwork(set, log, s)
 	return s, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,17 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
+
+// newNetwork returns the network of a sidecar's settings.
+func newNetwork(set Settings, log zerolog.Logger, events networkEvents) (network, error) {
+	if InMemory(set.Signaling.URL) {
+		return newMemory(set, log, events)
+	}
+	return newWebRTC(set, log, events)
+}
+
+// InMemory reports whether a URL is not that of a signaling server but of a room in memory.
+func InMemory(url string) bool { return strings.HasPrefix(url, rtc.RoomScheme) }
 
 // turnLifetime is how long ephemeral TURN credentials are valid; they are renewed halfway.
 const turnLifetime = 24 * time.Hour
@@ -72,7 +84,10 @@ func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {
 
 func (w *webRTC) flushStreams(ctx context.Context) { w.node.FlushStreams(ctx) }
 
-func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) {
+func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) { return openStream(ctx, p) }
+
+// openStream opens a stream of a link of rtc.
+func openStream(ctx context.Context, p peerLink) (Stream, error) {
 	s, err := p.(*rtc.Peer).OpenStream(ctx)
 	switch {
 	case err == nil:

@@ -6,7 +6,10 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// newWebRTC fails: the sidecar's WebRTC needs sockets, which a browser does not give to WebAssembly.
-func newWebRTC(Settings, zerolog.Logger, networkEvents) (network, error) {
+// newNetwork fails: the sidecar's WebRTC needs sockets, which a browser does not give to WebAssembly.
+func newNetwork(Settings, zerolog.Logger, networkEvents) (network, error) {
 	return nil, errors.New("no WebRTC in js/wasm: a page joins the mesh by the browser's own WebRTC, see examples/browser")
 }
+
+// InMemory returns false in a browser.
+func InMemory(string) bool { return false }

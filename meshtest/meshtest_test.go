@@ -1,0 +1,138 @@
+package meshtest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/chatixia-ai/mesh"
+	"github.com/chatixia-ai/mesh/meshtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func shout(_ context.Context, from mesh.Peer, text string) (string, error) {
+	return text + "!, " + from.ID, nil
+}
+
+func TestCall(t *testing.T) {
+	n := meshtest.New(t, "alice", "bob")
+	if err := n.Mesh("bob").Handle("shout_request", mesh.Typed(shout)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := mesh.Call[string](t.Context(), n.Mesh("alice"), "bob", "shout_request", "hi")
+	if got != "hi!, alice" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestStreams(t *testing.T) {
+	n := meshtest.New(t, "alice", "bob")
+	l, err := n.Mesh("bob").Listen("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(c, c)
+			_ = c.Close()
+		}
+	}()
+	c, err := n.Mesh("alice").Dial(t.Context(), "bob", "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make([]byte, 5<<20)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*mesh.Conn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); len(got) != len(sent) || err != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	_ = c.Close()
+}
+
+// An outage that is shorter than the recovery timeout costs time, in a bubble none.
+func TestCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := meshtest.New(t, "alice", "bob")
+		alice := n.Mesh("alice")
+		if err := n.Mesh("bob").Handle("shout_request", mesh.Typed(shout)); err != nil {
+			t.Fatal(err)
+		}
+		call := func() (time.Duration, error) {
+			began := time.Now()
+			_, err := mesh.Call[string](t.Context(), alice, "bob", "shout_request", "hi")
+			return time.Since(began), err
+		}
+		n.Cut("alice", "bob")
+		time.AfterFunc(20*time.Second, func() { n.Heal("bob", "alice") })
+		if took, err := call(); took != 20*time.Second || err != nil {
+			t.Errorf("over a path that was cut for 20 s: %s, %v", took, err)
+		}
+		n.Cut("alice", "bob")
+		if took, err := call(); took != 30*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("over a path that is cut: %s, %v", took, err)
+		}
+		if took, err := call(); took != 30*time.Second || !errors.Is(err, mesh.ErrPeerGone) && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("until the peer is given up: %s, %v", took, err)
+		}
+		synctest.Wait()
+		if _, err := call(); !errors.Is(err, mesh.ErrNotConnected) {
+			t.Errorf("to a peer that was given up: %v", err)
+		}
+		n.Heal("alice", "bob")
+		if err := alice.WaitPeer(t.Context(), "bob"); err != nil {
+			t.Fatal(err)
+		}
+		n.Delay(3 * time.Second)
+		if took, err := call(); took != 6*time.Second || err != nil {
+			t.Errorf("with a delay of 3 s: %s, %v", took, err)
+		}
+	})
+}
+
+// A peer that is killed says nothing.
+func TestKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := meshtest.New(t, "bob", "carol")
+		gone := make(chan mesh.PeerEvent, 9)
+		n.Join("alice", mesh.Config{OnPeer: func(e mesh.PeerEvent) {
+			if !e.Connected {
+				gone <- e
+			}
+		}})
+		began := time.Now()
+		n.Kill("bob")
+		if e := <-gone; e.ID != "bob" || !errors.Is(e.Err, mesh.ErrPeerGone) || time.Since(began) < time.Second {
+			t.Errorf("%+v after %s", e, time.Since(began))
+		}
+		began = time.Now()
+		if err := n.Mesh("carol").Close(); err != nil {
+			t.Error(err)
+		}
+		if e := <-gone; e.ID != "carol" || time.Since(began) > time.Second {
+			t.Errorf("%+v after %s", e, time.Since(began))
+		}
+		n.Join("bob", mesh.Config{})
+	})
+}
+
+func BenchmarkNew(b *testing.B) {
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		b.StartTimer()
+		meshtest.New(b, fmt.Sprint("a", i), fmt.Sprint("b", i))
+	}
+}
