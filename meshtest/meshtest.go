@@ -1,3 +1,5 @@
+//go:build !js
+
 // Package meshtest links agents in memory, for the tests of programs that use package mesh: no socket, no signaling server, no
 // WebRTC, and what an agent notices of a link is the same. It works in a bubble of testing/synctest, where a test of timeouts takes
 // no time.
@@ -8,7 +10,6 @@ package meshtest
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func (n *Network) close() {
 	for id, m := range meshes {
 		all.Go(func() {
 			if err := m.Close(); err != nil && n.t.Failed() {
-				n.t.Log(fmt.Sprintf("meshtest: %s: %v", id, err))
+				n.t.Logf("meshtest: %s: %v", id, err)
 			}
 			<-m.Done()
 		})

@@ -124,10 +124,14 @@ func (m *Member) Close(ctx context.Context) error {
 	return n.closeErr
 }
 
-// Flush, Unsent and FlushStreams are those of a Node.
-func (m *Member) Flush(ctx context.Context) error                       { return m.n.Flush(ctx) }
+// Flush is that of a Node.
+func (m *Member) Flush(ctx context.Context) error { return m.n.Flush(ctx) }
+
+// Unsent is that of a Node.
 func (m *Member) Unsent(ctx context.Context) map[string][wire.Lanes]int { return m.n.Unsent(ctx) }
-func (m *Member) FlushStreams(ctx context.Context) []string             { return m.n.FlushStreams(ctx) }
+
+// FlushStreams is that of a Node.
+func (m *Member) FlushStreams(ctx context.Context) []string { return m.n.FlushStreams(ctx) }
 
 // Left is closed when the member is in the room no more.
 func (m *Member) Left() <-chan struct{} { return m.left }

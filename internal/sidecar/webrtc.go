@@ -20,7 +20,7 @@ import (
 // newNetwork returns the network of a sidecar's settings.
 func newNetwork(set Settings, log zerolog.Logger, events networkEvents) (network, error) {
 	if InMemory(set.Signaling.URL) {
-		return newMemory(set, log, events)
+		return newInRoom(set, log, events)
 	}
 	return newWebRTC(set, log, events)
 }
@@ -84,7 +84,9 @@ func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {
 
 func (w *webRTC) flushStreams(ctx context.Context) { w.node.FlushStreams(ctx) }
 
-func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) { return openStream(ctx, p) }
+func (w *webRTC) openStream(ctx context.Context, p peerLink) (Stream, error) {
+	return openStream(ctx, p)
+}
 
 // openStream opens a stream of a link of rtc.
 func openStream(ctx context.Context, p peerLink) (Stream, error) {

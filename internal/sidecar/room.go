@@ -13,14 +13,14 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// memory is the network of agents that are linked in memory, for tests. The API key is the peer id, as in development mode.
-type memory struct {
+// inRoom is the network of agents that are linked in memory, for tests. The API key is the peer id, as in development mode.
+type inRoom struct {
 	set    Settings
 	member *rtc.Member
 	events networkEvents
 }
 
-func newMemory(set Settings, log zerolog.Logger, events networkEvents) (*memory, error) {
+func newInRoom(set Settings, log zerolog.Logger, events networkEvents) (*inRoom, error) {
 	room := rtc.RoomAt(set.Signaling.URL)
 	if room == nil {
 		return nil, fmt.Errorf("there is no room %s", set.Signaling.URL)
@@ -29,13 +29,13 @@ func newMemory(set Settings, log zerolog.Logger, events networkEvents) (*memory,
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return &memory{set: set, events: events, member: room.NewMember(rtc.Config{
+	return &inRoom{set: set, events: events, member: room.NewMember(rtc.Config{
 		Settings: set.Network, Identity: id, Limits: set.Limits, Log: log,
 		QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
 	}, peerEvents{events})}, nil
 }
 
-func (n *memory) join(ctx context.Context) error {
+func (n *inRoom) join(ctx context.Context) error {
 	id := n.set.Signaling.APIKey
 	if n.set.Signaling.IfFree && n.member.Here(id) {
 		n.events.signalingChanged(signal.Status{State: signal.Replaced, Err: signal.ErrInUse, Permanent: true})
@@ -55,17 +55,17 @@ func (n *memory) join(ctx context.Context) error {
 	return signal.ErrReplaced
 }
 
-func (n *memory) connect(peer string) {
+func (n *inRoom) connect(peer string) {
 	if !n.member.Here(peer) {
 		n.events.connectFailed(peer, &wire.Error{Code: wire.CodePeerUnavailable, Text: "no such peer"})
 	}
 }
 
-func (n *memory) flush(ctx context.Context) error                       { return n.member.Flush(ctx) }
-func (n *memory) unsent(ctx context.Context) map[string][wire.Lanes]int { return n.member.Unsent(ctx) }
-func (n *memory) flushStreams(ctx context.Context)                      { n.member.FlushStreams(ctx) }
-func (n *memory) close(ctx context.Context) error                       { return n.member.Close(ctx) }
+func (n *inRoom) flush(ctx context.Context) error                       { return n.member.Flush(ctx) }
+func (n *inRoom) unsent(ctx context.Context) map[string][wire.Lanes]int { return n.member.Unsent(ctx) }
+func (n *inRoom) flushStreams(ctx context.Context)                      { n.member.FlushStreams(ctx) }
+func (n *inRoom) close(ctx context.Context) error                       { return n.member.Close(ctx) }
 
-func (n *memory) openStream(ctx context.Context, p peerLink) (Stream, error) {
+func (n *inRoom) openStream(ctx context.Context, p peerLink) (Stream, error) {
 	return openStream(ctx, p)
 }
