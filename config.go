@@ -105,6 +105,8 @@ type Config struct {
 	// Interceptors wrap what this mesh sends, asks and handles; the first is the
 	// outermost.
 	Interceptors []Interceptor
+	// Observer is told of what happens to the mesh.
+	Observer Observer
 	// OnPeer, if set, is told of peers that come and go. Calls about one peer
 	// are in order, and in order with those messages of that peer that want no
 	// response; requests do not wait for them. Calls about different peers may be

@@ -77,6 +77,8 @@ func (c *ipc) event(e *wire.Line) error {
 		return c.onDrained(e.Payload)
 	case wire.TypePong:
 		c.onPong()
+	case wire.TypePath:
+		return c.onPath(e.Payload)
 	case wire.TypeStats:
 		return c.stats.settle(e.Payload)
 	case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
@@ -103,7 +105,7 @@ func (c *ipc) onStream(e *wire.Line) error {
 
 // ofPeer reports whether an event comes from a peer.
 func ofPeer(t wire.Type) bool {
-	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel || t == wire.TypeStream
+	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel || t == wire.TypeStream || t == wire.TypePath
 }
 
 // A typeName makes strings of the types of messages. Most messages are of the same type

@@ -92,6 +92,7 @@ func (m *Mesh) run(c *ipc) {
 		m.mu.Lock()
 		m.restarts++
 		m.mu.Unlock()
+		m.observe(m.cfg.Observer.Restarted != nil, func(o *Observer) { o.Restarted(cause) })
 	}
 }
 

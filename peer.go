@@ -113,6 +113,7 @@ func (m *Mesh) peerConnected(id, key string) {
 	waiters := m.waiters[id]
 	delete(m.waiters, id)
 	m.mu.Unlock()
+	m.observe(m.cfg.Observer.LinkUp != nil, func(o *Observer) { o.LinkUp(event.Peer) })
 	p.inbox.connected(event)
 	for _, w := range waiters {
 		w.end(nil)
@@ -133,6 +134,7 @@ func (m *Mesh) peerDisconnected(id string, reason error) {
 	event := PeerEvent{mesh: m, Peer: p.public(), Err: reason}
 	m.mu.Unlock()
 	m.calls.failPeer(id, reason)
+	m.observe(m.cfg.Observer.LinkDown != nil, func(o *Observer) { o.LinkDown(event.Peer, reason) })
 	p.inbox.disconnected(event)
 }
 

@@ -142,9 +142,9 @@ type drops struct {
 	num map[string]int
 }
 
-// note counts a message that was dropped.
-func (d *drops) note(why error) {
-	reason := DropUnknownPeer
+// note counts a message that was dropped, and returns the reason.
+func (d *drops) note(why error) (reason string) {
+	reason = DropUnknownPeer
 	switch why {
 	case errUnexpectedResponse:
 		reason = DropUnexpectedResponse
@@ -161,6 +161,7 @@ func (d *drops) note(why error) {
 		d.num = make(map[string]int)
 	}
 	d.num[reason]++
+	return reason
 }
 
 func (d *drops) counts() map[string]int {

@@ -152,6 +152,7 @@ const EVENTS = new Map(Object.entries({
   cancel: { from_peer: isName, request_id: isName },
   drained: { peers: isTexts, unsent: isNumbers },
   stats: { peers: isStats, dropped: isNumber },
+  path: { peer_id: isName, path: isText, local: isText, remote: isText },
   listening: STREAM,
   stream: STREAM,
   stream_end: STREAM,

@@ -174,6 +174,7 @@ EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
     "stats": {"peers": is_stats, "dropped": is_number},
+    "path": {"peer_id": is_name, "path": is_text, "local": is_text, "remote": is_text},
     "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},
@@ -600,6 +601,9 @@ class Agent:
 
     def hear_stats(self, payload: dict) -> None:
         pass  # nor ask for numbers
+
+    def hear_path(self, payload: dict) -> None:
+        pass  # nor for addresses
 
     def hear_peer_connected(self, payload: dict) -> None:
         self.meet(payload["peer_id"], payload.get("key", ""))

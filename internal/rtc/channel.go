@@ -124,6 +124,7 @@ func (s *session) roundTrip() time.Duration {
 // peerUp handles a link that has come up: PeerConnected was called.
 func (s *session) peerUp() {
 	s.up, s.upAt = true, time.Now()
+	s.path = pathOf(s.stats())
 	stopTimer(s.deadline)
 	s.deadline = nil
 	if s.peer.streams.able {

@@ -33,6 +33,8 @@ type Events interface {
 	// Config.QueueLow, with what is to be held back: StopOrdered if it is the lane of ordered messages alone, else
 	// StopAll.
 	PeerCongested(p *Peer, stop wire.Stop)
+	// PeerPath is called when the link has moved to another path, which Peer.Stats names.
+	PeerPath(p *Peer)
 	// ConnectFailed is called when a Connect has not led to a link, and when the identity of a peer was refused,
 	// with or without a Connect. err says why; the node may still be trying.
 	ConnectFailed(id string, err *wire.Error)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
+	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -33,6 +34,7 @@ type recorder struct {
 	onGone   func(p *rtc.Peer)
 	onFailed func()
 	onStream func(s *rtc.Stream)
+	paths    testutil.Record[wire.PeerStats] // PeerPath
 }
 
 func newRecorder(t *testing.T, name string) *recorder {
@@ -125,6 +127,8 @@ func (r *recorder) PeerRejected(p *rtc.Peer, err error) {
 	defer r.mu.Unlock()
 	r.rejected = append(r.rejected, err)
 }
+
+func (r *recorder) PeerPath(p *rtc.Peer) { r.paths.Add(p.Stats()) }
 
 func (r *recorder) PeerCongested(p *rtc.Peer, stop wire.Stop) {
 	defer r.enter(p.ID())()

@@ -135,6 +135,7 @@ func TestRelayedLinkRenewsCredentials(t *testing.T) {
 			a := start(t, h, "a", onlyRelay(url, user("a", lifetime))).join()
 			b := start(t, h, "b", onlyRelay(url, user("b", lifetime))).join()
 			linked(t, a, b)
+			before := a.peer("b").Stats()
 			stop := stream(t, a.peer("b"))
 			defer stop()
 			if late {
@@ -146,6 +147,14 @@ func TestRelayedLinkRenewsCredentials(t *testing.T) {
 			b.ICEServers(relays(url, b2))
 			testutil.Eventually(t, "the new credentials", func() bool { return server.seen(a2) && server.seen(b2) })
 			testutil.Eventually(t, "the link is restored", func() bool { return !a.Recovering("b") && !b.Recovering("a") })
+			testutil.Eventually(t, "word of the new path", func() bool {
+				told := a.paths.All()
+				if len(told) == 0 {
+					return false
+				}
+				last, now := told[len(told)-1], a.peer("b").Stats()
+				return last.Path == wire.PathRelayed && last.Local != before.Local && last.Local == now.Local && last.Remote == now.Remote
+			})
 			gone := time.Now().After(expires) // the path, which is then looked for until it is found
 			sent := stop()
 			testutil.Eventually(t, "all messages", func() bool { return len(b.received("a")) == sent })

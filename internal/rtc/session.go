@@ -52,6 +52,7 @@ type session struct {
 	upAt time.Time
 	ice  webrtc.ICEConnectionState
 
+	path         [3]string    // that Events knows: kind and both ends
 	recovering   bool         // the link is interrupted
 	parkedAt     time.Time    // base: the link ended, and nothing has been heard since; else zero
 	cutAt        time.Time    // since
@@ -118,6 +119,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	pc.OnICEConnectionStateChange(func(state webrtc.ICEConnectionState) {
 		s.post(func() { s.iceChanged(state) })
 	})
+	pc.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(func(*webrtc.ICECandidatePair) { s.post(s.pathChanged) })
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
 		switch state {
 		case webrtc.PeerConnectionStateClosed: // pion closes it when the peer has

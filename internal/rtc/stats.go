@@ -29,6 +29,19 @@ func (s *session) stats() wire.PeerStats {
 	return st
 }
 
+func pathOf(st wire.PeerStats) [3]string { return [3]string{st.Path, st.Local, st.Remote} }
+
+// pathChanged tells of the path that a link has moved to.
+func (s *session) pathChanged() {
+	if !s.up {
+		return
+	}
+	if path := pathOf(s.stats()); path != s.path {
+		s.path = path
+		s.peer.emit(func() { s.peer.ev.PeerPath(s.peer) })
+	}
+}
+
 // passesRelay reports whether a path passes a relay of this or the other side.
 func passesRelay(pair *webrtc.ICECandidatePair) bool {
 	return pair.Local.Typ == webrtc.ICECandidateTypeRelay || pair.Remote.Typ == webrtc.ICECandidateTypeRelay

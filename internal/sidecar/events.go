@@ -99,6 +99,15 @@ func (s *Sidecar) peerCongested(l peerLink, stop wire.Stop) {
 	}
 }
 
+// peerPath tells the agent that a link has moved to another path.
+func (s *Sidecar) peerPath(l peerLink) {
+	if p := s.peerOf(l); p != nil {
+		st := p.Stats()
+		s.tell(wire.FeatureStats, p, func(b []byte) []byte { return wire.AppendPath(b, st) })
+		p.settle()
+	}
+}
+
 // connectFailed tells the agent that its connect led nowhere.
 func (s *Sidecar) connectFailed(id string, err *wire.Error) {
 	s.outside.Info(id).Str("peer", logs.Cut(id)).Str("error", logs.Error(err)).Msg("connect failed")

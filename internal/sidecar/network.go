@@ -61,6 +61,7 @@ type networkEvents interface {
 	peerStream(p peerLink, s Stream)       // s is to be closed or reset
 	peerRejected(p peerLink, err error)
 	peerCongested(p peerLink, stop wire.Stop)
+	peerPath(p peerLink) // it has moved to another path
 	connectFailed(peer string, err *wire.Error)
 	fault(err error) // about this agent itself, and caused by no command
 	signalingChanged(st signal.Status)

@@ -150,5 +150,6 @@ func (e peerEvents) PeerLine(p *rtc.Peer, l *wire.PeerLine)     { e.to.peerLine(
 func (e peerEvents) PeerStream(p *rtc.Peer, s *rtc.Stream)      { e.to.peerStream(p, s) }
 func (e peerEvents) PeerRejected(p *rtc.Peer, err error)        { e.to.peerRejected(p, err) }
 func (e peerEvents) PeerCongested(p *rtc.Peer, stop wire.Stop)  { e.to.peerCongested(p, stop) }
+func (e peerEvents) PeerPath(p *rtc.Peer)                       { e.to.peerPath(p) }
 func (e peerEvents) ConnectFailed(peer string, err *wire.Error) { e.to.connectFailed(peer, err) }
 func (e peerEvents) Fault(err error)                            { e.to.fault(err) }

@@ -158,6 +158,8 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 		return wire.AppendPing(nil)
 	case wire.TypePong:
 		return wire.AppendPong(nil)
+	case wire.TypePath:
+		return wire.AppendPath(nil, must(wire.DecodePath(l.Payload))(t))
 	case wire.TypeStats:
 		if event {
 			return wire.AppendStatsEvent(nil, must(wire.DecodeStats(l.Payload))(t))

@@ -59,6 +59,10 @@ func FuzzDecodeStats(f *testing.F) {
 	fuzzDecode(f, wire.DecodeStats, []string{"peers", "dropped"}, "stats")
 }
 
+func FuzzDecodePath(f *testing.F) {
+	fuzzDecode(f, wire.DecodePath, []string{"peer_id", "path", "local", "remote"}, "path")
+}
+
 // FuzzPeerHello passes any text as the argument of a peer's hello.
 func FuzzPeerHello(f *testing.F) {
 	for _, text := range []string{`{"protocol":1,"max_message":16777216}`, `{}`, `null`, `{"max_message":-1}`, `{"protocol":1e3}`,

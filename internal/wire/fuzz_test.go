@@ -273,7 +273,7 @@ func FuzzParseEvent(f *testing.F) {
 		checkLine(t, text, true, map[string]string{"message": "from_peer", "peer_connected": "peer_id",
 			"peer_disconnected": "peer_id", "peer_list": "", "ready": "", "signaling": "", "error": "",
 			"pause": "peer_id", "resume": "peer_id", "cancel": "from_peer", "drained": "", "pong": "",
-			"listening": "", "stream": "", "stream_end": "", "stream_stop": "", "stats": ""})
+			"listening": "", "stream": "", "stream_end": "", "stream_stop": "", "stats": "", "path": "peer_id"})
 	})
 }
 

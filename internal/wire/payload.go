@@ -16,7 +16,7 @@ const (
 	FeaturePing     = "ping" // `ping` and `pong`
 	// FeatureStreams: `secret` in ready, the lines about streams, and connections for them.
 	FeatureStreams = "streams"
-	FeatureStats   = "stats" // `stats`
+	FeatureStats   = "stats" // `stats` and `path`
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.

@@ -81,6 +81,21 @@ func (p *PeerStats) fields() []field {
 	}
 }
 
+// DecodePath decodes the payload of a path event: where a link goes from now on.
+func DecodePath(payload []byte) (PeerStats, error) {
+	var p PeerStats
+	err := decodeObject(payload, p.fields()[:pathFields])
+	return p, err
+}
+
+// pathFields is how many of the fields are about the path, and first.
+const pathFields = 4
+
+// AppendPath appends a path event.
+func AppendPath(dst []byte, p PeerStats) []byte {
+	return append(appendFields(appendType(dst, TypePath), p.fields()[:pathFields]), "}\n"...)
+}
+
 // AppendStatsCommand appends a stats command: the agent asks for the numbers of its links.
 func AppendStatsCommand(dst []byte) []byte { return append(appendType(dst, TypeStats), "{}}\n"...) }
 

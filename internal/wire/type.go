@@ -33,6 +33,7 @@ const (
 	TypeStreamEnd
 	TypeStreamStop
 	TypeStats
+	TypePath
 	typeCount
 )
 
@@ -44,7 +45,7 @@ func (t Type) String() string {
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
 		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
-		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop", "stats"}[t]
+		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop", "stats", "path"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -117,6 +118,8 @@ func eventType(name []byte) Type {
 		return TypeStreamEnd
 	case "stream_stop":
 		return TypeStreamStop
+	case "path":
+		return TypePath
 	case "stats":
 		return TypeStats
 	}
@@ -132,7 +135,7 @@ func peerKey(t Type, event bool) key {
 		return keyTargetPeerID
 	case TypeMessage:
 		return keyFromPeer
-	case TypePeerConnected, TypePeerDisconnected, TypePause, TypeResume:
+	case TypePeerConnected, TypePeerDisconnected, TypePause, TypeResume, TypePath:
 		return keyPeerID
 	case TypeCancel:
 		if event {

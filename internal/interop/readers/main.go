@@ -89,6 +89,8 @@ func event(line []byte) string {
 			_, err = wire.DecodePeerKey(l.Payload)
 		case wire.TypeDrained:
 			_, err = wire.DecodeUnsent(l.Payload)
+		case wire.TypePath:
+			_, err = wire.DecodePath(l.Payload)
 		case wire.TypeStats:
 			_, err = wire.DecodeStats(l.Payload)
 		case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:

@@ -102,6 +102,7 @@ func (e events) PeerLine(*rtc.Peer, *wire.PeerLine) {
 
 func (events) PeerStream(*rtc.Peer, *rtc.Stream)  {}
 func (events) PeerRejected(*rtc.Peer, error)      {}
+func (events) PeerPath(*rtc.Peer)                 {}
 func (events) PeerCongested(*rtc.Peer, wire.Stop) {}
 func (events) ConnectFailed(string, *wire.Error)  {}
 func (events) Fault(error)                        {}
