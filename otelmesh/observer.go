@@ -1,0 +1,55 @@
+package otelmesh
+
+import (
+	"context"
+	"net/netip"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/chatixia-ai/mesh"
+)
+
+// Observer returns an observer that counts what happens to a mesh:
+//
+//	mesh.links             up-down counter of the links that are up
+//	mesh.links.ended       counter of those that have ended, by error.type: "peer_gone" or "sidecar_lost"
+//	mesh.path.changes      counter of links that have moved to another path, by mesh.path, the new one
+//	mesh.sidecar.restarts  counter, by error.type
+//	mesh.messages.dropped  counter of messages of peers, by mesh.drop.reason
+//
+// None has the id of a peer, of which there may be any number in the course of time.
+func Observer(options ...Option) mesh.Observer {
+	c := newConfig(options)
+	meter := c.meter()
+	links := made(meter.Int64UpDownCounter("mesh.links", metric.WithUnit("{link}"),
+		metric.WithDescription("Links to peers that are up.")))
+	ended := made(meter.Int64Counter("mesh.links.ended", metric.WithUnit("{link}"),
+		metric.WithDescription("Links to peers that have ended.")))
+	paths := made(meter.Int64Counter("mesh.path.changes", metric.WithUnit("{change}"),
+		metric.WithDescription("Links that have moved to another path.")))
+	restarts := made(meter.Int64Counter("mesh.sidecar.restarts", metric.WithUnit("{restart}"),
+		metric.WithDescription("Sidecars that have come up in place of one that was lost.")))
+	dropped := made(meter.Int64Counter("mesh.messages.dropped", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages of peers that were dropped.")))
+	count := func(counter metric.Int64Counter, attr attribute.KeyValue) {
+		counter.Add(context.Background(), 1, metric.WithAttributes(attr))
+	}
+	failure := func(err error) attribute.KeyValue {
+		if code := sentinel(err); code != "" {
+			return semconv.ErrorTypeKey.String(code)
+		}
+		return semconv.ErrorTypeOther
+	}
+	return mesh.Observer{
+		LinkUp: func(mesh.Peer) { links.Add(context.Background(), 1) },
+		LinkDown: func(_ mesh.Peer, err error) {
+			links.Add(context.Background(), -1)
+			count(ended, failure(err))
+		},
+		PathChanged: func(_ mesh.Peer, path mesh.Path, _, _ netip.AddrPort) { count(paths, keyPath.String(string(path))) },
+		Restarted:   func(cause error) { count(restarts, failure(cause)) },
+		Dropped:     func(_, _, reason string) { count(dropped, keyReason.String(reason)) },
+	}
+}
