@@ -42,10 +42,17 @@ func (c *carrier) Set(name, value string) {
 type received map[string]string
 
 func (r received) Get(name string) string {
-	if v := r[name]; len(v) <= maxEntry {
-		return v
+	v := r[name]
+	if len(v) > maxEntry {
+		return ""
 	}
-	return ""
+	if name == "baggage" && v != "" {
+		// The propagator would tell OpenTelemetry's error handler, which logs, for each message.
+		if _, err := baggage.Parse(v); err != nil {
+			return ""
+		}
+	}
+	return v
 }
 
 func (r received) Set(string, string) {} // nobody asks for it

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -164,4 +166,12 @@ func spell(_ context.Context, _ mesh.Peer, req text, emit func(string) error) (w
 		}
 	}
 	return words{len(list)}, nil
+}
+
+// handled counts the errors that go to OpenTelemetry's error handler, up to the end of the test.
+func handled(t *testing.T) func() int64 {
+	var n atomic.Int64
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) { n.Add(1) }))
+	t.Cleanup(func() { otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) })
+	return n.Load
 }

@@ -252,6 +252,7 @@ func TestHostileMeta(t *testing.T) {
 	s := newStage(t)
 	s.join("bob", map[string]mesh.Handler{"count_request": mesh.Typed(countWords)})
 	mallory := s.net.Join("mallory", mesh.Config{})
+	told := handled(t)
 	const id, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	many := map[string]string{"traceparent": "00-" + id + "-" + parent + "-01"}
 	for i := range 10_000 {
@@ -284,6 +285,9 @@ func TestHostileMeta(t *testing.T) {
 		if got := span.Parent.IsValid(); got != tt.valid || got && span.SpanContext.TraceID().String() != id || span.SpanContext.TraceState().Len() != 0 {
 			t.Errorf("%s: the span has the parent %v", name, span.Parent)
 		}
+	}
+	if n := told(); n != 0 {
+		t.Errorf("a peer has caused %d errors to be logged", n)
 	}
 }
 

@@ -13,20 +13,21 @@ import (
 
 // Observer returns an observer that counts what happens to a mesh:
 //
-//	mesh.links             up-down counter of the links that are up
-//	mesh.links.ended       counter of those that have ended, by error.type: "peer_gone" or "sidecar_lost"
+//	mesh.links.begun       counter of links to peers that came up
+//	mesh.links.ended       counter of those that were lost, by error.type: "peer_gone" or "sidecar_lost"
 //	mesh.path.changes      counter of links that have moved to another path, by mesh.path, the new one
 //	mesh.sidecar.restarts  counter, by error.type
 //	mesh.messages.dropped  counter of messages of peers, by mesh.drop.reason
 //
-// None has the id of a peer, of which there may be any number in the course of time.
+// None has the id of a peer, of which there may be any number in the course of time. How many links there are tells Watch: a mesh that
+// is closed reports none of its links as ended.
 func Observer(options ...Option) mesh.Observer {
 	c := newConfig(options)
 	meter := c.meter()
-	links := made(meter.Int64UpDownCounter("mesh.links", metric.WithUnit("{link}"),
-		metric.WithDescription("Links to peers that are up.")))
+	begun := made(meter.Int64Counter("mesh.links.begun", metric.WithUnit("{link}"),
+		metric.WithDescription("Links to peers that came up.")))
 	ended := made(meter.Int64Counter("mesh.links.ended", metric.WithUnit("{link}"),
-		metric.WithDescription("Links to peers that have ended.")))
+		metric.WithDescription("Links to peers that were lost.")))
 	paths := made(meter.Int64Counter("mesh.path.changes", metric.WithUnit("{change}"),
 		metric.WithDescription("Links that have moved to another path.")))
 	restarts := made(meter.Int64Counter("mesh.sidecar.restarts", metric.WithUnit("{restart}"),
@@ -43,11 +44,8 @@ func Observer(options ...Option) mesh.Observer {
 		return semconv.ErrorTypeOther
 	}
 	return mesh.Observer{
-		LinkUp: func(mesh.Peer) { links.Add(context.Background(), 1) },
-		LinkDown: func(_ mesh.Peer, err error) {
-			links.Add(context.Background(), -1)
-			count(ended, failure(err))
-		},
+		LinkUp:      func(mesh.Peer) { begun.Add(context.Background(), 1) },
+		LinkDown:    func(_ mesh.Peer, err error) { count(ended, failure(err)) },
 		PathChanged: func(_ mesh.Peer, path mesh.Path, _, _ netip.AddrPort) { count(paths, keyPath.String(string(path))) },
 		Restarted:   func(cause error) { count(restarts, failure(cause)) },
 		Dropped:     func(_, _, reason string) { count(dropped, keyReason.String(reason)) },

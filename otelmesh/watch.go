@@ -26,6 +26,7 @@ const (
 // Watch gives a meter provider the numbers of a mesh's links, from Mesh.Stats, which is asked when a reader of the provider
 // collects and at no other time. stop ends that; without it a mesh that has been closed has no numbers.
 //
+//	mesh.links              how many are up
 //	mesh.peer.rtt           gauge, in seconds, once it is known
 //	mesh.peer.messages      counter, by network.io.direction: "transmit" or "receive"
 //	mesh.peer.io            counter of bytes, likewise
@@ -63,6 +64,7 @@ func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
 		messages:  counter("mesh.peer.messages", "{message}", "Messages of a link."),
 		io:        counter("mesh.peer.io", "By", "Bytes of a link's messages and streams."),
 		outages:   counter("mesh.peer.outages", "{outage}", "Outages that a link has survived."),
+		links:     sum("mesh.links", "{link}", "Links to peers that are up."),
 		queued:    sum("mesh.peer.queued", "By", "Bytes of messages that wait in the sidecar."),
 		requests:  sum("mesh.peer.requests", "{request}", "Requests in work."),
 		streams:   sum("mesh.peer.streams", "{stream}", "Streams that are open."),
@@ -71,7 +73,7 @@ func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
 		signaling: gauge("mesh.signaling.up", "1", "1 while signaling is connected."),
 		dropped:   counter("mesh.sidecar.dropped", "{message}", "Messages that the sidecar has dropped."),
 	}
-	r, err := meter.RegisterCallback(w.collect, w.rtt, w.messages, w.io, w.outages, w.queued, w.requests, w.streams, w.hold, w.link, w.signaling, w.dropped)
+	r, err := meter.RegisterCallback(w.collect, w.links, w.rtt, w.messages, w.io, w.outages, w.queued, w.requests, w.streams, w.hold, w.link, w.signaling, w.dropped)
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +82,12 @@ func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
 
 // A watch has the instruments for the numbers of a mesh.
 type watch struct {
-	stats                          func(context.Context) (mesh.Stats, error)
-	id                             func() string
-	rtt                            metric.Float64ObservableGauge
-	messages, io, outages, dropped metric.Int64ObservableCounter
-	queued, requests, streams      metric.Int64ObservableUpDownCounter
-	hold, link, signaling          metric.Int64ObservableGauge
+	stats                            func(context.Context) (mesh.Stats, error)
+	id                               func() string
+	rtt                              metric.Float64ObservableGauge
+	messages, io, outages, dropped   metric.Int64ObservableCounter
+	links, queued, requests, streams metric.Int64ObservableUpDownCounter
+	hold, link, signaling            metric.Int64ObservableGauge
 
 	mu     sync.Mutex
 	totals map[string]*total // of the peers in the last collection
@@ -118,6 +120,7 @@ func (w *watch) collect(ctx context.Context, to metric.Observer) error {
 	self := metric.WithAttributeSet(attribute.NewSet(agent))
 	to.ObserveInt64(w.signaling, truth(st.Signaling.State == mesh.SignalingConnected), self)
 	to.ObserveInt64(w.dropped, int64(st.Dropped[mesh.DropSidecar]), self)
+	to.ObserveInt64(w.links, int64(len(st.Peers)), self)
 	if len(st.Peers) > maxPeers {
 		slices.SortStableFunc(st.Peers, func(a, b mesh.PeerStats) int { return a.Since.Compare(b.Since) })
 		st.Peers = st.Peers[:maxPeers]
