@@ -46,8 +46,10 @@ const (
 // When the mesh does not tell its numbers within a second there are none in that collection; why is told to OpenTelemetry's
 // error handler, except that a sidecar is being restarted or the mesh has ended.
 func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
-	c := newConfig(options)
-	meter := c.meter()
+	return watchStats(newConfig(options).meter(), m.Stats, m.ID)
+}
+
+func watchStats(meter metric.Meter, stats func(context.Context) (mesh.Stats, error), id func() string) (stop func() error, err error) {
 	gauge := func(name, unit, text string) metric.Int64ObservableGauge {
 		return made(meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(text)))
 	}
@@ -58,7 +60,7 @@ func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
 		return made(meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(text)))
 	}
 	w := &watch{
-		stats: m.Stats, id: m.ID, totals: make(map[string]*total),
+		stats: stats, id: id, totals: make(map[string]*total),
 		rtt: made(meter.Float64ObservableGauge("mesh.peer.rtt", metric.WithUnit("s"),
 			metric.WithDescription("Round trip time of a link, as ICE has measured it last."))),
 		messages:  counter("mesh.peer.messages", "{message}", "Messages of a link."),
@@ -68,9 +70,9 @@ func Watch(m *mesh.Mesh, options ...Option) (stop func() error, err error) {
 		queued:    sum("mesh.peer.queued", "By", "Bytes of messages that wait in the sidecar."),
 		requests:  sum("mesh.peer.requests", "{request}", "Requests in work."),
 		streams:   sum("mesh.peer.streams", "{stream}", "Streams that are open."),
-		hold:      gauge("mesh.peer.hold", "1", "What is held back: 0 nothing, 1 ordered messages, 2 new requests, 3 all."),
-		link:      gauge("mesh.peer.link", "1", "1 for each link that is up, with its path."),
-		signaling: gauge("mesh.signaling.up", "1", "1 while signaling is connected."),
+		hold:      gauge("mesh.peer.hold", "{level}", "What is held back: 0 nothing, 1 ordered messages, 2 new requests, 3 all."),
+		link:      gauge("mesh.peer.link", "{link}", "1 for each link that is up, with its path."),
+		signaling: gauge("mesh.signaling.up", "{connection}", "1 while signaling is connected."),
 		dropped:   counter("mesh.sidecar.dropped", "{message}", "Messages that the sidecar has dropped."),
 	}
 	r, err := meter.RegisterCallback(w.collect, w.links, w.rtt, w.messages, w.io, w.outages, w.queued, w.requests, w.streams, w.hold, w.link, w.signaling, w.dropped)
