@@ -138,3 +138,15 @@ func BenchmarkNew(b *testing.B) {
 		meshtest.New(b, fmt.Sprint("a", i), fmt.Sprint("b", i))
 	}
 }
+
+// An agent is linked to all others when Join returns, however soon one comes after the other.
+func TestJoinReturnsLinked(t *testing.T) {
+	for range 100 {
+		n := meshtest.New(t)
+		for i, id := range []string{"alice", "bob", "carol"} {
+			if got := len(n.Join(id, mesh.Config{}).Peers()); got != i {
+				t.Fatalf("%s has %d peers, want %d", id, got, i)
+			}
+		}
+	}
+}

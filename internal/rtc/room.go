@@ -86,18 +86,21 @@ func (r *Room) NewMember(cfg Config, ev Events) *Member {
 	return &Member{n: n, room: r, left: make(chan struct{})}
 }
 
-// Join enters the room under an id, and links with all who are there. It returns the member that had the id, whose place it takes.
-func (m *Member) Join(id string) (before *Member) {
+// Join enters the room under an id, and links with all who are there; between the two it calls joined. It returns the member that had
+// the id, whose place it takes.
+func (m *Member) Join(id string, joined func()) (before *Member) {
 	r := m.room
 	r.mu.Lock()
 	m.id = id
 	before = r.members[id]
 	r.members[id] = m
+	others := r.othersLocked(id) // at once, so that of two who join the second one alone makes the link
 	r.mu.Unlock()
 	if before != nil {
 		before.leave(ErrPeerClosed)
 	}
-	for _, other := range r.others(id) {
+	joined()
+	for _, other := range others {
 		r.link(m, other)
 	}
 	return before
@@ -160,9 +163,7 @@ func (m *Member) livePeers() (peers []*Peer) {
 	return peers
 }
 
-func (r *Room) others(id string) (members []*Member) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (r *Room) othersLocked(id string) (members []*Member) {
 	for other, m := range r.members {
 		if other != id {
 			members = append(members, m)
@@ -172,9 +173,14 @@ func (r *Room) others(id string) (members []*Member) {
 	return members
 }
 
-// link makes the link between two members.
+// link makes the link between two members, unless one has left meanwhile and may be ending.
 func (r *Room) link(a, b *Member) {
 	path := r.path(a.id, b.id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.members[a.id] != a || r.members[b.id] != b {
+		return
+	}
 	l := &memLink{path: path, of: [2]*Member{a, b}}
 	l.dcs[0], l.dcs[1] = newMemChannels(path)
 	path.add(l)

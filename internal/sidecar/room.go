@@ -41,8 +41,7 @@ func (n *inRoom) join(ctx context.Context) error {
 		n.events.signalingChanged(signal.Status{State: signal.Replaced, Err: signal.ErrInUse, Permanent: true})
 		return signal.ErrInUse
 	}
-	n.events.signalingChanged(signal.Status{State: signal.Connected, PeerID: id})
-	n.member.Join(id)
+	n.member.Join(id, func() { n.events.signalingChanged(signal.Status{State: signal.Connected, PeerID: id}) })
 	select {
 	case <-ctx.Done():
 		return nil
