@@ -14,7 +14,7 @@ packages=(./... ./cmd/mesh/...)
 go vet "${packages[@]}"
 staticcheck=$(tools tool -n staticcheck)
 "$staticcheck" "${packages[@]}"
-for mod in examples/*/go.mod; do # those that stand by themselves
+for mod in otelmesh/go.mod otelmesh/internal/collector/go.mod examples/*/go.mod; do # those that stand by themselves
 	(cd "${mod%/go.mod}" && go vet ./... && "$staticcheck" ./...)
 done
 ci/imports.sh

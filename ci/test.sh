@@ -18,8 +18,8 @@ packages=$(go list ./... ./cmd/mesh/...)
 "${test[@]}" $(grep -Ev "$crowds" <<<"$packages")
 # shellcheck disable=SC2046
 "${test[@]}" -p 2 $(grep -E "$crowds" <<<"$packages")
-# The examples that are modules of their own, "$@" being flags.
-for mod in examples/*/go.mod; do
+# What is a module of its own, "$@" being flags.
+for mod in otelmesh/go.mod examples/*/go.mod; do
 	echo "--- ${mod%/go.mod}"
 	(cd "${mod%/go.mod}" && "${test[@]}" ./...)
 done

@@ -85,13 +85,13 @@ func titles(spans []tracetest.SpanStub) (list []string) {
 func attr(s tracetest.SpanStub, key string) string {
 	for _, a := range s.Attributes {
 		if string(a.Key) == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""
 }
 
-// metrics returns what is measured: "name{key=value ...}" and the value, of a histogram how many there are.
+// metrics returns what is measured: "name{key=value ...}", with the ends of the keys, and the value, of a histogram how many there are.
 func (s *stage) metrics() map[string]float64 {
 	s.t.Helper()
 	var all metricdata.ResourceMetrics
@@ -103,7 +103,7 @@ func (s *stage) metrics() map[string]float64 {
 		var pairs []string
 		for _, a := range set.ToSlice() {
 			if a.Key != "messaging.system" {
-				pairs = append(pairs, string(a.Key[strings.LastIndexByte(string(a.Key[:max(strings.LastIndexByte(string(a.Key), '.'), 0)]), '.')+1:])+"="+a.Value.Emit())
+				pairs = append(pairs, short(string(a.Key))+"="+a.Value.String())
 			}
 		}
 		got[fmt.Sprintf("%s{%s}", name, strings.Join(pairs, " "))] = v
@@ -133,6 +133,12 @@ func (s *stage) metrics() map[string]float64 {
 		}
 	}
 	return got
+}
+
+// short returns the last two parts of a key.
+func short(key string) string {
+	parts := strings.Split(key, ".")
+	return strings.Join(parts[max(len(parts)-2, 0):], ".")
 }
 
 // want checks some of the metrics.
