@@ -14,7 +14,7 @@ found=0
 for mod in $(git ls-files -- 'go.mod' '*/go.mod' | grep -v /testdata/); do
 	dir=$(dirname "$mod")
 	case $dir in
-	bench | ci/*) systems=$(go env GOHOSTOS) ;; # only we run them
+	bench | ci/* | otelmesh/internal/*) systems=$(go env GOHOSTOS) ;; # only we run them
 	*) systems="linux darwin windows" ;;
 	esac
 	for os in $systems; do

@@ -24,7 +24,8 @@ const (
 )
 
 // Watch gives a meter provider the numbers of a mesh's links, from Mesh.Stats, which is asked when a reader of the provider
-// collects and at no other time. stop ends that; without it a mesh that has been closed has no numbers.
+// collects and at no other time. stop ends that; a mesh that has been closed has no numbers, also without it. Watch a mesh once for
+// each provider: numbers that are observed twice are added.
 //
 //	mesh.links              how many are up
 //	mesh.peer.rtt           gauge, in seconds, once it is known

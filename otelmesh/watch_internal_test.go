@@ -8,8 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/chatixia-ai/mesh"
 )
@@ -38,6 +41,7 @@ func newWatch(stats func(context.Context) (mesh.Stats, error)) *watch {
 // A mesh that does not tell its numbers holds up no reader, and its error keeps nothing from being exported.
 func TestWatchBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
 		began := time.Now()
 		w := newWatch(func(ctx context.Context) (mesh.Stats, error) {
 			<-ctx.Done()
@@ -50,7 +54,36 @@ func TestWatchBounded(t *testing.T) {
 	})
 }
 
+// The mesh is asked when a reader collects, and at no other time.
+func TestWatchAsks(t *testing.T) {
+	asked := 0
+	reader := sdkmetric.NewManualReader()
+	c := newConfig([]Option{WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))})
+	stats := func(context.Context) (mesh.Stats, error) { asked++; return mesh.Stats{}, nil }
+	stop, err := watchStats(c.meter(), stats, func() string { return "alice" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		if i == 3 {
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		if want := min(i, 3); asked != want {
+			t.Errorf("asked %d times, want %d", asked, want)
+		}
+		if err := reader.Collect(t.Context(), &metricdata.ResourceMetrics{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if asked != 3 {
+		t.Errorf("asked %d times after stop", asked)
+	}
+}
+
 func TestWatchErrors(t *testing.T) {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
 	for _, err := range []error{mesh.ErrSidecarLost, mesh.ErrClosed, mesh.ErrReplaced, fmt.Errorf("stats: %w", errors.ErrUnsupported), errors.New("other")} {
 		w := newWatch(func(context.Context) (mesh.Stats, error) { return mesh.Stats{}, err })
 		for range 2 {
