@@ -64,9 +64,11 @@ func TestWatch(t *testing.T) {
 			t.Error(err)
 		}
 
-		// Another instance of bob: the counters go on.
+		// Bob is gone and comes back: the counters go on.
+		synctest.Wait()
 		s.metrics()
-		time.Sleep(time.Second)
+		s.net.Kill("bob")
+		time.Sleep(time.Minute)
 		s.net.Join("bob", bob)
 		if err := alice.Send(t.Context(), "bob", mesh.Message{Type: "note"}); err != nil {
 			t.Fatal(err)
