@@ -27,8 +27,10 @@ func Unmarshal(text []byte, v any, name string) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
-	t := reflect.TypeOf(v).Elem()
-	if err == nil && present(reflect.ValueOf(v).Elem()) {
+	root := reflect.ValueOf(v).Elem()
+	t := root.Type()
+	absent := root.Kind() == reflect.Pointer && root.IsNil() // null, which has no required fields
+	if err == nil && (!absent || !requires(t)) && present(root) {
 		return nil
 	}
 	if at := findIn(text, t, name); at != nil {
