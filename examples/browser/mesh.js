@@ -327,9 +327,9 @@ export class Mesh extends EventTarget {
     } catch (error) {
       if (signal?.aborted) return;
       this.#emit("error", { peer, error });
-      if (error.code === "too_large" && payload.code !== "too_large") {
-        await this.#reply(peer, message, failed(new HandlerError(error.message, "too_large")), signal);
-      }
+      // What cannot be sent to this peer, or to anyone, is a failure that the peer should learn of.
+      const code = error.code === "too_large" ? "too_large" : error instanceof MeshError ? undefined : "internal";
+      if (code && payload.code !== code) await this.#reply(peer, message, failed(new HandlerError(error.message, code)), signal);
     }
   }
 }
