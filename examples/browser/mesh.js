@@ -9,7 +9,7 @@
 //   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
 //   peerconnected     {peer, key}                key: what the peer has proven, "" without one
 //   peerdisconnected  {peer, error}
-//   message           {peer, message}            every message but the responses to our requests
+//   message           {peer, message}            every message but the responses to our requests, and their chunks
 //   cancel            {peer, requestID}          the peer gave up a request
 //   traffic           {peer, message, incoming}  every message that comes or goes
 //   error             {peer, error}              a failure that no promise reports
@@ -265,14 +265,16 @@ export class Mesh extends EventTarget {
     this.#emit("traffic", { peer, message, incoming: true });
     const request = this.#pending.get(message.request_id);
     if (request?.peer === peer && isResponse(message.type)) return request.resolve(message);
-    if (request?.peer === peer && message.type.endsWith(CHUNK)) return this.#chunk(peer, request, message, bytes);
+    if (message.request_id && message.type.endsWith(CHUNK)) {
+      if (request?.peer === peer && request.chunks) this.#chunk(peer, request, message, bytes); // else nobody wants it, or not any more
+      return;
+    }
     this.#emit("message", { peer, message });
     if (message.request_id && responseType(message.type)) this.#answer(peer, message, bytes);
   }
 
-  // chunk keeps a chunk for the loop that waits for it, if one does.
+  // chunk keeps a chunk for the loop that waits for it.
   #chunk(peer, { chunks, fail }, message, bytes) {
-    if (!chunks) return;
     if (!this.#work.get(peer).flooded) return chunks.add(message.payload, bytes + CHUNK_COST);
     fail(new MeshError("queue_full", `over ${WORK_HARD} bytes of ${peer} wait`));
   }

@@ -729,11 +729,13 @@ class Agent {
       const { type, request_id: id } = message
       const asks = type === 'ping' || REQUEST.test(type)
       // A response counts only from the peer that was asked, because others could guess the request_id.
-      const call = this.calls.get(id)
-      if (call?.peer === name && !asks) {
-        if (!type.endsWith(CHUNK)) this.settle(id, refusal(message) ?? message)
-        else if (call.chunks && peer.unread > MAX_UNREAD) this.giveUp(id, `queue_full: over ${MAX_UNREAD} bytes of chunks of ${name} wait`)
-        else call.chunks?.add(message.payload, this.size + CHUNK_COST)
+      const call = this.calls.get(id)?.peer === name && !asks ? this.calls.get(id) : undefined
+      if (id && type.endsWith(CHUNK)) {
+        if (call?.chunks) this.hearChunk(peer, id, call.chunks, message) // else nobody wants it, or not any more
+        return
+      }
+      if (call) {
+        this.settle(id, refusal(message) ?? message)
         return
       }
       this.event('message', name, message)
@@ -748,6 +750,11 @@ class Agent {
       if (key) this.event('key', name, key)
     }
     return this.peers.get(name)
+  }
+
+  hearChunk(peer, id, chunks, message) {
+    if (peer.unread <= MAX_UNREAD) chunks.add(message.payload, this.size + CHUNK_COST)
+    else this.giveUp(id, `queue_full: over ${MAX_UNREAD} bytes of chunks of ${peer.name} wait`) // in spite of our pause
   }
 
   // giveWay ends the work on a request whose response the peer does not wait for any more.

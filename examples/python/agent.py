@@ -793,13 +793,13 @@ class Agent:
         kind, request_id = message["type"], message.get("request_id")
         call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
         # A response counts only from the peer that was asked, because others could guess the request_id.
-        if call and call.peer == peer.name and not asks:
-            if not kind.endswith(CHUNK):
-                self.settle(request_id, refusal(message) or message)
-            elif call.chunks and peer.unread > MAX_UNREAD:
-                self.give_up(request_id, f"queue_full: over {MAX_UNREAD} bytes of chunks of {peer.name} wait")
-            elif call.chunks:
-                call.chunks.add(message.get("payload"), self.size + CHUNK_COST)
+        ours = call if call and call.peer == peer.name and not asks else None
+        if request_id and kind.endswith(CHUNK):
+            if ours and ours.chunks:  # else nobody wants it, or not any more
+                self.hear_chunk(peer, request_id, ours.chunks, message)
+            return
+        if ours:
+            self.settle(request_id, refusal(message) or message)
             return
         self.event("message", peer.name, message)
         if request_id and asks and request_id not in peer.working:
@@ -813,6 +813,12 @@ class Agent:
                 if timer:
                     timer.cancel()
             task.add_done_callback(done)
+
+    def hear_chunk(self, peer: Peer, request_id: str, chunks: Chunks, message: dict) -> None:
+        if peer.unread > MAX_UNREAD:  # in spite of our pause
+            self.give_up(request_id, f"queue_full: over {MAX_UNREAD} bytes of chunks of {peer.name} wait")
+        else:
+            chunks.add(message.get("payload"), self.size + CHUNK_COST)
 
     def count(self, peer: Peer, size: int) -> None:
         """Count the bytes of chunks that no loop has taken. The peer waits while they are many."""
