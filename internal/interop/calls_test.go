@@ -31,6 +31,7 @@ func TestCalls(t *testing.T) {
 					w[0].streamsFrom(w[1])
 					w[0].learnsWhy(w[1])
 					w[0].leavesStream(w[1])
+					w[0].waitsNoLonger(w[1])
 				}
 			})
 		}
@@ -85,6 +86,9 @@ func (p *party) learnsWhy(to *party) {
 			equalJSON(p.t, string(failed.Details), x.details)
 		}
 	}
+	to.find(1, "how long a request's sender waits", func(l string) bool {
+		return strings.Contains(l, p.id+"-request-why-0") && strings.Contains(l, `"timeout_ms":`)
+	})
 }
 
 // leavesStream: who gives up a streamed reply ends the work on it.
@@ -96,6 +100,16 @@ func (p *party) leavesStream(to *party) {
 	p.do("cancel %s", id)
 	to.find(1, "that it was given up", func(l string) bool { return strings.HasPrefix(l, p.id+" gave up on ") })
 	p.find(1, "that its request has ended", func(l string) bool { return strings.HasPrefix(l, "error: request "+id) })
+}
+
+// waitsNoLonger: the work on a request ends when its sender has waited as long as the request said.
+func (p *party) waitsNoLonger(to *party) {
+	p.t.Helper()
+	if p.name == "InProcess" {
+		return // such a request cannot be sent by hand
+	}
+	p.do(`send %s {"type":"sleep_request","request_id":"%s-short","timeout_ms":100,"payload":{"seconds":1000}}`, to.id, p.id)
+	to.await(1, p.id+" gave up on "+p.id+"-short")
 }
 
 // TestSlowLoop: a loop that is slow makes a handler in another language wait, and nothing is lost. The chunks are more
@@ -123,7 +137,7 @@ func TestSlowLoop(t *testing.T) {
 					t.Fatalf("got chunk %d, want %d", chunk.I, i)
 				}
 				if i == 1 {
-					ann.until("bob is paused", func() bool { return isPaused(t, m, "bob") })
+					ann.until("bob is paused", func() bool { return statsOf(t, m, "bob").Paused != "" })
 				}
 			}
 			if i != n || final.Counted != n {
@@ -133,8 +147,108 @@ func TestSlowLoop(t *testing.T) {
 	}
 }
 
-// isPaused reports whether a peer was asked to hold something back.
-func isPaused(t *testing.T, m *mesh.Mesh, peer string) bool {
+// TestSlowPage: a page whose loop is slow makes a handler wait, and nothing is lost.
+func TestSlowPage(t *testing.T) {
+	full(t)
+	const n = 100_000
+	st := newStage(t)
+	ann := st.enter(t, kindNamed("InProcess"), "ann")
+	bob := st.enter(t, kindNamed("Chromium"), "bob")
+	ann.await(1, "+ bob")
+	bob.await(1, "+ ann")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	eval := func(script string) {
+		if err := bob.console.(*pageParty).page.Eval(ctx, script, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eval(fmt.Sprintf(`void (async () => {
+		let n = 0;
+		for await (const { i } of mesh.requestStream("ann", { type: "count_request", payload: { to: %d } })) {
+			if (n++ === 0) await new Promise((goOn) => Object.assign(window, { goOn }));
+			if (i !== n) return;
+		}
+		command('send ann {"type":"counted","payload":' + n + "}");
+	})()`, n))
+	m := ann.console.(*goParty).Mesh
+	ann.until("it is paused", func() bool { return statsOf(t, m, "bob").HeldBack != "" })
+	eval("goOn()")
+	if got := string(ann.heard("bob", "counted").Payload); got != fmt.Sprint(n) {
+		t.Errorf("the page got %s chunks, want %d", got, n)
+	}
+}
+
+// loops are scripts that follow streamed replies, by the kind of party.
+var loops = map[string]string{"Python": "../internal/interop/loops/loop.py", "Node": "../internal/interop/loops/loop.mjs"}
+
+// TestLoop: an agent makes a peer whose chunks it does not take wait, and gives the request up when its loop is left, or
+// when the peer goes on all the same.
+func TestLoop(t *testing.T) {
+	for name, script := range loops {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			chunk := func(size int) string {
+				return `{"type":"message","payload":{"from_peer":"bob","message":{"type":"a_stream_chunk","request_id":"r1","payload":"` +
+					strings.Repeat("x", size) + `"}}}`
+			}
+			sidecar, loop := fakeSidecarOf(t, name, script)
+			sidecar.greets()
+			sidecar.hears(`"a_request"`)
+			sidecar.says(chunk(1))
+			loop.awaits(t, "took 1")
+			for range 19 {
+				sidecar.says(chunk(64 << 10))
+			}
+			sidecar.hears(`{"type":"pause","payload":{"peer_id":"bob","ordered":true}}`)
+			loop.does(t, "take 19")
+			sidecar.hears(`{"type":"resume","payload":{"peer_id":"bob"}}`)
+			loop.awaits(t, "took 20")
+			loop.does(t, "leave")
+			sidecar.hears(`{"type":"cancel","payload":{"target_peer":"bob","request_id":"r1"}}`)
+			loop.awaits(t, "left")
+			sidecar.says(chunk(1)) // comes late
+
+			sidecar, loop = fakeSidecarOf(t, name, script)
+			sidecar.greets()
+			sidecar.hears(`"a_request"`)
+			sidecar.says(chunk(1))
+			loop.awaits(t, "took 1")
+			for range 66 {
+				sidecar.says(chunk(1 << 20))
+			}
+			sidecar.hears(`"pause"`)
+			sidecar.hears(`"cancel"`)
+			loop.does(t, "take 100")
+			sidecar.hears(`"resume"`)
+			loop.awaits(t, "failed: queue_full: ")
+		})
+	}
+}
+
+// TestPauseEndsWithLink: a pause of an agent for a link that has ended does not stop the next one.
+func TestPauseEndsWithLink(t *testing.T) {
+	for name, script := range loops {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sidecar, loop := fakeSidecarOf(t, name, script)
+			sidecar.greets()
+			sidecar.hears(`"a_request"`)
+			const chunk = `{"type":"message","payload":{"from_peer":"bob","message":{"type":"a_stream_chunk","request_id":"r1","payload":"%s"}}}`
+			sidecar.says(fmt.Sprintf(chunk, "x"))
+			loop.awaits(t, "took 1")
+			sidecar.says(fmt.Sprintf(chunk, strings.Repeat("x", 1<<20)))
+			sidecar.hears(`"pause"`)
+			sidecar.says(`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, `{"type":"peer_connected","payload":{"peer_id":"bob"}}`)
+			sidecar.hears(`"resume"`)
+			loop.does(t, "take 100")
+			loop.awaits(t, "failed: peer_lost: ")
+		})
+	}
+}
+
+// statsOf returns the numbers of the link to a peer.
+func statsOf(t *testing.T, m *mesh.Mesh, peer string) mesh.PeerStats {
 	t.Helper()
 	stats, err := m.Stats(t.Context())
 	if err != nil {
@@ -142,8 +256,8 @@ func isPaused(t *testing.T, m *mesh.Mesh, peer string) bool {
 	}
 	for _, s := range stats.Peers {
 		if s.Peer.ID == peer {
-			return s.Paused != ""
+			return s
 		}
 	}
-	return false
+	return mesh.PeerStats{}
 }
