@@ -266,7 +266,8 @@ export class Mesh extends EventTarget {
     const request = this.#pending.get(message.request_id);
     if (request?.peer === peer && isResponse(message.type)) return request.resolve(message);
     if (message.request_id && message.type.endsWith(CHUNK)) {
-      if (request?.peer === peer && request.chunks) this.#chunk(peer, request, message, bytes); // else nobody wants it, or not any more
+      // Else nobody wants it, or not any more.
+      if (request?.peer === peer && request.chunks) this.#chunk(peer, request, message, bytes);
       return;
     }
     this.#emit("message", { peer, message });

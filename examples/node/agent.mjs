@@ -584,7 +584,8 @@ class Agent {
     if (this.calls.size >= MAX_CALLS) throw new MeshError('too many requests wait')
     const out = this.post(peer, { ...message, request_id: id })
     const chunks = new Chunks(this, this.peers.get(peer))
-    const call = { peer, out, chunks, resolve: (response) => chunks.end(response), reject: (error) => chunks.end(undefined, error) }
+    const [resolve, reject] = [(response) => chunks.end(response), (error) => chunks.end(undefined, error)]
+    const call = { peer, out, chunks, resolve, reject }
     this.calls.set(id, call)
     return { id, call, chunks }
   }
@@ -672,7 +673,8 @@ class Agent {
     peer_connected: ({ peer_id: name, key }) => {
       this.meet(name, key)
       this.on.resume({ peer_id: name })
-      if (this.pausing.delete(name)) this.tell('resume', { peer_id: name }) // our pause was for the link before, and may have crossed its end
+      // Our pause was for the link before, and may have crossed its end.
+      if (this.pausing.delete(name)) this.tell('resume', { peer_id: name })
     },
 
     peer_disconnected: ({ peer_id: name }) => {
@@ -803,7 +805,8 @@ class Agent {
     let payload
     try {
       const handler = this.handlers.get(type)
-      if (busy || !handler) throw busy ? new HandlerError('busy', 'busy') : new HandlerError(`no handler for ${type}`, 'no_handler')
+      if (busy) throw new HandlerError('busy', 'busy')
+      if (!handler) throw new HandlerError(`no handler for ${type}`, 'no_handler')
       const result = handler(peer.name, message, work.signal)
       payload = await (result?.[Symbol.asyncIterator] ? this.emit(peer, message, result, work.signal) : result)
     } catch (error) { // only this request fails
@@ -830,15 +833,15 @@ class Agent {
   async emit(peer, { type, request_id: id }, generator, signal) {
     const chunk = { type: type.replace(REQUEST, '') + CHUNK, request_id: id }
     try {
-      for (;;) {
+      while (!signal.aborted) {
         const { done, value } = await generator.next()
         if (done) return value ?? {}
-        if (signal.aborted) return undefined // which nobody gets
         const out = this.post(peer.name, { ...chunk, payload: value }, 'chunks')
         if (!out.sent) await writing(out, signal)
         if (!out.sent) peer.chunks = peer.chunks.filter((other) => other !== out)
         await turn() // others have a turn even if the handler never waits
       }
+      return undefined // which nobody gets
     } finally {
       await generator.return?.()
     }
@@ -860,7 +863,9 @@ function line(type, payload) {
   } catch (error) {
     throw new HandlerError(`cannot be said in JSON: ${error.message}`, 'internal')
   }
-  if (Buffer.byteLength(text) > MAX_LINE) throw new HandlerError(`too_large: a message has at most ${MAX_MESSAGE} bytes`, 'too_large')
+  if (Buffer.byteLength(text) > MAX_LINE) {
+    throw new HandlerError(`too_large: a message has at most ${MAX_MESSAGE} bytes`, 'too_large')
+  }
   return text
 }
 
@@ -1123,7 +1128,7 @@ class Console {
     try {
       for await (const chunk of replies) {
         this.event('chunk', peer, new Text(show(chunk ?? null)))
-        if (process.stdout.writableNeedDrain && !this.hasty) await Promise.race([once(process.stdout, 'drain'), this.hurried])
+        if (process.stdout.writableNeedDrain) await Promise.race([once(process.stdout, 'drain'), this.hurried])
       }
       this.event('answer', peer, replies.response)
     } catch (error) {

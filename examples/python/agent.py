@@ -1076,7 +1076,8 @@ class Console:
         self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
             "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
-            "stream": (["PEER", "MESSAGE"], self.stream), "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
+            "stream": (["PEER", "MESSAGE"], self.stream), "cancel": (["REQUEST_ID"], self.agent.cancel),
+            "connect": (["PEER"], self.agent.connect),
             "offer": (["SERVICE"], lambda service: self.agent.on_stream(service, echo_stream)),
             "open": (["PEER", "SERVICE", "TEXT"], self.open), "keys": ([], self.keys), "quit": ([], self.quit.set)}
 
