@@ -10,7 +10,7 @@
 //   peerconnected     {peer, key}                key: what the peer has proven, "" without one
 //   peerdisconnected  {peer, error}
 //   message           {peer, message}            every message but the responses to our requests, and their chunks
-//   cancel            {peer, requestID}          the peer gave up a request
+//   cancel            {peer, requestID}          the peer gave up a request, or has waited as long as it said
 //   traffic           {peer, message, incoming}  every message that comes or goes
 //   error             {peer, error}              a failure that no promise reports
 //
