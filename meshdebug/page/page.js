@@ -121,7 +121,7 @@ function tiles() {
   const drops = Object.values(dropped).reduce((sum, n) => sum + n, 0);
   const list = [
     [here.length, here.length === 1 ? "agent" : "agents"], [links.length, links.length === 1 ? "link" : "links"], [relayed, "relayed"],
-    [rate(traffic), "sent by all"], [ms(median(here.map(({ rtt_ms }) => rtt_ms).filter(Boolean))), "median round trip"],
+    [rate(traffic), "sent by all"], [ms(median(here.map(({ rtt_ms }) => rtt_ms).filter(Boolean))), "median RTT"],
     [bytes(queued), "in queues"], [held, "held back", held > 0], [drops, "dropped here", drops > 0], [restarts, "restarts here", restarts > 0],
   ];
   $("tiles").replaceChildren(...list.map(([value, name, bad]) => element("li", bad ? { class: "bad" } : {}, element("b", {}, value), name)));
@@ -180,23 +180,28 @@ function details(node, now) {
     row("outages", own.outages && `${own.outages} survived`);
   }
   const scroll = $("details").querySelector(".scroll")?.scrollTop ?? 0;
-  const titles = ["Link to", "Path", "RTT", "To it", "From it", "Queued", "Held back"];
+  const titles = ["Link to", "Path", "RTT", "To it", "From it"];
+  const queued = links.some(({ ab, ba }) => ab.queued || ba.queued);
+  const holding = links.some(holds);
+  if (queued) titles.push("Queued");
+  if (holding) titles.push("Held back");
   const list = element("table", {},
-    element("thead", {}, element("tr", {}, ...titles.map((t, i) => element("th", i === 1 || i === 6 ? { class: "text" } : {}, t)))),
+    element("thead", {}, element("tr", {}, ...titles.map((t, i) => element("th", i === 1 || titles[i] === "Held back" ? { class: "text" } : {}, t)))),
     element("tbody", {}, ...links.map((link) => {
       const [other, out, back] = link.a === chosen ? [link.b, link.ab, link.ba] : [link.a, link.ba, link.ab];
       return element("tr", {},
         element("td", { title: show(other) }, element("bdi", {}, short(other, 24))),
         element("td", { class: `text ${link.path === "relayed" ? "relayed" : ""}` }, link.path || "–"),
-        ...[ms(link.rtt_ms), rate(out.per_second), rate(back.per_second), bytes((out.queued ?? 0) + (back.queued ?? 0))].map((t) => element("td", {}, t)),
-        element("td", { class: `text ${holds(link) ? "bad" : ""}` }, holding(out, back)));
+        ...[ms(link.rtt_ms), rate(out.per_second), rate(back.per_second)].map((t) => element("td", {}, t)),
+        ...(queued ? [element("td", {}, bytes((out.queued ?? 0) + (back.queued ?? 0)))] : []),
+        ...(holding ? [element("td", { class: `text ${holds(link) ? "bad" : ""}` }, heldBack(out, back))] : []));
     })));
   $("details").replaceChildren(element("dl", {}, ...rows), element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Its links" }, list));
   $("details").querySelector(".scroll").scrollTop = scroll;
 }
 
-// holding says what is held back in the two directions.
-function holding(out, back) {
+// heldBack says what is held back in the two directions.
+function heldBack(out, back) {
   const names = { ordered: "messages", new_work: "requests too", all: "everything" };
   const parts = [];
   for (const [way, { held_back, paused }] of [["to it", out], ["from it", back]]) {

@@ -6,13 +6,13 @@ const FRESH = 15_000; // ms for which an agent has just come
 const MANY = 14; // agents, from which on the labels stand on the ring
 const FEW = 5; // agents, up to which every link has its round trip time
 const MAX_TIMES = 16; // of them at a time
-const BUSY = 1000; // bytes per second, from which on a link is not idle: questions for numbers are fewer
+const BUSY = 3000; // bytes per second, from which on a link is not idle: questions for numbers, and answers, are fewer
 const MAX_WIDTH = 7; // of a line
 const LETTER = 0.56; // of the font size is about the width of a letter
 
 export class Ring {
   #root;
-  #links;
+  #layers; // of lines: the idle ones below, those that hold something back above
   #times;
   #nodes;
   #lines = new Map(); // a, b → path
@@ -24,7 +24,7 @@ export class Ring {
   constructor(root, choose) {
     this.#root = root;
     this.#choose = choose;
-    this.#links = root.appendChild(svg("g", { "aria-hidden": "true" }));
+    this.#layers = [0, 1, 2].map(() => root.appendChild(svg("g", { "aria-hidden": "true" })));
     this.#nodes = root.appendChild(svg("g"));
     this.#times = root.appendChild(svg("g", { "aria-hidden": "true" }));
     root.addEventListener("keydown", (event) => this.#key(event));
@@ -64,7 +64,7 @@ export class Ring {
     const longest = Math.max(...nodes.map(({ id }) => [...show(id)].length)) * letter + 18;
     let rx, ry, room;
     if (many) {
-      room = Math.min(longest, Math.min(width, height) * 0.2);
+      room = Math.min(longest, Math.min(width, height) * 0.21);
       rx = ry = Math.min(width, height) / 2 - room - 6;
     } else {
       room = Math.min(longest, width * 0.27);
@@ -76,21 +76,24 @@ export class Ring {
       const angle = (2 * Math.PI * i) / nodes.length - Math.PI / 2;
       this.#places.set(id, { x: rx * Math.cos(angle), y: ry * Math.sin(angle), angle, letters: Math.max(3, Math.floor((room - 14) / letter)) });
     });
+    const ys = [...this.#places.values()].map(({ y }) => y);
+    const shift = (Math.max(...ys) + Math.min(...ys)) / 2; // a triangle is not in the middle of its circle
+    for (const place of this.#places.values()) place.y -= shift;
   }
 
   #fontSize(count, width) {
-    return Math.max(8, Math.min(12, (width * 1.9) / count));
+    return Math.max(8, Math.min(12, (width * 1.25) / count));
   }
 
   #line(key, link, count, chosen) {
     let path = this.#lines.get(key);
     if (!path) {
-      path = this.#links.appendChild(svg("path"));
+      path = svg("path");
       this.#lines.set(key, path);
     }
     const a = this.#places.get(link.a);
     const b = this.#places.get(link.b);
-    const bend = count > 6 ? 0.45 : 1; // towards the middle, so that lines along the ring do not hide each other
+    const bend = bent(count);
     const x = ((a.x + b.x) / 2) * bend;
     const y = ((a.y + b.y) / 2) * bend;
     set(path, "d", `M${a.x.toFixed(1)} ${a.y.toFixed(1)}Q${x.toFixed(1)} ${y.toFixed(1)} ${b.x.toFixed(1)} ${b.y.toFixed(1)}`);
@@ -98,7 +101,8 @@ export class Ring {
     const busy = flow >= BUSY;
     const most = count > MANY ? MAX_WIDTH / 2 : MAX_WIDTH;
     const strength = Math.min(1, Math.log10(Math.max(1, flow / BUSY)) / 4); // 10 MB/s is the most
-    set(path, "stroke-width", "1");
+    const layer = this.#layers[holds(link) ? 2 : busy ? 1 : 0];
+    if (path.parentNode !== layer) layer.append(path);
     path.style.strokeWidth = busy ? (1.2 + strength * most).toFixed(1) : "";
     set(path, "class", [
       busy && "busy", link.path === "relayed" && "relayed", holds(link) && "held", (link.a === chosen || link.b === chosen) && "of",
@@ -160,7 +164,7 @@ export class Ring {
   // roundTrips writes them on the links: on all of them if there are few, else on those of the chosen agent.
   #roundTrips(links, count, chosen) {
     const shown = links.filter(({ a, b, rtt_ms }) => rtt_ms > 0 && (chosen ? a === chosen || b === chosen : count <= FEW));
-    const bend = count > 6 ? 0.45 : 1;
+    const bend = bent(count);
     const texts = shown.length > MAX_TIMES ? [] : shown.map((link) => {
       const [from, to] = link.b === chosen ? [link.b, link.a] : [link.a, link.b];
       const a = this.#places.get(from);
@@ -193,6 +197,9 @@ export class Ring {
     if (to !== undefined) this.#dots.get(to)?.focus();
   }
 }
+
+// bent is how far lines bend towards the middle, so that those along the ring do not hide each other; 1 is not at all.
+const bent = (count) => (count > MANY ? 0.45 : count > 6 ? 0.7 : 1);
 
 export const holds = ({ ab, ba }) => Boolean(ab.held_back || ab.paused || ba.held_back || ba.paused);
 
