@@ -15,6 +15,7 @@ import (
 const (
 	defaultInterval = time.Second
 	minInterval     = 100 * time.Millisecond
+	firstInterval   = time.Second // until there are rates
 
 	askTimeout  = 2 * time.Second
 	askLater    = 10 * time.Second // after a failure that may be over soon
@@ -140,7 +141,7 @@ func (c *collector) run(ctx context.Context) {
 	for _, a := range c.asks {
 		a.answers = 0
 	}
-	tick := time.NewTicker(c.interval)
+	tick := time.NewTicker(min(c.interval, firstInterval))
 	defer tick.Stop()
 	answers := make(chan answered)
 	var asking sync.WaitGroup
@@ -150,11 +151,15 @@ func (c *collector) run(ctx context.Context) {
 			a.running = false
 		}
 	}()
-	sampled := c.sample(ctx)
+	sampled, calm := c.sample(ctx), false
 	for {
 		if sampled {
 			c.askPeers(ctx, &asking, answers)
 			c.publish(ctx, true)
+		}
+		if !calm && c.settled() {
+			calm = true
+			tick.Reset(c.interval)
 		}
 		select {
 		case <-tick.C:
@@ -162,8 +167,7 @@ func (c *collector) run(ctx context.Context) {
 		case a := <-answers:
 			c.take(a)
 			sampled = false
-			if c.rounds == 1 && c.running() == 0 { // the first picture is complete
-				c.askPeers(ctx, &asking, answers)
+			if !calm && (c.settled() || c.running() == 0) { // somebody waits for it
 				c.publish(ctx, false)
 			}
 		case <-ctx.Done():
@@ -317,7 +321,7 @@ func (c *collector) take(got answered) {
 		a.refused = false
 		a.next = now.Add(c.askEvery())
 		if a.answers == 1 {
-			a.next = now.Add(min(c.interval, time.Second)) // the second answer gives the first rates
+			a.next = now // the second answer gives the first rates
 		}
 	case errors.Is(got.err, mesh.ErrBusy), errors.Is(got.err, mesh.ErrCongested), c.views[got.peer] != nil:
 		a.next = now.Add(askLater)
@@ -332,7 +336,7 @@ func (c *collector) settled() bool {
 	if time.Since(c.started) > settleTime {
 		return true
 	}
-	if c.rounds < 2 {
+	if c.rounds < 2 || c.own == nil {
 		return false
 	}
 	for id := range c.own.peers {

@@ -62,7 +62,10 @@ func stage(t testing.TB, n int) (*meshtest.Network, source) {
 		net.Join(id, mesh.Config{Handlers: map[string]mesh.Handler{
 			StatsQuery: answerFrom(nil, statsOfPair),
 			"note":     func(context.Context, *mesh.Message) (any, error) { return nil, nil },
-			"slow":     func(ctx context.Context, _ *mesh.Message) (any, error) { wait(ctx, 200*time.Millisecond); return nil, nil },
+			"slow": func(ctx context.Context, _ *mesh.Message) (any, error) {
+				wait(ctx, 200*time.Millisecond)
+				return nil, nil
+			},
 			"work_request": func(ctx context.Context, _ *mesh.Message) (any, error) {
 				wait(ctx, 2*time.Second)
 				return "done", nil

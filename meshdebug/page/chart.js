@@ -19,7 +19,7 @@ export function chart(title, series, format, now, least = 0) {
     return element("span", { class: kind }, `${name} ${value === undefined ? "–" : format(value)}`);
   });
   const length = 300 / scale / 1000;
-  const most = `most ${top ? format(top) : "–"}, last ${length > 100 ? `${Math.round(length / 60)} min` : `${Math.round(length)} s`}`;
+  const most = `${length > 100 ? `${Math.round(length / 60)} min` : `${Math.round(length)} s`}, ${format(top)} at the top`;
   const picture = svg("svg", { viewBox: "0 0 300 60", preserveAspectRatio: "none", role: "img" }, ...lines);
   picture.setAttribute("aria-label", `${title}: ${last.map((e) => e.textContent).join(", ")}, ${most}`);
   return element("figure", {}, element("figcaption", {}, element("span", {}, title), ...last), picture, element("span", { class: "most", "aria-hidden": "true" }, most));

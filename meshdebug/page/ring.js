@@ -4,8 +4,10 @@ import { age, ms, rate, set, short, show, svg, write } from "./text.js";
 
 const FRESH = 15_000; // ms for which an agent has just come
 const MANY = 14; // agents, from which on the labels stand on the ring
+const NARROW = 560; // pixels, below which they do so with fewer agents
 const FEW = 5; // agents, up to which every link has its round trip time
 const MAX_TIMES = 16; // of them at a time
+const SMALL = 120; // pixels: the radius of a ring that has no room for them
 const BUSY = 3000; // bytes per second, from which on a link is not idle: questions for numbers, and answers, are fewer
 const MAX_WIDTH = 7; // of a line
 const LETTER = 0.56; // of the font size is about the width of a letter
@@ -37,7 +39,7 @@ export class Ring {
     const width = Math.max(200, box.width);
     const height = Math.max(200, box.height);
     set(this.#root, "viewBox", `${-width / 2} ${-height / 2} ${width} ${height}`);
-    const many = nodes.length > MANY;
+    const many = nodes.length > (width < NARROW ? FEW : MANY);
     this.#root.classList.toggle("many", many);
     this.#layOut(nodes, width, height, many);
     if (!this.#places.has(this.#active)) this.#active = snapshot.self;
@@ -53,7 +55,7 @@ export class Ring {
     }
     prune(this.#lines, seen);
     this.#root.classList.toggle("chosen", near.size > 1);
-    const radius = many ? Math.max(3.5, Math.min(7, 150 / nodes.length)) : 10;
+    const radius = many ? Math.max(3.5, Math.min(7, 200 / nodes.length)) : 10;
     for (const node of nodes) this.#dot(node, snapshot, radius, chosen, near);
     prune(this.#dots, new Set(nodes.map(({ id }) => id)));
     this.#roundTrips(links, nodes.length, chosen);
@@ -61,7 +63,7 @@ export class Ring {
 
   #layOut(nodes, width, height, many) {
     const letter = (many ? this.#fontSize(nodes.length, width) : 12) * LETTER;
-    const longest = Math.max(...nodes.map(({ id }) => [...show(id)].length)) * letter + 18;
+    const longest = Math.max(...nodes.map(({ id }) => [...show(id)].length)) * letter + 20;
     let rx, ry, room;
     if (many) {
       room = Math.min(longest, Math.min(width, height) * 0.21);
@@ -74,7 +76,7 @@ export class Ring {
     this.#places.clear();
     nodes.forEach(({ id }, i) => {
       const angle = (2 * Math.PI * i) / nodes.length - Math.PI / 2;
-      this.#places.set(id, { x: rx * Math.cos(angle), y: ry * Math.sin(angle), angle, letters: Math.max(3, Math.floor((room - 14) / letter)) });
+      this.#places.set(id, { x: rx * Math.cos(angle), y: ry * Math.sin(angle), angle, letters: Math.max(3, Math.floor((room - 16) / letter)) });
     });
     const ys = [...this.#places.values()].map(({ y }) => y);
     const shift = (Math.max(...ys) + Math.min(...ys)) / 2; // a triangle is not in the middle of its circle
@@ -135,7 +137,7 @@ export class Ring {
     set(dot, "aria-label", about);
     write(title, about);
     write(label, short(node.id, letters));
-    this.#place(label, angle, radius + 5);
+    this.#place(label, angle, radius + 8);
   }
 
   // place puts a label outside of the ring.
@@ -163,9 +165,10 @@ export class Ring {
 
   // roundTrips writes them on the links: on all of them if there are few, else on those of the chosen agent.
   #roundTrips(links, count, chosen) {
+    const most = Math.abs(this.#places.values().next().value.y) < SMALL ? 0 : MAX_TIMES;
     const shown = links.filter(({ a, b, rtt_ms }) => rtt_ms > 0 && (chosen ? a === chosen || b === chosen : count <= FEW));
     const bend = bent(count);
-    const texts = shown.length > MAX_TIMES ? [] : shown.map((link) => {
+    const texts = shown.length > most ? [] : shown.map((link) => {
       const [from, to] = link.b === chosen ? [link.b, link.a] : [link.a, link.b];
       const a = this.#places.get(from);
       const b = this.#places.get(to);
