@@ -66,7 +66,7 @@ export class Ring {
     const longest = Math.max(...nodes.map(({ id }) => [...show(id)].length)) * letter + 20;
     let rx, ry, room;
     if (many) {
-      room = Math.min(longest, Math.min(width, height) * 0.21);
+      room = Math.min(longest, Math.min(width, height) * (nodes.length > 20 ? 0.21 : 0.28));
       rx = ry = Math.min(width, height) / 2 - room - 6;
     } else {
       room = Math.min(longest, width * 0.27);
