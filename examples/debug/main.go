@@ -80,7 +80,7 @@ func run(ctx context.Context, out io.Writer, addr string, count int, busy bool) 
 			working.Go(func() { keepBusy(ctx, m, ids, i) })
 		}
 	}
-	fmt.Fprintf(out, "open http://%s/debug/mesh/ in a browser\nexport SIGNALING_URL=ws://%[1]s/ws for mesh top\n", listener.Addr())
+	fmt.Fprintf(out, "open http://%s/debug/mesh/ in a browser, or run: SIGNALING_URL=ws://%[1]s/ws mesh top\n", listener.Addr())
 	select {
 	case err := <-served:
 		return err
