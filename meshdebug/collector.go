@@ -26,6 +26,7 @@ const (
 	newPeer     = time.Minute      // how old a link is at most that counts as an event when it is first seen
 	historyLife = 5 * time.Minute
 	maxPoints   = 600
+	maxHistory  = 128 // nodes in each point
 	settleTime  = 2500 * time.Millisecond
 )
 
@@ -183,6 +184,9 @@ func (c *collector) sample(ctx context.Context) bool {
 	st, err := c.from.Stats(bound)
 	if ctx.Err() != nil {
 		return false
+	}
+	if c.own != nil && errors.Is(err, context.DeadlineExceeded) {
+		return false // the machine is busy, and nobody has gone
 	}
 	now := time.Now()
 	c.rounds++
@@ -382,10 +386,12 @@ func (c *collector) snapshot() *Snapshot {
 
 // remember adds a point to the history.
 func (c *collector) remember(s *Snapshot) {
-	p := point{at: s.At, nodes: make(map[string]nodePoint, len(s.Nodes))}
-	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.Gone.IsZero() {
-			p.nodes[n.ID] = nodePoint{float32(n.SentPerSecond), float32(n.ReceivedPerSecond), float32(n.RTT)}
+	p := point{at: s.At, nodes: make(map[string]nodePoint)}
+	for _, known := range []bool{true, false} { // first those of which the agent knows by itself
+		for i := range s.Nodes {
+			if n := &s.Nodes[i]; n.Gone.IsZero() && (n.Self || n.Linked) == known && len(p.nodes) < maxHistory {
+				p.nodes[n.ID] = nodePoint{float32(n.SentPerSecond), float32(n.ReceivedPerSecond), float32(n.RTT)}
+			}
 		}
 	}
 	drop := 0
@@ -401,9 +407,6 @@ type history struct {
 	Nodes map[string][3][]*float32 `json:"nodes"` // sent and received bytes per second, RTT in ms
 }
 
-// maxHistory bounds how many nodes have one.
-const maxHistory = 128
-
 // history returns that of the nodes that there are now.
 func (c *collector) history() history {
 	c.mu.Lock()
@@ -413,8 +416,7 @@ func (c *collector) history() history {
 	if len(points) == 0 {
 		return h
 	}
-	ids := slices.Sorted(maps.Keys(points[len(points)-1].nodes))
-	for _, id := range ids[:min(len(ids), maxHistory)] {
+	for id := range points[len(points)-1].nodes {
 		h.Nodes[id] = [3][]*float32{make([]*float32, len(points)), make([]*float32, len(points)), make([]*float32, len(points))}
 	}
 	for i, p := range points {

@@ -173,7 +173,11 @@ func (s *screen) styled(c cell) string {
 func (s *screen) lines(p *meshdebug.Snapshot, height int) []string {
 	lines := s.summary(p)
 	left := height - len(lines)
-	events := s.events(p, min(5, left/5))
+	most := min(5, left/5)
+	if height == noBottom {
+		most = 11
+	}
+	events := s.events(p, most)
 	left -= len(events)
 	agents := left
 	if len(p.Links) > 0 {

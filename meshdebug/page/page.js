@@ -100,7 +100,7 @@ document.addEventListener("keydown", ({ key }) => key === "Escape" && chosen !==
 function draw() {
   const { self, nodes, signaling, signaling_error } = snapshot;
   if (!nodes.some(({ id }) => id === chosen)) chosen = null;
-  write($("self"), show(self));
+  write($("self"), show(self) || "an agent without an id");
   document.title = `mesh: ${show(self)}`;
   if (signaling === "connected" && !signaling_error) state("good", "connected");
   else state(signaling === "connecting" ? "wait" : "bad", signaling_error ? `${signaling}: ${signaling_error}` : signaling);
