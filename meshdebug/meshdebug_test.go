@@ -322,7 +322,7 @@ func TestLies(t *testing.T) {
 	}
 	for id, payload := range map[string]any{
 		"many": answer{Links: many}, "text": "no", "none": nil, "large": answer{Links: []answeredLink{{Peer: strings.Repeat("x", 2<<20)}}},
-		"wrong": map[string]any{"clock_ms": "1", "links": 5}, "alone": map[string]any{"clock_ms": -1 << 62}, "self": answer{Links: []answeredLink{{Peer: "self"}, {Peer: "alice"}, {}}},
+		"wrong": map[string]any{"clock_ms": "1", "links": 5}, "alone": map[string]any{"clock_ms": -1 << 62}, "self": answer{Links: []answeredLink{{Peer: "self"}, {Peer: "alice", Path: mesh.PathRelayed, BytesSent: 1 << 40, Outages: 7}, {}}},
 		"hostile": answer{Links: []answeredLink{{Peer: "<script>\u202e\x00\n</script>"}}},
 	} {
 		n.Join(id, mesh.Config{Handlers: map[string]mesh.Handler{StatsQuery: func(context.Context, *mesh.Message) (any, error) { return payload, nil }}})
@@ -347,6 +347,9 @@ func TestLies(t *testing.T) {
 		}
 	}
 	for _, l := range s.Links {
+		if l.A == "alice" && l.B == "self" && (l.Path != mesh.PathDirect || l.BA.Bytes > 1<<20 || l.Outages > 0) {
+			t.Errorf("a peer's word counts for the agent's own link: %+v", l)
+		}
 		if l.AB.Queued < 0 || l.BA.Queued < 0 || l.Path != "" && l.Path != mesh.PathDirect || l.AB.HeldBack != "" || l.A == l.B {
 			t.Errorf("%+v", l)
 		}

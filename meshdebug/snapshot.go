@@ -167,8 +167,8 @@ func (n *Node) add(out, in *Flow) {
 	}
 }
 
-// merge returns the links that the agents tell of. What the sender says of a direction counts, and of the link as a whole the agent
-// that looks. The links of that agent are first, then the busiest.
+// merge returns the links that the agents tell of. What the sender says of a direction counts; of its own links the agent that looks
+// counts by itself. The links of that agent are first, then the busiest.
 func merge(self string, views []*view, nodes map[string]*Node) []*Link {
 	links := make(map[[2]string]*Link)
 	for _, v := range views {
@@ -196,14 +196,14 @@ func merge(self string, views []*view, nodes map[string]*Node) []*Link {
 				l.Local, l.Remote, l.Since = p.local, p.remote, p.since
 				*in = Flow{PerSecond: p.received.perSecond, MessagesPerSecond: p.received.messagesPerSecond, Bytes: p.received.bytes, Messages: p.received.messages}
 			}
-			if p.path == mesh.PathRelayed || l.Path == "" {
-				l.Path = p.path
+			if id != self { // whose own word counts
+				if p.path == mesh.PathRelayed || l.Path == "" {
+					l.Path = p.path
+				}
+				l.RTT, l.Outages = cmp.Or(l.RTT, p.rtt), max(l.Outages, p.outages)
+				out.PerSecond, out.MessagesPerSecond, out.Bytes, out.Messages = p.sent.perSecond, p.sent.messagesPerSecond, p.sent.bytes, p.sent.messages
 			}
-			l.RTT, l.Outages = cmp.Or(l.RTT, p.rtt), max(l.Outages, p.outages)
-			*out = Flow{
-				PerSecond: p.sent.perSecond, MessagesPerSecond: p.sent.messagesPerSecond, Bytes: p.sent.bytes, Messages: p.sent.messages,
-				Queued: p.queued, Requests: max(p.pending, out.Requests), HeldBack: p.heldBack, Paused: out.Paused,
-			}
+			out.Queued, out.Requests, out.HeldBack = p.queued, max(p.pending, out.Requests), p.heldBack
 			in.Paused, in.Requests = p.paused, max(in.Requests, p.handling)
 		}
 	}
