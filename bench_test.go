@@ -84,6 +84,35 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
+// BenchmarkTyped is what Typed and Call do besides a Request: the payload is decoded at both ends. Encoded it is in either case.
+func BenchmarkTyped(b *testing.B) {
+	req := count{To: 7, Text: strings.Repeat("x", 200)}
+	answer := func(req count) counted { return counted{N: req.To, Text: req.Text} }
+	typed := Typed(func(_ context.Context, _ Peer, req count) (counted, error) { return answer(req), nil })
+	untyped := func(context.Context, *Message) (any, error) { return answer(req), nil }
+	for name, handler := range map[string]Handler{"without": untyped, "with": typed} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				asked, _ := payload(req)
+				reply, err := handler(context.Background(), &Message{From: "bob", Payload: asked})
+				if err != nil {
+					b.Fatal(err)
+				}
+				response, err := payload(reply)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if got := (counted{}); name == "with" {
+					if err := (&Message{Payload: response}).decodeResponse("request", &got); err != nil || got.N != 7 {
+						b.Fatal(got, err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkSend is one-way messages until the last is handled.
 func BenchmarkSend(b *testing.B) {
 	for _, size := range []struct {

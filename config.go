@@ -132,7 +132,8 @@ type Config struct {
 	// $MESH_DRAIN_TIMEOUT, such as 10s, else 2 s; 24 h at most.
 	DrainTimeout time.Duration
 
-	// Logger receives the log of mesh and sidecar. The zero value logs nothing.
+	// Logger receives the log of mesh and sidecar. The zero value logs nothing. See Slog
+	// for log/slog.
 	// Its writer must not block, and must not call the Mesh: it may be called with
 	// locks held.
 	Logger zerolog.Logger

@@ -208,6 +208,7 @@ func testHandlerError(t *testing.T, p *pair) {
 	p.bob.on(t, "own_request", func(context.Context, *Message) (any, error) {
 		return nil, fmt.Errorf("here: %w", NewError("out_of_paper", "tray 2", map[string]int{"tray": 2}))
 	})
+	p.bob.on(t, "mute_request", func(context.Context, *Message) (any, error) { return nil, errors.New("") })
 	p.bob.on(t, "late_request", func(context.Context, *Message) (any, error) { return nil, context.DeadlineExceeded })
 	p.bob.on(t, "nested_request", func(ctx context.Context, msg *Message) (any, error) {
 		return msg.Mesh().Request(ctx, "alice", Message{Type: "unheard_of_request"})
@@ -225,6 +226,7 @@ func testHandlerError(t *testing.T, p *pair) {
 		"unencodable_request": {"internal error: the reply cannot be encoded", CodeInternal, ErrInternal},
 		"unheard_of_request":  {"no handler", CodeNoHandler, ErrNoHandler},
 		"own_request":         {"here: tray 2", "out_of_paper", nil},
+		"mute_request":        {"app", CodeApp, nil}, // an empty text would be no failure
 		"late_request":        {"context deadline exceeded", CodeDeadlineExceeded, context.DeadlineExceeded},
 		"nested_request":      {"no handler", CodeApp, nil}, // it is not bob who has none
 		"huge_request":        {"internal error: the reply is too large", CodeTooLarge, ErrTooLarge},

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -54,11 +55,28 @@ func (m *Mesh) dial(ctx context.Context, id, service string) (*Conn, error) {
 		return nil, ErrNotConnected
 	}
 	s, err := c.stream(ctx, wire.Stream{PeerID: id, Service: service})
-	if err != nil {
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return nil, ended(ctx)
+	} else if err != nil {
 		return nil, c.streamError(err)
 	}
 	return &Conn{ipc: c, s: s, local: Addr{m.Signaling().PeerID, service}, remote: Addr{id, service}, peer: peer}, nil
 }
+
+// ended returns the cause of the end of a context, which is a timeout to package net if it is one.
+func ended(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return timeoutError{context.Cause(ctx)}
+	}
+	return context.Cause(ctx)
+}
+
+// A timeoutError is the cause of the end of a context whose time was up.
+type timeoutError struct{ error }
+
+func (e timeoutError) Unwrap() error        { return e.error }
+func (e timeoutError) Timeout() bool        { return true }
+func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // livePeer returns a peer whose link is live.
 func (m *Mesh) livePeer(id string) (p Peer, live bool) {

@@ -33,6 +33,9 @@ func (c *ipc) stream(ctx context.Context, r wire.Stream) (sidecar.Stream, error)
 	c.streamsMu.Unlock()
 	if err := s.open(ctx, r); err != nil {
 		c.forgetStream(s)
+		if s.asked { // the sidecar may have opened it
+			s.tellEnd(wire.CodeStreamReset)
+		}
 		return nil, err
 	}
 	return s, nil
@@ -81,12 +84,17 @@ type socketStream struct {
 	stopped    chan struct{} // what is written is of no use
 	whyStopped error         // valid after stopped
 	closed     atomic.Bool
+	halfClosed atomic.Bool // by us
+	asked      bool        // the sidecar was asked for it
 }
 
 // open connects, and says which stream it is to be.
 func (s *socketStream) open(ctx context.Context, r wire.Stream) (err error) {
 	conn, err := sock.Dial(ctx, s.ipc.side.socket)
 	if err != nil {
+		if isTimeout(err) { // of ctx, but by a clock of its own
+			<-ctx.Done()
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -108,6 +116,7 @@ func (s *socketStream) open(ctx context.Context, r wire.Stream) (err error) {
 }
 
 func (s *socketStream) ask(r wire.Stream) error {
+	s.asked = true
 	if _, err := s.UnixConn.Write(wire.AppendStream(nil, wire.TypeStream, r)); err != nil {
 		return err
 	}
@@ -164,22 +173,40 @@ func (s *socketStream) readEnd(err error) error {
 	return io.EOF
 }
 
+// CloseWrite ends what is written. Writes that follow, or are under way, fail.
+func (s *socketStream) CloseWrite() error {
+	s.halfClosed.Store(true)
+	return s.UnixConn.CloseWrite()
+}
+
+// stopPatience bounds how long the sidecar's word takes why writes fail, which it gives before they do.
+const stopPatience = 10 * time.Second
+
 // writeEnd returns the error of a write.
 func (s *socketStream) writeEnd(err error) error {
-	if err == nil || isTimeout(err) || errors.Is(err, net.ErrClosed) {
+	switch {
+	case err == nil || isTimeout(err) || errors.Is(err, net.ErrClosed):
 		return err
+	case s.halfClosed.Load():
+		return net.ErrClosed
 	}
-	select {
-	case <-s.stopped:
-		return s.whyStopped
-	case <-s.ipc.ended:
-		return ErrSidecarLost
-	case <-s.ended:
+	late := time.NewTimer(stopPatience)
+	defer late.Stop()
+	for ended := s.ended; ; {
+		select {
+		case <-s.stopped:
+			return s.whyStopped
+		case <-s.ipc.ended:
+			return ErrSidecarLost
+		case <-ended:
+			if s.why != nil {
+				return s.why
+			}
+			ended = nil // what arrives has ended cleanly, which is another matter
+		case <-late.C:
+			return &wire.Error{Code: wire.CodeStreamReset, Text: "the sidecar has closed the stream"}
+		}
 	}
-	if s.why != nil {
-		return s.why
-	}
-	return err
 }
 
 // failed reports whether the sidecar has said that the stream ended with an error, or is gone.
@@ -210,8 +237,13 @@ func (s *socketStream) close(why wire.Code) error {
 		return net.ErrClosed
 	}
 	s.ipc.forgetStream(s)
+	s.tellEnd(why)
+	return s.UnixConn.Close()
+}
+
+// tellEnd tells the sidecar that the stream is closed, or for a reason given up.
+func (s *socketStream) tellEnd(why wire.Code) {
 	_ = s.ipc.writeNow(func(b []byte) []byte { // an error means that the link is gone, and the stream with it
 		return wire.AppendStream(b, wire.TypeStreamEnd, wire.Stream{Stream: s.id, Code: why})
 	})
-	return s.UnixConn.Close()
 }

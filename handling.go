@@ -172,7 +172,8 @@ func responseTo(msg *Message) Message {
 func failed(err error) any {
 	var e *Error
 	if !errors.As(err, &e) {
-		return failedPayload{Error: plain(err), Code: codeOf(err)}
+		return failedPayload{Error: cmp.Or(plain(err), string(codeOf(err))), Code: codeOf(err)}
 	}
-	return failedPayload{Error: plain(err), Code: cmp.Or(e.Code, CodeApp), Details: e.Details}
+	code := cmp.Or(e.Code, CodeApp)
+	return failedPayload{Error: cmp.Or(plain(err), string(code)), Code: code, Details: e.Details} // without a text it would be none
 }

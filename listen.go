@@ -160,7 +160,7 @@ func (l *listener) Accept() (net.Conn, error) {
 // Addr returns an Addr.
 func (l *listener) Addr() net.Addr { return Addr{l.m.Signaling().PeerID, l.service} }
 
-// Close ends the listener and closes the streams that wait for Accept.
+// Close ends the listener and resets the streams that wait for Accept.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.end()
@@ -171,7 +171,7 @@ func (l *listener) Close() error {
 		for {
 			select {
 			case c := <-l.queue:
-				_ = c.Close()
+				c.Reset() // nobody has served it
 			default:
 				return
 			}
@@ -212,7 +212,7 @@ func (l *listener) add(c *Conn) {
 	defer l.mu.Unlock()
 	if l.closed {
 		l.reserved--
-		_ = c.Close()
+		c.Reset()
 		return
 	}
 	l.queue <- c

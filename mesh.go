@@ -208,6 +208,13 @@ func (m *Mesh) handler(typ string) Handler {
 	return m.byType[""]
 }
 
+// handles reports whether there is a handler for just that type.
+func (m *Mesh) handles(typ string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.byType[typ] != nil
+}
+
 // Done returns a channel that is closed when the mesh has ended (by Close,
 // because its sidecar kept crashing, or because it was replaced) and nothing of
 // it is left: the last handler or callback has returned, too.

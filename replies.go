@@ -239,12 +239,12 @@ func (b *inbox) giveChunk(n int) {
 	b.m.forgetPeer(b)
 }
 
-// receiveChunk takes a chunk for the call that waits for it, and reports whether there is one. Others are for the handler of their type,
-// or for nobody: those of a call that wants the response alone, or was given up.
+// receiveChunk takes a chunk for the call that waits for it, and reports whether there is one. Others are for the handler of just their
+// type, or for nobody: those of a call that wants the response alone, or was given up.
 func (m *Mesh) receiveChunk(p *peer, typ string, w *wire.Message) bool {
 	call := m.calls.find(p.id, w.RequestID)
 	if call == nil || call.chunks == nil {
-		return m.handler(typ) == nil
+		return !m.handles(typ)
 	}
 	w.Detach()
 	if !call.chunks.add(p.inbox, m.received(p.id, typ, call.key.id, w)) && m.calls.fail(p.id, call.key.id, errInboxFull) {

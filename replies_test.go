@@ -137,15 +137,17 @@ func testSlowLoop(t *testing.T, p *pair) {
 func TestChunksWithoutCallStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var handled testutil.Record[string]
-		m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{"": func(_ context.Context, msg *Message) (any, error) {
+		note := func(_ context.Context, msg *Message) (any, error) {
 			handled.Add(msg.Type)
 			return nil, nil
-		}}}, true)
+		}
+		m, f := newFakeAgent(t, Config{Handlers: map[string]Handler{"x_stream_chunk": note, "": note}}, true)
 		f.connect("bob")
 		synctest.Wait()
 		done := ask(t.Context(), m, "bob", Message{Type: "x_request"})
 		id := f.request()
 		f.chunk("bob", id, "1")
+		f.say(from("bob", `{"type":"y_stream_chunk","request_id":"`+id+`"}`)) // which the handler of everything else does not get
 		f.reply("bob", id)
 		if got := <-done; got.err != nil || got.reply.Type != "x_response" {
 			t.Errorf("%+v", got)

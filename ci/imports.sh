@@ -24,6 +24,7 @@ table='
 ./internal/pace
 ./internal/hostaddr golang.org/x/sys
 ./internal/cores
+./internal/local
 ./internal/version
 ./internal/dotenv  github.com/joho/godotenv github.com/rs/zerolog
 ./internal/testutil
@@ -31,10 +32,11 @@ table='
 ./internal/testutil/netpath ./internal/signal github.com/coder/websocket
 ./internal/faults  . ./internal/signal ./internal/testutil ./internal/testutil/netpath ./signaling github.com/coder/websocket github.com/pion golang.org/x/sys
 ./meshtest         . ./internal/rtc
-./signaling        ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
-./cmd/mesh         . ./internal/identity ./internal/sock ./internal/version ./signaling github.com/rs/zerolog github.com/schollz/progressbar github.com/spf13/cobra
+./meshdebug        . ./internal/local
+./signaling        ./internal/local ./internal/logs ./internal/pace ./internal/signal github.com/coder/websocket github.com/golang-jwt/jwt/v5 github.com/rs/zerolog
+./cmd/mesh         . ./internal/identity ./internal/sock ./internal/version ./meshdebug ./signaling github.com/rs/zerolog github.com/schollz/progressbar github.com/spf13/cobra golang.org/x/term
 ./cmd/*            . ./internal/cores ./internal/dotenv ./internal/version ./signaling github.com/rs/zerolog
-./examples/*       . ./signaling
+./examples/*       . ./meshdebug ./signaling
 ./internal/interop/chromium  github.com/coder/websocket
 ./internal/interop/readers ./internal/wire
 '

@@ -12,7 +12,7 @@ for arg in "$@"; do
 	case $arg in . | ./*) exec "${test[@]}" ;; esac
 done
 # Packages that start browsers and many programs wait most of the time. They come last, beside each other only.
-crowds='/internal/interop$|/examples/browser$'
+crowds='/internal/interop$|/examples/browser$|/meshdebug$'
 packages=$(go list ./... ./cmd/mesh/...)
 # shellcheck disable=SC2046 # a list of packages, none of which has spaces
 "${test[@]}" $(grep -Ev "$crowds" <<<"$packages")

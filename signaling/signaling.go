@@ -40,6 +40,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 
+	"github.com/chatixia-ai/mesh/internal/local"
 	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/pace"
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -218,7 +219,7 @@ func (s *Server) warn() {
 // ServeHTTP serves the four paths of the package documentation.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Dev {
-		if err := checkLocal(r); err != nil {
+		if err := local.Check(r); err != nil {
 			s.reportRequest(zerolog.WarnLevel, r).Err(err).Msg("request refused")
 			writeError(w, http.StatusForbidden, "development mode: "+err.Error())
 			return

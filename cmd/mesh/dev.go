@@ -40,7 +40,7 @@ func newDev() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := at.onlyHere(c.Context()); err != nil {
+		if err := at.onlyHere(c.Context(), "which a server in development mode refuses; use 127.0.0.1, or chatixia-signaling with API keys"); err != nil {
 			return usage(err)
 		}
 		listener, err := at.listen(c.Context())
@@ -52,8 +52,8 @@ func newDev() *cobra.Command {
 	return c
 }
 
-// onlyHere returns an error if other machines could reach the address, or it is none that a URL has.
-func (l local) onlyHere(ctx context.Context) error {
+// onlyHere returns an error if other machines could reach the address, with why that is one, or if it is none that a URL has.
+func (l local) onlyHere(ctx context.Context, why string) error {
 	host, _, err := net.SplitHostPort(l.address)
 	if l.network != "tcp" || err != nil {
 		return errors.New("--addr: want a port or host:port")
@@ -64,7 +64,7 @@ func (l local) onlyHere(ctx context.Context) error {
 	}
 	for _, ip := range ips {
 		if !ip.IsLoopback() {
-			return errors.New("--addr: other machines could reach it, which a server in development mode refuses; use 127.0.0.1, or chatixia-signaling with API keys")
+			return errors.New("--addr: other machines could reach it, " + why)
 		}
 	}
 	return nil

@@ -24,7 +24,8 @@ func newProgress(w io.Writer, total int64) progress {
 		return progress{}
 	}
 	return progress{progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
-		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(progressPause), progressbar.OptionClearOnFinish())}
+		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(progressPause), progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetRenderBlankState(true))} // the first rate would be of no time at all
 }
 
 // add notes bytes that are there.

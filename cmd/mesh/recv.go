@@ -23,7 +23,7 @@ Every agent on the mesh may copy files here, unless --allow names who.`
 // recvFlags are the flags of mesh recv.
 type recvFlags struct {
 	joinFlags
-	allow []string
+	allow peerNames
 	once  bool
 }
 
@@ -51,7 +51,7 @@ func newRecv() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().StringSliceVar(&f.allow, "allow", nil, "the `peers` that may, separated by commas (default all)")
+	c.Flags().Var(&f.allow, "allow", "the `peers` that may, separated by commas (default all)")
 	c.Flags().BoolVar(&f.once, "once", false, "end after the first copy; exit status 1 if it was not complete")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		root, err := os.OpenRoot(args[0])

@@ -60,7 +60,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Use: "mesh", Short: "The tools of a mesh of agents", Long: rootHelp,
 		Version: version.String("mesh"), SilenceErrors: true, SilenceUsage: true,
 	}
-	root.AddCommand(newKey(), newDev(), newServe(), newForward(), newMCP(), newPeers(), newSend(), newRequest(), newListen(), newPing(), newCp(), newRecv())
+	root.AddCommand(newKey(), newDev(), newServe(), newForward(), newMCP(), newPeers(), newTop(), newWeb(), newSend(), newRequest(), newListen(), newPing(), newCp(), newRecv())
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.PersistentFlags().Bool("json", false, "print JSON, for programs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ agent on the mesh may, unless --allow names who.`
 type serveFlags struct {
 	joinFlags
 	to    string
-	allow []string
+	allow peerNames
 }
 
 // shownService is what is printed about a service that is offered.
@@ -46,7 +47,7 @@ func newServe() *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().StringVar(&f.to, "to", "", "the `address` of the local service: a port, host:port or unix:PATH")
-	c.Flags().StringSliceVar(&f.allow, "allow", nil, "the `peers` that may use it, separated by commas (default all)")
+	c.Flags().Var(&f.allow, "allow", "the `peers` that may use it, separated by commas (default all)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if c.ArgsLenAtDash() >= 0 {
 			return f.serveProgram(c, args[0], args[1:])
@@ -92,8 +93,28 @@ func (f *serveFlags) serve(c *cobra.Command, service, to string, open func(conte
 	})
 }
 
+// peerNames is a flag that names peers. One that names nobody is an error: an empty variable is not to mean everybody.
+type peerNames []string
+
+// Set implements pflag.Value.
+func (p *peerNames) Set(text string) error {
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			return errors.New("want the ids of peers, separated by commas, and none of them empty")
+		}
+		*p = append(*p, name)
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (*peerNames) Type() string { return "peers" }
+
+// String implements pflag.Value.
+func (p *peerNames) String() string { return strings.Join(*p, ",") }
+
 // listen listens for streams of the peers that are allowed, of all if none is named.
-func listen(m *mesh.Mesh, service string, allow []string) (net.Listener, error) {
+func listen(m *mesh.Mesh, service string, allow peerNames) (net.Listener, error) {
 	var cfg mesh.ListenConfig
 	if len(allow) > 0 {
 		cfg.Allow = func(p mesh.Peer) bool { return slices.Contains(allow, p.ID) }

@@ -1,8 +1,9 @@
 // A mesh driven by lines of text, for scripts, with the commands and lines of the agents in other languages, and three
 // of its own: identity prints our key, join takes a statement about us, forget has the next key of a peer taken.
 
-import { MeshError } from "./mesh.js";
+import { HandlerError, MeshError } from "./mesh.js";
 
+const MAX_COUNT = 1_000_000; // of a count_request
 const MAX_LINES = 10_000; // kept until takeLines
 const MAX_CHARACTERS = 32 << 20; // in these lines; the newest one is kept however long it is
 
@@ -10,7 +11,8 @@ const commands = {
   peers: ({ mesh, print }) => print(["peers:", ...mesh.peers].join(" ")),
   send: ({ mesh }, rest) => mesh.send(...peerAndMessage(rest)),
   broadcast: ({ mesh }, rest) => mesh.broadcast(parse(rest)),
-  request: (agent, rest) => request(agent, ...peerAndMessage(rest)),
+  request: (agent, rest) => request(agent, ask, ...peerAndMessage(rest)),
+  stream: (agent, rest) => request(agent, follow, ...peerAndMessage(rest)),
   cancel: ({ requests }, id) => {
     if (!requests.has(id)) throw new MeshError("invalid_field", `no request ${id} of ours is pending`);
     requests.get(id).abort();
@@ -57,6 +59,7 @@ export function attach(mesh) {
   listen("error", ({ peer, error }) => print(`error: ${error.code}: ${peer}: ${error.message}`));
   mesh.handle("echo_request", ({ payload }) => payload);
   mesh.handle("sleep_request", sleep);
+  mesh.handle("count_request", count);
   return { command: (line) => run(agent, line), takeLines };
 }
 
@@ -73,12 +76,13 @@ async function run(agent, line) {
   }
 }
 
-async function request({ mesh, print, requests }, peer, message) {
+async function request(agent, how, peer, message) {
+  const { print, requests } = agent;
   const id = (message.request_id ??= randomID());
   const controller = new AbortController();
   requests.set(id, controller);
   try {
-    const reply = await mesh.request(peer, message, { signal: controller.signal });
+    const reply = await how(agent, peer, message, { signal: controller.signal });
     print(`${peer} answers: ${JSON.stringify(reply)}`);
   } catch (error) {
     // A response that reports a failure is a response all the same.
@@ -87,6 +91,26 @@ async function request({ mesh, print, requests }, peer, message) {
   } finally {
     if (requests.get(id) === controller) requests.delete(id);
   }
+}
+
+function ask({ mesh }, ...request) {
+  return mesh.request(...request);
+}
+
+// follow makes a request and prints the chunks of its response as they come.
+async function follow({ mesh, print }, peer, ...request) {
+  const replies = mesh.requestStream(peer, ...request);
+  for await (const chunk of replies) print(`${peer} streams: ${JSON.stringify(chunk)}`);
+  return replies.response;
+}
+
+async function* count({ payload }) {
+  const to = payload?.to;
+  if (!Number.isInteger(to) || to < 0 || to > MAX_COUNT) {
+    throw new HandlerError(`payload.to is not an integer from 0 to ${MAX_COUNT}`, "out_of_range", { max: MAX_COUNT });
+  }
+  for (let i = 1; i <= to; i++) yield { i };
+  return { counted: to };
 }
 
 function sleep({ payload }, { signal }) {

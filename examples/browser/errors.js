@@ -7,3 +7,13 @@ export class MeshError extends Error {
     this.code = code;
   }
 }
+
+// HandlerError is thrown by a handler that chooses what the peer learns: a text, a code, and details for programs.
+export class HandlerError extends Error {
+  constructor(text, code = "app", details = undefined) {
+    super(text);
+    this.name = "HandlerError";
+    this.code = code;
+    this.details = details;
+  }
+}

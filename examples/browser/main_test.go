@@ -521,7 +521,7 @@ func TestPageAndAgent(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = m.Request(t.Context(), "page", mesh.Message{Type: "odd_query"})
-	if remote := (&mesh.RemoteError{}); !errors.As(err, &remote) || remote.Text != "no handler for odd_query" {
+	if remote := (&mesh.RemoteError{}); !errors.As(err, &remote) || remote.Text != "no handler for odd_query" || remote.Code != mesh.CodeNoHandler {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,37 +9,42 @@
 //   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
 //   peerconnected     {peer, key}                key: what the peer has proven, "" without one
 //   peerdisconnected  {peer, error}
-//   message           {peer, message}            every message but the responses to our requests
-//   cancel            {peer, requestID}          the peer gave up a request
+//   message           {peer, message}            every message but the responses to our requests, and their chunks
+//   cancel            {peer, requestID}          the peer gave up a request, or has waited as long as it said
 //   traffic           {peer, message, incoming}  every message that comes or goes
 //   error             {peer, error}              a failure that no promise reports
 //
 // Every failure is a MeshError. Its code is one of docs/protocol.md, or timeout, cancelled, remote (see request),
-// closed, or replaced. A peer that is not who it should be is an error with the code identity.
+// closed, or replaced. A peer that is not who it should be is an error with the code identity. A handler throws a
+// HandlerError to choose the code that its peer gets.
 //
 // A mesh is replaced, which ends it for good, when another one with the same key is made later, as in another window.
 
-import { MeshError } from "./errors.js";
+import { HandlerError, MeshError } from "./errors.js";
 import { Identity } from "./identity.js";
 import { KeyStore } from "./keystore.js";
 import { Peers } from "./peers.js";
 import { randomHex } from "./session.js";
 
-export { MeshError };
+export { HandlerError, MeshError };
 
 const REQUEST_TIMEOUT = 30_000;
 const CLOSE_TIMEOUT = 5_000;
 const MAX_REQUESTS = 1024; // of one peer, handled at a time
-const WORK_HIGH = 8 << 20; // bytes of requests being handled at which their peer is asked to pause
+const REQUEST = /_(request|query|prompt)$/;
+const CHUNK = "_stream_chunk";
+const CHUNK_COST = 512; // bytes that a chunk takes besides its text
+const MAX_TIMER = 2 ** 31 - 1; // ms
+const WORK_HIGH = 8 << 20; // bytes of requests being handled, and of chunks not taken, at which their peer is asked to pause
 const WORK_LOW = 2 << 20;
 const ABOUT_LINK = new Set(["too_large", "too_deep", "queue_full", "peer_lost"]); // errors of a Link, which knows no name
-const WORK_HARD = 64 << 20; // and at which further requests fail as busy, for peers that know no pause
+const WORK_HARD = 64 << 20; // and at which further requests fail as busy, and our own, for peers that know no pause
 
 export class Mesh extends EventTarget {
   #peers;
   #identity; // a promise
   #work = new Map(); // peer → Work, while there is a link
-  #pending = new Map(); // our requests: id → {peer, resolve, reject}
+  #pending = new Map(); // our requests: id → {peer, resolve, fail, chunks}
   #handlers = new Map([["ping", () => ({})]]);
   #closed = false;
 
@@ -95,7 +100,8 @@ export class Mesh extends EventTarget {
   }
 
   // handle sets the handler for a type of request: handler(message, {peer, signal}) returns the payload of the
-  // response, or a promise of it. The signal aborts when the peer gives up the request or goes.
+  // response, or a promise of it. An async generator yields chunks before that. The signal aborts when the peer gives up
+  // the request, has waited as long as it said that it would, or goes.
   handle(type, handler) {
     this.#handlers.set(type, handler);
   }
@@ -127,35 +133,92 @@ export class Mesh extends EventTarget {
     throw new MeshError(failed[0].reason.code, `not sent to ${text}`);
   }
 
-  // request resolves with the response. A response that reports a failure becomes an error with the code "remote" and
-  // the response as error.reply.
+  // request resolves with the response. A response that reports a failure becomes an error with the code "remote", the
+  // peer's code, if it has told one, as error.remoteCode, error.details, and the response as error.reply. The peer is told
+  // the timeout, and ends its work then.
   async request(peer, message, { timeout = REQUEST_TIMEOUT, signal } = {}) {
+    const request = this.#begin(peer, message, signal);
+    const timer = setTimeout(() => request.fail(late(timeout)), timeout);
+    try {
+      await this.#ask(request, { ...message, timeout_ms: message.timeout_ms ?? Math.max(Math.round(timeout), 1) });
+      return await request.response;
+    } finally {
+      clearTimeout(timer);
+      this.#finish(request);
+    }
+  }
+
+  // requestStream makes a request when a `for await` begins, which gets the payloads of its chunks as they come. Its errors
+  // are those of request. To leave the loop gives the request up. The timeout is for each chunk and the response, which
+  // is the property response of the result after the loop.
+  requestStream(peer, message, { timeout = REQUEST_TIMEOUT, signal } = {}) {
+    const follow = (replies) => this.#follow(replies, peer, message, timeout, signal);
+    return {
+      response: undefined,
+      [Symbol.asyncIterator]() {
+        return follow(this);
+      },
+    };
+  }
+
+  async *#follow(replies, peer, message, timeout, signal) {
+    const request = this.#begin(peer, message, signal);
+    const chunks = (request.chunks = new Chunks(this.#work.get(peer)));
+    let timer;
+    const wait = () => {
+      timer = setTimeout(() => request.fail(late(timeout)), timeout);
+    };
+    request.response.catch(() => {}).then(() => chunks.end());
+    try {
+      wait();
+      await this.#ask(request, message);
+      for (;;) {
+        await chunks.more();
+        clearTimeout(timer); // our own slowness does not count
+        if (chunks.length === 0) break;
+        while (chunks.length > 0) yield chunks.take();
+        wait();
+      }
+      replies.response = await request.response;
+    } finally {
+      clearTimeout(timer);
+      this.#finish(request);
+      while (chunks.length > 0) chunks.take();
+    }
+  }
+
+  // begin registers a request of ours: response is a promise, and fail ends it.
+  #begin(peer, message, signal) {
     const id = message.request_id ?? randomHex(6);
     if (this.#pending.has(id)) throw new MeshError("invalid_field", `request ${id} is pending already`);
     const end = new AbortController(); // by timeout, by the caller, or because the peer has gone
-    const cancel = () => end.abort(new MeshError("cancelled", "cancelled"));
-    const late = () => end.abort(new MeshError("timeout", `no response within ${timeout / 1000} s`));
-    const response = new Promise((resolve, reject) => {
+    const request = { id, peer, signal: end.signal, by: signal, sent: false, done: false, fail: (error) => end.abort(error) };
+    request.cancel = () => end.abort(new MeshError("cancelled", "cancelled"));
+    request.response = new Promise((resolve, reject) => {
       end.signal.addEventListener("abort", () => reject(end.signal.reason));
-      this.#pending.set(id, { peer, resolve, fail: (error) => end.abort(error) });
+      request.resolve = (reply) => {
+        request.done = true;
+        const error = refusal(reply);
+        if (error) reject(error);
+        else resolve(reply);
+      };
     });
-    response.catch(() => {}); // awaited below, but perhaps not yet
-    const timer = setTimeout(late, timeout);
-    signal?.addEventListener("abort", cancel);
-    if (signal?.aborted) cancel();
-    let sent = false;
-    try {
-      await this.send(peer, { ...message, request_id: id }, { signal: end.signal });
-      sent = true;
-      return checkReply(await response);
-    } catch (error) {
-      if (sent && end.signal.aborted) this.#peers.link(peer)?.cancel(id);
-      throw error;
-    } finally {
-      this.#pending.delete(id);
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", cancel);
-    }
+    request.response.catch(() => {}); // awaited later
+    this.#pending.set(id, request);
+    signal?.addEventListener("abort", request.cancel);
+    if (signal?.aborted) request.cancel();
+    return request;
+  }
+
+  async #ask(request, message) {
+    await this.send(request.peer, { ...message, request_id: request.id }, { signal: request.signal });
+    request.sent = true;
+  }
+
+  #finish({ id, peer, sent, done, by, cancel }) {
+    if (sent && !done) this.#peers.link(peer)?.cancel(id);
+    this.#pending.delete(id);
+    by?.removeEventListener("abort", cancel);
   }
 
   // connect resolves once the link to the peer is up.
@@ -202,46 +265,119 @@ export class Mesh extends EventTarget {
     this.#emit("traffic", { peer, message, incoming: true });
     const request = this.#pending.get(message.request_id);
     if (request?.peer === peer && isResponse(message.type)) return request.resolve(message);
+    if (message.request_id && message.type.endsWith(CHUNK)) {
+      // Else nobody wants it, or not any more.
+      if (request?.peer === peer && request.chunks) this.#chunk(peer, request, message, bytes);
+      return;
+    }
     this.#emit("message", { peer, message });
     if (message.request_id && responseType(message.type)) this.#answer(peer, message, bytes);
   }
 
+  // chunk keeps a chunk for the loop that waits for it.
+  #chunk(peer, { chunks, fail }, message, bytes) {
+    if (!this.#work.get(peer).flooded) return chunks.add(message.payload, bytes + CHUNK_COST);
+    fail(new MeshError("queue_full", `over ${WORK_HARD} bytes of ${peer} wait`));
+  }
+
+  // cancelled ends the work on a request whose response the peer does not wait for any more.
   #cancelled(peer, id) {
-    this.#work.get(peer)?.cancel(id);
-    this.#emit("cancel", { peer, requestID: id });
+    if (this.#work.get(peer)?.cancel(id)) this.#emit("cancel", { peer, requestID: id });
   }
 
   // answer runs the handler of a request and sends the response.
   async #answer(peer, message, bytes) {
+    const id = message.request_id;
     const work = this.#work.get(peer);
-    if (work.has(message.request_id)) return this.#emit("error", { peer, error: new MeshError("invalid_field", "request id used twice") });
-    if (work.full) return this.#reply(peer, message, { error: "busy" });
-    const signal = work.begin(message.request_id, bytes);
+    if (work.has(id)) return this.#emit("error", { peer, error: new MeshError("invalid_field", "request id used twice") });
+    if (work.full) return this.#reply(peer, message, failed(new HandlerError("busy", "busy")));
+    const signal = work.begin(id, bytes);
+    const limit = patience(message);
+    const timer = limit && setTimeout(() => this.#cancelled(peer, id), limit);
     let payload;
     try {
       const handler = this.#handlers.get(message.type);
-      if (!handler) throw new Error(`no handler for ${message.type}`);
-      payload = (await handler(message, { peer, signal })) ?? {};
+      if (!handler) throw new HandlerError(`no handler for ${message.type}`, "no_handler");
+      const result = handler(message, { peer, signal });
+      payload = (await (result?.[Symbol.asyncIterator] ? this.#stream(peer, message, result, signal) : result)) ?? {};
     } catch (error) {
-      payload = { error: String(error?.message || error) };
+      payload = failed(error);
     }
+    clearTimeout(timer);
     // The request counts as being handled until its response has been sent, which bounds both.
     if (!signal.aborted) await this.#reply(peer, message, payload, signal);
-    work.finish(message.request_id);
+    work.finish(id);
+  }
+
+  // stream sends what a handler yields, each when the one before is on its way, and returns the payload of the response.
+  async #stream(peer, message, generator, signal) {
+    const chunk = { ...replyTo(message), type: message.type.replace(REQUEST, "") + CHUNK };
+    try {
+      for (;;) {
+        const { done, value } = await generator.next();
+        if (done || signal.aborted) return value;
+        await this.send(peer, { ...chunk, payload: value }, { signal });
+      }
+    } finally {
+      await generator.return?.();
+    }
   }
 
   async #reply(peer, message, payload, signal) {
-    const { type, request_id, source_agent, target_agent } = message;
-    const reply = { type: responseType(type), request_id, source_agent: target_agent, target_agent: source_agent, payload };
+    const reply = { ...replyTo(message), payload };
     try {
       await this.#send(peer, reply, { reply: true, signal });
     } catch (error) {
-      if (!signal?.aborted) this.#emit("error", { peer, error });
+      if (signal?.aborted) return;
+      this.#emit("error", { peer, error });
+      // What cannot be sent to this peer, or to anyone, is a failure that the peer should learn of.
+      const code = error.code === "too_large" ? "too_large" : error instanceof MeshError ? undefined : "internal";
+      if (code && payload.code !== code) await this.#reply(peer, message, failed(new HandlerError(error.message, code)), signal);
     }
   }
 }
 
-// Work holds the requests of one peer that are being handled.
+// Chunks are those of a response that no loop has taken.
+class Chunks {
+  #work;
+  #waiting = []; // as {payload, bytes}
+  #head = 0;
+  #ended = false;
+  #wake = () => {};
+
+  constructor(work) {
+    this.#work = work;
+  }
+
+  get length() {
+    return this.#waiting.length - this.#head;
+  }
+  add(payload, bytes) {
+    this.#waiting.push({ payload, bytes });
+    this.#work.take(bytes);
+    this.#wake();
+  }
+  take() {
+    const { payload, bytes } = this.#waiting[this.#head];
+    this.#waiting[this.#head++] = undefined;
+    if (this.length === 0) this.#waiting.length = this.#head = 0;
+    this.#work.take(-bytes);
+    return payload;
+  }
+  end() {
+    this.#ended = true;
+    this.#wake();
+  }
+  // more resolves once there is a chunk, or the end.
+  more() {
+    if (this.length > 0 || this.#ended) return;
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+}
+
+// Work holds the requests of one peer that are being handled, and counts the chunks of it that no loop has taken.
 class Work {
   #link;
   #requests = new Map(); // id → {controller, bytes}
@@ -252,7 +388,15 @@ class Work {
   }
 
   get full() {
-    return this.#requests.size >= MAX_REQUESTS || this.#bytes > WORK_HARD;
+    return this.#requests.size >= MAX_REQUESTS || this.flooded;
+  }
+  get flooded() {
+    return this.#bytes > WORK_HARD;
+  }
+  take(bytes) {
+    this.#bytes += bytes;
+    if (this.#bytes > WORK_HIGH) this.#link.pause(true);
+    if (this.#bytes <= WORK_LOW) this.#link.pause(false);
   }
   has(id) {
     return this.#requests.has(id);
@@ -260,17 +404,19 @@ class Work {
   begin(id, bytes) {
     const controller = new AbortController();
     this.#requests.set(id, { controller, bytes });
-    this.#bytes += bytes;
-    if (this.#bytes > WORK_HIGH) this.#link.pause(true);
+    this.take(bytes);
     return controller.signal;
   }
   finish(id) {
-    this.#bytes -= this.#requests.get(id).bytes;
+    this.take(-this.#requests.get(id).bytes);
     this.#requests.delete(id);
-    if (this.#bytes <= WORK_LOW) this.#link.pause(false);
   }
+  // cancel reports whether the request was being handled.
   cancel(id) {
-    this.#requests.get(id)?.controller.abort(new MeshError("cancelled", "the peer gave up"));
+    const controller = this.#requests.get(id)?.controller;
+    if (!controller || controller.signal.aborted) return false;
+    controller.abort(new MeshError("cancelled", "the peer gave up"));
+    return true;
   }
   end(error) {
     for (const { controller } of this.#requests.values()) controller.abort(error);
@@ -280,17 +426,41 @@ class Work {
 // responseType returns the type of the response to a request, or undefined for a type that is no request.
 function responseType(type) {
   if (type === "ping") return "pong";
-  return /_(request|query|prompt)$/.test(type) ? type.replace(/_[a-z]+$/, "_response") : undefined;
+  return REQUEST.test(type) ? type.replace(REQUEST, "_response") : undefined;
 }
 
 function isResponse(type) {
-  return !responseType(type) && !type.endsWith("_stream_chunk");
+  return !responseType(type) && !type.endsWith(CHUNK);
 }
 
-function checkReply(reply) {
-  const text = reply.payload?.error;
-  if (typeof text !== "string" || text === "") return reply;
+// replyTo returns the response to a request, but for its payload.
+function replyTo({ type, request_id, source_agent, target_agent }) {
+  return { type: responseType(type), request_id, source_agent: target_agent, target_agent: source_agent };
+}
+
+// failed returns the payload of the response to a request that has failed. What code the error of another peer had, whom
+// the handler has asked, is none of the asker's business.
+function failed(error) {
+  const own = error instanceof HandlerError;
+  const code = own ? error.code : error?.name === "TimeoutError" ? "deadline_exceeded" : "app";
+  return { error: String(error?.message || error) || code, code, details: own ? error.details : undefined };
+}
+
+// patience returns for how many milliseconds the sender of a request waits, undefined if it has not said.
+function patience({ timeout_ms: limit }) {
+  return Number.isInteger(limit) && limit > 0 ? Math.min(limit, MAX_TIMER) : undefined;
+}
+
+function late(timeout) {
+  return new MeshError("timeout", `no response within ${timeout / 1000} s`);
+}
+
+// refusal returns the failure that a response reports, undefined if it reports none.
+function refusal(reply) {
+  const { error: text, code, details } = Object(reply.payload);
+  if (typeof text !== "string" || text === "") return undefined;
   const error = new MeshError("remote", text);
-  error.reply = reply;
-  throw error;
+  error.remoteCode = typeof code === "string" && code.length <= 64 ? code : "";
+  if (!error.remoteCode && text === "busy") error.remoteCode = "busy"; // as agents say that know no codes
+  return Object.assign(error, { details, reply });
 }

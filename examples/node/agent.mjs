@@ -12,7 +12,7 @@ import { existsSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs
 import { createConnection, Socket } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
@@ -23,17 +23,46 @@ const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
 const MAX_WORKING = 1024 // requests of one peer that are handled at once
 const MAX_CALLS = 10_000 // our pending requests
 const MAX_STREAMS = 512 // of peers that are handled at once; each is a file descriptor
+const MAX_UNREAD = 64 << 20 // bytes of one peer's chunks that wait for our loops; then the request fails
+const UNREAD_HIGH = 1 << 20 // and at which the peer is asked to pause
+const UNREAD_LOW = 256 << 10 // and to go on
+const CHUNK_COST = 512 // bytes that a chunk takes besides its text
+const MAX_TIMER = 2 ** 31 - 1 // milliseconds
 const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity', 'streams']
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const BLANK = new Set([0x20, 0x09, 0x0d])
 const REQUEST = /_(request|query|prompt)$/
+const CHUNK = '_stream_chunk'
 
 // How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
 // our sidecar's queue is full gets nothing.
 const [GO, STOP_NEW, STOP_ALL] = [0, 1, 2]
 
 // A failure, described for people.
-class MeshError extends Error {}
+class MeshError extends Error {
+  code = '' // one of docs/protocol.md, if it has any
+}
+
+// Thrown by a handler that chooses what the peer learns: a text, a code, and details for programs.
+class HandlerError extends MeshError {
+  constructor(text, code = 'app', details = undefined) {
+    super(text)
+    this.code = code
+    this.details = details
+  }
+}
+
+// The peer responded with an error. The code is '' if it told none, as base agents do.
+class RemoteError extends MeshError {
+  constructor(reply) {
+    const { error, code, details } = reply.payload
+    super(error)
+    if (typeof code === 'string' && Buffer.byteLength(code) <= 64) this.code = code
+    if (!this.code && error === 'busy') this.code = 'busy' // as agents say that know no codes
+    this.details = details
+    this.reply = reply
+  }
+}
 
 // A sidecar with the same key was started later, and ours has ended. Starting ours again would replace that one.
 class Replaced extends MeshError {}
@@ -265,7 +294,64 @@ class Peer {
     this.stop = GO
     this.fresh = [] // sends and requests, as {line, sent}
     this.replies = []
+    this.chunks = [] // of responses; each has somebody who waits for it
     this.working = new Map() // its requests: AbortControllers by request_id
+    this.unread = 0 // bytes of its chunks that none of our loops has taken
+  }
+}
+
+// The chunks of a response that no loop has taken.
+class Chunks {
+  waiting = [] // as {payload, size}
+  wake = () => {} // there is a chunk, or the end
+
+  constructor(agent, peer) {
+    this.agent = agent
+    this.peer = peer
+  }
+
+  add(payload, size) {
+    this.waiting.push({ payload, size })
+    this.agent.count(this.peer, size)
+    this.wake()
+  }
+
+  take() {
+    const { payload, size } = this.waiting.shift()
+    this.agent.count(this.peer, -size)
+    return payload
+  }
+
+  end(response, error) {
+    Object.assign(this, { ended: true, response, error })
+    this.wake()
+  }
+}
+
+// The chunks of a response, for `for await`, and then the response, which comes last.
+class Replies {
+  response
+
+  constructor(agent, peer, message, timeout) {
+    Object.assign(this, { agent, peer, message, timeout })
+  }
+
+  async* [Symbol.asyncIterator]() {
+    const { agent, timeout } = this
+    const { id, chunks } = agent.ask(this.peer, this.message)
+    try {
+      for (;;) {
+        while (chunks.waiting.length > 0) yield chunks.take()
+        if (chunks.ended) break
+        const more = new Promise((resolve) => { chunks.wake = () => resolve(true) })
+        if (!await within(timeout, more)) agent.giveUp(id, `no answer within ${timeout} s`)
+      }
+      if (chunks.error) throw chunks.error
+      this.response = chunks.response
+    } finally {
+      if (!chunks.ended) agent.giveUp(id, 'cancelled')
+      while (chunks.waiting.length > 0) chunks.take()
+    }
   }
 }
 
@@ -305,13 +391,17 @@ class Stream extends Socket {
 
 // Peers, messages, requests, responses and streams. onEvent is called for each event: see FORMATS.
 class Agent {
-  handlers = new Map() // by the type of the request: async (peer, message, signal) => payload of the response
+  // By the type of the request: async (peer, message, signal) => payload of the response. An async generator yields chunks
+  // before that.
+  handlers = new Map()
   peers = new Map()
   calls = new Map() // our pending requests, by request_id
   lists = [] // pending list_peers, in the order sent
   services = new Map() // handlers of peers' streams
   streams = new Map() // by their names
   serving = new Set() // names of peers' streams that are handled
+  pausing = new Set() // peers that are to wait for our loops
+  size = 0 // bytes of the line that is handled
   path = '' // where streams are to be had
   secret = ''
   lost = new MeshError('the sidecar is gone') // what the end of the link means; may become Replaced
@@ -384,14 +474,19 @@ class Agent {
     }
   }
 
-  // request returns a promise of the response, which is rejected with a MeshError.
+  // request returns a promise of the response, which is rejected with a MeshError: a RemoteError if the response reports
+  // a failure. The peer is told the timeout, in seconds, and ends its work then.
   request(peer, message, timeout = 30) {
-    const id = message.request_id || newId()
-    if (this.calls.has(id)) throw new MeshError('its request_id is in use')
-    if (this.calls.size >= MAX_CALLS) throw new MeshError('too many requests wait')
-    const out = this.post(peer, { ...message, request_id: id })
-    const timer = setTimeout(() => this.giveUp(id, `no answer within ${timeout} s`), timeout * 1000)
-    return new Promise((resolve, reject) => this.calls.set(id, { peer, out, timer, resolve, reject }))
+    const told = { timeout_ms: message.timeout_ms ?? Math.max(Math.round(timeout * 1000), 1) }
+    const { id, call } = this.ask(peer, { ...message, ...told })
+    call.timer = setTimeout(() => this.giveUp(id, `no answer within ${timeout} s`), timeout * 1000)
+    return new Promise((resolve, reject) => Object.assign(call, { resolve, reject, chunks: undefined }))
+  }
+
+  // requestStream makes a request when a `for await` begins, which gets the payloads of its chunks as they come. It ends
+  // with a MeshError if the request fails; to leave it gives the request up. The timeout is for each chunk and the response.
+  requestStream(peer, message, timeout = 30) {
+    return new Replies(this, peer, message, timeout)
   }
 
   cancel(id) {
@@ -483,12 +578,27 @@ class Agent {
     this.link.write(line(type, payload))
   }
 
-  post(name, message, reply = false) {
+  // ask makes a request whose chunks are wanted.
+  ask(peer, message) {
+    const id = message.request_id || newId()
+    if (this.calls.has(id)) throw new MeshError('its request_id is in use')
+    if (this.calls.size >= MAX_CALLS) throw new MeshError('too many requests wait')
+    const out = this.post(peer, { ...message, request_id: id })
+    const chunks = new Chunks(this, this.peers.get(peer))
+    const [resolve, reject] = [(response) => chunks.end(response), (error) => chunks.end(undefined, error)]
+    const call = { peer, out, chunks, resolve, reject }
+    this.calls.set(id, call)
+    return { id, call, chunks }
+  }
+
+  post(name, message, which = 'fresh') {
     check(message)
     const peer = this.peers.get(name)
     if (!peer) throw new MeshError(`peer_not_connected: no link to ${name}`)
-    const queue = reply ? peer.replies : peer.fresh
-    if (queue.length >= MAX_WAITING) throw new MeshError(`queue_full: ${MAX_WAITING} messages wait for ${name} already`)
+    const queue = peer[which]
+    if (queue.length >= MAX_WAITING && which !== 'chunks') { // of which there is one for each request
+      throw new MeshError(`queue_full: ${MAX_WAITING} messages wait for ${name} already`)
+    }
     const out = { line: line('send', { target_peer: name, message }), sent: false }
     queue.push(out)
     this.pump()
@@ -498,11 +608,12 @@ class Agent {
   // pump writes all that may go out.
   pump() {
     for (const peer of this.peers.values()) {
-      for (const [queue, stop] of [[peer.replies, STOP_ALL], [peer.fresh, STOP_NEW]]) {
+      for (const [queue, stop] of [[peer.replies, STOP_ALL], [peer.fresh, STOP_NEW], [peer.chunks, STOP_NEW]]) {
         while (queue.length > 0 && peer.stop < stop && this.link.room) {
           const out = queue.shift()
           out.sent = true
           this.link.write(out.line)
+          out.written?.()
         }
       }
     }
@@ -528,6 +639,7 @@ class Agent {
   receive(text) {
     try {
       if (text === null) throw new MeshError(`it has over ${MAX_LINE} bytes`)
+      this.size = text.length
       const { type, payload } = parse(text)
       // An unknown type belongs to an extension that we do not use.
       this.on[type]?.(payload)
@@ -562,6 +674,8 @@ class Agent {
     peer_connected: ({ peer_id: name, key }) => {
       this.meet(name, key)
       this.on.resume({ peer_id: name })
+      // Our pause was for the link before, and may have crossed its end.
+      if (this.pausing.delete(name)) this.tell('resume', { peer_id: name })
     },
 
     peer_disconnected: ({ peer_id: name }) => {
@@ -610,8 +724,7 @@ class Agent {
     stream_stop: (payload) => this.streams.get(payload.stream)?.stop(failure(payload)),
 
     cancel: ({ from_peer: name, request_id: id }) => {
-      this.meet(name).working.get(id)?.abort()
-      this.event('gave_up', name, id)
+      this.giveWay(this.meet(name), id)
     },
 
     message: ({ from_peer: name, message }) => {
@@ -619,8 +732,13 @@ class Agent {
       const { type, request_id: id } = message
       const asks = type === 'ping' || REQUEST.test(type)
       // A response counts only from the peer that was asked, because others could guess the request_id.
-      if (this.calls.get(id)?.peer === name && !asks && !type.endsWith('_stream_chunk')) {
-        this.settle(id, message)
+      const call = this.calls.get(id)?.peer === name && !asks ? this.calls.get(id) : undefined
+      if (id && type.endsWith(CHUNK)) {
+        if (call?.chunks) this.hearChunk(peer, id, call.chunks, message) // else nobody wants it, or not any more
+        return
+      }
+      if (call) {
+        this.settle(id, refusal(message) ?? message)
         return
       }
       this.event('message', name, message)
@@ -635,6 +753,30 @@ class Agent {
       if (key) this.event('key', name, key)
     }
     return this.peers.get(name)
+  }
+
+  hearChunk(peer, id, chunks, message) {
+    if (peer.unread <= MAX_UNREAD) chunks.add(message.payload, this.size + CHUNK_COST)
+    else this.giveUp(id, `queue_full: over ${MAX_UNREAD} bytes of chunks of ${peer.name} wait`) // in spite of our pause
+  }
+
+  // giveWay ends the work on a request whose response the peer does not wait for any more.
+  giveWay(peer, id) {
+    const work = peer.working.get(id)
+    if (!work || work.signal.aborted) return
+    work.abort()
+    this.event('gave_up', peer.name, id)
+  }
+
+  // count counts the bytes of chunks that no loop has taken. The peer waits while they are many.
+  count(peer, size) {
+    peer.unread += size
+    const pausing = this.pausing.has(peer.name)
+    const pause = peer.unread > (pausing ? UNREAD_LOW : UNREAD_HIGH)
+    if (pause === pausing || this.peers.get(peer.name) !== peer || !this.knows('flow')) return
+    if (pause) this.pausing.add(peer.name)
+    else this.pausing.delete(peer.name)
+    this.tell(pause ? 'pause' : 'resume', { peer_id: peer.name, ...(pause ? { ordered: true } : {}) })
   }
 
   // part ends all work with a peer.
@@ -659,18 +801,27 @@ class Agent {
     const busy = peer.working.size >= MAX_WORKING
     const work = new AbortController()
     peer.working.set(id, work)
-    const respond = (payload) => {
-      if (work.signal.aborted) return // the peer gave up or is gone
-      const response = type === 'ping' ? 'pong' : type.replace(REQUEST, '_response')
-      this.post(peer.name, { type: response, request_id: id, payload }, true)
-    }
+    const limit = patience(message)
+    const timer = limit && setTimeout(() => this.giveWay(peer, id), limit)
+    let payload
     try {
+      const handler = this.handlers.get(type)
+      if (busy) throw new HandlerError('busy', 'busy')
+      if (!handler) throw new HandlerError(`no handler for ${type}`, 'no_handler')
+      const result = handler(peer.name, message, work.signal)
+      payload = await (result?.[Symbol.asyncIterator] ? this.emit(peer, message, result, work.signal) : result)
+    } catch (error) { // only this request fails
+      payload = failed(error)
+    }
+    clearTimeout(timer)
+    const response = { type: type === 'ping' ? 'pong' : type.replace(REQUEST, '_response'), request_id: id }
+    try {
+      if (work.signal.aborted) return // the peer gave up or is gone
       try {
-        const handler = this.handlers.get(type)
-        if (busy || !handler) throw new MeshError(busy ? 'busy' : `no handler for ${type}`)
-        respond(await handler(peer.name, message, work.signal))
-      } catch (error) { // only this request fails
-        respond({ error: describe(error) })
+        this.post(peer.name, { ...response, payload }, 'replies')
+      } catch (error) {
+        if (!(error instanceof HandlerError)) throw error
+        this.post(peer.name, { ...response, payload: failed(error) }, 'replies') // it cannot be sent to anyone
       }
     } catch (error) {
       this.event('error', `no answer to ${peer.name}: ${describe(error)}`)
@@ -678,16 +829,68 @@ class Agent {
       peer.working.delete(id)
     }
   }
+
+  // emit sends what a handler yields, each when the one before is on its way, and returns the payload of the response.
+  async emit(peer, { type, request_id: id }, generator, signal) {
+    const chunk = { type: type.replace(REQUEST, '') + CHUNK, request_id: id }
+    try {
+      while (!signal.aborted) {
+        const { done, value } = await generator.next()
+        if (done) return value ?? {}
+        const out = this.post(peer.name, { ...chunk, payload: value }, 'chunks')
+        if (!out.sent) await writing(out, signal)
+        if (!out.sent) peer.chunks = peer.chunks.filter((other) => other !== out)
+        await turn() // others have a turn even if the handler never waits
+      }
+      return undefined // which nobody gets
+    } finally {
+      await generator.return?.()
+    }
+  }
+}
+
+// writing waits until a message is sent, or nobody wants it any more.
+function writing(out, signal) {
+  return new Promise((resolve) => {
+    out.written = resolve
+    signal.addEventListener('abort', resolve)
+  }).finally(() => signal.removeEventListener('abort', out.written))
 }
 
 function line(type, payload) {
-  const text = JSON.stringify({ type, payload })
-  if (Buffer.byteLength(text) > MAX_LINE) throw new MeshError(`too_large: a message has at most ${MAX_MESSAGE} bytes`)
+  let text
+  try {
+    text = JSON.stringify({ type, payload })
+  } catch (error) {
+    throw new HandlerError(`cannot be said in JSON: ${error.message}`, 'internal')
+  }
+  if (Buffer.byteLength(text) > MAX_LINE) {
+    throw new HandlerError(`too_large: a message has at most ${MAX_MESSAGE} bytes`, 'too_large')
+  }
   return text
 }
 
 // failure returns what a line from the sidecar says went wrong, null if it has no code.
 const failure = ({ code, message }) => code ? new MeshError(`${code}: ${message}`) : null
+
+// failed returns the payload of the response to a request that has failed. What code the error of another peer had, whom
+// the handler has asked, is none of the asker's business.
+function failed(error) {
+  const own = error instanceof HandlerError
+  const code = own ? error.code : error?.name === 'TimeoutError' ? 'deadline_exceeded' : 'app'
+  return { error: describe(error) || code, code, details: own ? error.details : undefined }
+}
+
+// refusal returns the failure that a response reports, null if it reports none.
+function refusal(reply) {
+  const text = isObject(reply.payload) ? reply.payload.error : undefined
+  return typeof text === 'string' && text !== '' ? new RemoteError(reply) : null
+}
+
+// patience returns for how many milliseconds the sender of a request waits, undefined if it has not said.
+function patience({ timeout_ms: limit }) {
+  return Number.isInteger(limit) && limit > 0 ? Math.min(limit, MAX_TIMER) : undefined
+}
 
 const describe = (error) => error instanceof MeshError ? error.message : String(error)
 
@@ -762,6 +965,8 @@ class Sidecar {
 
 // The rest is only a toy.
 
+const MAX_COUNT = 1_000_000 // of a count_request
+
 // printable escapes all but ASCII: nothing that a peer sends may forge a line or control the terminal.
 function printable(text) {
   return text.replace(/[^\x20-\x7e]/g, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'))
@@ -784,6 +989,15 @@ async function sleep(_peer, { payload }, signal) {
   return { result: `slept ${seconds} s` }
 }
 
+async function* count(_peer, { payload }) {
+  const to = payload?.to
+  if (!Number.isInteger(to) || to < 0 || to > MAX_COUNT) {
+    throw new HandlerError(`the payload must be {"to": n}, n from 0 to ${MAX_COUNT}`, 'out_of_range', { max: MAX_COUNT })
+  }
+  for (let i = 1; i <= to; i++) yield { i }
+  return { counted: to }
+}
+
 async function echoStream(_peer, stream) {
   for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
     if (!stream.write(chunk)) await once(stream, 'drain')
@@ -796,7 +1010,7 @@ class Text extends String {}
 const FORMATS = {
   joined: 'joined as {}', connected: '+ {}', key: '{} has key {}', no_key: '{} has no key',
   disconnected: '- {}', message: '{}: {}', listening: 'listens for {}',
-  answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
+  chunk: '{} streams: {}', answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
 }
 
 // Events as lines on stdout, lines on stdin as commands.
@@ -809,13 +1023,14 @@ class Console {
       }
     })
     this.agent = new Agent((kind, ...details) => this.event(kind, ...details), base)
-    this.agent.handlers = new Map([['ping', echo], ['echo_request', echo], ['sleep_request', sleep]])
+    this.agent.handlers = new Map([['ping', echo], ['echo_request', echo], ['sleep_request', sleep], ['count_request', count]])
     const { agent } = this
     this.commands = new Map([
       ['peers', [[], () => this.peers()]],
       ['send', [['PEER', 'MESSAGE'], (peer, message) => agent.send(peer, message)]],
       ['broadcast', [['MESSAGE'], (message) => agent.broadcast(message)]],
       ['request', [['PEER', 'MESSAGE'], (peer, message) => this.request(peer, message)]],
+      ['stream', [['PEER', 'MESSAGE'], (peer, message) => this.stream(peer, message)]],
       ['cancel', [['REQUEST_ID'], (id) => agent.cancel(id)]],
       ['connect', [['PEER'], (peer) => agent.connect(peer)]],
       ['offer', [['SERVICE'], (service) => agent.onStream(service, echoStream)]],
@@ -889,12 +1104,36 @@ class Console {
   request(peer, message) {
     check(message)
     const id = message.request_id || newId()
-    const failed = (error) => this.event('error', `request ${id} to ${peer}: ${describe(error)}`)
+    const failed = (error) => this.failed(peer, id, error)
     try {
       this.agent.request(peer, { ...message, request_id: id })
         .then((response) => this.event('answer', peer, response), failed)
     } catch (error) {
       failed(error)
+    }
+  }
+
+  failed(peer, id, error) {
+    if (error instanceof RemoteError) this.event('answer', peer, error.reply) // which is a response all the same
+    else this.event('error', `request ${id} to ${peer}: ${describe(error)}`)
+  }
+
+  stream(peer, message) {
+    check(message)
+    this.follow(peer, { ...message, request_id: message.request_id || newId() })
+  }
+
+  // follow makes a request and prints the chunks of its response as they come.
+  async follow(peer, message) {
+    const replies = this.agent.requestStream(peer, message)
+    try {
+      for await (const chunk of replies) {
+        this.event('chunk', peer, new Text(show(chunk ?? null)))
+        if (process.stdout.writableNeedDrain) await Promise.race([once(process.stdout, 'drain'), this.hurried])
+      }
+      this.event('answer', peer, replies.response)
+    } catch (error) {
+      this.failed(peer, message.request_id, error)
     }
   }
 
@@ -1039,7 +1278,7 @@ async function main() {
   return run(options, names[0])
 }
 
-export { Agent, COMMON, EVENTS, Lines, MESSAGE, MeshError }
+export { Agent, COMMON, EVENTS, HandlerError, Lines, MESSAGE, MeshError, RemoteError }
 
 // Unread output, or a terminal, would keep the process alive.
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) process.exit(await main())

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from typing import Any, Awaitable, Callable, Iterable, NamedTuple, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterable, NamedTuple, Optional, Union
 
 MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
 MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line holds a message and its envelope
@@ -34,15 +34,22 @@ MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
 MAX_WORKING = 1024  # requests of one peer that are handled at once
 MAX_CALLS = 10_000  # our pending requests
 MAX_STREAMS = 512  # of peers that are handled at once; each is a file descriptor
+MAX_UNREAD = 64 << 20  # bytes of one peer's chunks that wait for our loops; then the request fails
+UNREAD_HIGH = 1 << 20  # and at which the peer is asked to pause
+UNREAD_LOW = 256 << 10  # and to go on
+MAX_TIMEOUT = 365 * 24 * 3600 * 1000  # milliseconds that a peer can say it waits
+CHUNK_COST = 512  # bytes that a chunk takes besides its text
 FEATURES = ["error", "flow", "cancel", "drain", "identity", "streams"]
 REQUESTS = ("_request", "_query", "_prompt")
+CHUNK = "_stream_chunk"
 
 # How far a peer is paused. A busy peer still gets replies, because its own work may wait for them; a peer for which
 # our sidecar's queue is full gets nothing.
 GO, STOP_NEW, STOP_ALL = range(3)
 
-# Takes a peer's name and its message, and returns the payload of the response.
-Handler = Callable[[str, dict], Awaitable[Any]]
+# Takes a peer's name and its message, and returns the payload of the response. An async generator yields chunks before
+# that, and at last perhaps Final(payload).
+Handler = Callable[[str, dict], Union[Awaitable[Any], AsyncIterator[Any]]]
 # Takes a peer's name and a stream that it has opened, which is closed when the handler returns, and given up when it
 # fails.
 StreamHandler = Callable[[str, socket.socket], Awaitable[None]]
@@ -50,6 +57,29 @@ StreamHandler = Callable[[str, socket.socket], Awaitable[None]]
 
 class MeshError(Exception):
     """A failure, described for people."""
+
+    code = ""  # one of docs/protocol.md, if it has any
+
+
+class HandlerError(MeshError):
+    """Raised by a handler that chooses what the peer learns: a text, a code, and details for programs."""
+
+    def __init__(self, text: str, code: str = "app", details: Any = None) -> None:
+        super().__init__(text)
+        self.code, self.details = code, details
+
+
+class RemoteError(MeshError):
+    """The peer responded with an error. The code is "" if it told none, as base agents do."""
+
+    def __init__(self, reply: dict) -> None:
+        payload = reply["payload"]
+        super().__init__(payload["error"])
+        code = payload.get("code")
+        self.code = code if isinstance(code, str) and len(code.encode("utf-8", "replace")) <= 64 else ""
+        if not self.code and payload["error"] == "busy":  # as agents say that know no codes
+            self.code = "busy"
+        self.details, self.reply = payload.get("details"), reply
 
 
 class Replaced(MeshError):
@@ -60,7 +90,7 @@ def encode(value: Any) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise MeshError(f"cannot be said in JSON: {error}") from None
+        raise HandlerError(f"cannot be said in JSON: {error}", "internal") from None
     # Half a surrogate pair has no encoding in UTF-8. backslashreplace turns it into its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
@@ -301,6 +331,7 @@ class Outgoing:
 
     def __init__(self, line: bytes) -> None:
         self.line, self.sent = line, False
+        self.written: Optional[asyncio.Event] = None  # for who waits until it is sent
 
 
 class Peer:
@@ -311,7 +342,9 @@ class Peer:
         self.key = key  # that it has proven, "" without one
         self.new: collections.deque[Outgoing] = collections.deque()  # sends and requests
         self.replies: collections.deque[Outgoing] = collections.deque()
+        self.chunks: collections.deque[Outgoing] = collections.deque()  # of responses; each has somebody who waits for it
         self.working: dict[str, asyncio.Task] = {}  # its requests, by request_id
+        self.unread = 0  # bytes of its chunks that none of our loops has taken
 
 
 class Call(NamedTuple):
@@ -320,7 +353,66 @@ class Call(NamedTuple):
     peer: str
     out: Outgoing
     answer: asyncio.Future
-    timer: asyncio.TimerHandle
+    timer: Optional[asyncio.TimerHandle]
+    chunks: Optional[Chunks]  # None if they are not wanted
+
+
+class Final(NamedTuple):
+    """What a handler that is an async generator yields last: the payload of the response, which else is {}."""
+
+    payload: Any
+
+
+class Chunks:
+    """The chunks of a response that no loop has taken."""
+
+    def __init__(self, agent: Agent, peer: Peer) -> None:
+        self.agent, self.peer = agent, peer
+        self.waiting: collections.deque[tuple[Any, int]] = collections.deque()
+        self.wake = asyncio.Event()  # there is a chunk, or the end
+
+    def add(self, payload: Any, size: int) -> None:
+        self.waiting.append((payload, size))
+        self.agent.count(self.peer, size)
+        self.wake.set()
+
+    def take(self) -> Any:
+        payload, size = self.waiting.popleft()
+        self.agent.count(self.peer, -size)
+        return payload
+
+    def ended(self, answer: asyncio.Future) -> None:
+        if not answer.cancelled():
+            answer.exception()  # it counts as seen: the loop may have been left
+        self.wake.set()
+
+
+class Replies:
+    """The chunks of a response, for `async for`, and then the response, which comes last."""
+
+    response: Optional[dict] = None
+
+    def __init__(self, agent: Agent, peer: str, message: dict, timeout: float) -> None:
+        self.agent, self.peer, self.message, self.timeout = agent, peer, message, timeout
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        request_id, call = self.agent.ask(self.peer, self.message, None, stream=True)
+        chunks: Any = call.chunks
+        try:
+            while True:
+                while chunks.waiting:
+                    yield chunks.take()
+                if call.answer.done():
+                    self.response = call.answer.result()
+                    return
+                chunks.wake.clear()
+                if not await wait(chunks.wake, self.timeout):
+                    self.agent.give_up(request_id, f"no answer within {self.timeout:g} s")
+        finally:
+            if not call.answer.done():
+                self.agent.give_up(request_id, "cancelled")
+            while chunks.waiting:
+                chunks.take()
 
 
 class Stream(socket.socket):
@@ -353,6 +445,8 @@ class Agent:
         self.services: dict[str, StreamHandler] = {}
         self.streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()  # by their names
         self.serving: set[asyncio.Task] = set()  # handlers of peers' streams
+        self.pausing: set[str] = set()  # peers that are to wait for our loops
+        self.size = 0  # bytes of the line that is handled
         self.features: Optional[list[str]] = [] if base else None  # None: not known yet
         self.path = self.secret = ""  # where streams are to be had, and for whom
         self.drained = asyncio.Event()
@@ -418,15 +512,15 @@ class Agent:
                 self.event("error", str(error))
 
     def request(self, peer: str, message: dict, timeout: float = 30) -> asyncio.Future:
-        """Return a future that ends with the response, or a MeshError."""
-        loop = asyncio.get_running_loop()
-        request_id = message.get("request_id") or secrets.token_hex(6)
-        if request_id in self.calls or len(self.calls) >= MAX_CALLS:
-            raise MeshError("its request_id is in use" if request_id in self.calls else "too many requests wait")
-        out = self.post(peer, {**message, "request_id": request_id})
-        timer = loop.call_later(timeout, self.give_up, request_id, f"no answer within {timeout:g} s")
-        self.calls[request_id] = Call(peer, out, loop.create_future(), timer)
-        return self.calls[request_id].answer
+        """Return a future that ends with the response, or a MeshError: a RemoteError if the response reports a failure.
+        The peer is told the timeout, in seconds, and ends its work then."""
+        return self.ask(peer, message, timeout)[1].answer
+
+    def request_stream(self, peer: str, message: dict, timeout: float = 30) -> Replies:
+        """Make a request when an `async for` begins, which gets the payloads of its chunks as they come. It ends with a
+        MeshError if the request fails; to leave it gives the request up. The timeout is for each chunk and the
+        response."""
+        return Replies(self, peer, message, timeout)
 
     def cancel(self, request_id: str) -> None:
         if request_id not in self.calls:
@@ -508,27 +602,46 @@ class Agent:
     def tell(self, kind: str, payload: dict) -> None:
         self.link.write(line(kind, payload))
 
-    def post(self, name: str, message: dict, reply: bool = False) -> Outgoing:
+    def ask(self, peer: str, message: dict, timeout: Optional[float], stream: bool = False) -> tuple[str, Call]:
+        loop = asyncio.get_running_loop()
+        request_id = message.get("request_id") or secrets.token_hex(6)
+        if request_id in self.calls or len(self.calls) >= MAX_CALLS:
+            raise MeshError("its request_id is in use" if request_id in self.calls else "too many requests wait")
+        message, timer = {**message, "request_id": request_id}, None
+        if timeout is not None:
+            message.setdefault("timeout_ms", max(round(timeout * 1000), 1))
+        out = self.post(peer, message)
+        if timeout is not None:
+            timer = loop.call_later(timeout, self.give_up, request_id, f"no answer within {timeout:g} s")
+        chunks = Chunks(self, self.peers[peer]) if stream else None
+        self.calls[request_id] = call = Call(peer, out, loop.create_future(), timer, chunks)
+        if chunks:
+            call.answer.add_done_callback(chunks.ended)
+        return request_id, call
+
+    def post(self, name: str, message: dict, queue: str = "new") -> Outgoing:
         check(message)
         peer = self.peers.get(name)
         if peer is None:
             raise MeshError(f"peer_not_connected: no link to {name}")
-        queue = peer.replies if reply else peer.new
-        if len(queue) >= MAX_WAITING:
+        waiting = getattr(peer, queue)
+        if len(waiting) >= MAX_WAITING and queue != "chunks":  # of which there is one for each request
             raise MeshError(f"queue_full: {MAX_WAITING} messages wait for {name} already")
         out = Outgoing(line("send", {"target_peer": name, "message": message}))
-        queue.append(out)
+        waiting.append(out)
         self.pump()
         return out
 
     def pump(self) -> None:
         """Write all that may go out."""
         for peer in self.peers.values():
-            for queue, stop in ((peer.replies, STOP_ALL), (peer.new, STOP_NEW)):
+            for queue, stop in ((peer.replies, STOP_ALL), (peer.new, STOP_NEW), (peer.chunks, STOP_NEW)):
                 while queue and peer.stop < stop and self.link.room.is_set():
                     out = queue.popleft()
                     out.sent = True
                     self.link.write(out.line)
+                    if out.written:
+                        out.written.set()
 
     def give_up(self, request_id: str, why: str) -> None:
         call = self.calls[request_id]
@@ -538,7 +651,8 @@ class Agent:
 
     def settle(self, request_id: str, result: Any) -> None:
         call = self.calls.pop(request_id)
-        call.timer.cancel()
+        if call.timer:
+            call.timer.cancel()
         if not call.out.sent:
             self.peers[call.peer].new.remove(call.out)
         if call.answer.done():
@@ -554,6 +668,7 @@ class Agent:
         try:
             if text is None:
                 raise MeshError(f"it has over {MAX_LINE} bytes")
+            self.size = len(text)
             kind, payload = parse(text)
             # An unknown type belongs to an extension that we do not use.
             if kind in EVENTS:
@@ -606,8 +721,11 @@ class Agent:
         pass  # nor for addresses
 
     def hear_peer_connected(self, payload: dict) -> None:
-        self.meet(payload["peer_id"], payload.get("key", ""))
+        peer = self.meet(payload["peer_id"], payload.get("key", ""))
         self.hear_resume(payload)
+        if peer.name in self.pausing:  # our pause was for the link before, and may have crossed its end
+            self.pausing.discard(peer.name)
+            self.tell("resume", {"peer_id": peer.name})
 
     def hear_peer_disconnected(self, payload: dict) -> None:
         peer = self.peers.get(payload["peer_id"])
@@ -666,24 +784,58 @@ class Agent:
         self.drained.set()
 
     def hear_cancel(self, payload: dict) -> None:
-        peer, request_id = self.meet(payload["from_peer"]), payload["request_id"]
+        self.give_way(self.meet(payload["from_peer"]), payload["request_id"])
+
+    def give_way(self, peer: Peer, request_id: str) -> None:
+        """End the work on a request whose response the peer does not wait for any more."""
         if request_id in peer.working:
             peer.working[request_id].cancel()
-        self.event("gave_up", peer.name, request_id)
+            self.event("gave_up", peer.name, request_id)
 
     def hear_message(self, payload: dict) -> None:
         peer, message = self.meet(payload["from_peer"]), payload["message"]
         kind, request_id = message["type"], message.get("request_id")
         call, asks = self.calls.get(request_id), kind == "ping" or kind.endswith(REQUESTS)
         # A response counts only from the peer that was asked, because others could guess the request_id.
-        if call and call.peer == peer.name and not asks and not kind.endswith("_stream_chunk"):
-            self.settle(request_id, message)
+        ours = call if call and call.peer == peer.name and not asks else None
+        if request_id and kind.endswith(CHUNK):
+            if ours and ours.chunks:  # else nobody wants it, or not any more
+                self.hear_chunk(peer, request_id, ours.chunks, message)
+            return
+        if ours:
+            self.settle(request_id, refusal(message) or message)
             return
         self.event("message", peer.name, message)
         if request_id and asks and request_id not in peer.working:
-            busy = len(peer.working) >= MAX_WORKING
+            busy, timer = len(peer.working) >= MAX_WORKING, None
             peer.working[request_id] = task = asyncio.create_task(self.answer(peer, message, busy))
-            task.add_done_callback(lambda _: peer.working.pop(request_id))
+            if limit := patience(message):
+                timer = asyncio.get_running_loop().call_later(limit, self.give_way, peer, request_id)
+
+            def done(_: asyncio.Task) -> None:
+                del peer.working[request_id]
+                if timer:
+                    timer.cancel()
+            task.add_done_callback(done)
+
+    def hear_chunk(self, peer: Peer, request_id: str, chunks: Chunks, message: dict) -> None:
+        if peer.unread > MAX_UNREAD:  # in spite of our pause
+            self.give_up(request_id, f"queue_full: over {MAX_UNREAD} bytes of chunks of {peer.name} wait")
+        else:
+            chunks.add(message.get("payload"), self.size + CHUNK_COST)
+
+    def count(self, peer: Peer, size: int) -> None:
+        """Count the bytes of chunks that no loop has taken. The peer waits while they are many."""
+        peer.unread += size
+        pausing = peer.name in self.pausing
+        pause = peer.unread > (UNREAD_LOW if pausing else UNREAD_HIGH)
+        if pause != pausing and self.peers.get(peer.name) is peer and self.knows("flow"):
+            if pause:
+                self.pausing.add(peer.name)
+                self.tell("pause", {"peer_id": peer.name, "ordered": True})
+            else:
+                self.pausing.discard(peer.name)
+                self.tell("resume", {"peer_id": peer.name})
 
     def hear_listening(self, payload: dict) -> None:
         self.event("listening", payload.get("service") or "")
@@ -711,32 +863,81 @@ class Agent:
             stream.stopped = failure(payload)
 
     async def answer(self, peer: Peer, message: dict, busy: bool) -> None:
-        kind = message["type"]
-        response = {"type": "pong" if kind == "ping" else kind.rpartition("_")[0] + "_response",
-                    "request_id": message["request_id"]}
+        kind, request_id = message["type"], message["request_id"]
+        base = kind.rpartition("_")[0]
+        response = {"type": "pong" if kind == "ping" else base + "_response", "request_id": request_id}
+        try:
+            handler = self.handlers.get(kind)
+            if busy or not handler:
+                raise HandlerError("busy", "busy") if busy else HandlerError(f"no handler for {kind}", "no_handler")
+            work = handler(peer.name, message)
+            if hasattr(work, "__aiter__"):
+                payload = await self.emit(peer, {"type": base + CHUNK, "request_id": request_id}, work)
+            else:
+                payload = await work
+        except Exception as error:  # only this request fails
+            payload = failed(error)
         try:
             try:
-                handler = self.handlers.get(kind)
-                if busy or not handler:
-                    raise MeshError("busy" if busy else f"no handler for {kind}")
-                payload = await handler(peer.name, message)
-                self.post(peer.name, {**response, "payload": payload}, reply=True)
-            except Exception as error:  # only this request fails
-                self.post(peer.name, {**response, "payload": {"error": describe(error)}}, reply=True)
+                self.post(peer.name, {**response, "payload": payload}, "replies")
+            except HandlerError as error:  # it cannot be sent to anyone
+                self.post(peer.name, {**response, "payload": failed(error)}, "replies")
         except MeshError as error:
             self.event("error", f"no answer to {peer.name}: {error}")
+
+    async def emit(self, peer: Peer, chunk: dict, work: Any) -> Any:
+        """Send what a handler yields, each when the one before is on its way, and return the payload of the response."""
+        try:
+            async for payload in work:
+                if isinstance(payload, Final):
+                    return payload.payload
+                out = self.post(peer.name, {**chunk, "payload": payload}, "chunks")
+                try:
+                    if not out.sent:
+                        out.written = asyncio.Event()
+                        await out.written.wait()
+                finally:
+                    if not out.sent:
+                        peer.chunks.remove(out)
+                await asyncio.sleep(0)  # others have a turn even if the handler never waits
+        finally:
+            await work.aclose()
+        return {}
 
 
 def line(kind: str, payload: dict) -> bytes:
     text = encode({"type": kind, "payload": payload})
     if len(text) > MAX_LINE:
-        raise MeshError(f"too_large: a message has at most {MAX_MESSAGE} bytes")
+        raise HandlerError(f"too_large: a message has at most {MAX_MESSAGE} bytes", "too_large")
     return text
 
 
 def failure(payload: dict) -> Optional[MeshError]:
     """Return what a line from the sidecar says went wrong, None if it has no code."""
     return MeshError(f"{payload['code']}: {payload.get('message')}") if payload.get("code") else None
+
+
+def failed(error: Exception) -> dict:
+    """Return the payload of the response to a request that has failed. What code the error of another peer had, whom
+    the handler has asked, is none of the asker's business."""
+    late = isinstance(error, asyncio.TimeoutError)
+    code = error.code if isinstance(error, HandlerError) else "deadline_exceeded" if late else "app"
+    details = getattr(error, "details", None) if isinstance(error, HandlerError) else None
+    return {"error": describe(error) or code, "code": code, **({} if details is None else {"details": details})}
+
+
+def refusal(reply: dict) -> Optional[RemoteError]:
+    """Return the failure that a response reports, None if it reports none."""
+    payload = reply.get("payload")
+    text = payload.get("error") if isinstance(payload, dict) else None
+    return RemoteError(reply) if isinstance(text, str) and text else None
+
+
+def patience(message: dict) -> Optional[float]:
+    """Return for how many seconds the sender of a request waits, None if it has not said."""
+    limit = message.get("timeout_ms")
+    told = type(limit) is int and limit > 0 and "timeout_ms" not in getattr(message, "twice", ())
+    return min(limit, MAX_TIMEOUT) / 1000 if told else None
 
 
 def describe(error: BaseException) -> str:
@@ -812,6 +1013,9 @@ class Sidecar:
 
 # The rest is only a toy.
 
+MAX_COUNT = 1_000_000  # of a count_request
+
+
 def printable(text: str) -> str:
     """Escape all but ASCII: nothing that a peer sends may forge a line or control the terminal."""
     def escape(match: re.Match) -> str:
@@ -823,7 +1027,7 @@ def named(peer: str) -> str:
     return printable(peer).replace(" ", "\\u0020")  # or "bob: x" could pass for bob
 
 
-def show(message: dict) -> str:
+def show(message: Any) -> str:
     return printable(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -840,6 +1044,16 @@ async def sleep(peer: str, message: dict) -> Any:
     return {"result": f"slept {seconds:g} s"}
 
 
+async def count(peer: str, message: dict) -> AsyncIterator[Any]:
+    payload = message.get("payload")
+    to = payload.get("to") if isinstance(payload, dict) else None
+    if type(to) is not int or not 0 <= to <= MAX_COUNT:
+        raise HandlerError(f'the payload must be {{"to": n}}, n from 0 to {MAX_COUNT}', "out_of_range", {"max": MAX_COUNT})
+    for i in range(to):
+        yield {"i": i + 1}
+    yield Final({"counted": to})
+
+
 async def echo_stream(peer: str, stream: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(stream, 65536):
@@ -852,7 +1066,7 @@ class Text(str):
 
 FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}", "no_key": "{} has no key",
            "disconnected": "- {}", "message": "{}: {}", "listening": "listens for {}",
-           "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
+           "chunk": "{} streams: {}", "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
 
 
 class Console:
@@ -862,11 +1076,12 @@ class Console:
         self.quit, self.hasty, self.printing = asyncio.Event(), False, False
         self.opening: set[asyncio.Task] = set()
         self.agent = Agent(self.event, base)
-        self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep}
+        self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep, "count_request": count}
         self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
             "broadcast": (["MESSAGE"], self.agent.broadcast), "request": (["PEER", "MESSAGE"], self.request),
-            "cancel": (["REQUEST_ID"], self.agent.cancel), "connect": (["PEER"], self.agent.connect),
+            "stream": (["PEER", "MESSAGE"], self.stream), "cancel": (["REQUEST_ID"], self.agent.cancel),
+            "connect": (["PEER"], self.agent.connect),
             "offer": (["SERVICE"], lambda service: self.agent.on_stream(service, echo_stream)),
             "open": (["PEER", "SERVICE", "TEXT"], self.open), "keys": ([], self.keys), "quit": ([], self.quit.set)}
 
@@ -935,17 +1150,37 @@ class Console:
             self.event("error", f"request {request_id} to {peer}: {error}")
 
         def done(answer: asyncio.Future) -> None:
-            if answer.exception():
-                failed(answer.exception())
-            else:
-                self.event("answer", peer, answer.result())
+            error = answer.exception()
+            if error and not isinstance(error, RemoteError):
+                failed(error)
+            else:  # a response that reports a failure is a response all the same
+                self.event("answer", peer, error.reply if isinstance(error, RemoteError) else answer.result())
         try:
             self.agent.request(peer, {**message, "request_id": request_id}).add_done_callback(done)
         except MeshError as error:
             failed(error)
 
+    def stream(self, peer: str, message: dict) -> None:
+        check(message)
+        self.start(self.follow(peer, {**message, "request_id": message.get("request_id") or secrets.token_hex(6)}))
+
+    async def follow(self, peer: str, message: dict) -> None:
+        """Make a request and print the chunks of its response as they come."""
+        replies = self.agent.request_stream(peer, message)
+        try:
+            async for chunk in replies:
+                self.event("chunk", peer, Text(show(chunk)))
+            self.event("answer", peer, replies.response)
+        except RemoteError as error:
+            self.event("answer", peer, error.reply)
+        except MeshError as error:
+            self.event("error", f"request {message['request_id']} to {peer}: {error}")
+
     def open(self, *words: str) -> None:
-        task = asyncio.create_task(self.converse(*words))
+        self.start(self.converse(*words))
+
+    def start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
         self.opening.add(task)
         task.add_done_callback(self.opening.discard)
 

@@ -31,6 +31,12 @@ type fakeSidecar struct {
 // fakeSidecarFor starts an example agent with a fake sidecar.
 func fakeSidecarFor(t *testing.T, name string) (*fakeSidecar, *scriptParty) {
 	t.Helper()
+	return fakeSidecarOf(t, name, scripts[name][1])
+}
+
+// fakeSidecarOf starts a script in the language of an example agent with a fake sidecar.
+func fakeSidecarOf(t *testing.T, name, script string) (*fakeSidecar, *scriptParty) {
+	t.Helper()
 	kindNamed(name).check(t)
 	socket := filepath.Join(testutil.ShortDir(t), "s")
 	l, err := sock.Listen(socket)
@@ -43,7 +49,7 @@ func fakeSidecarFor(t *testing.T, name string) (*fakeSidecar, *scriptParty) {
 			t.Fatal(err)
 		}
 	}
-	agent := runScript(t, nil, scripts[name][0], scripts[name][1], "--socket", socket)
+	agent := runScript(t, nil, scripts[name][0], script, "--socket", socket)
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

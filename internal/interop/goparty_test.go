@@ -75,6 +75,7 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 			return m.Payload, g.print(m)
 		},
 		"sleep_request": g.sleep,
+		"count_request": mesh.TypedStream(g.count),
 		"slow": func(ctx context.Context, m *mesh.Message) (any, error) {
 			select {
 			case <-g.gate:
@@ -86,11 +87,14 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 			return nil, err
 		},
 		"": func(_ context.Context, m *mesh.Message) (any, error) {
+			if strings.HasSuffix(m.Type, "_stream_chunk") {
+				return nil, nil // nobody waits for it any more, or has asked for it
+			}
 			_ = g.print(m)
 			if m.RequestID == "" {
 				return nil, nil
 			}
-			return nil, errors.New("no handler for " + m.Type)
+			return nil, mesh.NewError(mesh.CodeNoHandler, "no handler for "+m.Type, nil)
 		},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -122,6 +126,34 @@ func (g *goParty) sleep(ctx context.Context, m *mesh.Message) (any, error) {
 	}
 }
 
+// maxCount is how far the agents count.
+const maxCount = 1_000_000
+
+type (
+	countTo struct{ To int }
+	counted struct {
+		Counted int `json:"counted"`
+	}
+	counting struct {
+		I int `json:"i"`
+	}
+)
+
+func (g *goParty) count(ctx context.Context, from mesh.Peer, req countTo, emit func(counting) error) (*counted, error) {
+	if req.To < 0 || req.To > maxCount {
+		return nil, mesh.NewError("out_of_range", "not a number to count to", map[string]int{"max": maxCount})
+	}
+	for i := 1; i <= req.To; i++ {
+		if err := emit(counting{i}); err != nil {
+			if ctx.Err() != nil {
+				g.lines.add(from.ID + " gave up on counting")
+			}
+			return nil, err
+		}
+	}
+	return &counted{req.To}, nil
+}
+
 func (g *goParty) say(line string) error {
 	verb, rest, _ := strings.Cut(line, " ")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -142,6 +174,8 @@ func (g *goParty) say(line string) error {
 		g.report(g.Connect(ctx, peer))
 	case "request":
 		g.asking.Go(func() { g.request(peer, decode(text)) })
+	case "stream":
+		g.asking.Go(func() { g.stream(peer, decode(text)) })
 	case "cancel":
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -161,21 +195,48 @@ func (g *goParty) say(line string) error {
 
 // request has a context of its own, because it outlives the command.
 func (g *goParty) request(peer string, m mesh.Message) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := g.cancelled(m.RequestID)
 	defer cancel()
-	g.mu.Lock()
-	g.cancels[m.RequestID] = cancel
-	g.mu.Unlock()
 	reply, err := g.Request(ctx, peer, m)
-	var failed *mesh.RemoteError
-	if errors.As(err, &failed) {
-		reply, err = failed.Reply, nil
-	}
 	if err != nil {
-		g.lines.add(fmt.Sprintf("error: request %s to %s: %v", m.RequestID, peer, err))
+		g.failed(peer, m.RequestID, err)
 		return
 	}
 	g.lines.add(peer + " answers: " + string(reply.Raw))
+}
+
+// stream prints the chunks of a response as they come. CallStream draws an id of its own.
+func (g *goParty) stream(peer string, m mesh.Message) {
+	ctx, cancel := g.cancelled(m.RequestID)
+	defer cancel()
+	var final json.RawMessage
+	for chunk, err := range mesh.CallStream[json.RawMessage](ctx, g.Mesh, peer, m.Type, m.Payload, mesh.Final(&final)) {
+		if err != nil {
+			g.failed(peer, m.RequestID, err)
+			return
+		}
+		g.lines.add(peer + " streams: " + string(chunk))
+	}
+	g.lines.add(fmt.Sprintf(`%s answers: {"type":"a_response","request_id":%q,"payload":%s}`, peer, m.RequestID, final))
+}
+
+// cancelled returns a context that the command "cancel" ends.
+func (g *goParty) cancelled(requestID string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cancels[requestID] = cancel
+	return ctx, cancel
+}
+
+// failed tells of a request that has failed. A response that reports a failure is a response all the same.
+func (g *goParty) failed(peer, requestID string, err error) {
+	if failed := (&mesh.RemoteError{}); errors.As(err, &failed) {
+		text, _ := json.Marshal(map[string]any{"error": failed.Text, "code": failed.Code, "details": failed.Details})
+		g.lines.add(fmt.Sprintf(`%s answers: {"type":%q,"request_id":%q,"payload":%s}`, peer, failed.Reply.Type, requestID, text))
+		return
+	}
+	g.lines.add(fmt.Sprintf("error: request %s to %s: %v", requestID, peer, err))
 }
 
 // offer sends back what peers write to their streams to a service, until the party ends.

@@ -33,7 +33,7 @@ type kind struct {
 // full skips what takes long or needs a Chromium, unless the full suite runs.
 func full(t *testing.T) {
 	t.Helper()
-	testutil.SkipUnlessFull(t, "the table of programs but for its diagonal, Chromium, and the tests of cancelling, pauses, returns and restarts")
+	testutil.SkipUnlessFull(t, "the table of programs but for its diagonal, Chromium, and the tests of calls, cancelling, pauses, returns and restarts")
 }
 
 // check skips a test whose program this machine lacks.

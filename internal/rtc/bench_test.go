@@ -36,7 +36,7 @@ func (c *counter) PeerRejected(*rtc.Peer, error)     {}
 func (c *counter) PeerStream(*rtc.Peer, *rtc.Stream) {}
 func (c *counter) ConnectFailed(string, *wire.Error) {}
 func (c *counter) Fault(error)                       {}
-func (c *counter) PeerPath(*rtc.Peer) {}
+func (c *counter) PeerPath(*rtc.Peer)                {}
 
 func (c *counter) PeerCongested(_ *rtc.Peer, stop wire.Stop) {
 	if stop == wire.StopNothing {

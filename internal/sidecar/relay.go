@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/logs"
@@ -118,12 +119,24 @@ func readAhead(conn net.Conn, rest []byte, gone func()) *ahead {
 	go func() { // ends with the connection at the latest; relay or stream waits for it
 		defer close(a.done)
 		buf := make([]byte, 4<<10)
-		n, err := conn.Read(buf)
+		n, err := agentReader{conn}.Read(buf)
 		if a.bytes, a.err = buf[:n], err; n == 0 {
 			gone()
 		}
 	}()
 	return a
+}
+
+// An agentReader reads a connection of the agent's. One that was closed with something in it that the agent has not read ends like any other,
+// behind what the agent has written.
+type agentReader struct{ conn net.Conn }
+
+func (r agentReader) Read(b []byte) (int, error) {
+	n, err := r.conn.Read(b)
+	if errors.Is(err, syscall.ECONNRESET) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 var relayBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
@@ -179,7 +192,7 @@ func (r *relay) copyUp(a *ahead) {
 	<-a.done
 	_, err := r.stream.Write(a.bytes)
 	if err == nil && a.err == nil {
-		err = relayCopy(r.stream, r.conn)
+		err = relayCopy(r.stream, agentReader{r.conn})
 	} else if err == nil && a.err != io.EOF { //nolint:errorlint // a Read's own
 		err = a.err
 	}
@@ -187,6 +200,10 @@ func (r *relay) copyUp(a *ahead) {
 	case err != nil:
 	case r.complete():
 		_ = r.stream.CloseWrite()
+		if !r.half.Load() && sock.Hung(r.conn) { // nor does anybody read, whether the agent says so or not
+			r.closed.Store(true)
+			_ = r.stream.SetReadDeadline(time.Unix(1, 0))
+		}
 		return
 	default:
 		r.stream.Reset(wire.ResetAbandoned)

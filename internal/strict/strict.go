@@ -27,8 +27,10 @@ func Unmarshal(text []byte, v any, name string) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
-	t := reflect.TypeOf(v).Elem()
-	if err == nil && !requires(t) {
+	root := reflect.ValueOf(v).Elem()
+	t := root.Type()
+	absent := root.Kind() == reflect.Pointer && root.IsNil() // null, which has no required fields
+	if err == nil && (!absent || !requires(t)) && present(root) {
 		return nil
 	}
 	if at := findIn(text, t, name); at != nil {
@@ -156,6 +158,7 @@ func kindName(t reflect.Type) string {
 type field struct {
 	name     string
 	typ      reflect.Type
+	index    []int // where it is in the struct
 	required bool
 	quoted   bool // by the option string of encoding/json, so that the value is not what it seems
 }
@@ -193,11 +196,44 @@ func fieldsOf(t reflect.Type) *fields {
 			name = f.Name
 		}
 		s.list = append(s.list, field{
-			name: name, typ: f.Type, required: f.Tag.Get("mesh") == "required", quoted: strings.Contains(options, "string"),
+			name: name, typ: f.Type, index: f.Index, required: f.Tag.Get("mesh") == "required", quoted: strings.Contains(options, "string"),
 		})
 	}
 	known.Store(t, s)
 	return s
+}
+
+// present reports whether all required fields in a value have been decoded, for which they need not be looked for in the text: those
+// that are not zero have been.
+func present(v reflect.Value) bool {
+	if !requires(v.Type()) {
+		return true
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		return v.IsNil() || present(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if !present(v.Index(i)) {
+				return false
+			}
+		}
+	case reflect.Map:
+		for values := v.MapRange(); values.Next(); {
+			if !present(values.Value()) {
+				return false
+			}
+		}
+	case reflect.Struct:
+		for i := range fieldsOf(v.Type()).list {
+			f := &fieldsOf(v.Type()).list[i]
+			at, err := v.FieldByIndexErr(f.index) // an error is a nil pointer to an embedded struct
+			if err != nil || f.required && at.IsZero() || !present(at) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 var requiring sync.Map // bool by reflect.Type

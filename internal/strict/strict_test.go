@@ -88,6 +88,13 @@ func TestUnmarshalOthers(t *testing.T) {
 	if err := strict.Unmarshal([]byte(`{"a":1}`), &raw, "payload"); err != nil || string(raw) != `{"a":1}` {
 		t.Errorf("%s, %v", raw, err)
 	}
+	var ordered *order
+	if err := strict.Unmarshal([]byte(`null`), &ordered, "payload"); err == nil || err.Error() != "payload.id: missing" {
+		t.Error(err)
+	}
+	if err := strict.Unmarshal([]byte(`{"id":"1"}`), &ordered, "payload"); err != nil || ordered.ID != "1" {
+		t.Error(ordered, err)
+	}
 	var nothing struct{}
 	if err := strict.Unmarshal([]byte(`null`), &nothing, "payload"); err != nil {
 		t.Error(err)

@@ -1,4 +1,5 @@
-package signaling
+// Package local tells requests of programs on this machine from others.
+package local
 
 import (
 	"errors"
@@ -23,11 +24,11 @@ var (
 	}
 )
 
-// checkLocal returns why r is not from a program on this machine, or nil. The remote address is not enough: a proxy
+// Check returns why r is not from a program on this machine, or nil. The remote address is not enough: a proxy
 // on this machine may forward requests from anywhere, and a browser on it those of any web page, which names itself
 // in Origin, or, after DNS rebinding, only in Host.
-func checkLocal(r *http.Request) error {
-	if !parseAddr(r.RemoteAddr).IsLoopback() {
+func Check(r *http.Request) error {
+	if !isLoopback(r.RemoteAddr) {
 		return errors.New("the server accepts only clients on a loopback address")
 	}
 	if !isLocalHost(hostname(r.Host)) {
@@ -44,6 +45,12 @@ func checkLocal(r *http.Request) error {
 		}
 	}
 	return nil
+}
+
+// isLoopback reports whether a remote address is one of this machine's own.
+func isLoopback(hostport string) bool {
+	addr, err := netip.ParseAddrPort(hostport)
+	return err == nil && addr.Addr().Unmap().IsLoopback()
 }
 
 func headerNames(r *http.Request) (names []string) {

@@ -1,0 +1,196 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
+)
+
+// A street has streams from alice to bob.
+type street struct {
+	alice, bob *agent
+	l          net.Listener
+}
+
+// newStreet starts both, each with a sidecar of that mode.
+func newStreet(t *testing.T, mode Mode) *street {
+	t.Helper()
+	s := newStage(t, "")
+	a, b := s.start(t, mode, "alice"), s.start(t, mode, "bob")
+	if err := a.WaitPeer(bounded(t), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := b.Listen("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &street{a, b, l}
+}
+
+// open returns both ends of a stream.
+func (s *street) open(t *testing.T) (near, far *Conn) {
+	t.Helper()
+	near = dialled(t, s.alice, "bob", "x")
+	c, err := s.l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return near, c.(*Conn)
+}
+
+// streetModes are those with and without a socket between agent and sidecar.
+func streetModes() []Mode { return modesHere()[:min(2, len(modesHere()))] }
+
+// Dials that are given up, at whatever moment, leave nothing at either end.
+func TestDialsGivenUp(t *testing.T) {
+	dials := 2000
+	if raceEnabled() {
+		dials = 200
+	}
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			var all sync.WaitGroup
+			defer all.Wait()
+			defer s.l.Close()
+			all.Go(func() {
+				for {
+					c, err := s.l.Accept()
+					if err != nil {
+						return
+					}
+					all.Go(func() { // as long as the other end is there
+						_, _ = io.Copy(io.Discard, c)
+						_ = c.Close()
+					})
+				}
+			})
+			random := rand.New(rand.NewPCG(1, 2))
+			for range dials {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(1000))*time.Microsecond)
+				c, err := s.alice.Dial(ctx, "bob", "x")
+				switch timeout := (net.Error)(nil); {
+				case err == nil:
+					_ = c.Close()
+				case !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout():
+					t.Errorf("Dial: %v", err)
+				}
+				cancel()
+			}
+			for _, a := range []*agent{s.alice, s.bob} {
+				testutil.Eventually(t, "the end of all streams of "+a.id, func() bool {
+					st, err := a.Stats(bounded(t))
+					return err == nil && len(st.Peers) == 1 && st.Peers[0].Streams == 0
+				})
+			}
+		})
+	}
+}
+
+// The cause of a context is what Dial returns, and nothing else.
+func TestDialCause(t *testing.T) {
+	mine := errors.New("mine")
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(mine)
+			late, cancel2 := context.WithTimeoutCause(t.Context(), 0, mine)
+			defer cancel2()
+			for ctx, timeout := range map[context.Context]bool{ctx: false, late: true} {
+				_, err := s.alice.Dial(ctx, "bob", "x")
+				if e := (net.Error)(nil); !errors.Is(err, mine) || errors.Is(err, ErrPeerGone) || !errors.As(err, &e) || e.Timeout() != timeout {
+					t.Errorf("got %v", err)
+				}
+			}
+		})
+	}
+}
+
+// Writes fail at once after CloseWrite, those under way included.
+func TestWriteAfterCloseWrite(t *testing.T) {
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			c, _ := s.open(t)
+			blocked := make(chan error, 1)
+			go func() {
+				for {
+					if _, err := c.Write(make([]byte, 32<<10)); err != nil {
+						blocked <- err
+						return
+					}
+				}
+			}()
+			testutil.Eventually(t, "the write blocks", func() bool { return statsOf(t, s.alice, "bob").BytesSent >= 224<<10 })
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if mode != InProcess { // where CloseWrite lets a write that has begun end
+				if err := testutil.Take(t, "the end of the write", blocked); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a write under way ends with %v", err)
+				}
+				if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a write after CloseWrite: %v", err)
+				}
+			}
+			_ = c.Close()
+			if mode == InProcess {
+				testutil.Take(t, "the end of the write", blocked)
+			}
+			other, _ := s.open(t)
+			_ = other.CloseWrite()
+			if _, err := other.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("a write after CloseWrite: %v", err)
+			}
+		})
+	}
+}
+
+// A peer that has closed its end in the ordinary way is not gone: what is written to it fails for that reason.
+func TestWriteToClosed(t *testing.T) {
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			for range 20 {
+				near, far := s.open(t)
+				_, _ = near.Write([]byte("hello"))
+				_ = near.Close()
+				if b, err := io.ReadAll(far); string(b) != "hello" || err != nil {
+					t.Fatalf("%q, %v", b, err)
+				}
+				err := error(nil)
+				for err == nil {
+					_, err = far.Write([]byte("x"))
+				}
+				if !errors.Is(err, ErrStreamReset) {
+					t.Errorf("got %v", err)
+				}
+				_ = far.Close()
+			}
+		})
+	}
+}
+
+// A stream that nobody has accepted when its listener closes does not end as if it had been served.
+func TestUnacceptedStreams(t *testing.T) {
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			c := dialled(t, s.alice, "bob", "x")
+			if err := s.l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(c); len(b) > 0 || !errors.Is(err, ErrStreamReset) {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	}
+}
