@@ -64,7 +64,11 @@ func (n *Network) Join(id string, cfg mesh.Config) *mesh.Mesh {
 	}
 	n.mu.Unlock()
 	if before != nil {
-		_ = before.Close() // it has been replaced
+		select {
+		case <-before.Done(): // it has been replaced
+		case <-ctx.Done():
+		}
+		_ = before.Close()
 	}
 	for _, other := range others {
 		if err := m.WaitPeer(ctx, other); err != nil {

@@ -105,6 +105,27 @@ func TestCut(t *testing.T) {
 	})
 }
 
+// A second instance takes the place of the first at once, for all peers.
+func TestReplace(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			n := meshtest.New(t, "alice", "bob", "carol")
+			time.Sleep(time.Second)
+			first := n.Mesh("bob")
+			n.Join("bob", mesh.Config{Handlers: map[string]mesh.Handler{"shout_request": mesh.Typed(shout)}})
+			<-first.Done()
+			if err := first.Err(); !errors.Is(err, mesh.ErrReplaced) {
+				t.Errorf("the first one ended with %v", err)
+			}
+			for _, id := range []string{"alice", "carol"} {
+				if got, err := mesh.Call[string](t.Context(), n.Mesh(id), "bob", "shout_request", "hi"); got != "hi!, "+id || err != nil {
+					t.Errorf("%s: %q, %v", id, got, err)
+				}
+			}
+		})
+	}
+}
+
 // A peer that is killed says nothing.
 func TestKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

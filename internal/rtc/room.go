@@ -176,9 +176,10 @@ func (r *Room) othersLocked(id string) (members []*Member) {
 // link makes the link between two members, unless one has left meanwhile and may be ending.
 func (r *Room) link(a, b *Member) {
 	path := r.path(a.id, b.id)
+	path.replace(a, b)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.members[a.id] != a || r.members[b.id] != b {
+	if r.members[a.id] != a || r.members[b.id] != b || len(path.all()) > 0 {
 		return
 	}
 	l := &memLink{path: path, of: [2]*Member{a, b}}
@@ -291,6 +292,7 @@ type memPath struct {
 	mu      sync.Mutex
 	cut     bool
 	links   map[*memLink]struct{}
+	last    *memLink
 	timer   *time.Timer // until links over a path that is cut are given up
 	outages int         // that links have survived
 }
@@ -312,7 +314,20 @@ func (p *memPath) add(l *memLink) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.links[l] = struct{}{}
+	p.last = l
 }
+
+// replace ends the link of an earlier member, and returns when its ends have been reported: what is told of one peer is in order.
+func (p *memPath) replace(a, b *Member) {
+	p.mu.Lock()
+	last := p.last
+	p.mu.Unlock()
+	if last != nil && !(last.has(a) && last.has(b)) {
+		last.silence(ErrRestarted)
+	}
+}
+
+func (l *memLink) has(m *Member) bool { return l.of[0] == m || l.of[1] == m }
 
 func (p *memPath) remove(l *memLink) {
 	p.mu.Lock()
