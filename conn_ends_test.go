@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -191,6 +192,82 @@ func TestUnacceptedStreams(t *testing.T) {
 			if b, err := io.ReadAll(c); len(b) > 0 || !errors.Is(err, ErrStreamReset) {
 				t.Errorf("%q, %v", b, err)
 			}
+		})
+	}
+}
+
+// A read deadline that passes, at whatever moment, costs the stream nothing; past it nothing is read.
+func TestReadDeadlines(t *testing.T) {
+	size := 8 << 20
+	if raceEnabled() {
+		size = 1 << 20
+	}
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			near, far := s.open(t)
+			go func() {
+				_, _ = near.Write(make([]byte, size))
+				_ = near.CloseWrite()
+			}()
+			random := rand.New(rand.NewPCG(3, 4))
+			got, buf := 0, make([]byte, 16<<10)
+			for {
+				_ = far.SetReadDeadline(time.Now().Add(time.Duration(random.IntN(200)-20) * time.Microsecond))
+				n, err := far.Read(buf)
+				got += n
+				if err == io.EOF {
+					break
+				}
+				if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal(err)
+				}
+			}
+			if got != size {
+				t.Errorf("%d bytes of %d", got, size)
+			}
+			_ = far.SetReadDeadline(time.Time{})
+			other, end := s.open(t)
+			_, _ = other.Write([]byte("x"))
+			if _, err := io.ReadFull(end, buf[:1]); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = other.Write([]byte("y"))
+			_ = end.SetReadDeadline(time.Now().Add(-time.Second))
+			if n, err := end.Read(buf); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("past the deadline: %d bytes, %v", n, err)
+			}
+		})
+	}
+}
+
+// Readers that stand still hold up their own streams, however little is written at a time.
+func TestSmallWritesToNobody(t *testing.T) {
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			var all sync.WaitGroup
+			for range 50 {
+				c, _ := s.open(t) // nobody reads the other end
+				all.Go(func() {
+					_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+					for line := make([]byte, 20); ; {
+						if _, err := c.Write(line); err != nil {
+							if !errors.Is(err, os.ErrDeadlineExceeded) {
+								t.Error(err)
+							}
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			near, far := s.open(t)
+			_, _ = near.Write([]byte("x"))
+			if _, err := io.ReadFull(far, make([]byte, 1)); err != nil {
+				t.Error(err)
+			}
+			works(t, s.alice, s.bob)
 		})
 	}
 }

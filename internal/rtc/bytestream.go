@@ -3,9 +3,8 @@
 package rtc
 
 import (
-	"errors"
-	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,9 +23,10 @@ type Stream struct {
 	// The peer has said something in it.
 	answered atomic.Bool
 
-	reading sync.Mutex
-	rest    []byte // of buf, not yet read
-	buf     *[wire.SliceSize]byte
+	in       *inflow
+	reading  sync.Mutex
+	deadline deadline      // of reads
+	over     chan struct{} // closed when it is closed
 
 	writing sync.Mutex // one Write at a time: the multiplexer has no room for two
 
@@ -38,44 +38,49 @@ type Stream struct {
 	leave       sync.Once // it no longer counts
 }
 
-// pieceBuffers are for readers with less room than the largest piece takes.
-var pieceBuffers = sync.Pool{New: func() any { return new([wire.SliceSize]byte) }}
+func newStream(p *Peer, s *yamux.Stream, ours bool) *Stream {
+	return &Stream{peer: p, s: s, ours: ours, in: p.streams.channel.in.open(s.StreamID()), over: make(chan struct{})}
+}
 
 // Read returns what has arrived; io.EOF after CloseWrite or Close at the other end.
 func (s *Stream) Read(b []byte) (int, error) {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	if len(b) >= wire.SliceSize {
-		if len(s.rest) == 0 {
-			return s.read(b)
+	for {
+		late := s.deadline.wait()
+		switch {
+		case s.closed.Load():
+			return 0, net.ErrClosed
+		case isClosed(late):
+			return 0, os.ErrDeadlineExceeded
+		case len(b) == 0:
+			return 0, nil
 		}
-	} else if len(s.rest) == 0 && len(b) > 0 {
-		s.buf = pieceBuffers.Get().(*[wire.SliceSize]byte)
-		n, err := s.read(s.buf[:])
-		if s.rest = s.buf[:n]; n == 0 {
-			s.release()
-			return 0, err
+		n, more, err := s.in.read(b, s.peer.streams.channel.in, s.peer.streams.session.RTT())
+		if more > 0 {
+			s.peer.streams.channel.grant(s.s.StreamID(), more)
+		}
+		if n > 0 || err != nil {
+			s.answered.Store(true)
+			return n, err
+		}
+		select {
+		case <-s.in.wake:
+		case <-late:
+		case <-s.over:
+		case <-s.peer.done:
+			return s.lastRead(b)
 		}
 	}
-	n := copy(b, s.rest)
-	if s.rest = s.rest[n:]; len(s.rest) == 0 {
-		s.release()
-	}
-	return n, nil
 }
 
-// read reads one piece, which fits.
-func (s *Stream) read(b []byte) (int, error) {
-	n, err := s.s.Read(b)
-	reset := (*yamux.StreamError)(nil)
-	if n > 0 || err == io.EOF || errors.As(err, &reset) && reset.Remote { //nolint:errorlint // the multiplexer's very own
-		s.answered.Store(true)
+// lastRead reads what had arrived when the link ended.
+func (s *Stream) lastRead(b []byte) (int, error) {
+	n, _, err := s.in.read(b, s.peer.streams.channel.in, 0)
+	if n == 0 && err == nil {
+		err = linkEnd{s.peer.why}
 	}
-	if n > 0 {
-		s.peer.streams.channel.pieces.read(s.s.StreamID())
-		return n, nil // an error comes again
-	}
-	return 0, s.err(err)
+	return n, err
 }
 
 // err returns an error of the multiplexer as one of ours.
@@ -84,13 +89,6 @@ func (s *Stream) err(err error) error {
 		return net.ErrClosed
 	}
 	return s.peer.streamError(err)
-}
-
-func (s *Stream) release() {
-	if s.buf != nil {
-		pieceBuffers.Put(s.buf)
-		s.buf, s.rest = nil, nil
-	}
 }
 
 // Write blocks while the other end's window is full.
@@ -137,7 +135,8 @@ func (s *Stream) Close() error {
 	s.peer.streams.closes(s.ours)
 	s.writeClosed.Store(true)
 	s.endWriting()
-	_ = s.s.SetDeadline(time.Unix(1, 0)) // reads and writes that are under way end
+	close(s.over)
+	_ = s.s.SetWriteDeadline(time.Unix(1, 0)) // reads and writes that are under way end
 	s.peer.streams.finish(func() {
 		s.sendEnd()
 		s.reset(wire.ResetClosed) // which does not touch what came before the end
@@ -153,7 +152,8 @@ func (s *Stream) Reset(code uint32) {
 	}
 	s.peer.streams.closes(s.ours)
 	s.writeClosed.Store(true)
-	_ = s.s.SetDeadline(time.Unix(1, 0))
+	close(s.over)
+	_ = s.s.SetWriteDeadline(time.Unix(1, 0))
 	s.peer.streams.finish(func() { s.reset(code) })
 }
 
@@ -162,7 +162,7 @@ func (s *Stream) reset(code uint32) {
 	defer s.ending.Unlock()
 	_ = s.s.ResetWithError(code)
 	s.leave.Do(func() {
-		s.peer.streams.channel.pieces.forget(s.s.StreamID())
+		s.peer.streams.channel.in.forget(s.s.StreamID())
 		if s.ours && !s.answered.Load() { // or those given up during an outage would all come to the peer at once
 			_, _ = s.peer.streams.session.Ping() // an error is the end of the link
 		}
@@ -171,21 +171,30 @@ func (s *Stream) reset(code uint32) {
 }
 
 // SetDeadline implements net.Conn.
-func (s *Stream) SetDeadline(t time.Time) error { return s.setDeadline(s.s.SetDeadline, t) }
+func (s *Stream) SetDeadline(t time.Time) error {
+	if err := s.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return s.SetWriteDeadline(t)
+}
 
 // SetReadDeadline implements net.Conn.
-func (s *Stream) SetReadDeadline(t time.Time) error { return s.setDeadline(s.s.SetReadDeadline, t) }
-
-// SetWriteDeadline implements net.Conn.
-func (s *Stream) SetWriteDeadline(t time.Time) error { return s.setDeadline(s.s.SetWriteDeadline, t) }
-
-func (s *Stream) setDeadline(set func(time.Time) error, t time.Time) error {
+func (s *Stream) SetReadDeadline(t time.Time) error {
 	if s.closed.Load() {
 		return net.ErrClosed
 	}
-	err := set(t)
+	s.deadline.set(t)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (s *Stream) SetWriteDeadline(t time.Time) error {
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	err := s.s.SetWriteDeadline(t)
 	if s.closed.Load() { // meanwhile
-		_ = s.s.SetDeadline(time.Unix(1, 0))
+		_ = s.s.SetWriteDeadline(time.Unix(1, 0))
 	}
 	return err
 }

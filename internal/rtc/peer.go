@@ -108,7 +108,7 @@ func newPeer(
 		done:   make(chan struct{}),
 	}
 	p.transit.first = dc
-	p.streams.able, p.streams.ready = remote.streams, make(chan struct{})
+	p.streams.able, p.streams.ready, p.streams.opening = remote.streams, make(chan struct{}), make(chan struct{}, 1)
 	p.streams.left.L = &p.streams.mu
 	p.streams.oursMost = min(cfg.Limits.MaxStreams, wire.DefaultMaxStreams)
 	p.budget = newBudget(roundTrip)

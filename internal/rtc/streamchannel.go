@@ -16,14 +16,16 @@ import (
 // A streamChannel is the data channel for streams as the multiplexer sees it, a [net.Conn]. What is written goes through the writer
 // of the link, behind everything else that waits there.
 type streamChannel struct {
-	peer   *Peer
-	dc     dataChannel
-	in     *channelReader
-	pieces pieces
+	peer *Peer
+	dc   dataChannel
+	raw  channelReader
+	buf  []byte // of what was read of it
+	in   *inflows
 
 	mu      sync.Mutex
-	waiting []byte        // frames that the writer has not taken, as many as fit a slice
-	taken   chan struct{} // buffered 1: the writer has taken them
+	waiting []byte         // frames that the writer has not taken, as many as fit a slice
+	grants  map[uint32]int // by which streams may send more; the writer has not taken them
+	taken   chan struct{}  // buffered 1: the writer has taken frames
 	closed  chan struct{}
 	once    sync.Once
 	spare   []byte // for waiting; the writer's
@@ -34,23 +36,60 @@ type streamChannel struct {
 	progress        sync.Cond
 }
 
-func newStreamChannel(p *Peer, dc dataChannel) *streamChannel {
-	c := &streamChannel{peer: p, dc: dc, in: &channelReader{dc: dc}, taken: make(chan struct{}, 1), closed: make(chan struct{})}
-	c.pieces.maxStreams, c.pieces.unread = p.cfg.Limits.MaxStreams, make(map[uint32]int)
+func newStreamChannel(p *Peer, dc dataChannel, first bool) *streamChannel {
+	c := &streamChannel{peer: p, dc: dc, raw: channelReader{dc: dc}, grants: make(map[uint32]int), taken: make(chan struct{}, 1), closed: make(chan struct{})}
+	c.in = &inflows{maxStreams: p.cfg.Limits.MaxStreams, streams: make(map[uint32]*inflow)}
+	if first {
+		c.in.ours = 1
+	}
 	c.progress.L = &c.mu
 	return c
 }
 
-// Read reads what has arrived.
+// Read reads the frames that are for the multiplexer. What streams carry it leaves to their readers.
 func (c *streamChannel) Read(b []byte) (int, error) {
-	n, err := c.in.Read(b)
-	if bad := c.pieces.pass(b[:n]); bad != nil {
-		c.mu.Lock()
-		c.bad = bad
-		c.mu.Unlock()
-		return 0, bad
+	for len(c.in.rest) == 0 {
+		if c.buf == nil {
+			c.buf = make([]byte, wire.SliceSize)
+		}
+		n, err := c.raw.Read(c.buf)
+		if bad := c.in.pass(c.buf[:n]); bad != nil {
+			c.mu.Lock()
+			c.bad = bad
+			c.mu.Unlock()
+			return 0, bad
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
-	return n, err
+	n := copy(b, c.in.rest)
+	c.in.rest = c.in.rest[:copy(c.in.rest, c.in.rest[n:])]
+	return n, nil
+}
+
+// grant has the other end told that a stream may send more. It never blocks.
+func (c *streamChannel) grant(id uint32, more int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 && len(c.grants) == 0 {
+		notify(c.peer.out.wake)
+	}
+	c.grants[id] += more
+}
+
+// grantsLocked returns the frames that tell of grants, as many as fit a slice.
+func (c *streamChannel) grantsLocked() (frames []byte) {
+	for id, more := range c.grants {
+		if len(frames)+frameHeader > wire.SliceSize {
+			break
+		}
+		frames = append(frames, 0, frameWindow, 0, 0)
+		frames = binary.BigEndian.AppendUint32(frames, id)
+		frames = binary.BigEndian.AppendUint32(frames, uint32(more))
+		delete(c.grants, id)
+	}
+	return frames
 }
 
 // why returns what the peer has done, nil if nothing.
@@ -89,7 +128,7 @@ func (c *streamChannel) put(frame []byte) bool {
 	}
 	c.waiting = append(c.waiting, frame...)
 	c.wroteLocked(frame)
-	if before == 0 {
+	if before == 0 && len(c.grants) == 0 {
 		notify(c.peer.out.wake)
 	}
 	return true
@@ -98,6 +137,10 @@ func (c *streamChannel) put(frame []byte) bool {
 // take has write called with the slice that waits, and reports whether there was one. Only the writer calls it.
 func (c *streamChannel) take(write func(b []byte) error) (some bool, err error) {
 	c.mu.Lock()
+	if frames := c.grantsLocked(); len(frames) > 0 { // first: they are what the other end waits for
+		c.mu.Unlock()
+		return true, write(frames)
+	}
 	b := c.waiting
 	if len(b) == 0 {
 		c.mu.Unlock()

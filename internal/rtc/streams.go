@@ -42,7 +42,8 @@ type streams struct {
 	able bool   // both ends know streams
 	make func() // begins to make the channel, at the end that does that; else asks for it
 
-	ready chan struct{} // closed when session is set
+	ready   chan struct{} // closed when session is set
+	opening chan struct{} // one-slot semaphore: held while a stream is opened
 
 	mu       sync.Mutex
 	asked    bool
@@ -53,7 +54,6 @@ type streams struct {
 	closing  int // those of them that are closed, which the peer is yet to be told
 	left     sync.Cond
 	oursMost int // as the peer says
-	windows  int // bytes by which windows have grown
 	over     bool
 	work     sync.WaitGroup // what sends the ends of streams
 }
@@ -88,11 +88,18 @@ func (p *Peer) openStream(ctx context.Context) (*Stream, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	select { // one after the other: what arrives is known by ids that rise
+	case p.streams.opening <- struct{}{}:
+		defer func() { <-p.streams.opening }()
+	case <-p.done:
+		return nil, linkEnd{p.why}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	s, err := p.streams.session.OpenStream(ctx)
 	switch {
 	case err == nil:
-		p.streams.channel.pieces.opened(s.StreamID())
-		return &Stream{peer: p, s: s, ours: true}, nil
+		return newStream(p, s, true), nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
@@ -179,7 +186,7 @@ func (p *Peer) wantStreams() {
 
 // startStreams begins to use the channel for streams. first says that this end made it.
 func (p *Peer) startStreams(dc dataChannel, first bool) error {
-	c := newStreamChannel(p, dc)
+	c := newStreamChannel(p, dc, first)
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
 	p.transit.add(dc)
 	p.streams.use(c) // before the multiplexer begins, since the writer is woken only by the first frame that waits
@@ -187,7 +194,7 @@ func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	if !first {
 		mux = yamux.Server
 	}
-	session, err := mux(c, p.streamsConfig(), func() (yamux.MemoryManager, error) { return &windowMemory{of: &p.streams}, nil })
+	session, err := mux(c, p.streamsConfig(), nil)
 	if err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}
@@ -239,7 +246,7 @@ func (p *Peer) acceptStreams() {
 		if err != nil {
 			break
 		}
-		p.acceptStream(&Stream{peer: p, s: s})
+		p.acceptStream(newStream(p, s, false))
 	}
 	reason := p.streams.channel.why()
 	if reason == nil {
@@ -366,41 +373,4 @@ func (e linkEnd) Is(target error) bool {
 		return false
 	}
 	return errors.Is(e.why, target)
-}
-
-// windowMemory bounds what the windows of a peer's streams grow by. The first window of each stream is bounded by their number.
-type windowMemory struct {
-	of   *streams
-	held int
-}
-
-// ReserveMemory implements yamux.MemoryManager.
-func (m *windowMemory) ReserveMemory(size int, priority uint8) error {
-	if priority == math.MaxUint8 { // a first window
-		return nil
-	}
-	m.of.mu.Lock()
-	defer m.of.mu.Unlock()
-	if m.of.windows+size > windowsMost {
-		return errors.New("the windows of this peer's streams have grown far enough")
-	}
-	m.of.windows += size
-	m.held += size
-	return nil
-}
-
-// ReleaseMemory implements yamux.MemoryManager.
-func (m *windowMemory) ReleaseMemory(size int) {
-	m.of.mu.Lock()
-	defer m.of.mu.Unlock()
-	m.of.windows -= size
-	m.held -= size
-}
-
-// Done implements yamux.MemoryManager.
-func (m *windowMemory) Done() {
-	m.of.mu.Lock()
-	defer m.of.mu.Unlock()
-	m.of.windows -= m.held
-	m.held = 0
 }
