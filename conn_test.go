@@ -365,6 +365,39 @@ func allAtOnce(t *testing.T, from *agent, streams int) {
 	all.Wait()
 }
 
+// Of more streams than there may be, opened at once, as many are as may be, and the others fail for that reason; they cost nothing else.
+func TestTooManyAtOnce(t *testing.T) {
+	const opens, most = 2000, 128 // the default of Limits.MaxStreams
+	for _, mode := range streetModes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			s := newStreet(t, mode)
+			s.bob.serve(t, "echo", ListenConfig{Backlog: most}, echoBytes)
+			var all sync.WaitGroup
+			conns := make(chan net.Conn, opens)
+			for range opens {
+				all.Go(func() {
+					c, err := s.alice.Dial(bounded(t), "bob", "echo")
+					if err == nil {
+						conns <- c
+					} else if !errors.Is(err, ErrTooManyStreams) {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			close(conns)
+			if n := len(conns); n != most {
+				t.Errorf("%d streams are open, want %d", n, most)
+			}
+			for c := range conns {
+				_ = c.Close()
+			}
+			throughStream(t, dialled(t, s.alice, "bob", "echo"), 1000)
+			works(t, s.alice, s.bob)
+		})
+	}
+}
+
 // Allow is code of the application: it may take its time, and close the mesh.
 func TestAllowCloses(t *testing.T) {
 	s := newStage(t, "")

@@ -161,6 +161,19 @@ func waitPeer(ctx context.Context, c *cobra.Command, m *mesh.Mesh, peer string, 
 	return m.WaitPeer(ctx, peer)
 }
 
+// peerFirst refuses arguments of which the first, a peer, is empty, as a variable may be.
+func peerFirst(arguments cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := arguments(c, args); err != nil {
+			return err
+		}
+		if args[0] == "" {
+			return errors.New("the id of the peer is empty")
+		}
+		return nil
+	}
+}
+
 // A target is a service of a peer.
 type target struct{ peer, service string }
 

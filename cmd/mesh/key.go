@@ -23,7 +23,7 @@ what it signs for is shown to others as a public key, or as the id that certifie
   mesh key known     policy known: the keys that agents have kept of each other`
 
 func newKey() *cobra.Command {
-	c := &cobra.Command{Use: "key", Short: "Make, show and sign the keys of agents", Long: keyHelp}
+	c := &cobra.Command{Use: "key", Short: "Make, show and sign the keys of agents", Long: keyHelp, Example: "  mesh key new --out bob.key\n  mesh key show bob.key"}
 	c.AddCommand(newKeyNew(), newKeyShow(), newKeySign(), newKeyKnown())
 	return c
 }

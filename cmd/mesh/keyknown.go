@@ -23,7 +23,7 @@ type knownFlags struct{ file, mesh string }
 
 func newKeyKnown() *cobra.Command {
 	var f knownFlags
-	c := &cobra.Command{Use: "known", Short: "List and forget the keys that agents have kept of their peers", Long: knownHelp}
+	c := &cobra.Command{Use: "known", Short: "List and forget the keys that agents have kept of their peers", Long: knownHelp, Example: "  mesh key known list\n  mesh key known forget bob"}
 	c.AddCommand(newKnownList(&f), newKnownForget(&f))
 	c.PersistentFlags().StringVar(&f.file, "file", "", "the `file` with the keys (default $MESH_KNOWN_PEERS)")
 	c.PersistentFlags().StringVar(&f.mesh, "mesh", "", "refuse the file if it is of a mesh of another `name` (default $MESH_NAME, else any mesh)")

@@ -76,7 +76,7 @@ func TestMessageUsage(t *testing.T) {
 	onMesh(t)
 	for _, args := range [][]string{
 		{"send", "bob"}, {"send", "bob", ""}, {"send", "bob", "x", "{"}, {"send", "bob", "x", `"`}, {"send", "bob", "x", "1", "2"},
-		{"request", "bob"}, {"request", "bob", "x", "--timeout", "0"}, {"listen", ""}, {"ping"}, {"ping", "bob", "-c", "-1"}, {"peers", "x"},
+		{"request", "bob"}, {"request", "bob", "x", "--timeout", "0"}, {"listen", ""}, {"ping"}, {"ping", ""}, {"ping", "bob", "-c", "-1"}, {"peers", "x"},
 		{"peers", "--wait", "-1s"},
 	} {
 		cli(args...).want(t, 2, "try --help")

@@ -43,7 +43,7 @@ func newPing() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ping PEER", Short: "Measure how long a peer takes to respond", Long: pingHelp,
 		Example: "  mesh ping bob\n  mesh ping bob -c 100 --interval 10ms --json",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    peerFirst(cobra.ExactArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f.add(c)
 	c.Flags().IntVarP(&f.count, "count", "c", 4, "how many pings; 0 is until interrupted")

@@ -4,9 +4,11 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -161,5 +163,29 @@ func TestNobodyReads(t *testing.T) {
 	_ = p.Wait() // the status tells
 	if got := p.ProcessState.ExitCode(); got != 128+int(syscall.SIGPIPE) || errs.String() != "" {
 		t.Errorf("mesh listen has ended with %v: %s", p.ProcessState, errs.String())
+	}
+}
+
+// A receiver that cannot write, as with a full disk, says so, and why.
+func TestCopyToFullDisk(t *testing.T) {
+	onMesh(t)
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.Mkdir("in", 0o700), os.WriteFile("big", make([]byte, 4<<20), 0o600), os.WriteFile("small", []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs output
+	p := exec.Command("sh", "-c", `ulimit -f 1024; exec "$0" "$@"`, os.Args[0], "recv", "in", "--id", "bob", "--once")
+	p.Env, p.Stdout, p.Stderr = append(os.Environ(), asCommand+"=1"), &out, &errs
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill() })
+	cli("cp", "big", "small", "bob:").hasStatus(t, 1, "big: the peer: ", "file too large")
+	_ = p.Wait() // the status tells
+	if b, err := os.ReadFile("in/small"); string(b) != "x" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := os.Stat("in/big"); err == nil {
+		t.Error("what is not complete has the name of the file")
 	}
 }

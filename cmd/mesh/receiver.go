@@ -284,7 +284,8 @@ func (r *receiver) fill(part *os.File, it item) error {
 	if err := errors.Join(part.Truncate(offset), seek(part, offset)); err != nil {
 		return err
 	}
-	if _, err := io.CopyN(io.MultiWriter(part, sum), r.r, it.Size-offset); err != nil {
+	disk := &stubborn{w: part}
+	if _, err := io.CopyN(io.MultiWriter(disk, sum), r.r, it.Size-offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -293,10 +294,26 @@ func (r *receiver) fill(part *os.File, it item) error {
 	if err := r.checkSum(sum); err != nil {
 		return errors.Join(err, part.Truncate(0))
 	}
+	if disk.err != nil {
+		return errItem{disk.err}
+	}
 	if err := errors.Join(part.Chmod(it.Mode&fs.ModePerm), part.Sync()); err != nil {
 		return errItem{err}
 	}
 	return nil
+}
+
+// A stubborn writer goes on after an error, which is the first one's: a sender hears of it when it has sent everything.
+type stubborn struct {
+	w   io.Writer
+	err error
+}
+
+func (s *stubborn) Write(b []byte) (int, error) {
+	if s.err == nil {
+		_, s.err = s.w.Write(b)
+	}
+	return len(b), nil
 }
 
 func seek(f *os.File, offset int64) error {

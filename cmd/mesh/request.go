@@ -23,7 +23,7 @@ func newRequest() *cobra.Command {
 	c := &cobra.Command{
 		Use: "request PEER TYPE [PAYLOAD|-]", Short: "Make a request to a peer, and print the response", Long: requestHelp,
 		Example: "  mesh request bob count_request '{\"file\":\"LICENSE\"}'\n  mesh request bob summarize_request - --timeout 5m < report.json",
-		Args:    cobra.RangeArgs(2, 3), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    peerFirst(cobra.RangeArgs(2, 3)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f.add(c)
 	timeout := c.Flags().Duration("timeout", 30*time.Second, "how long the response may take")

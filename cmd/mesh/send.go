@@ -36,7 +36,7 @@ func newSend() *cobra.Command {
 	c := &cobra.Command{
 		Use: "send PEER TYPE [PAYLOAD|-]", Short: "Send a message to a peer", Long: sendHelp,
 		Example: "  mesh send bob note 'back at noon'\n  mesh send bob report - < report.json",
-		Args:    cobra.RangeArgs(2, 3), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    peerFirst(cobra.RangeArgs(2, 3)), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f.add(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
