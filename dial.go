@@ -17,7 +17,8 @@ const dialTimeout = 30 * time.Second
 
 // Dial opens a stream to a service of a peer, for which the peer listens (Listen). It
 // blocks, under ctx or for 30 s if that has no deadline, until the peer has taken the
-// stream. The connection is a *Conn.
+// stream; if the sidecar is another process for 35 s at most, and then the error wraps
+// ErrStreamRefused. The connection is a *Conn.
 //
 // Errors are a *net.OpError, which wraps ErrNotConnected, ErrNoStreams, ErrNoService,
 // ErrStreamRefused, ErrTooManyStreams, ErrStreamReset if the peer has taken the stream and

@@ -45,6 +45,9 @@ func (h *Host) stream(ctx context.Context, conn net.Conn, known func()) {
 	st, err := h.open(ctx, r)
 	if err != nil {
 		e := StreamError(err)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			e = &wire.Error{Code: wire.CodeRefused, Text: "the peer has not taken the stream within " + openPatience.String()}
+		}
 		_, _ = conn.Write(wire.AppendError(nil, wire.ErrorEvent{Code: e.Code, Message: e.Text}))
 		_ = conn.Close() // which ends reading ahead
 		<-ahead.done
