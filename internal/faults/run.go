@@ -369,3 +369,12 @@ func resetPeakOf(pid int) (now int) {
 	now, _ = resident(pid)
 	return now
 }
+
+// raced returns how much memory may be taken where so much may be without the race detector, which takes five to ten times as much.
+func raced(bytes int) int {
+	info, ok := debug.ReadBuildInfo()
+	if ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return 8 * bytes
+	}
+	return bytes
+}
