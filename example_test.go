@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/chatixia-ai/mesh"
@@ -214,10 +215,10 @@ func ExampleInterceptor_retry() {
 			}
 		},
 	}
-	tries := 0
+	var tries atomic.Int32
 	alice, _, stop := pair(map[string]mesh.Handler{
 		"count_request": mesh.Typed(func(ctx context.Context, from mesh.Peer, req Text) (Words, error) {
-			if tries++; tries < 3 {
+			if tries.Add(1) < 3 {
 				return Words{}, mesh.NewError(mesh.CodeBusy, "later", nil)
 			}
 			return countWords(ctx, from, req)
@@ -225,7 +226,7 @@ func ExampleInterceptor_retry() {
 	}, retry)
 	defer stop()
 	res, err := mesh.Call[Words](context.Background(), alice, "bob", "count_request", Text{"to be"})
-	fmt.Println(res.Words, err, "after", tries, "tries")
+	fmt.Println(res.Words, err, "after", tries.Load(), "tries")
 	// Output:
 	// 2 <nil> after 3 tries
 }
