@@ -202,6 +202,8 @@ func testMeta(t *testing.T, p *pair) {
 
 func testHandlerError(t *testing.T, p *pair) {
 	const awful = "no such file: \"x\"\n\u2028 \\ é"
+	const reported = 3 // of the requests below: by bob's own fault
+	from := p.bob.reports.Len()
 	p.bob.on(t, "fail_request", func(context.Context, *Message) (any, error) { return nil, errors.New(awful) })
 	p.bob.on(t, "panic_request", func(context.Context, *Message) (any, error) { panic("out of paper") })
 	p.bob.on(t, "unencodable_request", func(context.Context, *Message) (any, error) { return func() {}, nil })
@@ -252,6 +254,7 @@ func testHandlerError(t *testing.T, p *pair) {
 			t.Errorf("%s: the error names no peer or request: %#v", typ, pe)
 		}
 	}
+	p.bob.reports.Wait(t, "the reports", func(errs []error) bool { return len(errs) >= from+reported })
 	works(t, p.alice, p.bob)
 }
 

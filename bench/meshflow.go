@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/chatixia-ai/mesh"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -75,8 +76,8 @@ type meshEcho struct {
 
 func openMeshEcho(mode mesh.Mode) func(context.Context) (echoer, error) {
 	return func(ctx context.Context) (echoer, error) {
-		const typ, id = "bench_request", "123456789012" // as long as the ids that Request draws
-		payload, err := fill(smallSize, wire.MessageFields{Type: typ, RequestID: id})
+		const typ, id = "bench_request", "123456789012"                                                          // as long as the ids that Request draws
+		payload, err := fill(smallSize, wire.MessageFields{Type: typ, RequestID: id, Timeout: 30 * time.Second}) // as Request tells by default
 		if err != nil {
 			return nil, err
 		}
