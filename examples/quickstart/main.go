@@ -267,7 +267,29 @@ func (s *show) crash(ctx context.Context) error {
 	}
 	s.say("bob", "is linked to alice again after %v; the new sidecar is pid %d",
 		time.Since(began).Round(time.Millisecond), bob.SidecarPID())
+	for _, other := range []*mesh.Mesh{s.agents[0], s.agents[2]} {
+		if err := seesAnew(ctx, other, "bob", began); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// seesAnew blocks until an agent has a link to a peer that has come up since a time. What it had sent over the one before, and the peer has
+// not acknowledged, would be told when it closes.
+func seesAnew(ctx context.Context, m *mesh.Mesh, peer string, since time.Time) error {
+	for {
+		for _, p := range m.Peers() {
+			if p.ID == peer && p.Since.After(since) {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // next returns what comes next from a channel.
