@@ -176,6 +176,7 @@ func (s *socketStream) readEnd(err error) error {
 // CloseWrite ends what is written. Writes that follow, or are under way, fail.
 func (s *socketStream) CloseWrite() error {
 	s.halfClosed.Store(true)
+	_ = s.UnixConn.SetWriteDeadline(time.Unix(1, 0)) // which ends those that wait for room
 	return s.UnixConn.CloseWrite()
 }
 
@@ -185,10 +186,12 @@ const stopPatience = 10 * time.Second
 // writeEnd returns the error of a write.
 func (s *socketStream) writeEnd(err error) error {
 	switch {
-	case err == nil || isTimeout(err) || errors.Is(err, net.ErrClosed):
-		return err
+	case err == nil:
+		return nil
 	case s.halfClosed.Load():
 		return net.ErrClosed
+	case isTimeout(err) || errors.Is(err, net.ErrClosed):
+		return err
 	}
 	late := time.NewTimer(stopPatience)
 	defer late.Stop()
