@@ -144,7 +144,7 @@ func TestMCPClientGone(t *testing.T) {
 	p.err.wait(t, "the stream of alice broke off: ")
 }
 
-// Whoever reads the output of a command may have enough of it, as head has: the command leaves the mesh, and says nothing.
+// A reader of a command's output may have enough of it, as head has: the command leaves the mesh, and says nothing.
 func TestNobodyReads(t *testing.T) {
 	onMesh(t)
 	r, w, err := os.Pipe()
