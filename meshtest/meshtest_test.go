@@ -105,6 +105,30 @@ func TestCut(t *testing.T) {
 	})
 }
 
+// A link that was given up is made again when the path is healed, and not before.
+func TestCutForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := meshtest.New(t, "alice", "bob")
+		n.Cut("alice", "bob")
+		time.Sleep(10 * time.Minute)
+		for range 3 {
+			if m := n.Mesh("alice"); len(m.Peers()) > 0 {
+				t.Errorf("over a path that is cut: %v", m.Peers())
+			}
+			n.Cut("alice", "bob") // again
+			time.Sleep(10 * time.Minute)
+		}
+		n.Heal("alice", "bob")
+		if err := n.Mesh("alice").WaitPeer(t.Context(), "bob"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if peers := n.Mesh("alice").Peers(); len(peers) != 1 {
+			t.Errorf("after the path was healed: %v", peers)
+		}
+	})
+}
+
 // A second instance takes the place of the first at once, for all peers.
 func TestReplace(t *testing.T) {
 	for range 20 {
