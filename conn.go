@@ -93,7 +93,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if s, ok := c.s.(*socketStream); ok {
 		if tcp, ok := r.(*net.TCPConn); ok {
 			n, err := tcp.WriteTo(s.UnixConn)
-			if errors.Is(err, syscall.EPIPE) { // no error of a read
+			if errors.Is(err, syscall.EPIPE) || err != nil && s.halfClosed.Load() { // no error of a read
 				err = c.failed("write", s.writeEnd(err))
 			}
 			return n, err

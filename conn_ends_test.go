@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -127,6 +128,67 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 			}
 		})
 	}
+}
+
+// So does one that is under way; what it had written before arrives.
+func TestCloseWriteWhileWriting(t *testing.T) {
+	const more = 64 << 20 // than all buffers together
+	writes := map[string]func(t *testing.T, c *Conn) (int64, error){
+		"Write": func(_ *testing.T, c *Conn) (int64, error) {
+			n, err := c.Write(make([]byte, more))
+			return int64(n), err
+		},
+		"ReadFrom": func(_ *testing.T, c *Conn) (int64, error) { return io.Copy(c, bytes.NewReader(make([]byte, more))) },
+		"ReadFrom TCP": func(t *testing.T, c *Conn) (int64, error) {
+			from, to := tcpPipe(t)
+			go func() { _, _ = to.Write(make([]byte, more)) }()
+			return io.Copy(c, from)
+		},
+	}
+	for _, mode := range streetModes() {
+		for name, write := range writes {
+			t.Run(mode.String()+"/"+name, func(t *testing.T) {
+				s := newStreet(t, mode)
+				near, far := s.open(t)
+				wrote := make(chan int64)
+				go func() {
+					n, err := write(t, near)
+					if !errors.Is(err, net.ErrClosed) {
+						t.Errorf("a write under way: %v", err)
+					}
+					wrote <- n
+				}()
+				if _, err := io.ReadFull(far, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				if err := near.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				n := <-wrote
+				if rest, err := io.Copy(io.Discard, far); rest+1 != n || err != nil {
+					t.Errorf("%d bytes written, then read: 1 and %d, %v", n, rest, err)
+				}
+			})
+		}
+	}
+}
+
+// tcpPipe returns both ends of a TCP connection, which the test closes.
+func tcpPipe(t *testing.T) (a, b net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err == nil {
+		defer l.Close()
+		a, err = net.Dial("tcp", l.Addr().String())
+	}
+	if err == nil {
+		b, err = l.Accept()
+	}
+	if err != nil {
+		t.Error(err)
+		return nil, nil
+	}
+	t.Cleanup(func() { _, _ = a.Close(), b.Close() })
+	return a, b
 }
 
 // A peer that has closed its end in the ordinary way is not gone: what is written to it fails for that reason.
