@@ -95,7 +95,7 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 		switch {
 		case strings.Contains(line, `"type":"hello"`):
 			if extended {
-				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","ping","stats"],"max_message":16777216}}`)
+				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","ping","stats","cards"],"max_message":16777216}}`)
 			}
 		case strings.Contains(line, `"type":"list_peers"`):
 			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)

@@ -102,6 +102,8 @@ type Config struct {
 	// message type that its handler takes; the handler of "" takes what no other
 	// does. See Mesh.Handle to add one later.
 	Handlers map[string]Handler
+	// Card is what this agent says about itself to its peers. See Mesh.SetCard to change it.
+	Card *Card
 	// Interceptors wrap what this mesh sends, asks and handles; the first is the
 	// outermost.
 	Interceptors []Interceptor

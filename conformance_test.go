@@ -35,6 +35,7 @@ var scenarios = []scenario{
 	{name: "no-response", run: testNoResponse},
 	{name: "typed", run: testTyped},
 	{name: "slow-loop", run: testSlowLoop},
+	{name: "cards", run: testCards},
 	{name: "unknown-peer", run: testUnknownPeer},
 	{name: "cancel", run: testCancel},
 	{name: "large", run: testLarge},
@@ -121,14 +122,14 @@ func (p *pair) begin(t *testing.T) {
 }
 
 // extra starts one more agent for one scenario and blocks until all are linked.
-func (p *pair) extra(t *testing.T, id string) *agent {
+func (p *pair) extra(t *testing.T, id string, edits ...func(*Config)) *agent {
 	t.Helper()
 	t.Cleanup(func() { // runs after the agent's own end
 		for _, a := range []*agent{p.alice, p.bob} {
 			testutil.Eventually(t, a.id+" sees "+id+" go", func() bool { return !slices.ContainsFunc(a.Peers(), func(p Peer) bool { return p.ID == id }) })
 		}
 	})
-	x := p.start(t, InProcess, id)
+	x := p.startAs(t, InProcess, id, Identity{}, edits...)
 	p.meet(t, x)
 	return x
 }

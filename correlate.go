@@ -33,21 +33,22 @@ func (m *Mesh) request(ctx context.Context, peer string, msg Message) (*Message,
 	if msg.RequestID == "" {
 		msg.RequestID = m.ids.next()
 	}
-	reply, err := m.ask(ctx, peer, &msg)
+	reply, sent, err := m.ask(ctx, peer, &msg)
 	if err != nil {
-		return nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err}
+		return nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err, unsent: !sent}
 	}
 	return reply, nil
 }
 
-func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (*Message, error) {
+// ask makes a request, and reports whether it was sent.
+func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (reply *Message, sent bool, err error) {
 	call, err := m.calls.add(peer, msg.RequestID, nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := m.post(ctx, peer, msg); err != nil {
 		m.calls.drop(call)
-		return nil, err
+		return nil, false, err
 	}
 	var r result
 	select {
@@ -55,17 +56,14 @@ func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (*Message, er
 	case <-ctx.Done():
 		if m.calls.drop(call) {
 			m.sendCancel(peer, msg.RequestID)
-			return nil, context.Cause(ctx)
+			return nil, true, context.Cause(ctx)
 		}
 		r = <-call.done
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.err == nil {
+		r.err = r.reply.failure()
 	}
-	if err := r.reply.failure(); err != nil {
-		return nil, err
-	}
-	return r.reply, nil
+	return r.reply, true, r.err
 }
 
 // requestIDs draws ids of 12 hex digits: what agents in other languages draw, and

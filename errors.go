@@ -61,6 +61,9 @@ var (
 	// request; the text says why.
 	ErrInvalidArgument = errors.New("mesh: the peer cannot use the payload")
 
+	// ErrNoSkill means that no live peer has a card with the skill: BySkill.
+	ErrNoSkill = errors.New("mesh: no live peer offers the skill")
+
 	// ErrInternal means that the peer failed by a fault of its own, such as a panic.
 	ErrInternal = errors.New("mesh: internal error of the peer")
 
@@ -146,13 +149,15 @@ type PeerError struct {
 	// "broadcast", "request", "connect", "wait" (WaitPeer). What Config.OnError
 	// is told has one of these if it failed later, or "reply" (a response to the
 	// peer), "handle" (a message of the peer whose handler failed or is missing),
-	// "receive" (a message of the peer that was dropped), or another command of
-	// the link.
+	// "receive" (a message of the peer that was dropped), "card" (of the peer), or
+	// another command of the link.
 	Op        string
 	Peer      string
 	RequestID string // of the request concerned, if any
 	Type      string // of the message, with "handle" and "receive"
 	Err       error
+
+	unsent bool // the request was not sent
 }
 
 func (e *PeerError) Error() string {
@@ -162,7 +167,7 @@ func (e *PeerError) Error() string {
 		fmt.Fprintf(&b, " %q", e.Type)
 	}
 	switch e.Op {
-	case "handle", "receive":
+	case "handle", "receive", "card":
 		b.WriteString(" from")
 	case "wait":
 		b.WriteString(" for")
@@ -180,7 +185,7 @@ func (e *PeerError) Unwrap() error { return e.Err }
 
 // causedByPeer reports whether it is the peer that decides how often this happens.
 func (e *PeerError) causedByPeer() bool {
-	return e.Op == "receive" || e.Op == "handle" || e.Op == "reply"
+	return e.Op == "receive" || e.Op == "handle" || e.Op == "reply" || e.Op == "card"
 }
 
 // A BroadcastError lists the peers that a Broadcast did not reach, each with

@@ -50,11 +50,13 @@ func (c *ipc) event(e *wire.Line) error {
 	peer := string(e.Peer)
 	switch e.Type {
 	case wire.TypePeerConnected:
-		key, err := wire.DecodePeerKey(e.Payload)
+		key, card, err := wire.DecodePeerConnected(e.Payload)
 		if err != nil {
 			return err
 		}
-		m.peerConnected(peer, key)
+		m.peerConnected(peer, key, m.cardOf(peer, card))
+	case wire.TypeCard:
+		return c.onCard(peer, e.Payload)
 	case wire.TypePeerDisconnected:
 		m.peerDisconnected(peer, ErrPeerGone)
 	case wire.TypePause:
@@ -105,7 +107,7 @@ func (c *ipc) onStream(e *wire.Line) error {
 
 // ofPeer reports whether an event comes from a peer.
 func ofPeer(t wire.Type) bool {
-	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel || t == wire.TypeStream || t == wire.TypePath
+	return t == wire.TypeMessage || t == wire.TypePeerConnected || t == wire.TypeCancel || t == wire.TypeStream || t == wire.TypePath || t == wire.TypeCard
 }
 
 // A typeName makes strings of the types of messages. Most messages are of the same type
@@ -173,6 +175,7 @@ func (c *ipc) start(ready wire.Hello) {
 		c.m.begin(c)
 		close(c.ready)
 		c.m.tellServices() // once has knows of streams
+		c.m.retellCard(c)
 	})
 }
 
@@ -193,7 +196,7 @@ func (c *ipc) onPeerList(payload []byte) error {
 		if list.Keys != nil {
 			key = list.Keys[i]
 		}
-		c.m.peerConnected(p, key)
+		c.m.peerConnected(p, key, nil) // its card follows
 	}
 	return nil
 }

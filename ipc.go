@@ -39,6 +39,7 @@ type ipc struct {
 	window     window        // if the sidecar knows ping
 	windowed   bool          // it does; valid after ready
 	stats      statsQueue
+	card       []byte // that the sidecar was told last; guarded by Mesh.own.mu after the hello
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -60,12 +61,12 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 		m: m, side: side, link: side.link,
 		ready: make(chan struct{}), drained: make(chan struct{}),
 		replaced: make(chan struct{}), ended: make(chan struct{}), pong: make(chan struct{}, 1),
-		trusted: m.settings.Identity.Demand() == "", streams: make(map[string]*socketStream),
+		trusted: m.settings.Identity.Demand() == "", streams: make(map[string]*socketStream), card: m.cardText(),
 	}
 	m.work.Go(c.link.Run)
 	m.work.Go(c.read)
 	err := c.write(ctx, func(b []byte) []byte {
-		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: m.limits.MaxMessage, Token: side.token})
+		b = wire.AppendHello(b, wire.Hello{Protocol: wire.ProtocolVersion, Features: wire.Features(), MaxMessage: m.limits.MaxMessage, Token: side.token, Card: c.card})
 		return wire.AppendListPeers(b)
 	})
 	if err == nil || errors.Is(err, ErrSidecarLost) { // if lost, the reader knows why

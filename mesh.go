@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -73,10 +74,11 @@ type Mesh struct {
 	buffers  sync.Pool     // of *[]byte: messages on their way to the link
 	wrappers wrappers
 	drops    drops
+	own      ownCard
 
 	listen sync.Mutex // the sidecar is told of one change of services after the other
 
-	// Order of locks: listen, mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
+	// Order of locks: own.mu, listen, mu, the link's, inbox.mu, calls.mu, notices.mu, workers.mu.
 	// No handler or callback runs with any of them held.
 	mu        sync.Mutex
 	err       error // why done is closed
@@ -140,6 +142,10 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		m.byType[typ] = m.wrappers.handler(h)
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	m.own.card = cfg.Card.clone()
+	if m.own.text, err = cfg.Card.encode(m.queries()); err != nil {
+		return nil, &ConfigError{Field: "Card", Err: err}
+	}
 	first, err := m.start(ctx, startTimeout)
 	if err != nil {
 		m.cancel(err)
@@ -183,6 +189,16 @@ func (m *Mesh) Handle(typ string, h Handler) error {
 	if h == nil {
 		return fmt.Errorf("%w: Handle(%q): %w", ErrInvalid, typ, errNilHandler)
 	}
+	if err := m.handleType(typ, h); err != nil {
+		return err
+	}
+	if strings.HasPrefix(typ, queryPrefix) {
+		m.queryHandled()
+	}
+	return nil
+}
+
+func (m *Mesh) handleType(typ string, h Handler) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx.Err() != nil {

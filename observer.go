@@ -14,6 +14,8 @@ type Observer struct {
 	LinkDown func(peer Peer, err error) // err is that of PeerEvent
 	// PathChanged says that a link has moved to another path since LinkUp, or the last call: see PeerStats.
 	PathChanged func(peer Peer, path Path, local, remote netip.AddrPort)
+	// CardChanged says that a live peer has another card than with LinkUp, or the last call.
+	CardChanged func(Peer)
 	// Restarted says that a sidecar came up in place of one that was lost, and why that was.
 	Restarted func(cause error)
 	// Dropped says that a message of a peer was dropped: its type, and one of the reasons Drop... .

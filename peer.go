@@ -19,6 +19,9 @@ type Peer struct {
 	Key string
 	// Since is when the link to it came up.
 	Since time.Time
+	// Card is what it says about itself; nil if it has said nothing. It must not be
+	// changed.
+	Card *Card
 }
 
 // A PeerEvent says that a peer came or went.
@@ -42,6 +45,7 @@ type peer struct {
 	live    bool
 	key     string
 	since   time.Time // the link came up, if live
+	card    *Card
 	stop    wire.Stop
 	changed chan struct{} // closed when live or stop changes
 	inbox   *inbox
@@ -89,12 +93,13 @@ func (m *Mesh) Peers() []Peer {
 }
 
 // public returns what the application may know.
-func (p *peer) public() Peer { return Peer{ID: p.id, Key: p.key, Since: p.since} }
+func (p *peer) public() Peer { return Peer{ID: p.id, Key: p.key, Since: p.since, Card: p.card} }
 
-// peerConnected begins the link to a peer with the key that it has proven, if any.
+// peerConnected begins the link to a peer with the key that it has proven, if any, and
+// its card.
 // A peer that is live already was announced by the list and by its own event: both
 // are about the same link.
-func (m *Mesh) peerConnected(id, key string) {
+func (m *Mesh) peerConnected(id, key string, card *Card) {
 	m.mu.Lock()
 	p := m.peers[id]
 	if p == nil {
@@ -106,7 +111,7 @@ func (m *Mesh) peerConnected(id, key string) {
 		m.mu.Unlock()
 		return
 	}
-	p.live, p.key, p.since, p.stop = true, key, time.Now(), wire.StopNothing
+	p.live, p.key, p.card, p.since, p.stop = true, key, card, time.Now(), wire.StopNothing
 	delete(m.refused, id)
 	p.changeLocked()
 	event := PeerEvent{mesh: m, Peer: p.public(), Connected: true}

@@ -49,19 +49,19 @@ type streamOptions struct{ final any }
 func Final(v any) StreamOption { return func(o *streamOptions) { o.final = v } }
 
 // CallStream makes a request of a type and yields the chunks of its response as they
-// come, decoded into Chunk. The request is made when the loop begins, and given up when
+// come, decoded into Chunk. peer is the id of one, or BySkill. The request is made when the loop begins, and given up when
 // it is left. The last pair has an error if the request has failed, which is like one of
 // Request. If ctx has no deadline, Config.RequestTimeout bounds how long each chunk, and
 // the response, may take to come.
 //
 //	for token, err := range mesh.CallStream[Token](ctx, m, "bob", "chat_request", prompt, mesh.Final(&summary)) {
-func CallStream[Chunk any](ctx context.Context, m *Mesh, peer, typ string, req any, options ...StreamOption) iter.Seq2[Chunk, error] {
+func CallStream[Chunk any, To ~string](ctx context.Context, m *Mesh, peer To, typ string, req any, options ...StreamOption) iter.Seq2[Chunk, error] {
 	var o streamOptions
 	for _, set := range options {
 		set(&o)
 	}
 	return func(yield func(Chunk, error) bool) {
-		for msg, err := range orElse(m.wrappers.stream, m.stream)(ctx, peer, Message{Type: typ, Payload: req}) {
+		for msg, err := range m.streamTo(ctx, asTarget(peer), Message{Type: typ, Payload: req}) {
 			var chunk Chunk
 			switch {
 			case err != nil:
@@ -95,7 +95,7 @@ func (m *Mesh) stream(ctx context.Context, peer string, msg Message) iter.Seq2[*
 		}
 		r, err := m.askStream(ctx, peer, &msg)
 		if err != nil {
-			yield(nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err})
+			yield(nil, &PeerError{Op: "request", Peer: peer, RequestID: msg.RequestID, Err: err, unsent: true})
 			return
 		}
 		defer r.close()

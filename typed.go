@@ -51,12 +51,12 @@ func (m *Message) peer() Peer {
 	return Peer{ID: m.From}
 }
 
-// Call makes a request of a type and decodes the response into Res; see Request. Members
+// Call makes a request of a type and decodes the response into Res; see Request. peer is the id of one, or BySkill. Members
 // that Res has no field for are ignored, so that a peer may say more in later versions.
 //
 //	res, err := mesh.Call[Counted](ctx, m, "bob", "count_request", Count{Text: text})
-func Call[Res any](ctx context.Context, m *Mesh, peer, typ string, req any) (res Res, err error) {
-	reply, err := m.Request(ctx, peer, Message{Type: typ, Payload: req})
+func Call[Res any, To ~string](ctx context.Context, m *Mesh, peer To, typ string, req any) (res Res, err error) {
+	reply, err := m.requestTo(ctx, asTarget(peer), Message{Type: typ, Payload: req})
 	if err != nil {
 		return res, err
 	}

@@ -73,7 +73,7 @@ func (j *discardJob) response(l *wire.Line) []byte {
 	case wire.TypeListPeers:
 		b := wire.AppendPeerList(nil, wire.PeerList{})
 		for i := range j.Peers {
-			b = wire.AppendPeerConnected(b, peerName(i), "")
+			b = wire.AppendPeerConnected(b, peerName(i), "", nil)
 		}
 		return b
 	case wire.TypeDrain:

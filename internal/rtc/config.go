@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -49,6 +50,8 @@ type Config struct {
 	QueueHigh, QueueLow, QueueHard int
 	// Log receives what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
+
+	card *atomic.Pointer[[]byte] // see Node.SetCard; nil until withDefaults
 
 	timing timing
 	// net, ipFilter, lookup and proxy replace the network, or parts of it, in tests.
@@ -163,6 +166,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.QueueHard <= 0 {
 		c.QueueHard = c.QueueHigh + 2*c.Limits.MaxMessage
+	}
+	if c.card == nil {
+		c.card = new(atomic.Pointer[[]byte])
 	}
 	if c.timing == (timing{}) {
 		c.timing = defaultTiming

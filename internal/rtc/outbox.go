@@ -53,7 +53,8 @@ type outbox struct {
 	drain   drain
 	drained int // number of the drained to send; -1 if there is none
 	member  *wire.Membership
-	streams bool // a channel for streams is to be asked for
+	card    *[]byte // to be told; nil if there is nothing new
+	streams bool    // a channel for streams is to be asked for
 	closed  bool
 	lost    [wire.Lanes]int // bytes that were queued when it was closed
 	idle    bool            // the writer has nothing in hand
@@ -188,6 +189,14 @@ func (o *outbox) setMember(m *wire.Membership) {
 	notify(o.wake)
 }
 
+// setCard replaces a card that has not been sent.
+func (o *outbox) setCard(card []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.card = &card
+	notify(o.wake)
+}
+
 // take exchanges the writer's used-up buffer for lines queued in a lane.
 func (o *outbox) take(from wire.Lane, used []byte) []byte {
 	o.mu.Lock()
@@ -230,10 +239,13 @@ func (o *outbox) takeControl() (lines []byte) {
 	if o.member != nil {
 		lines = wire.AppendPeerMember(lines, o.member)
 	}
+	if o.card != nil {
+		lines = wire.AppendPeerCard(lines, *o.card)
+	}
 	if o.streams {
 		lines = wire.AppendPeerStreams(lines)
 	}
-	o.pause, o.drained, o.member, o.streams = pauseNone, -1, nil, false
+	o.pause, o.drained, o.member, o.card, o.streams = pauseNone, -1, nil, nil, false
 	if o.drainDueLocked() {
 		lines = wire.AppendPeerDrain(lines, o.drain.number)
 		o.drain.number = 0
@@ -259,7 +271,7 @@ func (o *outbox) controlPending() bool {
 }
 
 func (o *outbox) controlPendingLocked() bool {
-	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.streams || o.drainDueLocked()
+	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.card != nil || o.streams || o.drainDueLocked()
 }
 
 // sent notes that n bytes from a lane were sent.

@@ -23,7 +23,7 @@ type Events interface {
 	// PeerDisconnected is called once for each PeerConnected, and is the last call about p. What was sent
 	// and not acknowledged is lost.
 	PeerDisconnected(p *Peer, reason error)
-	// PeerLine passes a message, cancel, pause or resume. l is valid until the call returns.
+	// PeerLine passes a message, cancel, pause, resume or card. l is valid until the call returns.
 	PeerLine(p *Peer, l *wire.PeerLine)
 	// PeerStream passes a stream that p has opened. It is to be closed or reset.
 	PeerStream(p *Peer, s *Stream)
@@ -63,6 +63,9 @@ type Peer struct {
 
 	binding identity.Link                  // what both ends sign
 	proof   atomic.Pointer[identity.Proof] // nil until the peer has said hello
+
+	ownCard cardTold
+	card    atomic.Pointer[[]byte] // of the peer, a JSON object; nil until it has said hello
 
 	sendMax atomic.Int64 // bytes of the longest message that the other end takes
 
@@ -123,6 +126,7 @@ func newPeer(
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
 		hello := wire.Greeting{
 			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Lanes: true, Identity: shownIdentity(cfg.Identity.Show(binding)),
+			Card: p.ownCard.first(cfg.card),
 		}
 		if remote.streams {
 			hello.MaxStreams = cfg.Limits.MaxStreams
@@ -261,6 +265,7 @@ func (p *Peer) announce() {
 	p.log.Debug().Bool("stream", p.stream).Msg("peer connected")
 	p.ev.PeerConnected(p)
 	p.up()
+	p.tellCard()
 }
 
 // emit makes one call to Events, if the link is up.

@@ -72,6 +72,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	if l.Hello.MaxStreams > 0 {
 		p.streams.allow(min(l.Hello.MaxStreams, p.cfg.Limits.MaxStreams))
 	}
+	p.setPeerCard(l.Hello.Card)
 	p.lanes.Store(l.Hello.Lanes) // nothing has been sent yet that could be in the middle of a line
 	return p.verify(&l.Hello)
 }
@@ -100,6 +101,9 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 	}
 	switch l.Kind {
 	case wire.PeerMessage, wire.PeerCancel, wire.PeerPause, wire.PeerResume:
+		p.emit(func() { p.ev.PeerLine(p, l) })
+	case wire.PeerCard:
+		p.setPeerCard(l.Card)
 		p.emit(func() { p.ev.PeerLine(p, l) })
 	case wire.PeerDrain:
 		if p.drains { // all before it was delivered

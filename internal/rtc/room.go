@@ -126,6 +126,9 @@ func (m *Member) Close(ctx context.Context) error {
 	return n.closeErr
 }
 
+// SetCard is that of a Node.
+func (m *Member) SetCard(card []byte) { m.n.SetCard(card) }
+
 // Flush is that of a Node.
 func (m *Member) Flush(ctx context.Context) error { return m.n.Flush(ctx) }
 

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -46,6 +47,8 @@ func (s *Sidecar) command(ctx context.Context, cmd *wire.Line) {
 		s.pong()
 	case wire.TypeStats:
 		s.stats()
+	case wire.TypeCard:
+		s.setCard(cmd)
 	case wire.TypeListen, wire.TypeUnlisten, wire.TypeRefuse, wire.TypeStreamEnd:
 		s.streamCommand(cmd)
 	}
@@ -88,10 +91,20 @@ func (s *Sidecar) listPeers() {
 		b, listed = s.terms.Load().peerList(b, list)
 		return b
 	})
+	s.tellCards(list.Peers)
 	if listed < len(list.Peers) {
 		s.outside.Warn(fromAgent).Int("peers", len(list.Peers)).Int("listed", listed).
 			Msgf("peer_list cut short: an agent that has not said hello gets no line over %d bytes", wire.BaseMaxLine)
 	}
+}
+
+func (s *Sidecar) setCard(cmd *wire.Line) {
+	card, err := wire.DecodeCard(cmd.Payload)
+	if err != nil {
+		s.failCommand(cmd, nil, "", err)
+		return
+	}
+	s.network.setCard(bytes.Clone(card))
 }
 
 func (s *Sidecar) send(cmd *wire.Line) {
@@ -140,6 +153,9 @@ func (s *Sidecar) hello(cmd *wire.Line) {
 			Secret: s.secretFor(h.Features),
 		})
 	})
+	if h.Card != nil {
+		s.network.setCard(bytes.Clone(h.Card))
+	}
 	s.terms.Store(&terms{features: h.Features, maxMessage: h.MaxMessage}) // ready is the first line that needs them
 	s.tellStatus()
 }

@@ -15,11 +15,35 @@ func (s *Sidecar) peerConnected(l peerLink) {
 	s.peers[l.ID()] = newPeer(s, l)
 	s.mu.Unlock()
 	s.outside.Info(l.ID()).Str("peer", l.ID()).Bool("extended", l.Extended()).Str("key", l.Key()).Msg("peer connected")
-	key := ""
-	if s.terms.Load().knows(wire.FeatureIdentity) {
+	t, key, card := s.terms.Load(), "", []byte(nil)
+	if t.knows(wire.FeatureIdentity) {
 		key = l.Key()
 	}
-	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, l.ID(), key) })
+	if t.knows(wire.FeatureCards) {
+		card = l.Card()
+	}
+	s.event(nil, func(b []byte) []byte { return wire.AppendPeerConnected(b, l.ID(), key, card) })
+}
+
+// tellCard tells the agent of a peer's card.
+func (s *Sidecar) tellCard(p *peer) {
+	s.tell(wire.FeatureCards, p, func(b []byte) []byte {
+		if p.hasEnded() { // behind peer_disconnected it would be taken for that of the next link
+			return b
+		}
+		return wire.AppendCardEvent(b, p.ID(), p.Card())
+	})
+	p.settle()
+}
+
+// tellCards tells the agent of the cards of peers that were listed.
+func (s *Sidecar) tellCards(ids []string) {
+	peers := s.livePeers()
+	for _, id := range ids {
+		if p := peers[id]; p != nil && p.Card() != nil {
+			s.tellCard(p)
+		}
+	}
 }
 
 func (s *Sidecar) peerDisconnected(l peerLink, reason error) {
@@ -47,6 +71,8 @@ func (s *Sidecar) peerLine(l peerLink, line *wire.PeerLine) {
 		s.cancelled(p, line.RequestID)
 	case wire.PeerPause, wire.PeerResume:
 		p.setRefused(line.Stop)
+	case wire.PeerCard:
+		s.tellCard(p)
 	}
 }
 

@@ -104,6 +104,7 @@ func (v *victim) meet(id string) *held {
 }
 
 func (h *held) Key() string                  { return "" }
+func (h *held) Card() []byte                 { return h.line.Card }
 func (h *held) ID() string                   { return h.id }
 func (h *held) Extended() bool               { return true }
 func (h *held) Send([]byte, wire.Lane) error { return h.refuses }

@@ -18,6 +18,8 @@ type network interface {
 	// connect asks for a link to a peer now. If that leads nowhere, connectFailed is called; it is also called for
 	// a peer whose identity was refused, whoever asked for the link.
 	connect(peer string)
+	// setCard sets what peers are told of the agent: a JSON object, nil for nothing.
+	setCard(card []byte)
 	// flush blocks until the peers have everything that was sent, or ctx ends.
 	flush(ctx context.Context) error
 	// unsent flushes like flush, and returns for the peers that may not have everything how many bytes they have not
@@ -36,6 +38,7 @@ type peerLink interface {
 	ID() string
 	Key() string    // the key that the peer has proven, base64; "" if none
 	Extended() bool // it has control lines
+	Card() []byte   // what the peer says about its agent, a JSON object; nil if nothing
 	Stats() wire.PeerStats
 	Send(msg []byte, in wire.Lane) error // a *wire.Error
 	// Unacknowledged returns how many bytes of a lane the peer has not acknowledged, at most.

@@ -60,6 +60,7 @@ func (n *inRoom) connect(peer string) {
 	}
 }
 
+func (n *inRoom) setCard(card []byte)                                   { n.member.SetCard(card) }
 func (n *inRoom) flush(ctx context.Context) error                       { return n.member.Flush(ctx) }
 func (n *inRoom) unsent(ctx context.Context) map[string][wire.Lanes]int { return n.member.Unsent(ctx) }
 func (n *inRoom) flushStreams(ctx context.Context)                      { n.member.FlushStreams(ctx) }

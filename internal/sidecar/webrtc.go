@@ -76,6 +76,7 @@ func (w *webRTC) join(ctx context.Context) error {
 	return w.client.Run(ctx, w)
 }
 
+func (w *webRTC) setCard(card []byte)             { w.node.SetCard(card) }
 func (w *webRTC) connect(peer string)             { w.node.Connect(peer) }
 func (w *webRTC) flush(ctx context.Context) error { return w.node.Flush(ctx) }
 func (w *webRTC) unsent(ctx context.Context) map[string][wire.Lanes]int {

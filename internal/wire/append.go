@@ -58,10 +58,11 @@ func AppendMessage(dst []byte, from string, msg []byte) []byte {
 	return append(dst, "}}\n"...)
 }
 
-// AppendPeerConnected appends a peer_connected event; key is the peer's, "" if it has proven none.
-func AppendPeerConnected(dst []byte, peer, key string) []byte {
+// AppendPeerConnected appends a peer_connected event; key is the peer's, "" if it has proven none, and card too, nil if it has none.
+func AppendPeerConnected(dst []byte, peer, key string, card []byte) []byte {
 	dst = AppendString(append(appendType(dst, TypePeerConnected), `{"peer_id":`...), peer)
 	dst = appendOptional(dst, `,"key":`, key)
+	dst = appendCard(dst, card)
 	return append(dst, "}}\n"...)
 }
 

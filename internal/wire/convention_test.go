@@ -40,7 +40,7 @@ func TestConventions(t *testing.T) {
 
 // Each caller has a list of its own.
 func TestFeatures(t *testing.T) {
-	want := []string{"error", "flow", "cancel", "drain", "identity", "ping", "streams", "stats"}
+	want := []string{"error", "flow", "cancel", "drain", "identity", "ping", "streams", "stats", "cards"}
 	for range 2 {
 		got := Features()
 		if !slices.Equal(got, want) {

@@ -128,7 +128,14 @@ func relink(t *testing.T, event bool, l *wire.Line) []byte {
 	case wire.TypeMessage:
 		return wire.AppendMessage(nil, peer, l.Message.Raw)
 	case wire.TypePeerConnected:
-		return wire.AppendPeerConnected(nil, peer, must(wire.DecodePeerKey(l.Payload))(t))
+		key, card, err := wire.DecodePeerConnected(l.Payload)
+		return wire.AppendPeerConnected(nil, peer, key, must(card, err)(t))
+	case wire.TypeCard:
+		card := must(wire.DecodeCard(l.Payload))(t)
+		if event {
+			return wire.AppendCardEvent(nil, peer, card)
+		}
+		return wire.AppendCardCommand(nil, card)
 	case wire.TypePeerDisconnected:
 		return wire.AppendPeerDisconnected(nil, peer)
 	case wire.TypePeerList:
@@ -276,6 +283,8 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 		written = wire.AppendPeerDrained(nil, p.Number)
 	case wire.PeerStreams:
 		written = wire.AppendPeerStreams(nil)
+	case wire.PeerCard:
+		written = wire.AppendPeerCard(nil, p.Card)
 	default:
 		t.Fatalf("no writer for kind %v", p.Kind)
 	}

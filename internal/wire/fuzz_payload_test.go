@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"testing"
 
@@ -40,7 +41,33 @@ func fuzzDecode[T any](f *testing.F, decode func([]byte) (T, error), known []str
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	fuzzDecode(f, wire.DecodeHello, []string{"protocol", "features", "max_message", "token", "policy"}, "hello", "ready")
+	decode := func(text []byte) (wire.Hello, error) {
+		h, err := wire.DecodeHello(text)
+		h.Card = nil // FuzzDecodeCard has it
+		return h, err
+	}
+	fuzzDecode(f, decode, []string{"protocol", "features", "max_message", "token", "policy"}, "hello", "ready")
+}
+
+func FuzzDecodeCard(f *testing.F) {
+	type payload struct {
+		Card json.RawMessage `json:"card"`
+	}
+	decode := func(text []byte) (p payload, err error) {
+		if p.Card, err = wire.DecodeCard(text); err != nil {
+			return p, err
+		}
+		if p.Card == nil {
+			_ = json.Unmarshal(text, &p) // absent or null
+			if p.Card != nil && string(p.Card) != "null" {
+				return p, errors.New("a card was overlooked")
+			}
+		} else if err := wire.CheckCard(p.Card); err != nil {
+			return p, err
+		}
+		return p, nil
+	}
+	fuzzDecode(f, decode, []string{"card"}, "card")
 }
 
 func FuzzDecodeSignaling(f *testing.F) {

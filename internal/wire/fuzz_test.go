@@ -263,7 +263,7 @@ func FuzzParseCommand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		checkLine(t, text, false, map[string]string{"send": "target_peer", "broadcast": "", "list_peers": "",
 			"connect": "target_peer_id", "hello": "", "pause": "peer_id", "resume": "peer_id", "cancel": "target_peer",
-			"drain": "", "ping": "", "listen": "", "unlisten": "", "refuse": "", "stream_end": "", "stats": ""})
+			"drain": "", "ping": "", "listen": "", "unlisten": "", "refuse": "", "stream_end": "", "stats": "", "card": ""})
 	})
 }
 
@@ -273,8 +273,19 @@ func FuzzParseEvent(f *testing.F) {
 		checkLine(t, text, true, map[string]string{"message": "from_peer", "peer_connected": "peer_id",
 			"peer_disconnected": "peer_id", "peer_list": "", "ready": "", "signaling": "", "error": "",
 			"pause": "peer_id", "resume": "peer_id", "cancel": "from_peer", "drained": "", "pong": "",
-			"listening": "", "stream": "", "stream_end": "", "stream_stop": "", "stats": "", "path": "peer_id"})
+			"listening": "", "stream": "", "stream_end": "", "stream_stop": "", "stats": "", "path": "peer_id", "card": "peer_id"})
 	})
+}
+
+// checkCard compares a card with the text of the value that it is from.
+func checkCard(t *testing.T, text, card []byte) {
+	t.Helper()
+	if text == nil || string(text) == "null" {
+		text = nil
+	}
+	if string(card) != string(text) || text != nil && (text[0] != '{' || len(text) > wire.MaxCard) {
+		t.Fatalf("card %q, want %q", card, text)
+	}
 }
 
 func FuzzParsePeerLine(f *testing.F) {
@@ -302,7 +313,7 @@ func FuzzParsePeerLine(f *testing.F) {
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
 			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained,
-			"member": wire.PeerMember, "streams": wire.PeerStreams}
+			"member": wire.PeerMember, "streams": wire.PeerStreams, "card": wire.PeerCard}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
@@ -316,7 +327,10 @@ func FuzzParsePeerLine(f *testing.F) {
 			}
 		case wire.PeerMember:
 			checkMembership(t, list[1], p.Member)
+		case wire.PeerCard:
+			checkCard(t, list[1], p.Card)
 		case wire.PeerHello:
+			checkCard(t, members(t, list[1], "card")["card"], p.Hello.Card)
 			if id := p.Hello.Identity; id != nil {
 				checkIdentity(t, members(t, list[1], "identity")["identity"], id)
 			}
@@ -471,7 +485,7 @@ func FuzzSplice(f *testing.F) {
 			return
 		}
 		stream := wire.AppendMessage(nil, from, m.Raw)
-		stream = append(stream, wire.AppendPeerConnected(nil, "behind", "")...)
+		stream = append(stream, wire.AppendPeerConnected(nil, "behind", "", nil)...)
 		if n := bytes.Count(stream, []byte("\n")); n != 2 || bytes.IndexByte(stream, '\r') >= 0 {
 			t.Fatalf("%d newlines in %q", n, stream)
 		}

@@ -60,6 +60,7 @@ const (
 	keyHeldBack
 	keyPaused
 	keyDropped
+	keyCard
 	keyCount
 )
 
@@ -72,7 +73,7 @@ func (k key) String() string {
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
 		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us", "meta",
-		"messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams", "outages", "held_back", "paused", "dropped"}[k]
+		"messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams", "outages", "held_back", "paused", "dropped", "card"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -235,6 +236,8 @@ func lookupText(name []byte) key {
 		return keyPaused
 	case "dropped":
 		return keyDropped
+	case "card":
+		return keyCard
 	}
 	return keyOther
 }

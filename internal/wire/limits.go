@@ -33,6 +33,9 @@ const (
 	SliceSize = 16 << 10
 	// MaxCancelID is the length in bytes of the longest request_id in a cancel, which only saves work.
 	MaxCancelID = 1 << 10
+	// MaxCard is the length in bytes of the longest card, and MaxCardDepth the depth to which one may nest.
+	MaxCard      = 16 << 10
+	MaxCardDepth = 16
 	// ProtocolVersion is the version in hello and ready.
 	ProtocolVersion = 1
 )
@@ -48,6 +51,9 @@ type Limits struct {
 func (l Limits) MaxLine() int {
 	return l.withDefaults().MaxMessage + EnvelopeSize
 }
+
+// depth returns how deep the lines of either protocol may nest.
+func (l Limits) depth() int { return max(l.withDefaults().MaxDepth, MaxCardDepth) + EnvelopeDepth }
 
 func (l Limits) withDefaults() Limits {
 	if l.MaxMessage <= 0 {

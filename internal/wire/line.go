@@ -13,7 +13,7 @@ type Line struct {
 	RequestID []byte  // of cancel
 	Stop      Stop    // of pause: what is held back
 	Except    []byte  // of broadcast: JSON array of the peer ids to leave out, nil if absent
-	Payload   []byte  // of hello, ready, signaling, error, peer_list, peer_connected, drain, drained, stats, path and those about streams: JSON object, nil if absent or null
+	Payload   []byte  // of hello, ready, signaling, error, peer_list, peer_connected, drain, drained, stats, path, card and those about streams: JSON object, nil if absent or null
 }
 
 // ParseCommand parses a line from an agent to its sidecar. Unknown members are ignored, known ones must
@@ -37,7 +37,7 @@ func parseLine(line []byte, lim Limits, l *Line, event bool) error {
 		return tooLarge("", "line", len(line), n)
 	}
 	lim = lim.withDefaults()
-	p := lineParser{scanner: scanner{b: line, limit: lim.MaxDepth + EnvelopeDepth}, lim: lim}
+	p := lineParser{scanner: scanner{b: line, limit: lim.depth()}, lim: lim}
 	p.envelope(&l.Message)
 	p.name(l, event)
 	if p.err != nil {
@@ -205,7 +205,7 @@ func (p *lineParser) check(l *Line, event bool) *Error {
 	case TypePause:
 		return p.checkPause(l)
 	case TypeHello, TypeReady, TypeSignaling, TypeError, TypePeerList, TypePeerConnected, TypeDrain, TypeDrained,
-		TypeListen, TypeUnlisten, TypeListening, TypeRefuse, TypeStream, TypeStreamEnd, TypeStreamStop, TypeStats, TypePath:
+		TypeListen, TypeUnlisten, TypeListening, TypeRefuse, TypeStream, TypeStreamEnd, TypeStreamStop, TypeStats, TypePath, TypeCard:
 		if p.payload.kind == '{' {
 			l.Payload = p.raw(p.payload)
 		}

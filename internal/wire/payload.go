@@ -17,11 +17,13 @@ const (
 	// FeatureStreams: `secret` in ready, the lines about streams, and connections for them.
 	FeatureStreams = "streams"
 	FeatureStats   = "stats" // `stats` and `path`
+	// FeatureCards: `card`, and `card` in hello and peer_connected.
+	FeatureCards = "cards"
 )
 
 // Features returns the extensions of the link that this version knows, as hello and ready name them.
 func Features() []string {
-	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams, FeatureStats}
+	return []string{FeatureError, FeatureFlow, FeatureCancel, FeatureDrain, FeatureIdentity, FeaturePing, FeatureStreams, FeatureStats, FeatureCards}
 }
 
 // Stop is what is held back for one peer: what `pause` and `resume` say. Each holds back what those before it do, too.
@@ -45,6 +47,8 @@ type Hello struct {
 	Policy string `json:"policy,omitempty"`
 	// Secret, in ready only, is what connections for streams have to show.
 	Secret string `json:"secret,omitempty"`
+	// Card, in hello only, is what peers are told of the agent: a JSON object, nil for none.
+	Card []byte `json:"-"`
 }
 
 // Signaling is the payload of a signaling event.
@@ -90,7 +94,7 @@ func DecodeHello(payload []byte) (Hello, error) {
 	var h Hello
 	err := decodeObject(payload, []field{
 		{keyProtocol, &h.Protocol}, {keyFeatures, &h.Features}, {keyMaxMessage, &h.MaxMessage}, {keyToken, &h.Token},
-		{keyPolicy, &h.Policy}, {keySecret, &h.Secret},
+		{keyPolicy, &h.Policy}, {keySecret, &h.Secret}, {keyCard, &h.Card},
 	})
 	return h, err
 }
@@ -144,10 +148,11 @@ func DecodeUnsent(payload []byte) (Unsent, error) {
 	return u, err
 }
 
-// DecodePeerKey decodes the key in the payload of a peer_connected event, "" if it has none.
-func DecodePeerKey(payload []byte) (key string, err error) {
-	err = decodeObject(payload, []field{{keyKey, &key}})
-	return key, err
+// DecodePeerConnected decodes what the payload of a peer_connected event says of the peer: the key that it has proven, "" if none, and its
+// card, nil if it has none.
+func DecodePeerConnected(payload []byte) (key string, card []byte, err error) {
+	err = decodeObject(payload, []field{{keyKey, &key}, {keyCard, &card}})
+	return key, card, err
 }
 
 // DecodeStrings decodes a JSON array of strings, such as Line.Except. A nil raw gives nil.
@@ -164,7 +169,7 @@ func DecodeStrings(raw []byte) ([]string, error) {
 // field is a member of a payload and the variable for its value.
 type field struct {
 	key key
-	to  any // *string, **string, *int, *int64, *[]string, *[]int, *[]PeerStats, or a func() *Error that decodes the object at the cursor
+	to  any // *string, **string, *int, *int64, *[]string, *[]int, *[]PeerStats, *[]byte for a card, or a func() *Error that decodes the object at the cursor
 }
 
 // decodeObject decodes the payload of a line that is rare. A member that is null counts as absent.
@@ -240,6 +245,10 @@ func (s *scanner) decode(to any) (bad *Error) {
 	}
 	if list, ok := to.(*[]int); ok && s.peek() != 'n' {
 		*list, bad = s.integers(path)
+		return bad
+	}
+	if raw, ok := to.(*[]byte); ok {
+		*raw, bad = s.card(path)
 		return bad
 	}
 	if object, ok := to.(func() *Error); ok && s.peek() == '{' {
@@ -354,6 +363,7 @@ func appendHello(dst []byte, t Type, h Hello) []byte {
 	dst = appendOptional(dst, `,"token":`, h.Token)
 	dst = appendOptional(dst, `,"policy":`, h.Policy)
 	dst = appendOptional(dst, `,"secret":`, h.Secret)
+	dst = appendCard(dst, h.Card)
 	return append(dst, "}}\n"...)
 }
 

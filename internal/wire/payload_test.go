@@ -14,7 +14,10 @@ func TestDecode(t *testing.T) {
 	signaling := func(b []byte) (any, error) { v, err := wire.DecodeSignaling(b); return v, err }
 	event := func(b []byte) (any, error) { v, err := wire.DecodeErrorEvent(b); return v, err }
 	peers := func(b []byte) (any, error) { v, err := wire.DecodePeerList(b); return v, err }
-	key := func(b []byte) (any, error) { v, err := wire.DecodePeerKey(b); return v, err }
+	key := func(b []byte) (any, error) { v, _, err := wire.DecodePeerConnected(b); return v, err }
+	card := func(b []byte) (any, error) { v, err := wire.DecodeCard(b); return string(v), err }
+	withCard := func(b []byte) (any, error) { _, v, err := wire.DecodePeerConnected(b); return string(v), err }
+	tooLong, tooDeep := strings.Repeat("x", wire.MaxCard), strings.Repeat(`{"a":`, wire.MaxCardDepth)+"{}"+strings.Repeat("}", wire.MaxCardDepth)
 	drain := func(b []byte) (any, error) { v, err := wire.DecodeDrain(b); return v, err }
 	unsent := func(b []byte) (any, error) { v, err := wire.DecodeUnsent(b); return v, err }
 	stats := func(b []byte) (any, error) { v, err := wire.DecodeStats(b); return v, err }
@@ -57,6 +60,16 @@ func TestDecode(t *testing.T) {
 		{key, `{"peer_id":"p"}`, "", ""},
 		{key, `{"peer_id":"p","key":"k"}`, "k", ""},
 		{key, `{"key":7}`, nil, "payload.key: want a string"},
+		{card, `{"card":{"a":[1, {}]},"later":1}`, `{"a":[1, {}]}`, ""},
+		{card, `{"card":null}`, "", ""},
+		{card, ``, "", ""},
+		{card, `{"card":[]}`, nil, "payload.card: want an object at byte 8"},
+		{card, `{"card":{},"card":{}}`, nil, "payload.card: present twice"},
+		{card, `{"Card":{}}`, nil, "payload.card: written in another case"},
+		{card, `{"card":{"a":"` + tooLong + `"}}`, nil, "payload.card: card of 16392 bytes, the limit is 16384"},
+		{card, `{"card":` + tooDeep + `}`, nil, "nested deeper than 16 levels"},
+		{withCard, `{"peer_id":"p","card":{}}`, `{}`, ""},
+		{withCard, `{"peer_id":"p","card":"x"}`, nil, "payload.card: want an object"},
 		{peers, `{"peers":[7]}`, nil, "payload.peers: want an array of strings"},
 		{peers, `{"peers":["a"],"peers":["b"]}`, nil, "payload.peers: present twice"},
 		{drain, ``, time.Duration(0), ""},

@@ -17,11 +17,12 @@ const (
 	PeerDrained
 	PeerMember
 	PeerStreams
+	PeerCard
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams", "card"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -38,6 +39,7 @@ type PeerLine struct {
 	Member    *Membership // of member
 	Number    int         // of drain and drained: which belong together
 	Stop      Stop        // of pause: what is held back, StopOrdered or StopNewWork
+	Card      []byte      // of card: JSON object, nil if there is none any more; refers to the line
 }
 
 // A Greeting is the argument of hello.
@@ -47,6 +49,7 @@ type Greeting struct {
 	MaxStreams int       // streams that the peer lets us have open; 0 if absent
 	Lanes      bool      // the writer reads text messages as a stream of their own
 	Identity   *Identity // nil if absent
+	Card       []byte    // JSON object, nil if absent
 }
 
 // An Identity is the one in a hello: docs/protocol.md, "Identity".
@@ -71,7 +74,7 @@ func ParsePeerLine(line []byte, lim Limits, p *PeerLine) error {
 		return tooLarge("", "line", len(line), n)
 	}
 	lim = lim.withDefaults()
-	s := scanner{b: line, limit: lim.MaxDepth + EnvelopeDepth}
+	s := scanner{b: line, limit: lim.depth()}
 	var bad *Error
 	switch s.peek() {
 	case '{':
@@ -121,7 +124,7 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 // hasArgument reports whether a control line of this kind must have a second element.
 func (k PeerKind) hasArgument() bool {
 	switch k {
-	case PeerHello, PeerCancel, PeerDrain, PeerDrained, PeerMember:
+	case PeerHello, PeerCancel, PeerDrain, PeerDrained, PeerMember, PeerCard:
 		return true
 	}
 	return false
@@ -129,6 +132,10 @@ func (k PeerKind) hasArgument() bool {
 
 // argument reads the second element of a control line.
 func (s *scanner) argument(p *PeerLine) (bad *Error) {
+	if p.Kind == PeerCard {
+		p.Card, bad = s.card("card")
+		return bad
+	}
 	if s.peek() == '{' {
 		switch p.Kind {
 		case PeerHello:
@@ -191,6 +198,8 @@ func controlKind(name []byte) PeerKind {
 		return PeerMember
 	case "streams":
 		return PeerStreams
+	case "card":
+		return PeerCard
 	}
 	return PeerUnknown
 }
@@ -199,7 +208,7 @@ func (s *scanner) hello(h *Greeting) *Error {
 	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyMaxStreams, &h.MaxStreams}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
 		h.Identity = new(Identity)
 		return s.identity(h.Identity)
-	}}})
+	}}, {keyCard, &h.Card}})
 }
 
 func (s *scanner) identity(id *Identity) *Error {
@@ -242,12 +251,18 @@ func AppendPeerHello(dst []byte, h Greeting) []byte {
 		}
 		dst = append(dst, '}')
 	}
+	dst = appendCard(dst, h.Card)
 	return append(dst, "}]\n"...)
 }
 
 // AppendPeerMember appends the control line with a newer membership of its writer.
 func AppendPeerMember(dst []byte, m *Membership) []byte {
 	return append(appendMembership(append(dst, `["member",`...), m), "]\n"...)
+}
+
+// AppendPeerCard appends the control line with the card that its writer has from now on; nil for none.
+func AppendPeerCard(dst, card []byte) []byte {
+	return append(appendOneLine(append(dst, `["card",`...), orNull(card)), "]\n"...)
 }
 
 func appendMembership(dst []byte, m *Membership) []byte {

@@ -34,6 +34,7 @@ const (
 	TypeStreamStop
 	TypeStats
 	TypePath
+	TypeCard
 	typeCount
 )
 
@@ -45,7 +46,7 @@ func (t Type) String() string {
 	return [typeCount]string{"unknown", "send", "broadcast", "list_peers", "connect", "message",
 		"peer_connected", "peer_disconnected", "peer_list", "hello", "ready", "signaling", "error",
 		"pause", "resume", "cancel", "drain", "drained", "ping", "pong",
-		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop", "stats", "path"}[t]
+		"listen", "unlisten", "listening", "refuse", "stream", "stream_end", "stream_stop", "stats", "path", "card"}[t]
 }
 
 func commandType(name []byte) Type {
@@ -80,6 +81,8 @@ func commandType(name []byte) Type {
 		return TypeStreamEnd
 	case "stats":
 		return TypeStats
+	case "card":
+		return TypeCard
 	}
 	return TypeUnknown
 }
@@ -120,6 +123,8 @@ func eventType(name []byte) Type {
 		return TypeStreamStop
 	case "path":
 		return TypePath
+	case "card":
+		return TypeCard
 	case "stats":
 		return TypeStats
 	}
@@ -137,6 +142,10 @@ func peerKey(t Type, event bool) key {
 		return keyFromPeer
 	case TypePeerConnected, TypePeerDisconnected, TypePause, TypeResume, TypePath:
 		return keyPeerID
+	case TypeCard:
+		if event {
+			return keyPeerID
+		}
 	case TypeCancel:
 		if event {
 			return keyFromPeer

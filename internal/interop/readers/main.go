@@ -86,13 +86,15 @@ func event(line []byte) string {
 		case wire.TypeError:
 			_, err = wire.DecodeErrorEvent(l.Payload)
 		case wire.TypePeerConnected:
-			_, err = wire.DecodePeerKey(l.Payload)
+			_, _, err = wire.DecodePeerConnected(l.Payload)
 		case wire.TypeDrained:
 			_, err = wire.DecodeUnsent(l.Payload)
 		case wire.TypePath:
 			_, err = wire.DecodePath(l.Payload)
 		case wire.TypeStats:
 			_, err = wire.DecodeStats(l.Payload)
+		case wire.TypeCard:
+			_, err = wire.DecodeCard(l.Payload)
 		case wire.TypeListening, wire.TypeStream, wire.TypeStreamEnd, wire.TypeStreamStop:
 			_, err = wire.DecodeStream(l.Payload)
 		}
