@@ -10,7 +10,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// BySkill, in place of a peer's id in Call and CallStream, is any live peer whose card
+// BySkill is, in place of a peer's id in Call and CallStream, any live peer whose card
 // offers a skill of this name. The one to which this agent has the fewest requests
 // pending is asked first; if it refuses with ErrBusy, or goes before the request was
 // sent, the next one is. If the type of the request is "" it is the one that the peer's

@@ -33,8 +33,11 @@ func (s *session) localCandidate(c webrtc.ICECandidateInit) {
 }
 
 // gathered handles the end of gathering. If it failed for want of sockets, there is no point in waiting for the
-// peer.
+// peer. After a restart nothing follows from it: what it is about may be the gathering before.
 func (s *session) gathered() {
+	if s.number > 0 {
+		return
+	}
 	if why := s.failures.suffix(socketFailure); !s.up && len(s.local) == 0 && why != "" {
 		s.n.lost(s, localErrorf("this host has no candidates%s", why))
 	}

@@ -122,6 +122,7 @@ func (s *session) describe(sdp webrtc.SessionDescription, d signal.Description) 
 	}
 	s.descType, s.desc = sdp.Type.String(), d
 	s.local = nil
+	s.failures.forget() // of the gathering before
 	s.sendDescription()
 	if err := s.pc.SetLocalDescription(sdp); err != nil {
 		return localErrorf("apply our own %s: %w", sdp.Type, err)

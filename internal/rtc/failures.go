@@ -38,6 +38,13 @@ func (f *failures) note(kind failureKind, what string) {
 	f.last[kind] = what
 }
 
+// forget forgets why candidates were missing: they are gathered anew.
+func (f *failures) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last[socketFailure], f.last[serverFailure] = "", ""
+}
+
 // suffix returns what last has of these kinds, as the end of a sentence.
 func (f *failures) suffix(kinds ...failureKind) string {
 	f.mu.Lock()
