@@ -9,7 +9,7 @@ import (
 	"github.com/chatixia-ai/mesh"
 )
 
-// StatsQuery is the type of the request by which the page asks a peer for its links.
+// StatsQuery is the type of the request by which the page asks a peer for its links: one whose card says that it answers.
 const StatsQuery = "mesh_stats_query"
 
 // CodePermissionDenied is the code with which an agent refuses to tell of its links.
@@ -162,7 +162,7 @@ func viewOf(self string, st *mesh.Stats, taken time.Time, clock time.Duration, a
 	for i := range st.Peers {
 		p := &st.Peers[i]
 		l := &linkView{
-			key: p.Key, since: p.Since, sinceMS: p.Since.UnixMilli(), path: p.Path, rtt: float64(p.RTT.Microseconds()) / 1000,
+			key: p.Key, card: p.Card, since: p.Since, sinceMS: p.Since.UnixMilli(), path: p.Path, rtt: float64(p.RTT.Microseconds()) / 1000,
 			sent:     counter{bytes: p.BytesSent, messages: p.MessagesSent},
 			received: counter{bytes: p.BytesReceived, messages: p.MessagesReceived},
 			queued:   p.BytesQueued, streams: p.Streams, outages: p.Outages, handling: p.Handling, pending: p.Pending,

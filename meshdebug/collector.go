@@ -17,17 +17,10 @@ const (
 	minInterval     = 100 * time.Millisecond
 	firstInterval   = time.Second // until there are rates
 
-	askTimeout  = 2 * time.Second
-	askLater    = 10 * time.Second // after a failure that may be over soon
-	askRarely   = 5 * time.Minute  // if the peer does not know the question
-	maxAsking   = 16               // peers at a time
-	viewLife    = 15 * time.Second // how long an answer is shown
-	goneLife    = time.Minute      // how long a peer is that has gone
-	newPeer     = time.Minute      // how old a link is at most that counts as an event when it is first seen
-	historyLife = 5 * time.Minute
-	maxPoints   = 600
-	maxHistory  = 128 // nodes in each point
-	settleTime  = 2500 * time.Millisecond
+	viewLife   = 15 * time.Second // how long an answer is shown
+	goneLife   = time.Minute      // how long a peer is that has gone
+	newPeer    = time.Minute      // how old a link is at most that counts as an event when it is first seen
+	settleTime = 2500 * time.Millisecond
 )
 
 // A source is where a collector gets its numbers from: a mesh.Mesh.
@@ -63,23 +56,6 @@ type collector struct {
 	numbers mesh.Stats
 	err     error
 }
-
-// An ask is what is known of a peer's will to answer.
-type ask struct {
-	sinceMS int64 // of the link
-	next    time.Time
-	running bool
-	answers int // in this loop
-	refused bool
-}
-
-// A point is one moment of the history.
-type point struct {
-	at    time.Time
-	nodes map[string]nodePoint
-}
-
-type nodePoint struct{ sent, received, rtt float32 }
 
 // A looker gets snapshots. What it has not taken when the next one comes is lost.
 type looker struct{ snapshots chan *Snapshot }
@@ -127,14 +103,6 @@ func (c *collector) leave(l *looker) {
 		c.stop()
 		c.stop, c.latest = nil, nil
 	}
-}
-
-// An answered is how a peer has taken the question.
-type answered struct {
-	peer string
-	ask  *ask
-	view *view
-	err  error
 }
 
 func (c *collector) run(ctx context.Context) {
@@ -257,84 +225,6 @@ func (c *collector) forget(now time.Time) {
 	})
 }
 
-// askEvery is the time from one question to a peer to the next: the more there are, the longer.
-func (c *collector) askEvery() time.Duration {
-	return max(2*c.interval, time.Duration(len(c.views))*100*time.Millisecond)
-}
-
-func (c *collector) running() (n int) {
-	for _, a := range c.asks {
-		if a.running {
-			n++
-		}
-	}
-	return n
-}
-
-// askPeers asks those peers whose turn it is, the one that has waited longest first.
-func (c *collector) askPeers(ctx context.Context, all *sync.WaitGroup, answers chan<- answered) {
-	if c.ownView {
-		return
-	}
-	now := time.Now()
-	var due []string
-	for id, p := range c.own.peers {
-		a := c.asks[id]
-		if a == nil {
-			a = &ask{sinceMS: p.sinceMS}
-			c.asks[id] = a
-		}
-		if !a.running && !now.Before(a.next) {
-			due = append(due, id)
-		}
-	}
-	slices.SortFunc(due, func(x, y string) int { return cmp.Or(c.asks[x].next.Compare(c.asks[y].next), cmp.Compare(x, y)) })
-	for _, id := range due[:min(len(due), max(0, maxAsking-c.running()))] {
-		a := c.asks[id]
-		a.running = true
-		all.Go(func() {
-			got := answered{peer: id, ask: a}
-			got.view, got.err = c.question(ctx, id)
-			select {
-			case answers <- got:
-			case <-ctx.Done():
-			}
-		})
-	}
-}
-
-func (c *collector) question(ctx context.Context, peer string) (*view, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	reply, err := c.from.Request(ctx, peer, mesh.Message{Type: StatsQuery})
-	if err != nil {
-		return nil, err
-	}
-	return readAnswer(peer, reply.Payload, time.Now())
-}
-
-// take notes an answer.
-func (c *collector) take(got answered) {
-	a, now := got.ask, time.Now()
-	a.running = false
-	switch {
-	case got.err == nil:
-		got.view.rates(c.views[got.peer])
-		c.views[got.peer] = got.view
-		a.answers++
-		a.refused = false
-		a.next = now.Add(c.askEvery())
-		if a.answers == 1 {
-			a.next = now // the second answer gives the first rates
-		}
-	case errors.Is(got.err, mesh.ErrBusy), errors.Is(got.err, mesh.ErrCongested), c.views[got.peer] != nil:
-		a.next = now.Add(askLater)
-	default: // no handler, no permission, a base agent that says nothing, or nonsense
-		a.refused = true
-		a.next = now.Add(askRarely)
-	}
-}
-
 // settled reports whether another sample would tell no more than later ones will.
 func (c *collector) settled() bool {
 	if time.Since(c.started) > settleTime {
@@ -343,8 +233,8 @@ func (c *collector) settled() bool {
 	if c.rounds < 2 || c.own == nil {
 		return false
 	}
-	for id := range c.own.peers {
-		if a := c.asks[id]; !c.ownView && (a == nil || !a.refused && a.answers < 2) {
+	for id, p := range c.own.peers {
+		if a := c.asks[id]; !c.ownView && p.answers() && (a == nil || !a.refused && a.answers < 2) {
 			return false
 		}
 	}
@@ -382,50 +272,4 @@ func (c *collector) snapshot() *Snapshot {
 	}
 	assemble(s, c.own, c.views, c.gone)
 	return s
-}
-
-// remember adds a point to the history.
-func (c *collector) remember(s *Snapshot) {
-	p := point{at: s.At, nodes: make(map[string]nodePoint)}
-	for _, known := range []bool{true, false} { // first those of which the agent knows by itself
-		for i := range s.Nodes {
-			if n := &s.Nodes[i]; n.Gone.IsZero() && (n.Self || n.Linked) == known && len(p.nodes) < maxHistory {
-				p.nodes[n.ID] = nodePoint{float32(n.SentPerSecond), float32(n.ReceivedPerSecond), float32(n.RTT)}
-			}
-		}
-	}
-	drop := 0
-	for drop < len(c.points) && (s.At.Sub(c.points[drop].at) > historyLife || len(c.points)-drop >= maxPoints) {
-		drop++
-	}
-	c.points = append(slices.Delete(c.points, 0, drop), p)
-}
-
-// A history is what a page gets first: values of nodes at times, null where there were none.
-type history struct {
-	Times []int64                  `json:"times"` // ms since 1970
-	Nodes map[string][3][]*float32 `json:"nodes"` // sent and received bytes per second, RTT in ms
-}
-
-// history returns that of the nodes that there are now.
-func (c *collector) history() history {
-	c.mu.Lock()
-	points := slices.Clone(c.points) // which are not changed any more
-	c.mu.Unlock()
-	h := history{Times: make([]int64, 0, len(points)), Nodes: make(map[string][3][]*float32)}
-	if len(points) == 0 {
-		return h
-	}
-	for id := range points[len(points)-1].nodes {
-		h.Nodes[id] = [3][]*float32{make([]*float32, len(points)), make([]*float32, len(points)), make([]*float32, len(points))}
-	}
-	for i, p := range points {
-		h.Times = append(h.Times, p.at.UnixMilli())
-		for id, values := range h.Nodes {
-			if n, ok := p.nodes[id]; ok {
-				values[0][i], values[1][i], values[2][i] = &n.sent, &n.received, &n.rtt
-			}
-		}
-	}
-	return h
 }

@@ -34,10 +34,14 @@ type Node struct {
 	ID   string `json:"id"`
 	Self bool   `json:"self,omitempty"`
 	// Linked says that the agent that looks has a link to this one. Of the others, peers have told.
-	Linked bool      `json:"linked,omitempty"`
-	Key    string    `json:"key,omitempty"`
-	Since  time.Time `json:"since,omitzero"` // the link to it came up
-	Gone   time.Time `json:"gone,omitzero"`  // the link to it was found gone; such nodes are kept for a minute
+	Linked bool   `json:"linked,omitempty"`
+	Key    string `json:"key,omitempty"`
+	// Name, Version and Skills are from its card, shortened if they are long.
+	Name    string    `json:"name,omitempty"`
+	Version string    `json:"version,omitempty"`
+	Skills  []string  `json:"skills,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // the link to it came up
+	Gone    time.Time `json:"gone,omitzero"`  // the link to it was found gone; such nodes are kept for a minute
 	// Answers says that the agent tells of its links.
 	Answers bool `json:"answers,omitempty"`
 
@@ -108,6 +112,7 @@ func assemble(s *Snapshot, own *view, others map[string]*view, gone map[string]t
 	for id, p := range own.peers {
 		if id != s.Self && len(nodes) < maxNodes {
 			nodes[id] = &Node{ID: id, Linked: true, Key: p.key, Since: p.since, RTT: p.rtt, Answers: others[id] != nil}
+			nodes[id].describe(p.card)
 		}
 	}
 	left := max(0, len(own.peers)+1-maxNodes)
@@ -155,6 +160,29 @@ func assemble(s *Snapshot, own *view, others map[string]*view, gone map[string]t
 		return strings.Compare(x.ID, y.ID)
 	})
 	s.LeftOut = left
+}
+
+// The bounds of what is shown of a card.
+const (
+	maxShown  = 128 // bytes of a text
+	maxSkills = 16
+)
+
+func (n *Node) describe(c *mesh.Card) {
+	if c == nil {
+		return
+	}
+	n.Name, n.Version = shortened(c.Name), shortened(c.Version)
+	for _, s := range c.Skills[:min(len(c.Skills), maxSkills)] {
+		n.Skills = append(n.Skills, shortened(s.Name))
+	}
+}
+
+func shortened(s string) string {
+	if len(s) <= maxShown {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxShown], "") + "…"
 }
 
 func (n *Node) add(out, in *Flow) {
@@ -230,6 +258,7 @@ type view struct {
 // A linkView is what one agent says of one link.
 type linkView struct {
 	key, local, remote string
+	card               *mesh.Card // of the peers of the agent that looks
 	since              time.Time
 	sinceMS            int64 // tells one link from the next one to the same peer
 	path               mesh.Path
@@ -239,6 +268,11 @@ type linkView struct {
 	streams, outages   int
 	handling, pending  int
 	heldBack, paused   mesh.Hold
+}
+
+// answers reports whether the peer says that it tells of its links.
+func (l *linkView) answers() bool {
+	return l.card != nil && slices.Contains(l.card.Queries, StatsQuery)
 }
 
 type counter struct {

@@ -98,11 +98,12 @@ func TestPayload(t *testing.T) {
 
 func TestPeers(t *testing.T) {
 	onMesh(t)
-	joined(t, "bob", mesh.Config{})
+	joined(t, "bob", mesh.Config{Card: &mesh.Card{Name: "Bob\x1b", Version: "1.2", Skills: []mesh.Skill{{Name: "sing"}}}})
 	joined(t, "al ice", mesh.Config{})
-	cli("peers", "--wait", "1s").hasStatus(t, 0, "\"al ice\"", "bob")
+	cli("peers", "--wait", "1s").hasStatus(t, 0, "\"al ice\"", `bob        "Bob\x1b" 1.2 sing`)
 	var list []shownPeer
-	if cli("peers", "--wait", "1s", "--json", "--id", "carol").into(t, &list); len(list) != 2 || list[0].PeerID != "al ice" || list[1].PeerID != "bob" {
+	if cli("peers", "--wait", "1s", "--json", "--id", "carol").into(t, &list); len(list) != 2 || list[0].PeerID != "al ice" || list[1].PeerID != "bob" ||
+		list[0].Card != nil || list[1].Card == nil || list[1].Card.Version != "1.2" {
 		t.Errorf("%+v", list)
 	}
 }

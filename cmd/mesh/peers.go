@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,13 +12,14 @@ import (
 )
 
 const peersHelp = `List the peers with which this command gets a link within the time of --wait, a line for
-each: its id, and the key that it has proven, if any. An id with unusual characters is
-quoted as in Go.`
+each: its id, the key that it has proven, and the name, version and skills on its card, as
+far as it has them. What has unusual characters is quoted as in Go.`
 
 // shownPeer is what is printed about a peer.
 type shownPeer struct {
-	PeerID string `json:"peer_id"`
-	Key    string `json:"key,omitempty"`
+	PeerID string     `json:"peer_id"`
+	Key    string     `json:"key,omitempty"`
+	Card   *mesh.Card `json:"card,omitempty"`
 }
 
 func newPeers() *cobra.Command {
@@ -49,8 +51,25 @@ func printPeers(c *cobra.Command, peers []mesh.Peer) error {
 	list := make([]shownPeer, 0, len(peers))
 	rows := make([]row, 0, len(peers))
 	for _, p := range peers {
-		list = append(list, shownPeer{p.ID, p.Key})
-		rows = append(rows, row{quote(p.ID), p.Key})
+		list = append(list, shownPeer{p.ID, p.Key, p.Card})
+		rows = append(rows, row{quote(p.ID), strings.TrimSpace(p.Key + "  " + onCard(p.Card))})
 	}
 	return printResult(c, list, rows...)
+}
+
+// onCard returns what a line has room for.
+func onCard(c *mesh.Card) string {
+	if c == nil {
+		return ""
+	}
+	var parts []string
+	for _, text := range []string{c.Name, c.Version} {
+		if text != "" {
+			parts = append(parts, quote(text))
+		}
+	}
+	for _, s := range c.Skills {
+		parts = append(parts, quote(s.Name))
+	}
+	return strings.Join(parts, " ")
 }

@@ -33,8 +33,9 @@ const (
 	SliceSize = 16 << 10
 	// MaxCancelID is the length in bytes of the longest request_id in a cancel, which only saves work.
 	MaxCancelID = 1 << 10
-	// MaxCard is the length in bytes of the longest card, and MaxCardDepth the depth to which one may nest.
-	MaxCard      = 16 << 10
+	// MaxCard is the length in bytes of the longest card.
+	MaxCard = 16 << 10
+	// MaxCardDepth is the depth to which a card may nest, its own object being level 1.
 	MaxCardDepth = 16
 	// ProtocolVersion is the version in hello and ready.
 	ProtocolVersion = 1

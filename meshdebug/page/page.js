@@ -168,6 +168,8 @@ function details(node, now) {
   else if (!node.linked) row("link", "not to this agent: others tell of it");
   if (node.since) row("linked", `for ${age(node.since, now)}, since ${clock(node.since)}`);
   if (!node.self && node.linked) row("tells", node.answers ? "of its links" : "nothing of its links: these are the ones that others know");
+  row("card", (node.name || node.version) && show([node.name, node.version].filter(Boolean).join(" ")));
+  row("skills", node.skills && show(node.skills.join(", ")));
   row("key", node.key && show(node.key));
   if (own && !node.self) {
     const out = own.a === snapshot.self ? own.ab : own.ba;
