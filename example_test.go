@@ -109,6 +109,29 @@ func ExampleCallStream() {
 	// 4 words
 }
 
+// An agent says on its card what it can be asked for. Who needs that asks whichever peer offers it.
+func ExampleBySkill() {
+	alice, _, stop := pairOf(mesh.Config{
+		Card: &mesh.Card{
+			Name: "Bob", Version: "1.2", Skills: []mesh.Skill{{Name: "count", Description: "counts words", Type: "count_request"}},
+		},
+		Handlers: map[string]mesh.Handler{"count_request": mesh.Typed(countWords)},
+	})
+	defer stop()
+	ctx := context.Background()
+	res, err := mesh.Call[Words](ctx, alice, mesh.BySkill("count"), "", Text{"to be or not to be"})
+	fmt.Println(res.Words, "words,", err)
+	for _, p := range alice.Peers() {
+		fmt.Println(p.ID, "is", p.Card.Name, p.Card.Version, "and", p.Card.Skills[0].Description)
+	}
+	_, err = mesh.Call[any](ctx, alice, mesh.BySkill("sing"), "", nil)
+	fmt.Println(err)
+	// Output:
+	// 6 words, <nil>
+	// bob is Bob 1.2 and counts words
+	// mesh: no live peer offers the skill "sing"
+}
+
 // A handler chooses what its peer learns of a failure.
 func ExampleNewError() {
 	alice, _, stop := pair(map[string]mesh.Handler{
@@ -128,14 +151,20 @@ func ExampleNewError() {
 
 // pair returns alice, and bob with handlers, linked to each other.
 func pair(handlers map[string]mesh.Handler, interceptors ...mesh.Interceptor) (alice, bob *mesh.Mesh, stop func()) {
+	return pairOf(mesh.Config{Handlers: handlers, Interceptors: interceptors})
+}
+
+// pairOf returns alice, and bob of a configuration, linked to each other. Their interceptors are the same.
+func pairOf(cfg mesh.Config) (alice, bob *mesh.Mesh, stop func()) {
 	url, stopSignaling := newSignaling()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	bob, err := mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "bob", Handlers: handlers, Interceptors: interceptors})
+	cfg.SignalingURL, cfg.APIKey = url, "bob"
+	bob, err := mesh.New(ctx, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	alice, err = mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice", Interceptors: interceptors})
+	alice, err = mesh.New(ctx, mesh.Config{SignalingURL: url, APIKey: "alice", Interceptors: cfg.Interceptors, Observer: cfg.Observer})
 	if err != nil {
 		log.Fatal(err)
 	}

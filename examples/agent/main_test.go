@@ -203,18 +203,3 @@ func TestUsage(t *testing.T) {
 		t.Errorf("stderr: %s", a.stderr.String())
 	}
 }
-
-// The README shows this program whole.
-func TestReadme(t *testing.T) {
-	program, err := os.ReadFile("main.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(readme), "```go\n"+string(program)+"```\n") {
-		t.Error("README.md does not show examples/agent/main.go as it is: copy it into the block")
-	}
-}
