@@ -94,8 +94,7 @@ func (m *Mesh) report(err error) {
 	peer := ""
 	if e, ok := err.(*PeerError); ok { // whose fields a peer may have chosen
 		if e.Op == "receive" {
-			reason := m.drops.note(e.Err)
-			m.observe(m.cfg.Observer.Dropped != nil, func(o *Observer) { o.Dropped(e.Peer, e.Type, reason) })
+			m.dropped(e.Peer, e.Type, dropReason(e.Err))
 		}
 		short := *e
 		short.RequestID, short.Type = logs.Cut(e.RequestID), logs.Cut(e.Type)

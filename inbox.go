@@ -227,7 +227,8 @@ func (b *inbox) notify(ctx context.Context, raw []byte) {
 	msg := b.m.received(b.peer, b.types.of(b.parsed.Type), string(b.parsed.RequestID), &b.parsed)
 	b.parsed = wire.Message{}
 	if _, err := b.m.handle(ctx, msg); err != nil {
-		if errors.Is(err, ErrNoHandler) {
+		if errors.Is(err, ErrNoHandler) && !errors.As(err, new(*handlerError)) { // or it is that of whom the handler has asked
+			b.m.dropped(msg.From, msg.Type, DropNoHandler)
 			err = fmt.Errorf("%w; register one with Config.Handlers or Handle", err)
 		}
 		b.m.report(&PeerError{Op: "handle", Type: msg.Type, Peer: msg.From, RequestID: msg.RequestID, Err: err})

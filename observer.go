@@ -11,7 +11,8 @@ import (
 // Calls about one peer come in order; those about different peers, and Dropped, may be concurrent.
 type Observer struct {
 	LinkUp   func(Peer)
-	LinkDown func(peer Peer, err error) // err is that of PeerEvent
+	// LinkDown says that a link has ended before the mesh, and why, as PeerEvent.Err has it.
+	LinkDown func(peer Peer, err error)
 	// PathChanged says that a link has moved to another path since LinkUp, or the last call: see PeerStats.
 	PathChanged func(peer Peer, path Path, local, remote netip.AddrPort)
 	// CardChanged says that a live peer has another card than with LinkUp, or the last call.

@@ -29,6 +29,7 @@ const (
 	DropDuplicateRequest   = "duplicate_request"   // one with this id is being handled
 	DropBusy               = "busy"                // the peer makes too many requests, and reads no refusals
 	DropUnknownPeer        = "unknown_peer"        // its link has ended meanwhile
+	DropNoHandler          = "no_handler"          // it is no request, and has no handler
 	// DropSidecar is what the sidecar has dropped: messages that this agent or the peer does not read, or
 	// that could not be sent.
 	DropSidecar = "sidecar"
@@ -142,26 +143,34 @@ type drops struct {
 	num map[string]int
 }
 
-// note counts a message that was dropped, and returns the reason.
-func (d *drops) note(why error) (reason string) {
-	reason = DropUnknownPeer
+// dropped counts a message of a peer that was dropped for a reason.
+func (m *Mesh) dropped(peer, typ, reason string) {
+	m.drops.add(reason)
+	m.observe(m.cfg.Observer.Dropped != nil, func(o *Observer) { o.Dropped(peer, typ, reason) })
+}
+
+// dropReason returns the reason for an error with which a message was not received.
+func dropReason(why error) string {
 	switch why {
 	case errUnexpectedResponse:
-		reason = DropUnexpectedResponse
+		return DropUnexpectedResponse
 	case errInboxFull:
-		reason = DropSlowHandlers
+		return DropSlowHandlers
 	case errDuplicateRun:
-		reason = DropDuplicateRequest
+		return DropDuplicateRequest
 	case errNotRefused:
-		reason = DropBusy
+		return DropBusy
 	}
+	return DropUnknownPeer
+}
+
+func (d *drops) add(reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.num == nil {
 		d.num = make(map[string]int)
 	}
 	d.num[reason]++
-	return reason
 }
 
 func (d *drops) counts() map[string]int {
