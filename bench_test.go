@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -86,30 +87,42 @@ func BenchmarkRequest(b *testing.B) {
 
 // BenchmarkTyped is what Typed and Call do besides a Request: the payload is decoded at both ends. Encoded it is in either case.
 func BenchmarkTyped(b *testing.B) {
-	req := count{To: 7, Text: strings.Repeat("x", 200)}
 	answer := func(req count) counted { return counted{N: req.To, Text: req.Text} }
 	typed := Typed(func(_ context.Context, _ Peer, req count) (counted, error) { return answer(req), nil })
-	untyped := func(context.Context, *Message) (any, error) { return answer(req), nil }
-	for name, handler := range map[string]Handler{"without": untyped, "with": typed} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				asked, _ := payload(req)
-				reply, err := handler(context.Background(), &Message{From: "bob", Payload: asked})
-				if err != nil {
-					b.Fatal(err)
-				}
-				response, err := payload(reply)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if got := (counted{}); name == "with" {
-					if err := (&Message{Payload: response}).decodeResponse("request", &got); err != nil || got.N != 7 {
-						b.Fatal(got, err)
+	for _, size := range []int{20, 200} {
+		req := count{To: 7, Text: strings.Repeat("x", size)}
+		for _, bench := range []struct {
+			name   string
+			handle Handler
+			decode func(*Message, any) error
+		}{
+			{"raw", func(context.Context, *Message) (any, error) { return answer(req), nil }, func(*Message, any) error { return nil }},
+			{"decoded by hand", func(_ context.Context, msg *Message) (any, error) {
+				var req count
+				err := msg.Decode(&req)
+				return answer(req), err
+			}, (*Message).Decode},
+			{"typed", typed, func(m *Message, v any) error { return m.decodeResponse("request", v) }},
+		} {
+			b.Run(fmt.Sprintf("%dB/%s", size, bench.name), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					asked, _ := payload(req)
+					reply, err := bench.handle(context.Background(), &Message{From: "bob", Payload: asked})
+					if err != nil {
+						b.Fatal(err)
+					}
+					response, err := payload(reply)
+					if err != nil {
+						b.Fatal(err)
+					}
+					var got counted
+					if err := bench.decode(&Message{Payload: response}, &got); err != nil {
+						b.Fatal(err)
 					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 

@@ -24,9 +24,7 @@ func (e *FieldError) Error() string { return e.Path + ": " + e.Text }
 // another type, and members that are absent, or null, although their field has the tag `mesh:"required"`. Paths begin with name. Tags of
 // encoding/json mean what they mean there.
 func Unmarshal(text []byte, v any, name string) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	err := d.Decode(v)
+	err := decode(text, v)
 	root := reflect.ValueOf(v).Elem()
 	t := root.Type()
 	absent := root.Kind() == reflect.Pointer && root.IsNil() // null, which has no required fields
@@ -40,6 +38,33 @@ func Unmarshal(text []byte, v any, name string) error {
 		return &FieldError{name, strings.TrimPrefix(err.Error(), "json: ")}
 	}
 	return nil
+}
+
+// A decoder decodes one text after the other. A new one for each takes a fifth of the time of a short text.
+type decoder struct {
+	text bytes.Reader
+	json *json.Decoder
+}
+
+// maxKept is the length of the longest text after which a decoder, which has a copy of it, is kept.
+const maxKept = 64 << 10
+
+var decoders = sync.Pool{New: func() any {
+	d := new(decoder)
+	d.json = json.NewDecoder(&d.text)
+	d.json.DisallowUnknownFields()
+	return d
+}}
+
+func decode(text []byte, v any) error {
+	d := decoders.Get().(*decoder)
+	d.text.Reset(text)
+	err := d.json.Decode(v)
+	d.text.Reset(nil)
+	if err == nil && len(text) <= maxKept { // else it may have kept an error, or too much
+		decoders.Put(d)
+	}
+	return err
 }
 
 // find is findIn for a value inside of another one, which may be null: then it counts as absent.
