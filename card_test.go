@@ -193,3 +193,18 @@ func TestCardWithBaseSidecar(t *testing.T) {
 		}
 	})
 }
+
+// A card within its limits hides no peer from an agent whose messages may be neither long nor deep.
+func TestCardOfShallowAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{Limits: Limits{MaxDepth: 1, MaxMessage: minMaxMessage}}, true)
+		deep := strings.Repeat(`{"a":`, wire.MaxCardDepth-2) + "{}" + strings.Repeat("}", wire.MaxCardDepth-2)
+		card := `{"data":` + deep + `,"description":"` + strings.Repeat("x", wire.MaxCard-1000) + `"}`
+		f.say(`{"type":"peer_connected","payload":{"peer_id":"bob","card":` + card + `}}`)
+		f.say(from("bob", `{"type":"x","payload":[]}`)) // which is too deep, as ever
+		synctest.Wait()
+		if c := cardAt(m, "bob"); c == nil || len(c.Description) != wire.MaxCard-1000 {
+			t.Errorf("bob's card: %v", c)
+		}
+	})
+}

@@ -153,6 +153,7 @@ func TestUnreadAgent(t *testing.T) {
 	for name, line := range map[string]func(i int) string{
 		"cancels":        func(int) string { return `["cancel","` + id + `"]` },
 		"small cancels":  func(int) string { return `["cancel","c"]` },
+		"cards":          func(int) string { return `["card",{"name":"` + id + `"}]` },
 		"small messages": func(int) string { return `{"type":"x"}` },
 		"messages":       func(int) string { return `{"type":"x","payload":"` + id + `"}` },
 	} {
