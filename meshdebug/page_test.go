@@ -165,6 +165,7 @@ func (p tab) choose(id string) {
 	p.key("Enter")
 	quoted, _ := json.Marshal(id) // of a string: never fails
 	p.become(fmt.Sprintf(`document.querySelector("#side-title").textContent === %s && document.querySelectorAll("#details tbody tr").length > 0`, quoted))
+	p.become(`document.querySelector("#details dl").textContent.includes("work, remember")`)
 	p.become(`document.querySelector("#agents tr.chosen button").getAttribute("aria-pressed") === "true"`)
 }
 
@@ -178,7 +179,7 @@ func TestPageHostile(t *testing.T) {
 	b := browser(t)
 	net, first := stage(t, 2)
 	for _, id := range hostileIDs {
-		net.Join(id, mesh.Config{})
+		net.Join(id, mesh.Config{Card: &mesh.Card{Name: id, Version: id, Skills: []mesh.Skill{{Name: id}, {Name: id}}}})
 	}
 	p := open(t, b, first)
 	p.become(fmt.Sprintf("%s === %d", drawn, 2+len(hostileIDs)))

@@ -59,7 +59,8 @@ func stage(t testing.TB, n int) (*meshtest.Network, source) {
 	t.Helper()
 	net := meshtest.New(t)
 	for _, id := range names(n) {
-		net.Join(id, mesh.Config{Handlers: map[string]mesh.Handler{
+		card := &mesh.Card{Name: "the " + id, Version: "1.2", Skills: []mesh.Skill{{Name: "work"}, {Name: "remember"}}}
+		net.Join(id, mesh.Config{Card: card, Handlers: map[string]mesh.Handler{
 			StatsQuery: answerFrom(nil, statsOfPair),
 			"note":     func(context.Context, *mesh.Message) (any, error) { return nil, nil },
 			"slow": func(ctx context.Context, _ *mesh.Message) (any, error) {

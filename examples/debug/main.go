@@ -63,6 +63,7 @@ func run(ctx context.Context, out io.Writer, addr string, count int, busy bool) 
 	for i, id := range ids {
 		m, err := mesh.New(ctx, mesh.Config{
 			SignalingURL: "ws://" + listener.Addr().String() + "/ws", APIKey: id, WaitSignaling: true,
+			Card: &mesh.Card{Name: "the " + id, Version: "1.0", Skills: []mesh.Skill{{Name: "work", Description: "says it louder"}}},
 			Handlers: map[string]mesh.Handler{
 				"work_request":       mesh.Typed(work),
 				"note":               func(context.Context, *mesh.Message) (any, error) { return nil, nil },
