@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -40,4 +41,38 @@ func (p *peer) stats() wire.PeerStats {
 		st.Paused = wire.StopAll.String()
 	}
 	return st
+}
+
+// A counted stream gives its place back when it is closed or reset, and its bytes count.
+type counted struct {
+	Stream
+	peer *peer
+	once sync.Once
+	done func()
+}
+
+func (s *Sidecar) counted(p *peer, st Stream) *counted {
+	return &counted{Stream: st, peer: p, done: func() { s.streams.leave(p.ID()) }}
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	c.peer.in.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	c.peer.out.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Close() error {
+	defer c.once.Do(c.done)
+	return c.Stream.Close()
+}
+
+func (c *counted) Reset(code uint32) {
+	defer c.once.Do(c.done)
+	c.Stream.Reset(code)
 }
