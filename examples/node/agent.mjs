@@ -19,6 +19,8 @@ import { parseArgs } from 'node:util'
 const MAX_MESSAGE = 16 << 20 // bytes; told to the sidecar in hello
 const MAX_LINE = MAX_MESSAGE + (64 << 10) // a line holds a message and its envelope
 const MAX_DEPTH = 512 // of a message, its own object being the first level
+const MAX_CARD = 16 << 10 // bytes of a card's JSON
+const MAX_CARD_DEPTH = 16
 const MAX_WAITING = 1000 // messages queued for one peer, and pending list_peers
 const MAX_WORKING = 1024 // requests of one peer that are handled at once
 const MAX_CALLS = 10_000 // our pending requests
@@ -28,7 +30,8 @@ const UNREAD_HIGH = 1 << 20 // and at which the peer is asked to pause
 const UNREAD_LOW = 256 << 10 // and to go on
 const CHUNK_COST = 512 // bytes that a chunk takes besides its text
 const MAX_TIMER = 2 ** 31 - 1 // milliseconds
-const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity', 'streams']
+const FEATURES = ['error', 'flow', 'cancel', 'drain', 'identity', 'streams', 'cards']
+const NO_CARDS = 'no_cards: our sidecar knows no cards'
 const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 const BLANK = new Set([0x20, 0x09, 0x0d])
 const REQUEST = /_(request|query|prompt)$/
@@ -69,28 +72,29 @@ class Replaced extends MeshError {}
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-function decode(line) {
-  let value
+function decodeAny(text) {
   try {
-    value = JSON.parse(utf8.decode(line))
+    return JSON.parse(utf8.decode(text))
   } catch (error) {
     throw new MeshError(`not JSON in UTF-8: ${error.message}`)
   }
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    throw new MeshError('not a JSON object')
-  }
+}
+
+function decode(line) {
+  const value = decodeAny(line)
+  if (!isObject(value)) throw new MeshError('not a JSON object')
   return value
 }
 
-// What the protocol says of an object in a line: the keys that it knows, how many levels the object may have, and the
-// same for objects in it, by their keys. inspect refuses what breaks that, of which JSON.parse tells nothing.
-function shape(names, inside = {}, depth = Infinity) {
+// What the protocol says of an object in a line: the keys that it knows, how many levels and bytes the object may have,
+// and the same for objects in it, by their keys. inspect refuses what breaks that, of which JSON.parse tells nothing.
+function shape(names, inside = {}, depth = Infinity, bytes = Infinity) {
   const alike = new RegExp(`^(?:${names.join('|') || '(?!)'})$`, 'iu') // Unicode's simple case folding
-  return { names, inside: new Map(Object.entries(inside)), depth, alike }
+  return { names, inside: new Map(Object.entries(inside)), depth, bytes, alike }
 }
 
 // inspect goes through text, which must be JSON, and throws for keys of the protocol that come twice or in another
-// case, since two readers could see two different values, and for values that are too deep.
+// case, since two readers could see two different values, and for values that are too deep or too long.
 function inspect(text, outermost) {
   const open = [] // the objects and arrays that the cursor is in
   let next = outermost // the shape of the value at the cursor, undefined if the protocol says nothing of it
@@ -110,13 +114,13 @@ function inspect(text, outermost) {
         key = text[i] === '{'
         const limit = Math.min(top?.limit ?? Infinity, open.length + (key && next ? next.depth : Infinity)) // only objects have one
         if (open.length >= limit) throw new MeshError(`too_deep: nested more than ${limit} levels`)
-        open.push({ shape: key ? (next ?? top?.each) : undefined, each: key ? undefined : next?.each, seen: new Set(), limit, object: key })
+        open.push({ shape: key ? (next ?? top?.each) : undefined, each: key ? undefined : next?.each, seen: new Set(), limit, object: key, start: i })
         next = undefined
         break
       }
       case '}':
       case ']':
-        open.pop()
+        checkSize(open.pop(), text, i + 1)
         key = false
         break
       case ',':
@@ -124,6 +128,12 @@ function inspect(text, outermost) {
         next = undefined
     }
   }
+}
+
+function checkSize({ shape, start }, text, end) {
+  const limit = shape?.bytes ?? Infinity
+  if (limit === Infinity || Buffer.byteLength(text.slice(start, end)) <= limit) return
+  throw new MeshError(`too_large: an object of over ${limit} bytes`)
 }
 
 // endOfString returns where the string that begins at i ends.
@@ -145,6 +155,7 @@ function known(name, { shape, seen }) {
   return name
 }
 
+const CARD = shape([], {}, MAX_CARD_DEPTH, MAX_CARD)
 const MESSAGE = shape(['type', 'request_id', 'source_agent', 'target_agent', 'payload'], {}, MAX_DEPTH)
 
 function check(message) {
@@ -152,6 +163,14 @@ function check(message) {
   if (!('type' in message) || fields.some((f) => f in message && typeof message[f] !== 'string')) {
     throw new MeshError(`invalid_field: a message needs a type, and ${fields.join(', ')} are strings`)
   }
+}
+
+// checkCard refuses what cannot be our card, and returns a copy of it.
+function checkCard(card) {
+  if (!isCard(card)) throw new MeshError('invalid_field: a card is an object, or null')
+  const text = JSON.stringify(card ?? null)
+  inspect(text, CARD)
+  return JSON.parse(text)
 }
 
 // What the fields of a line from the sidecar have to be. One that is null or absent is no mistake unless its line makes
@@ -165,15 +184,17 @@ const isStats = (value) => value == null || (Array.isArray(value) && value.every
 const holdAll = (fields, value) => Object.entries(fields).every(([field, holds]) => holds(value[field]))
 const isName = (value) => typeof value === 'string' && value !== ''
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
+const isCard = (value) => value == null || isObject(value)
 
 const STATS = Object.fromEntries([...['peer_id', 'path', 'local', 'remote', 'held_back', 'paused'].map((f) => [f, isText]),
   ...['rtt_us', 'messages_sent', 'messages_received', 'bytes_sent', 'bytes_received', 'bytes_queued', 'streams', 'outages'].map((f) => [f, isNumber])])
 const STREAM = { stream: isText, peer_id: isText, service: isText, secret: isText, code: isText, message: isText }
 const EVENTS = new Map(Object.entries({
-  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText, secret: isText },
+  ready: { protocol: isNumber, features: isTexts, max_message: isNumber, token: isText, policy: isText, secret: isText, card: isCard },
   signaling: { state: isText, peer_id: isText, error: isText, code: isText },
   peer_list: { peers: isTexts, keys: isTexts },
-  peer_connected: { peer_id: isName, key: isText },
+  peer_connected: { peer_id: isName, key: isText, card: isCard },
+  card: { peer_id: isName, card: isCard },
   peer_disconnected: { peer_id: isName },
   message: { from_peer: isName, message: isObject },
   pause: { peer_id: isName, all: isFlag, ordered: isFlag },
@@ -198,7 +219,8 @@ function parse(line) {
   const fields = EVENTS.get(type)
   const message = type === 'message' ? MESSAGE : shape([], {}, MAX_DEPTH)
   const peers = type === 'stats' ? { ...shape([]), each: shape(Object.keys(STATS)) } : undefined
-  const inner = shape([...COMMON, ...Object.keys(fields ?? {})], { message, peers })
+  const card = fields?.card && CARD
+  const inner = shape([...COMMON, ...Object.keys(fields ?? {})], { message, peers, card })
   inspect(utf8.decode(line), shape(['type', 'payload'], { payload: inner }, MAX_DEPTH + 4))
   if (typeof type !== 'string') throw new MeshError('invalid_field: the type is no string')
   if (!fields) return { type, payload: {} }
@@ -291,6 +313,7 @@ class Peer {
   constructor(name, key) {
     this.name = name
     this.key = key // that it has proven, '' without one
+    this.card = null // what it says about itself, whatever that is worth; null if nothing
     this.stop = GO
     this.fresh = [] // sends and requests, as {line, sent}
     this.replies = []
@@ -407,8 +430,10 @@ class Agent {
   lost = new MeshError('the sidecar is gone') // what the end of the link means; may become Replaced
   link = null
 
-  constructor(onEvent, base = false) {
+  // card is what peers are told of us: an object, null for nothing.
+  constructor(onEvent, base = false, card = null) {
     this.event = onEvent
+    this.card = checkCard(card)
     this.features = base ? [] : null // null: not known yet
     this.drained = new Promise((resolve) => { this.onDrained = resolve })
   }
@@ -426,10 +451,13 @@ class Agent {
     } catch (error) {
       throw new MeshError(`cannot connect to ${path}: ${error.code}; does a sidecar run there?`)
     }
-    if (!this.features) this.tell('hello', { protocol: 1, features: FEATURES, max_message: MAX_MESSAGE })
+    const told = this.card
+    if (!this.features) this.tell('hello', { protocol: 1, features: FEATURES, max_message: MAX_MESSAGE, card: told ?? undefined })
     // A sidecar that answers this without a ready knows the base protocol only, so no timeout is needed to find
     // that out. The one here is for a sidecar that does not answer at all.
     if (!await within(10, this.listPeers())) throw new MeshError(`the sidecar at ${path} does not answer`)
+    if (this.card && !this.knows('cards')) this.event('error', NO_CARDS)
+    else if (this.card !== told) this.tell('card', { card: this.card }) // it has changed since the hello
   }
 
   // close sends what is queued, for at most 5 s, and ends the link.
@@ -487,6 +515,40 @@ class Agent {
   // with a MeshError if the request fails; to leave it gives the request up. The timeout is for each chunk and the response.
   requestStream(peer, message, timeout = 30) {
     return new Replies(this, peer, message, timeout)
+  }
+
+  // requestSkill makes a request of a live peer whose card offers a skill, and returns a promise of the response, as request
+  // does. Who has the fewest requests of ours is asked first, and another one if it is busy. The timeout is for each of them.
+  async requestSkill(skill, payload, timeout = 30) {
+    const tried = new Set()
+    let error = new MeshError(`no_skill: no live peer offers ${skill}`)
+    for (let peer; (peer = this.leastBusy(skill, tried)); tried.add(peer)) {
+      try {
+        return await this.request(peer.name, { type: skillType(peer.card, skill), payload }, timeout)
+      } catch (refusal) {
+        if (!(refusal instanceof RemoteError && refusal.code === 'busy')) throw refusal
+        error = refusal
+      }
+    }
+    throw error
+  }
+
+  // leastBusy returns a peer that offers a skill and was not tried, undefined if there is none.
+  leastBusy(skill, tried) {
+    const pending = new Map()
+    for (const { peer } of this.calls.values()) pending.set(peer, (pending.get(peer) ?? 0) + 1)
+    return [...this.peers.values()].filter((peer) => !tried.has(peer) && skillType(peer.card, skill))
+      .map((peer) => ({ peer, load: pending.get(peer.name) ?? 0, chance: Math.random() }))
+      // One that has us paused is the last choice, and of equals each is as likely.
+      .sort((a, b) => a.peer.stop - b.peer.stop || a.load - b.load || a.chance - b.chance)[0]?.peer
+  }
+
+  // setCard replaces what peers are told of us: null takes it back.
+  setCard(card) {
+    const own = checkCard(card)
+    if (this.features && !this.knows('cards')) throw new MeshError(NO_CARDS)
+    this.card = own
+    if (this.features) this.tell('card', { card: own }) // else the hello says it, or open
   }
 
   cancel(id) {
@@ -671,11 +733,20 @@ class Agent {
       } else if (error) this.event('error', `signaling ${state}: ${code ? `${code}: ` : ''}${error}`)
     },
 
-    peer_connected: ({ peer_id: name, key }) => {
+    peer_connected: ({ peer_id: name, key, card }) => {
       this.meet(name, key)
+      this.on.card({ peer_id: name, card })
       this.on.resume({ peer_id: name })
       // Our pause was for the link before, and may have crossed its end.
       if (this.pausing.delete(name)) this.tell('resume', { peer_id: name })
+    },
+
+    card: ({ peer_id: name, card }) => {
+      const peer = this.peers.get(name)
+      if (!peer) return
+      const before = JSON.stringify(peer.card)
+      peer.card = card ?? null
+      if (JSON.stringify(peer.card) !== before) this.tellCard(peer) // else this follows a list of peers
     },
 
     peer_disconnected: ({ peer_id: name }) => {
@@ -753,6 +824,11 @@ class Agent {
       if (key) this.event('key', name, key)
     }
     return this.peers.get(name)
+  }
+
+  tellCard({ name, card }) {
+    if (card) this.event('card', name, card)
+    else this.event('no_card', name)
   }
 
   hearChunk(peer, id, chunks, message) {
@@ -887,6 +963,15 @@ function refusal(reply) {
   return typeof text === 'string' && text !== '' ? new RemoteError(reply) : null
 }
 
+// skillType returns the type of the requests that ask for a skill, undefined if a card does not offer it. The card is a
+// peer's, so that anything may be in it.
+function skillType(card, name) {
+  const skills = Array.isArray(card?.skills) ? card.skills : []
+  const skill = skills.find((s) => isObject(s) && s.name === name)
+  if (!skill) return undefined
+  return typeof skill.type === 'string' && skill.type !== '' ? skill.type : `${name}_request`
+}
+
 // patience returns for how many milliseconds the sender of a request waits, undefined if it has not said.
 function patience({ timeout_ms: limit }) {
   return Number.isInteger(limit) && limit > 0 ? Math.min(limit, MAX_TIMER) : undefined
@@ -1009,20 +1094,21 @@ class Text extends String {}
 
 const FORMATS = {
   joined: 'joined as {}', connected: '+ {}', key: '{} has key {}', no_key: '{} has no key',
+  card: '{} has card {}', no_card: '{} has no card',
   disconnected: '- {}', message: '{}: {}', listening: 'listens for {}',
   chunk: '{} streams: {}', answer: '{} answers: {}', gave_up: '{} gave up on {}', error: 'error: {}',
 }
 
 // Events as lines on stdout, lines on stdin as commands.
 class Console {
-  constructor(base) {
+  constructor(base, card) {
     this.quitting = new Promise((resolve) => {
       this.quit = () => {
         this.ended = true
         resolve()
       }
     })
-    this.agent = new Agent((kind, ...details) => this.event(kind, ...details), base)
+    this.agent = new Agent((kind, ...details) => this.event(kind, ...details), base, card)
     this.agent.handlers = new Map([['ping', echo], ['echo_request', echo], ['sleep_request', sleep], ['count_request', count]])
     const { agent } = this
     this.commands = new Map([
@@ -1036,6 +1122,9 @@ class Console {
       ['offer', [['SERVICE'], (service) => agent.onStream(service, echoStream)]],
       ['open', [['PEER', 'SERVICE', 'TEXT'], (peer, service, text) => this.open(peer, service, text)]],
       ['keys', [[], () => this.keys()]],
+      ['cards', [[], () => agent.peers.forEach((peer) => agent.tellCard(peer))]],
+      ['card', [['JSON'], (card) => agent.setCard(card)]],
+      ['skill', [['SKILL', 'JSON'], (skill, payload) => this.skill(skill, payload)]],
       ['quit', [[], () => this.quit()]],
     ])
     this.hurried = new Promise((resolve) => {
@@ -1082,6 +1171,7 @@ class Console {
       const words = split(rest, Math.max(usage.length - 1, 0))
       if (words.length !== usage.length) throw new MeshError(`usage: ${[verb, ...usage].join(' ')}`)
       if (usage.includes('MESSAGE')) words.push(decode(Buffer.from(words.pop())))
+      if (usage.includes('JSON')) words.push(decodeAny(Buffer.from(words.pop())))
       run(...words)
     } catch (error) {
       this.event('error', describe(error))
@@ -1098,6 +1188,16 @@ class Console {
     for (const { name, key } of this.agent.peers.values()) {
       if (key) this.event('key', name, key)
       else this.event('no_key', name)
+    }
+  }
+
+  // skill makes a request of any peer with a skill.
+  async skill(skill, payload) {
+    try {
+      this.event('answer', skill, await this.agent.requestSkill(skill, payload))
+    } catch (error) {
+      if (error instanceof RemoteError) this.event('answer', skill, error.reply)
+      else this.event('error', `skill ${skill}: ${describe(error)}`)
     }
   }
 
@@ -1203,7 +1303,7 @@ function split(text, times) {
 }
 
 async function run(options, name) {
-  const toy = new Console(options.base)
+  const toy = new Console(options.base, options.card)
   const sidecar = new Sidecar()
   let failed = false
   let signalled = false
@@ -1242,7 +1342,7 @@ async function run(options, name) {
   return failed ? 1 : 0
 }
 
-const USAGE = `usage: agent.mjs [-h] [--sidecar PATH | --socket PATH] [--base] [--verbose] [NAME]
+const USAGE = `usage: agent.mjs [-h] [--sidecar PATH | --socket PATH] [--base | --card JSON] [--verbose] [NAME]
 
 An agent of the mesh, to play with.
 
@@ -1251,6 +1351,7 @@ An agent of the mesh, to play with.
   --sidecar PATH  start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)
   --socket PATH   use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock
   --base          use nothing but the base protocol
+  --card JSON     what peers are told of us, an object
   --verbose       show the log of the sidecar that is started
 `
 
@@ -1261,12 +1362,14 @@ async function main() {
       allowPositionals: true,
       options: {
         help: { type: 'boolean', short: 'h' }, sidecar: { type: 'string' }, socket: { type: 'string' },
-        base: { type: 'boolean' }, verbose: { type: 'boolean' },
+        base: { type: 'boolean' }, card: { type: 'string' }, verbose: { type: 'boolean' },
       },
     }))
     if (names.length > 1) throw new Error('there can be one NAME only')
     if (options.socket && options.sidecar) throw new Error('--sidecar and --socket exclude each other')
     if (options.socket && names.length > 0) throw new Error('a sidecar that runs has its name already: --socket takes no NAME')
+    if (options.base && options.card) throw new Error('the base protocol knows no cards: --base takes no --card')
+    if (options.card !== undefined) options.card = checkCard(decode(Buffer.from(options.card)))
   } catch (error) {
     process.stderr.write(`${USAGE.split('\n')[0]}\nagent.mjs: error: ${error.message}\n`)
     return 2

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import select
@@ -29,6 +30,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Iterable, NamedTuple
 MAX_MESSAGE = 16 << 20  # bytes; told to the sidecar in hello
 MAX_LINE = MAX_MESSAGE + (64 << 10)  # a line holds a message and its envelope
 MAX_DEPTH = 512  # of a message, its own object being the first level
+MAX_CARD, MAX_CARD_DEPTH = 16 << 10, 16  # bytes of a card's JSON, and its levels
 MAX_DIGITS = 4300  # of an integer that is taken as one; Python takes quadratic time for them
 MAX_WAITING = 1000  # messages queued for one peer, and pending list_peers
 MAX_WORKING = 1024  # requests of one peer that are handled at once
@@ -39,7 +41,8 @@ UNREAD_HIGH = 1 << 20  # and at which the peer is asked to pause
 UNREAD_LOW = 256 << 10  # and to go on
 MAX_TIMEOUT = 365 * 24 * 3600 * 1000  # milliseconds that a peer can say it waits
 CHUNK_COST = 512  # bytes that a chunk takes besides its text
-FEATURES = ["error", "flow", "cancel", "drain", "identity", "streams"]
+FEATURES = ["error", "flow", "cancel", "drain", "identity", "streams", "cards"]
+NO_CARDS = "no_cards: our sidecar knows no cards"
 REQUESTS = ("_request", "_query", "_prompt")
 CHUNK = "_stream_chunk"
 
@@ -115,11 +118,15 @@ def no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def decode(line: bytes) -> dict:
+def decode_any(text: bytes) -> Any:
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=Object, parse_int=integer, parse_constant=no_constant)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=Object, parse_int=integer, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise MeshError(f"not JSON in UTF-8: {error}") from None
+
+
+def decode(line: bytes) -> dict:
+    value = decode_any(line)
     if not isinstance(value, dict):
         raise MeshError("not a JSON object")
     return value
@@ -183,6 +190,12 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def is_card(value: Any) -> bool:
+    if is_object(value):
+        check_depth(value, MAX_CARD_DEPTH)
+    return value is None or is_object(value)
+
+
 STATS = {**dict.fromkeys(("peer_id", "path", "local", "remote", "held_back", "paused"), is_text),
          **dict.fromkeys(("rtt_us", "messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams",
                           "outages"), is_number)}
@@ -200,12 +213,13 @@ def is_stats(value: Any) -> bool:
 STREAM = dict.fromkeys(("stream", "peer_id", "service", "secret", "code", "message"), is_text)
 EVENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "ready": {"protocol": is_number, "features": is_texts, "max_message": is_number, "token": is_text, "policy": is_text,
-              "secret": is_text},
+              "secret": is_text, "card": is_card},
     "signaling": {"state": is_text, "peer_id": is_text, "error": is_text, "code": is_text},
     "peer_list": {"peers": is_texts, "keys": is_texts}, "drained": {"peers": is_texts, "unsent": is_numbers}, "pong": {},
     "stats": {"peers": is_stats, "dropped": is_number},
     "path": {"peer_id": is_name, "path": is_text, "local": is_text, "remote": is_text},
-    "peer_connected": {"peer_id": is_name, "key": is_text}, "peer_disconnected": {"peer_id": is_name},
+    "peer_connected": {"peer_id": is_name, "key": is_text, "card": is_card}, "peer_disconnected": {"peer_id": is_name},
+    "card": {"peer_id": is_name, "card": is_card},
     "message": {"from_peer": is_name, "message": is_object}, "cancel": {"from_peer": is_name, "request_id": is_name},
     "pause": {"peer_id": is_name, "all": is_flag, "ordered": is_flag}, "resume": {"peer_id": is_name},
     "listening": STREAM, "stream": STREAM, "stream_end": STREAM, "stream_stop": STREAM,
@@ -236,9 +250,39 @@ def parse(line: bytes) -> tuple[str, dict]:
     for field, holds in EVENTS[kind].items():
         if not holds(payload.get(field)):
             raise MeshError(f"invalid_field: {field} in {kind}")
+    if len(line) > MAX_CARD and "card" in EVENTS[kind] and payload.get("card"):
+        check_size(inner_text(line.decode(), "payload", "card"))
     if kind == "message":
         check(message)
     return kind, payload
+
+
+def inner_text(text: str, *path: str) -> str:
+    """Return the text of a value in JSON that is known to be there: in an object, under each of these keys in turn."""
+    scan, space, at = json.JSONDecoder(parse_int=float).raw_decode, re.compile(r"[ \t\n\r]*[{:,]?[ \t\n\r]*"), 0
+    for name in path:
+        key = None
+        while key != name:
+            key, at = scan(text, space.match(text, at).end())  # type: ignore[union-attr]
+            at = space.match(text, at).end()  # type: ignore[union-attr]
+            if key != name:
+                _, at = scan(text, at)
+    return text[at:scan(text, at)[1]]
+
+
+def check_size(card: Union[str, bytes]) -> None:
+    size = len(card.encode() if isinstance(card, str) else card)
+    if size > MAX_CARD:
+        raise MeshError(f"too_large: a card of {size} bytes, the limit is {MAX_CARD}")
+
+
+def check_card(card: Optional[dict]) -> Optional[dict]:
+    """Refuse what cannot be our card, and return a copy of it."""
+    if not is_card(card):
+        raise MeshError("invalid_field: a card is an object, or None")
+    text = encode(card)
+    check_size(text)
+    return json.loads(text)
 
 
 class Lines:
@@ -340,6 +384,7 @@ class Peer:
     def __init__(self, name: str, key: str) -> None:
         self.name, self.stop = name, GO
         self.key = key  # that it has proven, "" without one
+        self.card: Optional[dict] = None  # what it says about itself, whatever that is worth; None if nothing
         self.new: collections.deque[Outgoing] = collections.deque()  # sends and requests
         self.replies: collections.deque[Outgoing] = collections.deque()
         self.chunks: collections.deque[Outgoing] = collections.deque()  # of responses; each has somebody who waits for it
@@ -436,8 +481,8 @@ class Stream(socket.socket):
 class Agent:
     """Peers, messages, requests, responses and streams. `on_event` is called for each event: see FORMATS."""
 
-    def __init__(self, on_event: Callable[..., None], base: bool = False) -> None:
-        self.event = on_event
+    def __init__(self, on_event: Callable[..., None], base: bool = False, card: Optional[dict] = None) -> None:
+        self.event, self.card = on_event, check_card(card)
         self.handlers: dict[str, Handler] = {}  # by the type of the request
         self.peers: dict[str, Peer] = {}
         self.calls: dict[str, Call] = {}  # by request_id
@@ -462,14 +507,20 @@ class Agent:
             _, self.link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(self), path)
         except OSError as error:
             raise MeshError(f"cannot connect to {path}: {error.strerror}; does a sidecar run there?") from None
+        told = self.card
         if self.features is None:
-            self.tell("hello", {"protocol": 1, "features": FEATURES, "max_message": MAX_MESSAGE})
+            hello = {"protocol": 1, "features": FEATURES, "max_message": MAX_MESSAGE}
+            self.tell("hello", hello if told is None else {**hello, "card": told})
         # A sidecar that answers this without a ready knows the base protocol only, so no timeout is needed to find
         # that out. The one here is for a sidecar that does not answer at all.
         try:
             await asyncio.wait_for(self.list_peers(), 10)
         except asyncio.TimeoutError:
             raise MeshError(f"the sidecar at {path} does not answer") from None
+        if self.card is not None and not self.knows("cards"):
+            self.event("error", NO_CARDS)
+        elif self.card is not told:  # it has changed since the hello
+            self.tell("card", {"card": self.card})
 
     async def close(self) -> None:
         """Send what is queued, for at most 5 s, and end the link."""
@@ -521,6 +572,37 @@ class Agent:
         MeshError if the request fails; to leave it gives the request up. The timeout is for each chunk and the
         response."""
         return Replies(self, peer, message, timeout)
+
+    async def request_skill(self, skill: str, payload: Any = None, timeout: float = 30) -> dict:
+        """Make a request of a live peer whose card offers a skill, and return the response or raise as `request` does. Who
+        has the fewest requests of ours is asked first, and another one if it is busy. The timeout is for each of them."""
+        tried: set[str] = set()
+        error = MeshError(f"no_skill: no live peer offers {skill}")
+        while name := self.least_busy(skill, tried):
+            tried.add(name)
+            try:
+                return await self.request(name, {"type": skill_type(self.peers[name].card, skill), "payload": payload}, timeout)
+            except RemoteError as refusal:
+                if refusal.code != "busy":
+                    raise
+                error = refusal
+        raise error
+
+    def least_busy(self, skill: str, tried: set[str]) -> str:
+        """Return a peer that offers a skill and was not tried, "" if there is none."""
+        pending = collections.Counter(call.peer for call in self.calls.values())
+        offers = [peer for peer in self.peers.values() if peer.name not in tried and skill_type(peer.card, skill)]
+        # One that has us paused is the last choice, and of equals each is as likely.
+        return min(offers, key=lambda peer: (peer.stop, pending[peer.name], random.random())).name if offers else ""
+
+    def set_card(self, card: Optional[dict]) -> None:
+        """Replace what peers are told of us: None takes it back."""
+        own = check_card(card)
+        if self.features is not None and not self.knows("cards"):
+            raise MeshError(NO_CARDS)
+        self.card = own
+        if self.features is not None:  # else the hello says it, or open
+            self.tell("card", {"card": own})
 
     def cancel(self, request_id: str) -> None:
         if request_id not in self.calls:
@@ -722,10 +804,23 @@ class Agent:
 
     def hear_peer_connected(self, payload: dict) -> None:
         peer = self.meet(payload["peer_id"], payload.get("key", ""))
+        self.hear_card(payload)
         self.hear_resume(payload)
         if peer.name in self.pausing:  # our pause was for the link before, and may have crossed its end
             self.pausing.discard(peer.name)
             self.tell("resume", {"peer_id": peer.name})
+
+    def hear_card(self, payload: dict) -> None:
+        if peer := self.peers.get(payload["peer_id"]):
+            before, peer.card = peer.card, payload.get("card")
+            if peer.card != before:  # else this follows a list of peers
+                self.tell_card(peer)
+
+    def tell_card(self, peer: Peer) -> None:
+        if peer.card is None:
+            self.event("no_card", peer.name)
+        else:
+            self.event("card", peer.name, peer.card)
 
     def hear_peer_disconnected(self, payload: dict) -> None:
         peer = self.peers.get(payload["peer_id"])
@@ -940,6 +1035,17 @@ def patience(message: dict) -> Optional[float]:
     return min(limit, MAX_TIMEOUT) / 1000 if told else None
 
 
+def skill_type(card: Optional[dict], name: str) -> Optional[str]:
+    """Return the type of the requests that ask for a skill, None if a card does not offer it. The card is a peer's, so
+    that anything may be in it."""
+    skills = card.get("skills") if card else None
+    for skill in skills if isinstance(skills, list) else []:
+        if isinstance(skill, dict) and skill.get("name") == name:
+            kind = skill.get("type")
+            return kind if isinstance(kind, str) and kind else f"{name}_request"
+    return None
+
+
 def describe(error: BaseException) -> str:
     return str(error) if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
 
@@ -1065,6 +1171,7 @@ class Text(str):
 
 
 FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}", "no_key": "{} has no key",
+           "card": "{} has card {}", "no_card": "{} has no card",
            "disconnected": "- {}", "message": "{}: {}", "listening": "listens for {}",
            "chunk": "{} streams: {}", "answer": "{} answers: {}", "gave_up": "{} gave up on {}", "error": "error: {}"}
 
@@ -1072,10 +1179,10 @@ FORMATS = {"joined": "joined as {}", "connected": "+ {}", "key": "{} has key {}"
 class Console:
     """Events as lines on stdout, lines on stdin as commands."""
 
-    def __init__(self, base: bool) -> None:
+    def __init__(self, base: bool, card: Optional[dict] = None) -> None:
         self.quit, self.hasty, self.printing = asyncio.Event(), False, False
         self.opening: set[asyncio.Task] = set()
-        self.agent = Agent(self.event, base)
+        self.agent = Agent(self.event, base, card)
         self.agent.handlers = {"ping": echo, "echo_request": echo, "sleep_request": sleep, "count_request": count}
         self.commands: dict[str, tuple[list[str], Callable[..., None]]] = {
             "peers": ([], self.peers), "send": (["PEER", "MESSAGE"], self.agent.send),
@@ -1083,7 +1190,9 @@ class Console:
             "stream": (["PEER", "MESSAGE"], self.stream), "cancel": (["REQUEST_ID"], self.agent.cancel),
             "connect": (["PEER"], self.agent.connect),
             "offer": (["SERVICE"], lambda service: self.agent.on_stream(service, echo_stream)),
-            "open": (["PEER", "SERVICE", "TEXT"], self.open), "keys": ([], self.keys), "quit": ([], self.quit.set)}
+            "open": (["PEER", "SERVICE", "TEXT"], self.open), "keys": ([], self.keys), "cards": ([], self.cards),
+            "card": (["JSON"], self.agent.set_card), "skill": (["SKILL", "JSON"], lambda *what: self.start(self.ask(*what))),
+            "quit": ([], self.quit.set)}
 
     def say(self, text: str) -> None:
         try:
@@ -1128,6 +1237,8 @@ class Console:
                 raise MeshError(f"usage: {' '.join([verb, *usage])}")
             if "MESSAGE" in usage:
                 words[-1] = decode(words[-1].encode())
+            if "JSON" in usage:
+                words[-1] = decode_any(words[-1].encode())
             do(*words)
         except (MeshError, UnicodeDecodeError) as error:
             self.event("error", describe(error))
@@ -1141,6 +1252,19 @@ class Console:
     def keys(self) -> None:
         for peer in self.agent.peers.values():
             self.event("key" if peer.key else "no_key", peer.name, *filter(None, [peer.key]))
+
+    def cards(self) -> None:
+        for peer in self.agent.peers.values():
+            self.agent.tell_card(peer)
+
+    async def ask(self, skill: str, payload: Any) -> None:
+        """Make a request of any peer with a skill."""
+        try:
+            self.event("answer", skill, await self.agent.request_skill(skill, payload))
+        except RemoteError as error:
+            self.event("answer", skill, error.reply)
+        except MeshError as error:
+            self.event("error", f"skill {skill}: {error}")
 
     def request(self, peer: str, message: dict) -> None:
         check(message)
@@ -1247,7 +1371,7 @@ class Console:
 
 
 async def run(options: argparse.Namespace) -> int:
-    console, sidecar, failed = Console(options.base), Sidecar(), False
+    console, sidecar, failed = Console(options.base, options.card), Sidecar(), False
     loop = asyncio.get_running_loop()
 
     def on_signal(*_: Any) -> None:
@@ -1281,6 +1405,14 @@ async def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def card_argument(text: str) -> dict:
+    try:
+        check_card(card := decode(text.encode("utf-8", "surrogateescape")))
+    except MeshError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return card
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="An agent of the mesh, to play with.")
     where = parser.add_mutually_exclusive_group()
@@ -1288,12 +1420,15 @@ def main() -> int:
                        help="start this sidecar (default: $SIDECAR_BINARY, or chatixia-sidecar on the PATH)")
     where.add_argument("--socket", metavar="PATH", help="use the sidecar that listens here, such as $XDG_RUNTIME_DIR/sidecar.sock")
     parser.add_argument("--base", action="store_true", help="use nothing but the base protocol")
+    parser.add_argument("--card", metavar="JSON", type=card_argument, help="what peers are told of us, an object")
     parser.add_argument("--verbose", action="store_true", help="show the log of the sidecar that is started")
     parser.add_argument("name", metavar="NAME", nargs="?", help="API key for the sidecar that is started; in a "
                         "development setup that is our name (default: $API_KEY)")
     options = parser.parse_args()
     if options.socket and options.name:
         parser.error("a sidecar that runs has its name already: --socket takes no NAME")
+    if options.base and options.card is not None:
+        parser.error("the base protocol knows no cards: --base takes no --card")
     return asyncio.run(run(options))
 
 
