@@ -19,6 +19,8 @@ const commands = {
   },
   connect: ({ mesh }, peer) => mesh.connect(peer),
   keys: ({ mesh, print }) => mesh.peers.forEach((peer) => print(hasKey(peer, mesh.key(peer)))),
+  cards: ({ mesh, print }) => mesh.peers.forEach((peer) => print(hasCard(peer, mesh.card(peer)))),
+  card: ({ mesh }, card) => mesh.setCard(parse(card)),
   identity: async ({ mesh, print }) => {
     const { key, lacks } = await mesh.identity();
     print(key ? `identity: ${key}` : `no identity: ${lacks}`);
@@ -49,12 +51,14 @@ export function attach(mesh) {
     if (state === "replaced") print(`error: signaling replaced: ${error.message}`);
     if (error?.code === "identity") print(`error: signaling ${state}: identity: ${error.message}`);
   });
-  listen("peerconnected", ({ peer, key }) => {
+  listen("peerconnected", ({ peer, key, card }) => {
     print(`+ ${peer}`);
     if (key) print(hasKey(peer, key));
+    if (card) print(hasCard(peer, card));
   });
   listen("peerdisconnected", ({ peer }) => print(`- ${peer}`));
   listen("message", ({ peer, message }) => print(`${peer}: ${JSON.stringify(message)}`));
+  listen("card", ({ peer, card }) => print(hasCard(peer, card)));
   listen("cancel", ({ peer, requestID }) => print(`${peer} gave up on ${requestID}`));
   listen("error", ({ peer, error }) => print(`error: ${error.code}: ${peer}: ${error.message}`));
   mesh.handle("echo_request", ({ payload }) => payload);
@@ -129,6 +133,10 @@ function hasKey(peer, key) {
   return `${peer} has ${key ? `key ${key}` : "no key"}`;
 }
 
+function hasCard(peer, card) {
+  return `${peer} has ${card ? `card ${JSON.stringify(card)}` : "no card"}`;
+}
+
 function peerAndMessage(rest) {
   const [, peer, message] = /^(\S+)\s*(.*)$/s.exec(rest) ?? [];
   if (!peer) throw new MeshError("invalid_field", "no peer is named");
@@ -139,7 +147,7 @@ function parse(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new MeshError("malformed", `the message is not JSON: ${error.message}`);
+    throw new MeshError("malformed", `what is given is not JSON: ${error.message}`);
   }
 }
 

@@ -7,6 +7,8 @@ import { ambiguous, shape } from "./shape.js";
 
 export const MAX_MESSAGE = 16 << 20; // bytes of one message
 const MAX_DEPTH = 512; // nesting of one message, its own object being the first level
+const MAX_CARD = 16 << 10; // bytes of a card
+const MAX_CARD_DEPTH = 16;
 const BASE_MAX_MESSAGE = 65535; // bytes of one message of base framing
 const BASE_MAX_DEPTH = 127; // what a base peer's parser reads
 const MAX_HELLO = 64 << 10; // bytes of the first line, since nothing is known of the peer before it
@@ -27,12 +29,14 @@ const BLANK = [0x20, 0x09, 0x0d]; // of which a line is blank
 const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "payload"]);
 const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
 const IDENTITY = shape(["mesh", "key", "sig", "member"], { member: MEMBER });
-const HELLO = shape(["protocol", "max_message", "max_streams", "lanes", "identity"], { identity: IDENTITY });
+const CARD = shape([], {}, checkCardText);
+const HELLO = shape(["protocol", "max_message", "max_streams", "lanes", "identity", "card"], { identity: IDENTITY, card: CARD });
 const PAUSE = shape(["ordered"]);
 const CONTROLS = new Map([
   ["hello", shape([], { 1: HELLO })],
   ["member", shape([], { 1: MEMBER })],
   ["pause", shape([], { 1: PAUSE })],
+  ["card", shape([], { 1: CARD })],
 ]);
 
 const encoder = new TextEncoder();
@@ -46,9 +50,11 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 //   verify(identity)            a proof of the peer's, or undefined; throws a MeshError
 //   renew(proof, statement)     a newer proof
 // It calls:
+//   ownCard()                   for what the peer is to be told of us: an object, or null
 //   up(), down(error)           at most once each; down also without up
 //   message(object, bytes)      a message came
 //   cancel(requestID)           the peer gave up one of its requests
+//   card(card)                  the peer says something else about itself now, or nothing: null
 //   rejected(error)             a line was dropped
 export class Link {
   #channel;
@@ -60,6 +66,7 @@ export class Link {
   #greeted = false; // up was called
   #closed = false;
   #hello; // settled once our hello is queued
+  #told = null; // our card, as the peer knows it
   #held; // while the peer is verified: lines that came, as [bytes, error]
   #heldBytes = 0;
   #renewing = false;
@@ -73,6 +80,7 @@ export class Link {
   #lines = new LineSplitter((line, error) => this.#receive(line, error));
 
   proof = { key: "" }; // what the peer has shown of itself: {key, mesh, until}, see identity.js
+  card = null; // what the peer says about itself, an object, whatever that is worth
 
   constructor(channel, stream, maxSend, trust, events) {
     this.#channel = channel;
@@ -164,9 +172,18 @@ export class Link {
     this.#control("member", statement);
   }
 
+  // tellCard tells the peer of our card, if it knows another one.
+  tellCard() {
+    const card = this.#events.ownCard();
+    if (!this.live || card === this.#told) return;
+    this.#told = card;
+    this.#control("card", card);
+  }
+
   async #greet() {
     const identity = await this.#trust.show();
-    this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE, identity });
+    this.#told = this.#events.ownCard();
+    this.#control("hello", { protocol: 1, max_message: MAX_MESSAGE, identity, card: this.#told ?? undefined });
   }
 
   // admit announces the link once the peer is verified by what it has shown. What else comes meanwhile waits.
@@ -183,6 +200,7 @@ export class Link {
     this.#held = undefined;
     this.#greeted = true;
     this.#watch();
+    this.tellCard(); // it may have changed since our hello, behind which nothing else was sent
     this.#events.up();
     for (const line of held) this.#receive(...line);
   }
@@ -320,9 +338,10 @@ export class Link {
 
   #greeting(value) {
     if (!Array.isArray(value) || value[0] !== "hello") return this.#violation("another line");
-    const { max_message: max, identity } = value[1];
+    const { max_message: max, identity, card } = value[1];
     if (max > 0) this.#maxSend = Math.min(this.#maxSend, max);
     this.#lines.max = MAX_MESSAGE;
+    this.card = card ?? null;
     this.#admit(identity);
   }
 
@@ -338,6 +357,7 @@ export class Link {
     if (kind === "cancel") this.#events.cancel(argument);
     if (kind === "drain") this.#drain(argument);
     if (kind === "member") this.#renewed(argument);
+    if (kind === "card") this.#events.card((this.card = argument));
   }
 
   // drain responds at once, because lines are handled one by one. A peer that goes on asking without reading the
@@ -481,20 +501,42 @@ function checkControl([kind, argument]) {
   const flag = (key) => check(typeof (argument?.[key] ?? false) === "boolean", `${key} of ${kind} is not true or false`);
   if (kind === "pause") flag("ordered");
   if (kind === "member") checkForm(argument);
+  if (kind === "card") check(argument === null || isObject(argument), "card has neither an object nor null");
   if (kind !== "hello") return;
-  check(typeof argument === "object" && argument !== null && !Array.isArray(argument), "hello has no object");
+  check(isObject(argument), "hello has no object");
   for (const key of ["protocol", "max_message", "max_streams"]) {
     const n = argument[key] ?? 0;
     check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
   }
   flag("lanes");
   if (argument.identity !== undefined) checkIdentity(argument.identity);
+  check(isCard(argument.card), "card of hello is not an object");
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isCard(value) {
+  return value == null || isObject(value);
+}
+
+function checkCardText(text) {
+  const bytes = encoder.encode(text);
+  if (bytes.length > MAX_CARD) throw new MeshError("too_large", `a card of ${bytes.length} bytes, the limit is ${MAX_CARD}`);
+  checkDepth(bytes, MAX_CARD_DEPTH);
+}
+
+// copyCard returns a copy of what is to be our card. It throws a MeshError for what cannot be one.
+export function copyCard(card) {
+  if (!isCard(card)) throw new MeshError("invalid_field", "a card is an object, or null");
+  const text = JSON.stringify(card ?? null);
+  checkCardText(text);
+  return JSON.parse(text);
 }
 
 function checkMessage(value) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new MeshError("malformed", "a message is a JSON object");
-  }
+  if (!isObject(value)) throw new MeshError("malformed", "a message is a JSON object");
   if (typeof value.type !== "string") throw new MeshError("invalid_field", "type is not a string");
   for (const key of ["request_id", "source_agent", "target_agent"]) {
     if (Object.hasOwn(value, key) && value[key] !== undefined && typeof value[key] !== "string") {

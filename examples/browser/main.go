@@ -104,6 +104,10 @@ func join(ctx context.Context, out *log.Logger, url, name string, mode mesh.Mode
 	return mesh.New(ctx, mesh.Config{
 		Mode: mode, SignalingURL: url, APIKey: name, WaitSignaling: true,
 		Network: mesh.Network{MDNS: true}, // browsers hide their addresses behind .local names
+		Card: &mesh.Card{
+			Name: "Agent " + name, Version: "1.0",
+			Skills: []mesh.Skill{{Name: "count-words", Type: "task_request"}, {Name: "echo"}},
+		},
 		Handlers: map[string]mesh.Handler{
 			"task_request": countWords,
 			"echo_request": func(_ context.Context, msg *mesh.Message) (any, error) { return msg.Payload, nil },

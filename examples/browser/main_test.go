@@ -797,6 +797,57 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestCards: the page shows what its peers say of themselves, as text, and what it says itself.
+func TestCards(t *testing.T) {
+	base, b := serve(t), seen(t)
+	const odd = `<img src=x onerror="throw 1"> & co`
+	m, events := agent(t, base, "alice", func(cfg *mesh.Config) {
+		cfg.Card = &mesh.Card{Name: odd, Version: "2.1", Skills: []mesh.Skill{{Name: "sum"}, {Name: "<b>sing</b>"}}}
+	})
+	c := open(t, b, base, "page")
+	c.await(`\+ alice`)
+	awaitPeer(t, events, "page")
+	c.shows("peer-cards", "alice: "+odd+" 2.1; can sum, <b>sing</b>")
+	c.shows("own-card", "This page: page, a page 1.0; can echo, count")
+	var elements int
+	c.eval(`document.querySelectorAll("#cards img, #cards b").length`, &elements)
+	if elements != 0 {
+		t.Errorf("a card has made %d elements", elements)
+	}
+	if reply, err := mesh.Call[int](t.Context(), m, mesh.BySkill("echo"), "", 7); reply != 7 || err != nil {
+		t.Errorf("a call of the page by its skill: %d, %v", reply, err)
+	}
+
+	for _, x := range []struct {
+		card  *mesh.Card
+		shown string
+	}{
+		{&mesh.Card{Description: "of few words"}, "alice: a card without a name"},
+		{nil, "alice: no card"},
+	} {
+		if err := m.SetCard(x.card); err != nil {
+			t.Fatal(err)
+		}
+		c.shows("peer-cards", x.shown)
+	}
+	c.command(`card {"name":7,"version":"3","skills":[null,7,{"name":[]},{"name":"dance"}]}`)
+	c.shows("own-card", "This page: 3; can dance")
+	c.command(`card []`)
+	c.await(`error: invalid_field: a card is an object, or null`)
+	c.command(`card null`)
+	c.shows("own-card", "This page: no card")
+	testutil.Eventually(t, "the page has no card", func() bool {
+		peers := m.Peers()
+		return len(peers) == 1 && peers[0].Card == nil
+	})
+}
+
+// shows blocks until an element of the page has this text.
+func (c *console) shows(id, text string) {
+	c.t.Helper()
+	c.become(fmt.Sprintf("document.getElementById(%q).textContent === %q", id, text))
+}
+
 // TestScripts runs the modules' own tests in the browser.
 func TestScripts(t *testing.T) {
 	base, b := serve(t), seen(t)

@@ -7,10 +7,12 @@
 //
 // Events and their details:
 //   signaling         {state, id, error}         state: connecting, connected, refused, replaced, closed
-//   peerconnected     {peer, key}                key: what the peer has proven, "" without one
+//   peerconnected     {peer, key, card}          key: what the peer has proven, "" without one; card: see below
 //   peerdisconnected  {peer, error}
 //   message           {peer, message}            every message but the responses to our requests, and their chunks
 //   cancel            {peer, requestID}          the peer gave up a request, or has waited as long as it said
+//   card              {peer, card}               the peer has another card, or none any more
+//   owncard           {card}                     we have
 //   traffic           {peer, message, incoming}  every message that comes or goes
 //   error             {peer, error}              a failure that no promise reports
 //
@@ -18,11 +20,14 @@
 // closed, or replaced. A peer that is not who it should be is an error with the code identity. A handler throws a
 // HandlerError to choose the code that its peer gets.
 //
+// A card is what a peer says about itself, an object or null. Nobody vouches for it, and anything may be in it.
+//
 // A mesh is replaced, which ends it for good, when another one with the same key is made later, as in another window.
 
 import { HandlerError, MeshError } from "./errors.js";
 import { Identity } from "./identity.js";
 import { KeyStore } from "./keystore.js";
+import { copyCard } from "./link.js";
 import { Peers } from "./peers.js";
 import { randomHex } from "./session.js";
 
@@ -47,11 +52,13 @@ export class Mesh extends EventTarget {
   #pending = new Map(); // our requests: id → {peer, resolve, fail, chunks}
   #handlers = new Map([["ping", () => ({})]]);
   #closed = false;
+  #card;
 
   // url is the address of the signaling server; in its development mode the key is the peer id. identity says who this
-  // page is, and who its peers have to be: see Identity.open.
-  constructor({ key, url = location.href, identity = {} }) {
+  // page is, and who its peers have to be: see Identity.open. card is what peers are told of us.
+  constructor({ key, url = location.href, identity = {}, card = null }) {
     super();
+    this.#card = copyCard(card);
     this.#identity = Identity.open(identity, KeyStore.open);
     this.#identity.catch(() => {}); // signaling reports it
     this.#peers = new Peers(url, key, this.#identity, {
@@ -63,8 +70,10 @@ export class Mesh extends EventTarget {
       down: (peer, error) => this.#down(peer, error),
       message: (peer, message, bytes) => this.#received(peer, message, bytes),
       cancel: (peer, id) => this.#cancelled(peer, id),
+      card: (peer, card) => this.#emit("card", { peer, card }),
       rejected: (peer, error) => this.#emit("error", { peer, error }),
     });
+    this.#peers.setCard(this.#card);
   }
 
   // id is our own peer id, once signaling is connected.
@@ -80,6 +89,23 @@ export class Mesh extends EventTarget {
   // key returns the key that a peer with a live link has proven, "" without one.
   key(peer) {
     return this.#peers.link(peer)?.proof.key ?? "";
+  }
+
+  // card returns that of a peer with a live link.
+  card(peer) {
+    return this.#peers.link(peer)?.card ?? null;
+  }
+
+  // ownCard is what peers are told of us.
+  get ownCard() {
+    return this.#card;
+  }
+
+  // setCard replaces it: null takes it back.
+  setCard(card) {
+    this.#card = copyCard(card);
+    this.#peers.setCard(this.#card);
+    this.#emit("owncard", { card: this.#card });
   }
 
   // identity resolves with {key, lacks, statement}: our own key, or why there is none, and the statement about us.
@@ -251,7 +277,7 @@ export class Mesh extends EventTarget {
 
   #up(peer, key) {
     this.#work.set(peer, new Work(this.#peers.link(peer)));
-    this.#emit("peerconnected", { peer, key });
+    this.#emit("peerconnected", { peer, key, card: this.card(peer) });
   }
 
   #down(peer, error) {

@@ -57,7 +57,7 @@ class Place {
 }
 
 // Peers calls, for each peer in this order:
-//   up(peer, key), then message(peer, object, bytes), cancel(peer, requestID), rejected(peer, error),
+//   up(peer, key), then message(peer, object, bytes), cancel(peer, requestID), card(peer, card), rejected(peer, error),
 //   then down(peer, error)
 // and signaling(state, error).
 export class Peers {
@@ -66,6 +66,7 @@ export class Peers {
   #identity; // once it is open
   #events;
   #servers = [];
+  #card = null; // ours
   #instance = randomHex(8);
   #places = new Map();
   #closed = false;
@@ -336,6 +337,8 @@ export class Peers {
         up: current(() => this.#up(place, session)),
         message: current((message, bytes) => this.#events.message(place.id, message, bytes)),
         cancel: current((id) => this.#events.cancel(place.id, id)),
+        ownCard: () => this.#card,
+        card: current((card) => this.#events.card(place.id, card)),
         rejected: current((error) => this.#events.rejected(place.id, error)),
         down: current((error) => this.#lost(place, session, error)),
       });
@@ -392,6 +395,12 @@ export class Peers {
     place.session = place.next = undefined;
     for (const session of sessions) session?.close(error);
     this.#down(place, error);
+  }
+
+  // setCard tells the peers, and those to come, what we say about ourselves: an object that does not change, or null.
+  setCard(card) {
+    this.#card = card;
+    for (const { session } of this.#places.values()) session?.link?.tellCard();
   }
 
   // show shows the live peers a newer statement about us.

@@ -20,7 +20,7 @@ export function randomHex(bytes) {
 
 // A Session calls:
 //   signal(type, payload)       to send something to the peer through signaling
-//   up(), message(object, bytes), cancel(requestID), rejected(error)    as its Link does
+//   ownCard(), up(), message(object, bytes), cancel(requestID), card(card), rejected(error)    as its Link does
 //   down(error)                 once, unless close or abandon came first
 export class Session {
   id = randomHex(8);

@@ -2,9 +2,10 @@
 // from a known one only in case, which other readers take for it. Two readers would see two different values.
 
 // shape says which keys an object of the protocol has, and the shapes of what is in it, by key (in an array: by index).
-export function shape(names, inside = {}) {
+// check, if given, gets the object's text, and throws if it is not as it should be.
+export function shape(names, inside = {}, check = undefined) {
   const alike = new RegExp(`^(?:${names.join("|") || "(?!)"})$`, "iu"); // Unicode's simple case folding
-  return { names, inside: new Map(Object.entries(inside)), alike };
+  return { names, inside: new Map(Object.entries(inside)), alike, check };
 }
 
 // ambiguous returns the first key in text, which must be JSON, that a reader could take for another one. Objects
@@ -30,12 +31,13 @@ export function ambiguous(text, outermost) {
       case "{":
       case "[":
         key = text[i] === "{";
-        open.push(new Cursor(key, next));
+        open.push(new Cursor(key, next, i));
         next = open.at(-1).element;
         break;
       case "}":
       case "]":
         open.pop();
+        top.shape?.check?.(text.slice(top.start, i + 1));
         key = false;
         break;
       case ",":
@@ -52,9 +54,10 @@ class Cursor {
   index = 0;
   #seen = new Set();
 
-  constructor(object, shape) {
+  constructor(object, shape, start) {
     this.object = object;
     this.shape = shape;
+    this.start = start; // in the text
   }
 
   // element is the shape of the present element of an array.

@@ -35,7 +35,7 @@ func fakeSidecarFor(t *testing.T, name string) (*fakeSidecar, *scriptParty) {
 }
 
 // fakeSidecarOf starts a script in the language of an example agent with a fake sidecar.
-func fakeSidecarOf(t *testing.T, name, script string) (*fakeSidecar, *scriptParty) {
+func fakeSidecarOf(t *testing.T, name, script string, flags ...string) (*fakeSidecar, *scriptParty) {
 	t.Helper()
 	kindNamed(name).check(t)
 	socket := filepath.Join(testutil.ShortDir(t), "s")
@@ -49,7 +49,7 @@ func fakeSidecarOf(t *testing.T, name, script string) (*fakeSidecar, *scriptPart
 			t.Fatal(err)
 		}
 	}
-	agent := runScript(t, nil, scripts[name][0], script, "--socket", socket)
+	agent := runScript(t, nil, scripts[name][0], script, append(flags, "--socket", socket)...)
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +68,16 @@ func (s *fakeSidecar) greets() {
 	s.hears(`"list_peers"`)
 	s.says(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","identity"]}}`,
 		`{"type":"peer_list","payload":{"peers":["bob"]}}`)
+}
+
+// greetsWithCards is the same for a sidecar that knows cards. It returns the agent's hello.
+func (s *fakeSidecar) greetsWithCards() (hello string) {
+	s.t.Helper()
+	hello = s.hears(`"hello"`)
+	s.hears(`"list_peers"`)
+	s.says(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","identity","cards"]}}`,
+		`{"type":"peer_list","payload":{"peers":["bob"]}}`)
+	return hello
 }
 
 func (s *fakeSidecar) says(lines ...string) {

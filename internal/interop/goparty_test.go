@@ -64,10 +64,14 @@ func newGoParty(t *testing.T, cfg mesh.Config, sidecar *process) console {
 			if e.Peer.Key != "" {
 				g.lines.add(e.Peer.ID + " has key " + e.Peer.Key)
 			}
+			if e.Peer.Card != nil {
+				g.showCard(e.Peer)
+			}
 		} else {
 			g.lines.add("- " + e.Peer.ID)
 		}
 	}
+	cfg.Observer.CardChanged = g.showCard
 	cfg.OnError = func(err error) { g.lines.add("error: " + err.Error()) }
 	cfg.Handlers = map[string]mesh.Handler{
 		"ping": func(_ context.Context, m *mesh.Message) (any, error) { return nil, g.print(m) },
@@ -180,6 +184,18 @@ func (g *goParty) say(line string) error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.cancels[rest]()
+	case "card":
+		var card *mesh.Card
+		if err := json.Unmarshal([]byte(rest), &card); err != nil {
+			return err
+		}
+		g.report(g.SetCard(card))
+	case "cards":
+		for _, p := range g.Peers() {
+			g.showCard(p)
+		}
+	case "skill":
+		g.asking.Go(func() { g.skill(peer, json.RawMessage(text)) })
 	case "offer":
 		g.report(g.offer(rest))
 	case "open":
@@ -191,6 +207,26 @@ func (g *goParty) say(line string) error {
 		return fmt.Errorf("no such command: %s", line)
 	}
 	return nil
+}
+
+func (g *goParty) showCard(p mesh.Peer) {
+	if p.Card == nil {
+		g.lines.add(p.ID + " has no card")
+		return
+	}
+	text, err := json.Marshal(p.Card)
+	g.report(err)
+	g.lines.add(p.ID + " has card " + string(text))
+}
+
+// skill makes a request of any peer with a skill.
+func (g *goParty) skill(skill string, payload json.RawMessage) {
+	reply, err := mesh.Call[json.RawMessage](context.Background(), g.Mesh, mesh.BySkill(skill), "", payload)
+	if err != nil {
+		g.lines.add(fmt.Sprintf("error: skill %s: %v", skill, err))
+		return
+	}
+	g.lines.add(fmt.Sprintf(`%s answers: {"type":"a_response","payload":%s}`, skill, reply))
 }
 
 // request has a context of its own, because it outlives the command.

@@ -32,6 +32,8 @@
 
   const trusting = { show: async () => undefined, verify: async () => ({ key: "" }), renew: async (proof) => proof };
 
+  let ownCard = null;
+
   function pair(stream = true, open = true, trust = trusting) {
     const channel = new Channel();
     const seen = [];
@@ -40,6 +42,8 @@
       down: (error) => seen.push(`down ${error.code}`),
       message: (message, bytes) => seen.push([message, bytes]),
       cancel: (id) => seen.push(`cancel ${id}`),
+      ownCard: () => ownCard,
+      card: (card) => seen.push(["card", card]),
       rejected: (error) => seen.push(`rejected ${error.code}`),
     });
     if (open) link.open();
@@ -84,6 +88,7 @@
     ...['null', '7', '[]', '{}', '{"key":"a"}', '{"key":"a","sig":7}', '{"key":"a","sig":"b","member":null}', '{"key":"a","sig":"b","member":{}}'].map(
       (identity) => `["hello",{"identity":${identity}}]`,
     ),
+    ...["7", '"x"', "[]", `{"a":"${"x".repeat(16 << 10)}"}`, '{"a":'.repeat(16) + "{}" + "}".repeat(16)].map((card) => `["hello",{"card":${card}}]`),
     `["hello",{"later":"${"x".repeat(64 << 10)}"}]`,
   ]) {
     const { channel, take } = pair();
@@ -287,6 +292,41 @@
     check("what arrives shows that it is", take(), ["up", [{ type: "a" }, 12]]);
     link.open();
     check("up comes once", take(), []);
+  }
+  {
+    // Cards: the peer's in its hello and after it, ours in our hello and when it changes.
+    ownCard = { name: "first" };
+    const { channel, link, take } = pair();
+    await turn();
+    check("our card", channel.text, '["hello",{"protocol":1,"max_message":16777216,"card":{"name":"first"}}]\n');
+    ownCard = { name: "second" };
+    link.tellCard();
+    await turn();
+    check("nothing before the peer's hello", channel.text, "");
+    channel.receive('["hello",{"card":{"name":"Bob"}}]\n');
+    await turn();
+    check("the peer's card", [take(), link.card], [["up"], { name: "Bob" }]);
+    check("ours has changed", channel.text, '["card",{"name":"second"}]\n');
+    link.tellCard();
+    await turn();
+    check("it is told once", channel.text, "");
+    channel.receive('["pause"]\n');
+    ownCard = null;
+    link.tellCard();
+    await turn();
+    check("a pause does not hold it up", channel.text, '["card",null]\n');
+    const longest = { a: "x".repeat((16 << 10) - 8) };
+    const deepest = JSON.parse('{"a":'.repeat(15) + "{}" + "}".repeat(15));
+    for (const card of [{}, longest, deepest, null]) {
+      channel.receive(`["card", ${JSON.stringify(card)} ]\n`);
+      check("another card", [take(), link.card], [[["card", card]], card]);
+    }
+    for (const bad of ["", ",7", ",[]", ',"x"']) {
+      channel.receive(`["card"${bad}]\n`);
+      check(`card ${bad}`, take(), ["rejected invalid_field"]);
+    }
+    channel.receive(`["card",{"a":"${longest.a}x"}]\n["card",{"a":${JSON.stringify(deepest)}}]\n`);
+    check("too long, too deep", [take(), link.card], [["rejected too_large", "rejected too_deep"], null]);
   }
   {
     // Until the peer is verified nothing but our hello goes out, and nothing of the peer's is delivered.

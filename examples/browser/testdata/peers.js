@@ -85,6 +85,7 @@
       rejected: (peer, error) => seen.push(`${error.code} ${error.message}`),
       message() {},
       cancel() {},
+      card() {},
     });
     return { peers, seen, identity, close: () => peers.close(new Error("done")) };
   }

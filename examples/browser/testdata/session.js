@@ -53,6 +53,7 @@
             if (ups === 0) reject(new Error("a message before up"));
             if (type === `from ${other}` && --open === 0) resolve(sessions);
           },
+          ownCard: () => null,
           down: reject,
         };
         return new Session({ self: `${self}`, peer: `${other}` }, identity, [], "i", events);

@@ -63,6 +63,8 @@
         up: () => note("up", end.session.link.proof.key),
         message: ({ type }) => note("message", type),
         cancel() {},
+        ownCard: () => null,
+        card() {},
         rejected: (error) => note("rejected", error.code),
         down: (error) => note("down", error.code),
       });

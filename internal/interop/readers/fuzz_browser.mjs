@@ -25,7 +25,7 @@ async function read(generator, { stream }) {
 process.exitCode = await fuzz({
   protocol: 'peerlink', file: 'peerlink.jsonl', read, limit: 16 << 20, // the page's own tests reach it
   fields: [],
-  types: ['hello', 'cancel', 'pause', 'resume', 'drain', 'drained', 'later', ''],
+  types: ['hello', 'cancel', 'pause', 'resume', 'drain', 'drained', 'card', 'later', ''],
   // The page has rules of its own for identities.
   tolerable: (stream) => oddNumber(stream) || /identity|member/i.test(unescaped(stream)),
 })
