@@ -278,11 +278,12 @@ def check_size(card: Union[str, bytes]) -> None:
 
 def check_card(card: Optional[dict]) -> Optional[dict]:
     """Refuse what cannot be our card, and return a copy of it."""
-    if not is_card(card):
-        raise MeshError("invalid_field: a card is an object, or None")
     text = encode(card)
     check_size(text)
-    return json.loads(text)
+    own = json.loads(text)  # in which tuples are lists
+    if not is_card(own):
+        raise MeshError("invalid_field: a card is an object, or None")
+    return own
 
 
 class Lines:
