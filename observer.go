@@ -10,7 +10,7 @@ import (
 // called. The functions are called where it happens, so they must return at once and call no method of the mesh that blocks.
 // Calls about one peer come in order; those about different peers, and Dropped, may be concurrent.
 type Observer struct {
-	LinkUp   func(Peer)
+	LinkUp func(Peer)
 	// LinkDown says that a link has ended before the mesh, and why, as PeerEvent.Err has it.
 	LinkDown func(peer Peer, err error)
 	// PathChanged says that a link has moved to another path since LinkUp, or the last call: see PeerStats.

@@ -56,6 +56,11 @@ func (n *Node) Keepalive(peer string) time.Duration {
 	return inLoop(n, peer, func(sl *slot) time.Duration { return sl.cur.checks.keepalive })
 }
 
+// Answered reports whether the offer to a peer has been answered.
+func (n *Node) Answered(peer string) bool {
+	return inLoop(n, peer, func(sl *slot) bool { return sl != nil && sl.cur != nil && sl.cur.answered })
+}
+
 // Watch sets the time between looks at the paths.
 func (c *Config) Watch(d time.Duration) { c.timing.watch = d }
 

@@ -190,7 +190,11 @@ func TestAddressComesDuringAttempt(t *testing.T) {
 		for _, late := range []string{"a", "b"} {
 			h := newHub(t)
 			var sessions testutil.Record[string]
+			var restarts testutil.Record[bool]
 			h.setFilter(tampering(t, func(typ string, d *signal.Description) {
+				if d.Number > 0 || d.Restart {
+					restarts.Add(true)
+				}
 				if typ == signal.Offer && !slices.Contains(sessions.All(), d.Session) {
 					sessions.Add(d.Session)
 				}
@@ -209,6 +213,14 @@ func TestAddressComesDuringAttempt(t *testing.T) {
 			b := on("b")
 			a := on("a")
 			testutil.Eventually(t, "an answer", func() bool { return h.count(signal.Answer, "b", "a") > 0 })
+			testutil.Eventually(t, "the answer is applied", func() bool { return a.Answered("b") })
+			for _, x := range []*agent{a, b} { // a change that brings no address interrupts nothing
+				x.NetworkChanged()
+				x.Answered("")
+			}
+			if restarts.Len() > 0 {
+				t.Errorf("%s late: a restart for no new address", late)
+			}
 			testutil.IP(t, "addr", "add", "192.168.8.1/24", "dev", "eth0")
 			linked(t, a, b)
 			if n := sessions.Len(); n != 1 {

@@ -122,6 +122,9 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		peers:  make(map[*Peer]struct{}),
 		slots:  make(map[string]*slot),
 	}
+	if addrs, _, err := a.net.addrs(); err == nil { // else all of them will be news
+		n.addrs = reach(addrs)
+	}
 	n.wg.Go(n.loop)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endWatch = cancel
