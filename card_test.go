@@ -104,14 +104,12 @@ func TestBadCards(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			cfg := alone(InProcess)
-			cfg.Card = tt.card
 			bad := (*ConfigError)(nil)
-			if _, err := New(bounded(t), cfg); !errors.As(err, &bad) || bad.Field != "Card" || !errors.Is(err, tt.want) {
+			if _, err := New(t.Context(), Config{Card: tt.card}); !errors.As(err, &bad) || bad.Field != "Card" || !errors.Is(err, tt.want) {
 				t.Errorf("New: %v", err)
 			}
-			cfg.Card = nil
-			if err := start(t, cfg).SetCard(tt.card); !errors.Is(err, tt.want) {
+			m, _ := newFakeAgent(t, Config{}, true)
+			if err := m.SetCard(tt.card); !errors.Is(err, tt.want) {
 				t.Errorf("SetCard: %v", err)
 			}
 		})
