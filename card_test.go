@@ -41,20 +41,20 @@ func testCards(t *testing.T, p *pair) {
 	if got, err := Call[string](bounded(t), p.alice.Mesh, BySkill("shout"), "", "hi"); got != "HI" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	carol := &Card{Name: "Carol", Skills: []Skill{{Name: "cards_whisper"}}}
-	x := p.extra(t, "carol", func(cfg *Config) { cfg.Card = carol })
+	erin := &Card{Name: "Erin", Skills: []Skill{{Name: "cards_whisper"}}}
+	x := p.extra(t, "erin", func(cfg *Config) { cfg.Card = erin })
 	seen("bob's card, for a new peer", x, p.bob, want)
 	for _, a := range []*agent{p.alice, p.bob} {
 		for _, e := range a.events.All() {
-			if e.ID == "carol" && e.Connected && !reflect.DeepEqual(e.Card, carol) {
-				t.Errorf("%s: carol came with the card %+v", a.id, e.Card)
+			if e.ID == "erin" && e.Connected && !reflect.DeepEqual(e.Card, erin) {
+				t.Errorf("%s: erin came with the card %+v", a.id, e.Card)
 			}
 		}
 	}
 	if err := x.SetCard(nil); err != nil {
 		t.Fatal(err)
 	}
-	seen("carol without a card", p.alice, x, nil)
+	seen("erin without a card", p.alice, x, nil)
 	if _, err := Call[string](bounded(t), p.alice.Mesh, BySkill("cards_whisper"), "", "hi"); !errors.Is(err, ErrNoSkill) {
 		t.Errorf("a skill that was taken back: %v", err)
 	}
