@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,12 +10,13 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // A Card is what an agent says about itself to its peers: Config.Card, and Peer.Card of the
 // others. It is a claim: nobody but the agent vouches for it. As JSON it is at most 16 KiB
-// long and 16 levels deep (docs/protocol.md, "Cards").
+// long and 16 levels deep, with 256 skills (docs/protocol.md, "Cards").
 type Card struct {
 	Name        string  `json:"name,omitempty"` // for people
 	Version     string  `json:"version,omitempty"`
@@ -51,7 +53,17 @@ func (c *Card) Skill(name string) (s Skill, ok bool) {
 	return s, true
 }
 
-var errUnnamedSkill = errors.New("it has no name")
+// maxSkills is how many skills a card has at most, and how many queries.
+const maxSkills = 256
+
+var (
+	errUnnamedSkill = errors.New("it has no name")
+	errSkillType    = errors.New("its type is not that of a request")
+	errManySkills   = fmt.Errorf("over %d skills", maxSkills)
+)
+
+// askable reports whether the skill can be asked for.
+func (s Skill) askable() bool { return s.Name != "" && wire.WantsResponse(cmp.Or(s.Type, "x"), "id") }
 
 // encode returns the card as peers get it, with the queries that the agent answers; nil if
 // there is nothing to say.
@@ -63,9 +75,15 @@ func (c *Card) encode(queries []string) ([]byte, error) {
 	if c != nil {
 		shown = *c
 	}
-	for i := range shown.Skills {
-		if shown.Skills[i].Name == "" {
+	if len(shown.Skills) > maxSkills {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, errManySkills)
+	}
+	for i, s := range shown.Skills {
+		switch {
+		case s.Name == "":
 			return nil, fmt.Errorf("%w: skill %d: %w", ErrInvalid, i, errUnnamedSkill)
+		case !s.askable():
+			return nil, fmt.Errorf("%w: skill %q: %w", ErrInvalid, logs.Cut(s.Name), errSkillType)
 		}
 	}
 	shown.Queries = queries
@@ -88,16 +106,48 @@ func (c *Card) clone() *Card {
 	return &own
 }
 
-// decodeCard returns the card that a peer has shown.
-func decodeCard(text []byte) (*Card, error) {
+// decodeCard returns the card that a peer has shown, a JSON object. What is not as it should
+// be is left out: a peer of another version, or in another language, may know it differently.
+func decodeCard(text []byte) *Card {
 	if text == nil {
-		return nil, nil
+		return nil
 	}
-	c := new(Card)
-	if err := json.Unmarshal(text, c); err != nil {
-		return nil, err
+	fields := members(text)
+	c := &Card{
+		Name: textIn(fields["name"]), Version: textIn(fields["version"]), Description: textIn(fields["description"]),
+		Data: bytes.Clone(fields["data"]),
 	}
-	return c, nil
+	for _, raw := range elements(fields["skills"]) {
+		fields := members(raw)
+		s := Skill{Name: textIn(fields["name"]), Description: textIn(fields["description"]), Type: textIn(fields["type"])}
+		if s.Name != "" {
+			c.Skills = append(c.Skills, s)
+		}
+	}
+	for _, raw := range elements(fields["queries"]) {
+		if typ := textIn(raw); typ != "" {
+			c.Queries = append(c.Queries, typ)
+		}
+	}
+	return c
+}
+
+// members returns those of an object, whose names count exactly; nil for anything else.
+func members(raw json.RawMessage) (fields map[string]json.RawMessage) {
+	_ = json.Unmarshal(raw, &fields)
+	return fields
+}
+
+// elements returns those of an array, as many as a card may have; nil for anything else.
+func elements(raw json.RawMessage) (list []json.RawMessage) {
+	_ = json.Unmarshal(raw, &list)
+	return list[:min(len(list), maxSkills)]
+}
+
+// textIn returns a string, "" for anything else.
+func textIn(raw json.RawMessage) (s string) {
+	_ = json.Unmarshal(raw, &s)
+	return s
 }
 
 // An ownCard is what this agent says about itself.
@@ -138,8 +188,8 @@ func (m *Mesh) cardText() []byte {
 // held.
 func (m *Mesh) tellCard(c *ipc) error {
 	switch {
-	case c == nil || bytes.Equal(c.card, m.own.text):
-		return nil // the hello to the next one says it
+	case c == nil || !c.isReady() || bytes.Equal(c.card, m.own.text):
+		return nil // the hello to the next one says it, or retellCard
 	case !c.has(wire.FeatureCards):
 		return errNoCards
 	}
@@ -202,7 +252,7 @@ func (c *ipc) onCard(peer string, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	m, card := c.m, c.m.cardOf(peer, text)
+	m, card := c.m, decodeCard(text)
 	m.mu.Lock()
 	p := m.peers[peer]
 	if p == nil || !p.live {
@@ -215,14 +265,3 @@ func (c *ipc) onCard(peer string, payload []byte) error {
 	m.observe(m.cfg.Observer.CardChanged != nil, func(o *Observer) { o.CardChanged(public) })
 	return nil
 }
-
-// cardOf returns the card that a peer has shown; nil, and a report, if it cannot be used.
-func (m *Mesh) cardOf(peer string, text []byte) *Card {
-	card, err := decodeCard(text)
-	if err != nil {
-		m.report(&PeerError{Op: "card", Peer: peer, Err: because(errBadCard, err)})
-	}
-	return card
-}
-
-var errBadCard = errors.New("mesh: the card of the peer cannot be used")

@@ -149,8 +149,8 @@ type PeerError struct {
 	// "broadcast", "request", "connect", "wait" (WaitPeer). What Config.OnError
 	// is told has one of these if it failed later, or "reply" (a response to the
 	// peer), "handle" (a message of the peer whose handler failed or is missing),
-	// "receive" (a message of the peer that was dropped), "card" (of the peer), or
-	// another command of the link.
+	// "receive" (a message of the peer that was dropped), or another command of
+	// the link.
 	Op        string
 	Peer      string
 	RequestID string // of the request concerned, if any
@@ -167,7 +167,7 @@ func (e *PeerError) Error() string {
 		fmt.Fprintf(&b, " %q", e.Type)
 	}
 	switch e.Op {
-	case "handle", "receive", "card":
+	case "handle", "receive":
 		b.WriteString(" from")
 	case "wait":
 		b.WriteString(" for")
@@ -185,7 +185,7 @@ func (e *PeerError) Unwrap() error { return e.Err }
 
 // causedByPeer reports whether it is the peer that decides how often this happens.
 func (e *PeerError) causedByPeer() bool {
-	return e.Op == "receive" || e.Op == "handle" || e.Op == "reply" || e.Op == "card"
+	return e.Op == "receive" || e.Op == "handle" || e.Op == "reply"
 }
 
 // A BroadcastError lists the peers that a Broadcast did not reach, each with

@@ -129,7 +129,7 @@ func ExampleBySkill() {
 	// Output:
 	// 6 words, <nil>
 	// bob is Bob 1.2 and counts words
-	// mesh: no live peer offers the skill "sing"
+	// mesh: no live peer offers the skill "sing"; the cards of those that are there are in Peers
 }
 
 // A handler chooses what its peer learns of a failure.

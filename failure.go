@@ -73,7 +73,7 @@ func codeOf(err error) Code {
 // An Error is what a handler returns to choose what the peer learns of a failure. The
 // peer gets it as a *RemoteError.
 type Error struct {
-	Code    Code   // CodeApp if empty
+	Code    Code   // CodeApp if empty, or over 64 bytes long
 	Text    string // for people
 	Details any    // encoded as by encoding/json; nil means none
 }

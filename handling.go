@@ -175,5 +175,8 @@ func failed(err error) any {
 		return failedPayload{Error: cmp.Or(plain(err), string(codeOf(err))), Code: codeOf(err)}
 	}
 	code := cmp.Or(e.Code, CodeApp)
+	if len(code) > maxCode {
+		code = CodeApp
+	}
 	return failedPayload{Error: cmp.Or(plain(err), string(code)), Code: code, Details: e.Details} // without a text it would be none
 }

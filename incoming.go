@@ -54,7 +54,7 @@ func (c *ipc) event(e *wire.Line) error {
 		if err != nil {
 			return err
 		}
-		m.peerConnected(peer, key, m.cardOf(peer, card))
+		m.peerConnected(peer, key, decodeCard(card))
 	case wire.TypeCard:
 		return c.onCard(peer, e.Payload)
 	case wire.TypePeerDisconnected:

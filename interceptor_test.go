@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
@@ -108,4 +109,55 @@ func TestInterceptors(t *testing.T) {
 	if got := notes.All(); !slices.Equal(got, []string{"onetwo", "onetwo"}) {
 		t.Errorf("notes by %q", got)
 	}
+}
+
+// What an interceptor sets as a payload counts like one that has arrived, whatever its type is.
+func TestInterceptorValues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var answer *Message
+		m, f := newFakeAgent(t, Config{
+			Interceptors: []Interceptor{{
+				Call: func(CallFunc) CallFunc {
+					return func(context.Context, string, Message) (*Message, error) { return answer, nil }
+				},
+				Stream: func(StreamFunc) StreamFunc {
+					return func(context.Context, string, Message) iter.Seq2[*Message, error] {
+						return func(yield func(*Message, error) bool) {
+							_ = yield(&Message{Type: "x_stream_chunk", Payload: counted{N: 1}}, nil) && yield(answer, nil)
+						}
+					}
+				},
+				Handle: func(next Handler) Handler {
+					return func(ctx context.Context, msg *Message) (any, error) {
+						msg.Payload = map[string]int{"to": 9}
+						return next(ctx, msg)
+					}
+				},
+			}},
+			Handlers: map[string]Handler{"count_request": Typed(func(_ context.Context, _ Peer, req count) (int, error) { return req.To, nil })},
+		}, true)
+		call := func() (got, chunk, final counted, err error) {
+			got, err = Call[counted](t.Context(), m, "bob", "count_request", nil)
+			for c, failure := range CallStream[counted](t.Context(), m, "bob", "count_request", nil, Final(&final)) {
+				if failure == nil {
+					chunk = c
+				}
+				err = errors.Join(err, failure)
+			}
+			return got, chunk, final, err
+		}
+		if _, _, _, err := call(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("no response and no error: %v", err)
+		}
+		answer = &Message{Type: "x_response", Payload: counted{N: 7}}
+		if got, chunk, final, err := call(); got.N != 7 || chunk.N != 1 || final.N != 7 || err != nil {
+			t.Errorf("%v, %v, %v, %v", got, chunk, final, err)
+		}
+		f.connect("bob")
+		f.say(from("bob", `{"type":"count_request","request_id":"1","payload":{"to":1}}`))
+		payload := f.heard()["payload"].(map[string]any)
+		if msg := payload["message"].(map[string]any); msg["payload"] != 9.0 {
+			t.Errorf("the response is %v", msg)
+		}
+	})
 }

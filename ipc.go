@@ -39,7 +39,8 @@ type ipc struct {
 	window     window        // if the sidecar knows ping
 	windowed   bool          // it does; valid after ready
 	stats      statsQueue
-	card       []byte // that the sidecar was told last; guarded by Mesh.own.mu after the hello
+	dropped    atomic.Int64 // messages that the sidecar has dropped, as it has said last
+	card       []byte       // that the sidecar was told last; guarded by Mesh.own.mu after the hello
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -88,14 +89,19 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	return nil, err
 }
 
-// has reports whether the sidecar knows an extension; false before ready.
-func (c *ipc) has(feature string) bool {
+// isReady reports whether it is known what the sidecar can do.
+func (c *ipc) isReady() bool {
 	select {
 	case <-c.ready:
-		return slices.Contains(c.features, feature)
+		return true
 	default:
 		return false
 	}
+}
+
+// has reports whether the sidecar knows an extension; false before ready.
+func (c *ipc) has(feature string) bool {
+	return c.isReady() && slices.Contains(c.features, feature)
 }
 
 // wasReplaced reports whether the sidecar said that this agent was replaced.

@@ -82,7 +82,7 @@ func (m *Mesh) run(c *ipc) {
 			m.finish(c, c.successor)
 			return
 		}
-		cause := m.lose(c)
+		cause, dropped := m.lose(c), int(c.dropped.Load())
 		next, err := m.restart(&policy, time.Since(began), cause)
 		if next == nil {
 			m.finish(nil, err)
@@ -91,6 +91,7 @@ func (m *Mesh) run(c *ipc) {
 		c = next
 		m.mu.Lock()
 		m.restarts++
+		m.lostDrops += dropped
 		m.mu.Unlock()
 		m.observe(m.cfg.Observer.Restarted != nil, func(o *Observer) { o.Restarted(cause) })
 	}

@@ -85,6 +85,7 @@ type Mesh struct {
 	unsent    error // an *UnsentError, if not everything was sent by then
 	current   *ipc
 	restarts  int // sidecars after the first one
+	lostDrops int // by sidecars before this one
 	peers     map[string]*peer
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason

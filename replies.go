@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -65,7 +66,7 @@ func CallStream[Chunk any, To ~string](ctx context.Context, m *Mesh, peer To, ty
 			var chunk Chunk
 			switch {
 			case err != nil:
-			case wire.IsChunk(msg.Type):
+			case msg != nil && wire.IsChunk(msg.Type):
 				err = msg.decodeResponse("request", &chunk)
 			case o.final != nil:
 				if err = msg.decodeResponse("request", o.final); err == nil {
@@ -255,11 +256,17 @@ func (m *Mesh) receiveChunk(p *peer, typ string, w *wire.Message) bool {
 
 // decodeResponse decodes the payload of a response or a chunk into v.
 func (m *Message) decodeResponse(op string, v any) error {
-	raw, _ := m.Payload.(json.RawMessage)
-	if raw == nil {
+	if m == nil {
+		return fmt.Errorf("%w: an interceptor has returned neither a response nor an error", ErrInvalid)
+	}
+	raw, err := payload(m.Payload) // which an interceptor may have set
+	if raw == nil && err == nil {
 		return nil
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	if err != nil {
 		return &PeerError{Op: op, Peer: m.From, RequestID: m.RequestID, Err: because(errBadResponse, err)}
 	}
 	return nil

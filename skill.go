@@ -14,27 +14,30 @@ import (
 // offers a skill of this name. The one to which this agent has the fewest requests
 // pending is asked first; if it refuses with ErrBusy, or goes before the request was
 // sent, the next one is. If the type of the request is "" it is the one that the peer's
-// card names. With no such peer the call fails with ErrNoSkill.
+// card names. With no such peer the call fails with ErrNoSkill, and passes no Interceptor;
+// those that are asked pass them one by one. A type of your own made from BySkill is a peer's id
+// like any other string.
 //
 //	summary, err := mesh.Call[Summary](ctx, m, mesh.BySkill("summarize"), "", text)
 type BySkill string
 
 // A target is whom a call is for.
 type target struct {
-	peer  string // "" if any with the skill will do
-	skill string
+	peer    string
+	skill   string
+	bySkill bool // any peer with the skill will do
 }
 
 func asTarget[To ~string](to To) target {
 	if _, ok := any(to).(BySkill); ok {
-		return target{skill: string(to)}
+		return target{skill: string(to), bySkill: true}
 	}
 	return target{peer: string(to)}
 }
 
 // requestTo makes a request of a target.
 func (m *Mesh) requestTo(ctx context.Context, to target, msg Message) (*Message, error) {
-	if to.skill == "" {
+	if !to.bySkill {
 		return m.Request(ctx, to.peer, msg)
 	}
 	last := error(nil)
@@ -45,13 +48,13 @@ func (m *Mesh) requestTo(ctx context.Context, to target, msg Message) (*Message,
 		}
 		last = err
 	}
-	return nil, noneLeft(to.skill, last)
+	return nil, m.noneLeft(ctx, to.skill, last)
 }
 
 // streamTo is requestTo for a request whose chunks are wanted.
 func (m *Mesh) streamTo(ctx context.Context, to target, msg Message) iter.Seq2[*Message, error] {
 	one := orElse(m.wrappers.stream, m.stream)
-	if to.skill == "" {
+	if !to.bySkill {
 		return one(ctx, to.peer, msg)
 	}
 	return func(yield func(*Message, error) bool) {
@@ -71,7 +74,7 @@ func (m *Mesh) streamTo(ctx context.Context, to target, msg Message) iter.Seq2[*
 			}
 			return
 		}
-		yield(nil, noneLeft(to.skill, last))
+		yield(nil, m.noneLeft(ctx, to.skill, last))
 	}
 }
 
@@ -85,11 +88,18 @@ func worthAnother(ctx context.Context, err error) bool {
 }
 
 // noneLeft returns the error of a call for which no peer is left.
-func noneLeft(skill string, last error) error {
-	if last != nil {
+func (m *Mesh) noneLeft(ctx context.Context, skill string, last error) error {
+	switch {
+	case last != nil:
 		return last
+	case m.ctx.Err() != nil:
+		return m.closedError()
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case m.ipc() == nil:
+		return ErrSidecarLost
 	}
-	return fmt.Errorf("%w %q", ErrNoSkill, skill)
+	return fmt.Errorf("%w %q; the cards of those that are there are in Peers", ErrNoSkill, skill)
 }
 
 // offers yields the peers that offer a skill, each once, the least busy first, with the
@@ -123,7 +133,7 @@ func (m *Mesh) leastBusy(skill string, tried map[string]bool) (peer, typ string)
 	least, equal := 0, 0
 	for id, p := range m.peers {
 		s, ok := p.card.Skill(skill)
-		if !ok || !p.live || tried[id] {
+		if !ok || !p.live || tried[id] || !s.askable() {
 			continue
 		}
 		load := pending[id]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 
@@ -79,8 +80,15 @@ func TestNextBySkill(t *testing.T) {
 		fail := func(peer, id, code string) {
 			f.say(from(peer, `{"type":"x_response","request_id":"`+id+`","payload":{"error":"no","code":"`+code+`"}}`))
 		}
+		f.say(`{"type":"peer_connected","payload":{"peer_id":"liar","card":{"skills":[{"name":"x","type":"x_response"}]}}}`) // it could not respond
+		synctest.Wait()
 		if err := <-bySkill(m, ""); !errors.Is(err, ErrNoSkill) {
 			t.Errorf("nobody offers it: %v", err)
+		}
+		ended, cancel := context.WithCancelCause(t.Context())
+		cancel(io.EOF)
+		if _, err := Call[any](ended, m, BySkill("x"), "", nil); !errors.Is(err, io.EOF) {
+			t.Errorf("under a context that has ended: %v", err)
 		}
 		f.say(offering("a", "x"))
 		f.say(offering("b", "x"))
@@ -137,6 +145,28 @@ func TestNextBySkill(t *testing.T) {
 		}
 		if err := <-call; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// That no peer is there has another reason while the sidecar is started again, and after Close.
+func TestSkillWithoutSidecar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, true)
+		f.fail(errors.New("no sidecar"))
+		f.hangUp()
+		synctest.Wait()
+		if err := <-bySkill(m, ""); !errors.Is(err, ErrSidecarLost) {
+			t.Errorf("without a sidecar: %v", err)
+		}
+		_ = m.Close()
+		if err := <-bySkill(m, ""); !errors.Is(err, ErrClosed) || errors.Is(err, ErrNoSkill) {
+			t.Errorf("after Close: %v", err)
+		}
+		for _, err := range CallStream[any](t.Context(), m, BySkill("x"), "", nil) {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
 		}
 	})
 }

@@ -31,7 +31,7 @@ const (
 	DropUnknownPeer        = "unknown_peer"        // its link has ended meanwhile
 	DropNoHandler          = "no_handler"          // it is no request, and has no handler
 	// DropSidecar is what the sidecar has dropped: messages that this agent or the peer does not read, or
-	// that could not be sent.
+	// that could not be sent. Of one that was lost it is what Stats has told last.
 	DropSidecar = "sidecar"
 )
 
@@ -103,6 +103,7 @@ func (m *Mesh) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	c.dropped.Store(int64(told.Dropped))
 	return m.statsOf(told), nil
 }
 
@@ -111,8 +112,8 @@ func (m *Mesh) statsOf(told wire.Stats) (st Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st = Stats{Signaling: m.signaling, Restarts: m.restarts, Dropped: m.drops.counts()}
-	if told.Dropped > 0 {
-		st.Dropped[DropSidecar] = told.Dropped
+	if n := m.lostDrops + told.Dropped; n > 0 {
+		st.Dropped[DropSidecar] = n
 	}
 	pending := m.calls.perPeer()
 	for i := range told.Peers {

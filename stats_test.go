@@ -3,10 +3,12 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/testutil"
@@ -137,4 +139,35 @@ func TestStatsAfterClose(t *testing.T) {
 	if _, err := m.Stats(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// What a sidecar that was lost had dropped counts on.
+func TestDroppedAfterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFakeAgent(t, Config{}, true)
+		dropped := func(said int) int {
+			t.Helper()
+			got := make(chan Stats)
+			go func() {
+				st, err := m.Stats(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				got <- st
+			}()
+			if line := f.heard(); line["type"] != "stats" {
+				t.Errorf("the agent wrote %v", line)
+			}
+			f.say(fmt.Sprintf(`{"type":"stats","payload":{"peers":[],"dropped":%d}}`, said))
+			return (<-got).Dropped[DropSidecar]
+		}
+		if n := dropped(3); n != 3 {
+			t.Errorf("%d dropped", n)
+		}
+		f.hangUp()
+		time.Sleep(time.Minute)
+		if n := dropped(2); n != 5 {
+			t.Errorf("after a restart %d dropped", n)
+		}
+	})
 }

@@ -28,11 +28,14 @@ func Typed[Req, Res any](f func(ctx context.Context, from Peer, req Req) (Res, e
 
 // decodeArgument decodes the payload of a request into v.
 func (m *Message) decodeArgument(v any) error {
-	raw, _ := m.Payload.(json.RawMessage)
-	if raw == nil {
+	raw, err := payload(m.Payload) // which an interceptor may have set
+	switch {
+	case err != nil:
+		return err
+	case raw == nil:
 		raw = json.RawMessage("null")
 	}
-	err := strict.Unmarshal(raw, v, "payload")
+	err = strict.Unmarshal(raw, v, "payload")
 	if at := (*strict.FieldError)(nil); errors.As(err, &at) {
 		return NewError(CodeInvalidArgument, at.Error(), struct {
 			Field string `json:"field"`

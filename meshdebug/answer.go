@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/chatixia-ai/mesh"
@@ -115,7 +116,7 @@ func readAnswer(from string, payload any, taken time.Time) (*view, error) {
 		Links   []answeredLink `json:"links"`
 	}
 	if err := json.Unmarshal(raw, &a); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errAnswer, err)
 	}
 	if a.ClockMS == nil {
 		return nil, errAnswer

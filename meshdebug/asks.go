@@ -94,6 +94,11 @@ func (c *collector) question(ctx context.Context, peer string) (*view, error) {
 	return readAnswer(peer, reply.Payload, time.Now())
 }
 
+// refusal reports whether a peer does not want to answer, or answers nonsense. Other failures may be over soon.
+func refusal(err error) bool {
+	return errors.Is(err, errAnswer) || errors.As(err, new(*mesh.RemoteError)) && !errors.Is(err, mesh.ErrBusy)
+}
+
 // take notes an answer.
 func (c *collector) take(got answered) {
 	a, now := got.ask, time.Now()
@@ -108,10 +113,10 @@ func (c *collector) take(got answered) {
 		if a.answers == 1 {
 			a.next = now // the second answer gives the first rates
 		}
-	case errors.Is(got.err, mesh.ErrBusy), errors.Is(got.err, mesh.ErrCongested), c.views[got.peer] != nil:
-		a.next = now.Add(askLater)
-	default: // no permission, or nonsense
+	case c.views[got.peer] == nil && refusal(got.err):
 		a.refused = true
 		a.next = now.Add(askRarely)
+	default:
+		a.next = now.Add(askLater)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chatixia-ai/mesh"
@@ -391,6 +392,51 @@ func TestAskedRarely(t *testing.T) {
 	}
 	if len(asked) > 0 {
 		t.Error("asked although only our own view is wanted")
+	}
+}
+
+// A peer that was slow, or cut off, tells of its links again soon.
+func TestAnswersAgain(t *testing.T) {
+	for name, fault := range map[string]func(n *meshtest.Network) (until time.Duration){
+		"slow": func(n *meshtest.Network) time.Duration {
+			answer, slow := AnswerHandler(nil), true
+			if err := n.Mesh("bob").Handle(StatsQuery, func(ctx context.Context, msg *mesh.Message) (any, error) {
+				if slow {
+					slow = false
+					time.Sleep(3 * time.Second)
+				}
+				return answer(ctx, msg)
+			}); err != nil {
+				t.Error(err)
+			}
+			return 0
+		},
+		"outage": func(n *meshtest.Network) time.Duration {
+			if err := Answer(n.Mesh("bob"), nil); err != nil {
+				t.Error(err)
+			}
+			time.AfterFunc(20*time.Second, func() { n.Cut("alice", "bob") })
+			time.AfterFunc(40*time.Second, func() { n.Heal("alice", "bob") })
+			return 40 * time.Second
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := meshtest.New(t, "alice", "bob")
+				over := time.Now().Add(fault(n))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				last := time.Time{}
+				for s := range Watch(ctx, n.Mesh("alice")) {
+					if s.Nodes[1].Answers {
+						last = s.At
+					}
+				}
+				if last.Before(over.Add(15 * time.Second)) {
+					t.Errorf("last told %v after it was over", last.Sub(over))
+				}
+			})
+		})
 	}
 }
 

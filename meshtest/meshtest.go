@@ -28,12 +28,13 @@ type Network struct {
 
 	mu     sync.Mutex
 	meshes map[string]*mesh.Mesh
+	ever   map[string]bool // ids that have joined
 }
 
 // New returns agents of these ids, each linked to every other. They end with the test.
 func New(t testing.TB, ids ...string) *Network {
 	t.Helper()
-	n := &Network{t: t, room: rtc.NewRoom(), meshes: make(map[string]*mesh.Mesh)}
+	n := &Network{t: t, room: rtc.NewRoom(), meshes: make(map[string]*mesh.Mesh), ever: make(map[string]bool)}
 	t.Cleanup(n.close)
 	for _, id := range ids {
 		n.Join(id, mesh.Config{})
@@ -46,6 +47,9 @@ func New(t testing.TB, ids ...string) *Network {
 // as by a second instance. The test fails if the configuration cannot be used.
 func (n *Network) Join(id string, cfg mesh.Config) *mesh.Mesh {
 	n.t.Helper()
+	if id == "" {
+		n.t.Fatal("meshtest: the id is empty")
+	}
 	cfg.Mode, cfg.APIKey, cfg.SignalingURL, cfg.WaitSignaling = mesh.InProcess, id, n.room.URL(), true
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -55,7 +59,7 @@ func (n *Network) Join(id string, cfg mesh.Config) *mesh.Mesh {
 	}
 	n.mu.Lock()
 	before := n.meshes[id]
-	n.meshes[id] = m
+	n.meshes[id], n.ever[id] = m, true
 	var others []string
 	for other := range n.meshes {
 		if other != id && n.room.Linkable(id, other) {
@@ -94,11 +98,33 @@ func (n *Network) Mesh(id string) *mesh.Mesh {
 }
 
 // Cut cuts the path between two agents: nothing passes until Heal. Their link lasts for Config.Network.RecoveryTimeout, the shorter
-// one of the two; then the peers are reported gone.
-func (n *Network) Cut(a, b string) { n.room.Cut(a, b) }
+// one of the two; then the peers are reported gone. The test fails if one of them has never been there.
+func (n *Network) Cut(a, b string) {
+	n.t.Helper()
+	n.checkPair(a, b)
+	n.room.Cut(a, b)
+}
 
 // Heal ends a Cut. What was sent meanwhile arrives; if the link was given up, there is a new one.
-func (n *Network) Heal(a, b string) { n.room.Heal(a, b) }
+func (n *Network) Heal(a, b string) {
+	n.t.Helper()
+	n.checkPair(a, b)
+	n.room.Heal(a, b)
+}
+
+func (n *Network) checkPair(a, b string) {
+	n.t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range []string{a, b} {
+		if !n.ever[id] {
+			n.t.Fatalf("meshtest: there is no agent %q", id)
+		}
+	}
+	if a == b {
+		n.t.Fatalf("meshtest: there is no path from %q to itself", a)
+	}
+}
 
 // Delay has everything take so long from one agent to another, from now on.
 func (n *Network) Delay(d time.Duration) { n.room.SetDelay(d) }

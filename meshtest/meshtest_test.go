@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +129,62 @@ func TestCutForGood(t *testing.T) {
 			t.Errorf("after the path was healed: %v", peers)
 		}
 	})
+}
+
+// An agent that was killed may be started again at once, whichever it was.
+func TestKillAndJoin(t *testing.T) {
+	for _, id := range []string{"alice", "bob", "carol"} {
+		synctest.Test(t, func(t *testing.T) {
+			n := meshtest.New(t, "alice", "bob", "carol")
+			n.Kill(id)
+			n.Join(id, mesh.Config{Handlers: map[string]mesh.Handler{"shout_request": mesh.Typed(shout)}})
+			time.Sleep(time.Minute)
+			for _, other := range []string{"alice", "bob", "carol"} {
+				if peers := n.Mesh(other).Peers(); len(peers) != 2 {
+					t.Errorf("%s killed: %s sees %v", id, other, peers)
+				}
+				if other == id {
+					continue
+				}
+				if _, err := mesh.Call[string](t.Context(), n.Mesh(other), id, "shout_request", "hi"); err != nil {
+					t.Errorf("%s asks %s: %v", other, id, err)
+				}
+			}
+		})
+	}
+}
+
+// A tester is a test whose failure is looked at.
+type tester struct {
+	testing.TB
+	failed string
+}
+
+func (t *tester) Helper()           {}
+func (t *tester) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprint(args...)) }
+func (t *tester) Fatalf(format string, args ...any) {
+	t.failed = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// A test with an id that means nothing fails, or it would test nothing.
+func TestBadIDs(t *testing.T) {
+	for name, do := range map[string]func(n *meshtest.Network){
+		"cut of nobody":  func(n *meshtest.Network) { n.Cut("alice", "bbo") },
+		"heal of nobody": func(n *meshtest.Network) { n.Heal("bbo", "alice") },
+		"cut of one":     func(n *meshtest.Network) { n.Cut("alice", "alice") },
+		"heal of one":    func(n *meshtest.Network) { n.Heal("alice", "alice") },
+		"no id":          func(n *meshtest.Network) { n.Join("", mesh.Config{}) },
+		"kill of nobody": func(n *meshtest.Network) { n.Kill("bbo") },
+	} {
+		fake := &tester{TB: t}
+		n := meshtest.New(fake, "alice", "bob")
+		done := make(chan struct{})
+		go func() { defer close(done); do(n) }()
+		if <-done; !strings.HasPrefix(fake.failed, "meshtest: ") {
+			t.Errorf("%s: failed with %q", name, fake.failed)
+		}
+	}
 }
 
 // A second instance takes the place of the first at once, for all peers.

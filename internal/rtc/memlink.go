@@ -74,8 +74,11 @@ func (l *memLink) channels() []*memChannel {
 	return append(l.dcs[:len(l.dcs):len(l.dcs)], l.more[:]...)
 }
 
-// silence ends both ends of the link for a reason: nothing came over the path for too long.
+// silence ends both ends of the link for a reason: nothing came over the path for too long, or there is another link.
 func (l *memLink) silence(reason error) {
+	l.mu.Lock()
+	l.dead = nil // who has been killed is no matter any more
+	l.mu.Unlock()
 	l.ends[0].end(reason)
 	l.end(l.ends[1], reason)
 }
