@@ -8,11 +8,24 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 )
+
+// A watched context is one that tells when somebody waits for its end, which is when the process is watched.
+type watched struct {
+	context.Context
+	begun chan struct{}
+	once  sync.Once
+}
+
+func (w *watched) Done() <-chan struct{} {
+	w.once.Do(func() { close(w.begun) })
+	return w.Context.Done()
+}
 
 // The end of a process is seen, that of the context is, too, and a process that is gone is not waited for.
 func TestWaitProcess(t *testing.T) {
@@ -28,12 +41,14 @@ func TestWaitProcess(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancelled, ended := make(chan error, 1), make(chan error, 1)
 	go func() { cancelled <- sock.WaitProcess(ctx, pid) }()
-	go func() { ended <- sock.WaitProcess(t.Context(), pid) }()
+	watch := &watched{Context: t.Context(), begun: make(chan struct{})}
+	go func() { ended <- sock.WaitProcess(watch, pid) }()
 	why := errors.New("enough")
 	cancel(why)
 	if err := testutil.Take(t, "the end of the context", cancelled); !errors.Is(err, why) {
 		t.Errorf("got %v, want the cause", err)
 	}
+	testutil.Take(t, "the watch of the process", watch.begun)
 	if len(ended) > 0 {
 		t.Errorf("it has ended: %v", <-ended)
 	}
