@@ -80,7 +80,7 @@ export class Link {
   #lines = new LineSplitter((line, error) => this.#receive(line, error));
 
   proof = { key: "" }; // what the peer has shown of itself: {key, mesh, until}, see identity.js
-  card = null; // what the peer says about itself, an object, whatever that is worth
+  card = null; // what the peer says about itself, an object, whatever that is worth: see readCard
 
   constructor(channel, stream, maxSend, trust, events) {
     this.#channel = channel;
@@ -341,7 +341,7 @@ export class Link {
     const { max_message: max, identity, card } = value[1];
     if (max > 0) this.#maxSend = Math.min(this.#maxSend, max);
     this.#lines.max = MAX_MESSAGE;
-    this.card = card ?? null;
+    this.card = readCard(card);
     this.#admit(identity);
   }
 
@@ -357,7 +357,7 @@ export class Link {
     if (kind === "cancel") this.#events.cancel(argument);
     if (kind === "drain") this.#drain(argument);
     if (kind === "member") this.#renewed(argument);
-    if (kind === "card") this.#events.card((this.card = argument));
+    if (kind === "card") this.#events.card((this.card = readCard(argument)));
   }
 
   // drain responds at once, because lines are handled one by one. A peer that goes on asking without reading the
@@ -527,12 +527,33 @@ function checkCardText(text) {
   checkDepth(bytes, MAX_CARD_DEPTH);
 }
 
-// copyCard returns a copy of what is to be our card. It throws a MeshError for what cannot be one.
+// copyCard returns a copy of what is to be our card: what it is in JSON, which is not always what it looks like. It throws
+// a MeshError for what cannot be one.
 export function copyCard(card) {
-  if (!isCard(card)) throw new MeshError("invalid_field", "a card is an object, or null");
-  const text = JSON.stringify(card ?? null);
+  if (card == null) return null;
+  let text;
+  try {
+    text = JSON.stringify(card);
+  } catch (error) {
+    throw new MeshError("invalid_field", `the card cannot be said in JSON: ${String(error).split("\n", 1)[0]}`);
+  }
+  if (!text?.startsWith("{")) throw new MeshError("invalid_field", "a card is an object, or null");
   checkCardText(text);
   return JSON.parse(text);
+}
+
+// readCard returns what a peer's card means: in it, members of the wrong type are ignored one by one. It changes the card.
+function readCard(card) {
+  if (card == null) return null;
+  const isString = (value) => typeof value === "string";
+  const keep = (object, fields) => {
+    for (const [field, holds] of Object.entries(fields)) if (!holds(object[field])) delete object[field];
+  };
+  keep(card, { name: isString, version: isString, description: isString, skills: Array.isArray, queries: Array.isArray });
+  if (card.skills) card.skills = card.skills.filter((skill) => isObject(skill) && isString(skill.name) && skill.name !== "");
+  card.skills?.forEach((skill) => keep(skill, { description: isString, type: isString }));
+  if (card.queries) card.queries = card.queries.filter(isString);
+  return card;
 }
 
 function checkMessage(value) {

@@ -20,7 +20,8 @@
 // closed, or replaced. A peer that is not who it should be is an error with the code identity. A handler throws a
 // HandlerError to choose the code that its peer gets.
 //
-// A card is what a peer says about itself, an object or null. Nobody vouches for it, and anything may be in it.
+// A card is what a peer says about itself, an object or null. Nobody vouches for it. Its name, version, description, skills
+// and queries have the types of docs/protocol.md or are absent; anything else may be in it.
 //
 // A mesh is replaced, which ends it for good, when another one with the same key is made later, as in another window.
 

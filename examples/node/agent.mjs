@@ -165,17 +165,38 @@ function check(message) {
   }
 }
 
-// checkCard refuses what cannot be our card, and returns a copy of it.
+// checkCard refuses what cannot be our card, and returns a copy of it: what it is in JSON, which is not always what it looks like.
 function checkCard(card) {
-  if (!isCard(card)) throw new MeshError('invalid_field: a card is an object, or null')
-  const text = JSON.stringify(card ?? null)
+  if (card == null) return null
+  let text
+  try {
+    text = JSON.stringify(card)
+  } catch (error) {
+    throw new MeshError(`invalid_field: the card cannot be said in JSON: ${String(error).split('\n', 1)[0]}`)
+  }
+  if (!text?.startsWith('{')) throw new MeshError('invalid_field: a card is an object, or null')
   inspect(text, CARD)
   return JSON.parse(text)
 }
 
+// readCard returns what a peer's card means: in it, members of the wrong type are ignored one by one. It changes the card.
+function readCard(card) {
+  if (card == null) return null
+  keep(card, { name: isString, version: isString, description: isString, skills: Array.isArray, queries: Array.isArray })
+  if (card.skills) card.skills = card.skills.filter((s) => isObject(s) && isName(s.name))
+  card.skills?.forEach((skill) => keep(skill, { description: isString, type: isString }))
+  if (card.queries) card.queries = card.queries.filter(isString)
+  return card
+}
+
+function keep(object, fields) {
+  for (const [field, holds] of Object.entries(fields)) if (!holds(object[field])) delete object[field]
+}
+
 // What the fields of a line from the sidecar have to be. One that is null or absent is no mistake unless its line makes
 // no sense without it.
-const isText = (value) => value == null || typeof value === 'string'
+const isString = (value) => typeof value === 'string'
+const isText = (value) => value == null || isString(value)
 const isTexts = (value) => value == null || (Array.isArray(value) && value.every((v) => typeof v === 'string'))
 const isNumber = (value) => value == null || (Number.isInteger(value) && value >= 0)
 const isNumbers = (value) => value == null || (Array.isArray(value) && value.every((v) => v !== null && isNumber(v)))
@@ -745,7 +766,7 @@ class Agent {
       const peer = this.peers.get(name)
       if (!peer) return
       const before = JSON.stringify(peer.card)
-      peer.card = card ?? null
+      peer.card = readCard(card)
       if (JSON.stringify(peer.card) !== before) this.tellCard(peer) // else this follows a list of peers
     },
 
@@ -963,13 +984,10 @@ function refusal(reply) {
   return typeof text === 'string' && text !== '' ? new RemoteError(reply) : null
 }
 
-// skillType returns the type of the requests that ask for a skill, undefined if a card does not offer it. The card is a
-// peer's, so that anything may be in it.
+// skillType returns the type of the requests that ask for a skill, undefined if a peer's card does not offer it.
 function skillType(card, name) {
-  const skills = Array.isArray(card?.skills) ? card.skills : []
-  const skill = skills.find((s) => isObject(s) && s.name === name)
-  if (!skill) return undefined
-  return typeof skill.type === 'string' && skill.type !== '' ? skill.type : `${name}_request`
+  const skill = card?.skills?.find((s) => s.name === name)
+  return skill && (skill.type || `${name}_request`)
 }
 
 // patience returns for how many milliseconds the sender of a request waits, undefined if it has not said.

@@ -277,13 +277,35 @@ def check_size(card: Union[str, bytes]) -> None:
 
 
 def check_card(card: Optional[dict]) -> Optional[dict]:
-    """Refuse what cannot be our card, and return a copy of it."""
-    text = encode(card)
+    """Refuse what cannot be our card, and return a copy of it: what it is in JSON, which is not always what it looks like."""
+    try:
+        text = encode(card)
+    except HandlerError as error:
+        raise MeshError(f"invalid_field: the card {error}") from None
     check_size(text)
     own = json.loads(text)  # in which tuples are lists
     if not is_card(own):
         raise MeshError("invalid_field: a card is an object, or None")
     return own
+
+
+def read_card(card: Optional[dict]) -> Optional[dict]:
+    """Return what a peer's card means: in it, members of the wrong type are ignored one by one. It changes the card."""
+    if card is None:
+        return None
+    keep(card, {"name": str, "version": str, "description": str, "skills": list, "queries": list})
+    if "skills" in card:
+        card["skills"] = [skill for skill in card["skills"] if is_object(skill) and is_name(skill.get("name"))]
+        for skill in card["skills"]:
+            keep(skill, {"description": str, "type": str})
+    if "queries" in card:
+        card["queries"] = [query for query in card["queries"] if isinstance(query, str)]
+    return card
+
+
+def keep(value: dict, types: dict[str, type]) -> None:
+    for name in [name for name in types if name in value and not isinstance(value[name], types[name])]:
+        del value[name]
 
 
 class Lines:
@@ -813,7 +835,7 @@ class Agent:
 
     def hear_card(self, payload: dict) -> None:
         if peer := self.peers.get(payload["peer_id"]):
-            before, peer.card = peer.card, payload.get("card")
+            before, peer.card = peer.card, read_card(payload.get("card"))
             if peer.card != before:  # else this follows a list of peers
                 self.tell_card(peer)
 
@@ -1037,13 +1059,10 @@ def patience(message: dict) -> Optional[float]:
 
 
 def skill_type(card: Optional[dict], name: str) -> Optional[str]:
-    """Return the type of the requests that ask for a skill, None if a card does not offer it. The card is a peer's, so
-    that anything may be in it."""
-    skills = card.get("skills") if card else None
-    for skill in skills if isinstance(skills, list) else []:
-        if isinstance(skill, dict) and skill.get("name") == name:
-            kind = skill.get("type")
-            return kind if isinstance(kind, str) and kind else f"{name}_request"
+    """Return the type of the requests that ask for a skill, None if a peer's card does not offer it."""
+    for skill in card.get("skills", []) if card else []:
+        if skill["name"] == name:
+            return skill.get("type") or f"{name}_request"
     return None
 
 

@@ -5,6 +5,9 @@ package interop
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -132,6 +135,99 @@ func TestOwnCard(t *testing.T) {
 	}
 }
 
+// Programs that give an agent cards which no line of text can, and print what it keeps, or its own kind of error.
+const (
+	nodeCards = `
+import { Agent } from './node/agent.mjs'
+const cyclic = {}
+cyclic.a = [cyclic]
+let deep = {}
+for (let i = 0; i < 100_000; i++) deep = { a: deep }
+const sparse = { name: 'A', a: NaN, b: undefined, c: new Date(0), d: new Map() }
+const thrower = { get a() { throw 7 } }
+const agent = new Agent(() => {})
+const cards = [sparse, new Date(), { toJSON: () => [1] }, { toJSON: () => null }, { toJSON: () => undefined }, { toJSON: () => ({ b: 2 }) }, 'x', NaN,
+  () => 1, { a: 1n }, cyclic, deep, thrower, { a: 'é'.repeat(8188) }, { a: 'é'.repeat(8189) }, undefined]
+for (const card of cards) {
+  for (const own of [() => new Agent(() => {}, false, card).card, () => (agent.setCard(card), agent.card)]) {
+    try { console.log(JSON.stringify(own()).replace(/é+/, 'é')) } catch (e) { console.log(e.constructor.name, e.message.split(': ')[0]) }
+  }
+}
+const { message } = (() => { try { agent.setCard(cyclic) } catch (e) { return e } })()
+console.log(JSON.stringify(message.slice(0, 90)))
+`
+	pythonCards = `
+import json, sys
+sys.path.insert(0, "python")
+from agent import Agent
+cyclic, deep = {}, {}
+cyclic["a"] = [cyclic]
+for _ in range(100_000):
+    deep = {"a": deep}
+sparse = {"name": "A", "a": (1, ()), 1: None, None: True}
+agent = Agent(lambda *_: None)
+def replace(card):
+    agent.set_card(card)
+    return agent.card
+cards = [sparse, {1, 2}, {"a": {1}}, [], (), "x", False, float("nan"), {"a": float("nan")}, {"a": float("inf")}, {float("nan"): 1}, {"a": b"b"},
+         {(1, 2): 3}, {"a": 10 ** 5000}, cyclic, deep, {"a": "é" * 8188}, {"a": "é" * 8189}, {"a": chr(0xd800)}, None]
+for card in cards:
+    for own in (lambda: Agent(lambda *_: None, card=card).card, lambda: replace(card)):
+        try:
+            print(json.dumps(own(), separators=(",", ":")).replace(r"\u00e9" * 8188, "\u00e9"))
+        except Exception as error:
+            print(type(error).__name__, str(error).split(": ")[0])
+try:
+    agent.set_card({1})
+except Exception as error:
+    print(json.dumps(str(error)[:90]))
+`
+)
+
+// TestOwnCardOfValues: what a program gives as a card is checked as it is in JSON, and is refused by an error of the agent's own.
+func TestOwnCardOfValues(t *testing.T) {
+	const invalid, large, deep = "MeshError invalid_field", "MeshError too_large", "MeshError too_deep"
+	for name, x := range map[string]struct {
+		args []string
+		want []string // twice each: as the card at the start, and as a later one
+		text string
+	}{
+		"Node": {[]string{"--input-type=module", "--eval", nodeCards}, []string{
+			`{"name":"A","a":null,"c":"1970-01-01T00:00:00.000Z","d":{}}`, invalid, invalid, invalid, invalid, `{"b":2}`, invalid, invalid,
+			invalid, invalid, invalid, "DEEP", invalid, `{"a":"é"}`, large, "null",
+		}, `"invalid_field: the card cannot be said in JSON: TypeError: Converting circular structure`},
+		"Python": {[]string{"-c", pythonCards}, []string{
+			`{"name":"A","a":[1,[]],"1":null,"null":true}`, invalid, invalid, invalid, invalid, invalid, invalid, invalid, invalid, invalid, invalid, invalid,
+			invalid, invalid, invalid, "DEEP", `{"a":"é"}`, large, `{"a":"\ud800"}`, "null",
+		}, `"invalid_field: the card cannot be said in JSON: `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			kindNamed(name).check(t)
+			cmd := exec.CommandContext(t.Context(), scripts[name][0], x.args...)
+			cmd.Dir, cmd.Env = filepath.Join(root, "examples"), append(os.Environ(), "PYTHONIOENCODING=utf-8", "PYTHONDONTWRITEBYTECODE=1")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(out), "\r\n", "\n")), "\n")
+			if len(lines) != 2*len(x.want)+1 {
+				t.Fatalf("%d lines, want %d:\n%s", len(lines), 2*len(x.want)+1, out)
+			}
+			for i, got := range lines[:2*len(x.want)] {
+				want := x.want[i/2]
+				// What is far too deep may be found in the value or in its text.
+				if ok := got == want || want == "DEEP" && (got == invalid || got == deep || got == large); !ok {
+					t.Errorf("card %d, %d: %s, want %s", i/2, i%2, got, want)
+				}
+			}
+			if text := lines[2*len(x.want)]; !strings.HasPrefix(text, x.text) {
+				t.Errorf("the error is %s, want %s...", text, x.text)
+			}
+		})
+	}
+}
+
 // nested returns an object of so many levels.
 func nested(levels int) string {
 	return strings.Repeat(`{"a":`, levels-1) + "{}" + strings.Repeat("}", levels-1)
@@ -153,6 +249,8 @@ func TestCardsOfPeers(t *testing.T) {
 				card(longest), card(" "+longest[:len(longest)-2]+`x"} `), card(nested(16)), card(nested(17)), card("[]"),
 				`{"type":"card","payload":{"card":{}}}`, `{"type":"card","payload":{"peer_id":"eve","card":{}}}`, // nobody's
 				card("null"), card("{}"),
+				card(`{"Name":"b","version":1.1,"later":7,"skills":[{"name":"x","description":{},"type":1},{"name":7},{"Name":"y"},{"name":""},null,5],"queries":["a",7]}`),
+				card(`{"name":null,"description":[],"skills":"x","queries":{},"data":null}`),
 				`{"type":"peer_disconnected","payload":{"peer_id":"bob"}}`, card(`{"late":1}`),
 				`{"type":"peer_connected","payload":{"peer_id":"bob"}}`,
 				`{"type":"error","payload":{"code":"internal","message":"that was all"}}`)
@@ -168,6 +266,7 @@ func TestCardsOfPeers(t *testing.T) {
 			want := []string{
 				"+ bob", `bob has card {"name":"Bob"}`, "+ cho", `cho has card {"v":[1]}`, "bob has card LONGEST", skip + "too_large",
 				"bob has card " + nested(16), skip + "too_deep", skip + "invalid_field", skip + "invalid_field", "bob has no card", "bob has card {}",
+				`bob has card {"Name":"b","later":7,"skills":[{"name":"x"}],"queries":["a"]}`, `bob has card {"data":null}`,
 				"- bob", "+ bob", "error: internal: that was all", `cho has card {"v":[1]}`, "bob has no card", "error: invalid_field: a message",
 			}
 			if !slices.Equal(got, want) {

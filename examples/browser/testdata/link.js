@@ -1,6 +1,6 @@
 // Tests of link.js with a data channel of our own. The value is a list of failures.
 (async () => {
-  const { Link } = await import("/link.js");
+  const { Link, copyCard } = await import("/link.js");
   const failures = [];
   const check = (name, got, want) => {
     const [g, w] = [got, want].map((v) => JSON.stringify(v));
@@ -327,6 +327,59 @@
     }
     channel.receive(`["card",{"a":"${longest.a}x"}]\n["card",{"a":${JSON.stringify(deepest)}}]\n`);
     check("too long, too deep", [take(), link.card], [["rejected too_large", "rejected too_deep"], null]);
+    for (const [said, means] of [
+      [
+        '{"Name":"b","version":1.1,"later":7,"skills":[{"name":"x","description":{},"type":1},{"name":7},{"Name":"y"},{"name":""},null,5],"queries":["a",7]}',
+        { Name: "b", later: 7, skills: [{ name: "x" }], queries: ["a"] },
+      ],
+      ['{"name":null,"description":[],"skills":"x","queries":{},"data":null}', { data: null }],
+    ]) {
+      channel.receive(`["card",${said}]\n`);
+      check("members of the wrong type", [take(), link.card], [[["card", means]], means]);
+      const other = pair();
+      other.channel.receive(`["hello",{"card":${said}}]\n`);
+      check("members of the wrong type in hello", other.link.card, means);
+    }
+  }
+  {
+    // Our card is checked as it is in JSON.
+    const cyclic = {};
+    cyclic.a = [cyclic];
+    let deep = {};
+    for (let i = 0; i < 100_000; i++) deep = { a: deep };
+    const kept = { name: "A", a: NaN, b: undefined, c: new Date(0), d: new Map() };
+    for (const [name, card, want] of [
+      ["nothing", undefined, null],
+      ["values that are others in JSON", kept, { name: "A", a: null, c: "1970-01-01T00:00:00.000Z", d: {} }],
+      ["an object by its toJSON", { toJSON: () => ({ b: 2 }) }, { b: 2 }],
+      ["the longest", { a: "é".repeat(8188) }, { a: "é".repeat(8188) }],
+      ["too long", { a: "é".repeat(8189) }, "too_large"],
+      ["too deep", JSON.parse('{"a":'.repeat(16) + "{}" + "}".repeat(16)), "too_deep"],
+      ["a date", new Date(), "invalid_field"],
+      ["an array by its toJSON", { toJSON: () => [1] }, "invalid_field"],
+      ["null by its toJSON", { toJSON: () => null }, "invalid_field"],
+      ["nothing by its toJSON", { toJSON: () => undefined }, "invalid_field"],
+      ["a string", "x", "invalid_field"],
+      ["a number that is null in JSON", NaN, "invalid_field"],
+      ["a function", () => 1, "invalid_field"],
+      ["a BigInt", { a: 1n }, "invalid_field"],
+      ["a cycle", cyclic, "invalid_field"],
+      ["what throws", { get a() { throw 7; } }, "invalid_field"],
+    ]) {
+      let got;
+      try {
+        got = copyCard(card);
+      } catch (error) {
+        got = error.name === "MeshError" ? error.code : String(error);
+      }
+      check(`our card: ${name}`, got, want);
+    }
+    try {
+      copyCard(deep);
+      failures.push("our card may be as deep as it likes");
+    } catch (error) {
+      check("our card: far too deep", error.name, "MeshError"); // in the value or in its text
+    }
   }
   {
     // Until the peer is verified nothing but our hello goes out, and nothing of the peer's is delivered.
