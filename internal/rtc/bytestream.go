@@ -100,6 +100,9 @@ func (s *Stream) Write(b []byte) (int, error) {
 	}
 	n, err := s.s.Write(b)
 	s.peer.streams.channel.queue(n)
+	if err != nil && s.writeClosed.Load() {
+		return n, net.ErrClosed
+	}
 	return n, s.err(err)
 }
 
@@ -108,17 +111,26 @@ func (s *Stream) CloseWrite() error {
 	if s.closed.Load() {
 		return net.ErrClosed
 	}
-	s.writeClosed.Store(true)
+	s.stopWriting()
 	s.endWriting()
 	s.peer.streams.finish(s.sendEnd)
 	return nil
 }
 
+// stopWriting has writes that are under way end, and others fail.
+func (s *Stream) stopWriting() {
+	s.writeClosed.Store(true)
+	_ = s.s.SetWriteDeadline(time.Unix(1, 0))
+}
+
 // endWriting notes that the end of what is written is to be flushed.
 func (s *Stream) endWriting() { s.queueEnd.Do(func() { s.peer.streams.channel.queue(1) }) }
 
-// sendEnd has the multiplexer send the end of what was written.
+// sendEnd has the multiplexer send the end of what was written, once no write is under way: what that has handed over could come behind
+// the end, where it is lost.
 func (s *Stream) sendEnd() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.ending.Lock()
 	defer s.ending.Unlock()
 	if err := s.s.CloseWrite(); err != nil { // nothing is to be sent
@@ -133,10 +145,9 @@ func (s *Stream) Close() error {
 		return net.ErrClosed
 	}
 	s.peer.streams.closes(s.ours)
-	s.writeClosed.Store(true)
+	s.stopWriting()
 	s.endWriting()
 	close(s.over)
-	_ = s.s.SetWriteDeadline(time.Unix(1, 0)) // reads and writes that are under way end
 	s.peer.streams.finish(func() {
 		s.sendEnd()
 		s.reset(wire.ResetClosed) // which does not touch what came before the end
@@ -151,9 +162,8 @@ func (s *Stream) Reset(code uint32) {
 		return
 	}
 	s.peer.streams.closes(s.ours)
-	s.writeClosed.Store(true)
+	s.stopWriting()
 	close(s.over)
-	_ = s.s.SetWriteDeadline(time.Unix(1, 0))
 	s.peer.streams.finish(func() { s.reset(code) })
 }
 
@@ -193,7 +203,7 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 		return net.ErrClosed
 	}
 	err := s.s.SetWriteDeadline(t)
-	if s.closed.Load() { // meanwhile
+	if s.writeClosed.Load() { // meanwhile, or before
 		_ = s.s.SetWriteDeadline(time.Unix(1, 0))
 	}
 	return err
