@@ -152,21 +152,29 @@ func TestUnusable(t *testing.T) {
 	})
 }
 
-func TestTags(t *testing.T) {
-	check[struct {
+type (
+	odds struct {
+		//lint:ignore SA5008 this is the name - on purpose
 		D int `json:"-,"`
 		R int `mesh:"required"`
-		S int `json:"a'b"` // not a name that encoding/json takes
+		//lint:ignore SA5008 not a name that encoding/json takes
+		S int `json:"a'b"`
 		T int `json:"a b"`
-	}](t, map[string]string{
+	}
+	inStrings struct {
+		N *int   `json:"n,string" mesh:"required"`
+		S string `json:"s,string"`
+		//lint:ignore SA5008 which means nothing
+		L []int `json:"l,string"`
+	}
+)
+
+func TestTags(t *testing.T) {
+	check[odds](t, map[string]string{
 		`{"-":1,"R":0}`: `= {"-":1,"R":0,"S":0,"a b":0}`, `{"D":1,"R":0}`: "payload.D: unknown field", `{"S":1,"R":0,"a b":2}`: "",
 		`{"a'b":1,"R":0}`: "payload.a'b: unknown field",
 	})
-	check[struct {
-		N *int   `json:"n,string" mesh:"required"`
-		S string `json:"s,string"`
-		L []int  `json:"l,string"` // which means nothing
-	}](t, map[string]string{
+	check[inStrings](t, map[string]string{
 		`{"n":"7","s":"\"a\"","l":[1]}`: "", `{"n":"0"}`: "", `{"n":"null"}`: "payload.n: missing", `{"n":"\u006eull"}`: "payload.n: missing",
 		`{"n":null}`: "payload.n: missing", `{"n":7}`: "payload.n: want an integer (int) in a string, got 7",
 		`{"n":"x"}`: `payload.n: want an integer (int) in a string, got "x"`, `{"n":"1","s":"a"}`: `payload.s: want a string in a string, got "a"`,
@@ -196,7 +204,7 @@ func TestMaps(t *testing.T) {
 		T map[netip.Addr]string
 	}](t, map[string]string{
 		`{"M":{"1":1,"-2":2}}`: "", `{"M":{"a":1}}`: `payload.M["a"]: want an integer (int8) as a name`,
-		`{"M":{"300":1}}`: `payload.M["300"]: want an integer (int8) as a name`, `{"M":{"1":"1"}}`: `payload.M["1"]: want an integer (int), got "1"`,
+		`{"M":{"":1}}`: `payload.M[""]: want an integer (int8) as a name`, `{"M":{"300":1}}`: `payload.M["300"]: want an integer (int8) as a name`, `{"M":{"1":"1"}}`: `payload.M["1"]: want an integer (int), got "1"`,
 		`{"T":{"::1":"x"}}`: "", `{"T":{"x":"x"}}`: `payload.T["x"]: as a name: ParseAddr("x"): unable to parse IP`,
 	})
 }

@@ -176,15 +176,18 @@ func (w *walker) checkLeaf(s *shape) *FieldError {
 	return w.wrong(kindName(t))
 }
 
-// storable reports whether encoding/json accepts a value for a leaf. What it would do is done here for the most frequent types, since
-// calling it for each of a million numbers takes long.
+// storable reports whether encoding/json accepts a value for a leaf. What it would do is done here, since calling it for each of a
+// million numbers takes long; it is called for what may have more in it.
 func storable(value []byte, t reflect.Type) bool {
 	var err error
-	switch k, c := t.Kind(), value[0]; {
+	switch k := t.Kind(); {
+	case t == reflect.TypeFor[json.Number]() && isNumber(value):
+	case k == reflect.Interface && isNumber(value):
+		_, err = strconv.ParseFloat(string(value), 64)
 	case k == reflect.String && t != reflect.TypeFor[json.Number]():
-		return c == '"'
+		return value[0] == '"'
 	case k == reflect.Bool:
-		return c == 't' || c == 'f'
+		return value[0] == 't' || value[0] == 'f'
 	case k >= reflect.Int && k <= reflect.Int64:
 		_, err = strconv.ParseInt(string(value), 10, t.Bits())
 	case k >= reflect.Uint && k <= reflect.Uintptr:
@@ -196,6 +199,8 @@ func storable(value []byte, t reflect.Type) bool {
 	}
 	return err == nil
 }
+
+func isNumber(value []byte) bool { return value[0] == '-' || value[0] >= '0' && value[0] <= '9' }
 
 func isBytes(t reflect.Type) bool {
 	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
@@ -228,19 +233,17 @@ func (w *walker) checkQuoted(f *field) *FieldError {
 
 // checkKey checks the name of a member of a map.
 func (w *walker) checkKey(raw []byte, t reflect.Type) *FieldError {
-	own := reflect.PointerTo(t).Implements(textUnmarshaler)
-	if t.Kind() == reflect.String && !own {
-		return nil
+	if !reflect.PointerTo(t).Implements(textUnmarshaler) {
+		if t.Kind() == reflect.String || storable(unquote(raw), t) {
+			return nil
+		}
+		return w.fail("want " + kindName(t) + " as a name")
 	}
 	only := append(append([]byte{'{'}, raw...), ":null}"...)
-	err := json.Unmarshal(only, reflect.New(reflect.MapOf(t, reflect.TypeFor[struct{}]())).Interface())
-	switch {
-	case err == nil:
-		return nil
-	case own:
+	if err := json.Unmarshal(only, reflect.New(reflect.MapOf(t, reflect.TypeFor[struct{}]())).Interface()); err != nil {
 		return w.fail("as a name: " + speakable(err))
 	}
-	return w.fail("want " + kindName(t) + " as a name")
+	return nil
 }
 
 // checkItself reads a value of a type that decodes itself.
