@@ -103,30 +103,3 @@ func TestUnmarshalOthers(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Whatever is accepted is what encoding/json makes of it.
-func FuzzUnmarshal(f *testing.F) {
-	for _, text := range []string{`{}`, `{"id":"1","items":[{"name":"a","count":1}]}`, `{"ID":"1","next":{"id":"2"}}`, `[{"more":{"a":{"name":""}}}]`} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if !json.Valid(text) {
-			return
-		}
-		var got, want order
-		if err := strict.Unmarshal(text, &got, "payload"); err != nil {
-			if err.Error() == "" {
-				t.Errorf("%s: no text", text)
-			}
-			return
-		}
-		if err := json.Unmarshal(text, &want); err != nil {
-			t.Fatalf("%s accepted: %v", text, err)
-		}
-		a, _ := json.Marshal(got)
-		b, _ := json.Marshal(want)
-		if string(a) != string(b) {
-			t.Errorf("%s: %s, want %s", text, a, b)
-		}
-	})
-}
