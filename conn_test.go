@@ -233,6 +233,7 @@ func TestStreamEnds(t *testing.T) {
 			gone := open()
 			bob.end(t)
 			ends(gone, ErrPeerGone)
+			alice.waitEvents(t, "bob", 0, 4) // before, Dial finds a link that is ending
 			if _, err := alice.Dial(bounded(t), "bob", "hold"); !errors.Is(err, ErrNotConnected) {
 				t.Errorf("Dial to who has left: %v", err)
 			}
