@@ -98,6 +98,9 @@ func (s *Stream) Write(b []byte) (int, error) {
 	if s.writeClosed.Load() {
 		return 0, net.ErrClosed
 	}
+	if isClosed(s.peer.done) { // the multiplexer learns it a moment later
+		return 0, linkEnd{s.peer.why}
+	}
 	n, err := s.s.Write(b)
 	s.peer.streams.channel.queue(n)
 	if err != nil && s.writeClosed.Load() {
