@@ -202,6 +202,13 @@ type tally struct {
 
 func newSink() *sink { return &sink{from: make(map[string]*tally)} }
 
+// delay has f called with the next message.
+func (s *sink) delay(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = f
+}
+
 func (s *sink) take(_ context.Context, msg *mesh.Message) (any, error) {
 	var m struct{ N int }
 	if err := msg.Decode(&m); err != nil {

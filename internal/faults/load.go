@@ -40,10 +40,10 @@ func slowConsumer(r *run) {
 	base := heap()
 	sleep := pick(r, 20*time.Second, 4*time.Second)
 	awake := make(chan struct{})
-	bob.sink.slow = func() {
+	bob.sink.delay(func() {
 		time.Sleep(sleep)
 		close(awake)
-	}
+	})
 	count := pick(r, 1<<30, 32<<20) / size
 	toBob := alice.flow(r.ctx, "bob", size, count, 0)
 	r.pause(sleep / 4) // until what may wait for bob does
