@@ -32,6 +32,7 @@ type inflows struct {
 	mu      sync.Mutex
 	streams map[uint32]*inflow
 	opened  uint32 // the highest id of a stream of ours
+	early   uint32 // of one whose answer was faster than open
 	grown   int    // bytes by which windows have grown
 
 	// Owned by who calls pass.
@@ -110,7 +111,11 @@ func (f *inflows) stream(id uint32, opens bool) (*inflow, error) {
 	switch {
 	case in != nil:
 	case id&1 == f.ours:
-		if id > f.opened { // it is just being opened
+		if id > f.opened { // it is just being opened, which is one at a time
+			if f.early > f.opened {
+				return nil, fmt.Errorf("%w: it answers streams that are not open", ErrViolation)
+			}
+			f.early = id
 			in = f.addLocked(id)
 		}
 	case opens:

@@ -158,6 +158,25 @@ func TestInflowsAreBounded(t *testing.T) {
 	}
 }
 
+// A peer that sends what answers streams that were never opened is none that has a place for each.
+func TestOneStreamIsJustBeingOpened(t *testing.T) {
+	f := newInflows()
+	for id := uint32(1); id < 20; id += 2 { // an honest one may be faster than open
+		if err := f.pass(data(0, id, "x")); err != nil {
+			t.Fatal(err)
+		}
+		f.open(id)
+	}
+	f.open(25) // what was given up has no answer
+	err := f.pass(data(0, 27, "x"))
+	if err == nil {
+		err = f.pass(frame(frameWindow, 0, 29, 0))
+	}
+	if !errors.Is(err, ErrViolation) || len(f.streams) != 12 {
+		t.Errorf("%d streams, %v", len(f.streams), err)
+	}
+}
+
 func FuzzInflows(f *testing.F) {
 	f.Add(data(frameOpens, 2, "hello"), uint8(3))
 	f.Add(append(frame(frameWindow, frameOpens, 2, 5), frame(frameData, 0, 2, 300)...), uint8(0))
