@@ -410,9 +410,7 @@ func TestListener(t *testing.T) {
 				t.Cleanup(func() { _ = c.Close() })
 				idle = append(idle, c)
 			}
-			if status, body := s.do(t, "GET", "/healthz"); status != 200 {
-				t.Errorf("%d %v", status, body)
-			}
+			s.accepted(t)
 			peer.register()
 			open := 0
 			for _, c := range idle {
@@ -460,6 +458,7 @@ func TestManyFromFewAddresses(t *testing.T) {
 		dial(byte(10 + i%4))
 	}
 	s.log.Wait(t, "to make room")
+	s.accepted(t)
 	if err := ask(); err != nil {
 		t.Errorf("the connection of an honest client was closed for those of a few addresses: %v", err)
 	}
@@ -524,6 +523,16 @@ func ended(t *testing.T, c net.Conn) bool {
 	_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	_, err := c.Read(make([]byte, 1))
 	return err != nil
+}
+
+// accepted waits until the server has accepted every connection that was dialed before: it is asked over a new one, which
+// is accepted behind them.
+func (s *site) accepted(t *testing.T) {
+	t.Helper()
+	s.Client().CloseIdleConnections()
+	if status, body := s.do(t, "GET", "/healthz"); status != 200 {
+		t.Errorf("%d %v", status, body)
+	}
 }
 
 // begin sends the beginning of a message, and returns what takes the rest. What is shorter than 4 KiB waits here for
