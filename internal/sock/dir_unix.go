@@ -16,8 +16,10 @@ const (
 	dirPrefix = "mesh-"
 	// lockName is the file in a Dir that is locked for as long as the process lives that has made it.
 	lockName = "lock"
-	// socketName is that of the socket in a Dir, and neighbours are those that Listen uses for a moment.
+	// socketName is that of the socket in a Dir, doorName that of another one, for processes of this user on this host, and neighbours are
+	// those that Listen uses for a moment.
 	socketName = "s"
+	doorName   = "d"
 	neighbours = "~#+"
 	// maxEntries bounds how many files of a shared directory are looked at for those that nobody needs any more.
 	maxEntries = 10_000
@@ -25,7 +27,7 @@ const (
 	dirTries = 3
 )
 
-// A Dir is a directory for one socket, which only this user can enter (mode 0700).
+// A Dir is a directory for one socket, and one door, which only this user can enter (mode 0700).
 type Dir struct {
 	path string
 	lock *os.File
@@ -77,6 +79,14 @@ func own(path string) (*Dir, error) {
 // Socket returns the path of the socket.
 func (d *Dir) Socket() string { return filepath.Join(d.path, socketName) }
 
+// DirOf returns the Dir in which a socket is that another process has made, nil if it is in none. It is not to be removed.
+func DirOf(socket string) *Dir {
+	if path := filepath.Dir(socket); isDir(path) && filepath.Base(socket) == socketName {
+		return &Dir{path: path}
+	}
+	return nil
+}
+
 // Remove removes the directory with the socket. It needs no file descriptor, and may be called more than once.
 func (d *Dir) Remove() error {
 	err := removeDir(d.path)
@@ -86,7 +96,7 @@ func (d *Dir) Remove() error {
 
 // removeDir removes a directory with what can be in one of ours, and nothing else.
 func removeDir(path string) error {
-	for _, name := range append(strings.Split(neighbours, ""), socketName, lockName) {
+	for _, name := range append(strings.Split(neighbours, ""), socketName, doorName, lockName) {
 		if err := os.Remove(filepath.Join(path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -73,3 +73,21 @@ func Unread(net.Conn) (unread, known bool) { return false, false }
 
 // PeerPID returns false on this operating system.
 func PeerPID(net.Conn) (pid int, ok bool) { return 0, false }
+
+// DirOf returns nil.
+func DirOf(string) *Dir { return nil }
+
+// Door is never called on this operating system.
+func (*Dir) Door() string { return "" }
+
+// Name is never called on this operating system.
+func (*Dir) Name() string { return "" }
+
+// Tidy does nothing.
+func Tidy(string) {}
+
+// Near fails.
+func Near(string) (string, error) { return "", unsupported("sockets") }
+
+// Boot returns "".
+func Boot() string { return "" }
