@@ -30,13 +30,14 @@ const MESSAGE = shape(["type", "request_id", "source_agent", "target_agent", "pa
 const MEMBER = shape(["mesh", "peer_id", "key", "not_after", "sig"]);
 const IDENTITY = shape(["mesh", "key", "sig", "member"], { member: MEMBER });
 const CARD = shape([], {}, checkCardText);
-const HELLO = shape(["protocol", "max_message", "max_streams", "lanes", "identity", "card"], { identity: IDENTITY, card: CARD });
+const HELLO = shape(["protocol", "max_message", "max_streams", "lanes", "identity", "card", "local"], { identity: IDENTITY, card: CARD });
 const PAUSE = shape(["ordered"]);
 const CONTROLS = new Map([
   ["hello", shape([], { 1: HELLO })],
   ["member", shape([], { 1: MEMBER })],
   ["pause", shape([], { 1: PAUSE })],
   ["card", shape([], { 1: CARD })],
+  ["local", shape([], { 1: shape(["socket", "ticket", "secret"]) })], // between processes of one host, which a page has no part in
 ]);
 
 const encoder = new TextEncoder();
@@ -502,6 +503,11 @@ function checkControl([kind, argument]) {
   if (kind === "pause") flag("ordered");
   if (kind === "member") checkForm(argument);
   if (kind === "card") check(argument === null || isObject(argument), "card has neither an object nor null");
+  const text = (key) => check(typeof (argument?.[key] ?? "") === "string", `${key} of ${kind} is not a string`);
+  if (kind === "local") {
+    check(argument === null || isObject(argument), "local has neither an object nor null");
+    for (const key of ["socket", "ticket", "secret"]) text(key);
+  }
   if (kind !== "hello") return;
   check(isObject(argument), "hello has no object");
   for (const key of ["protocol", "max_message", "max_streams"]) {
@@ -509,6 +515,7 @@ function checkControl([kind, argument]) {
     check(Number.isInteger(n) && n >= 0, `${key} of hello is not an integer of 0 or more`);
   }
   flag("lanes");
+  text("local");
   if (argument.identity !== undefined) checkIdentity(argument.identity);
   check(isCard(argument.card), "card of hello is not an object");
 }

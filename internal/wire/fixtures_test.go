@@ -285,6 +285,12 @@ func checkPeerWriter(t *testing.T, f fixture, p *wire.PeerLine) {
 		written = wire.AppendPeerStreams(nil)
 	case wire.PeerCard:
 		written = wire.AppendPeerCard(nil, p.Card)
+	case wire.PeerLocal:
+		written = wire.AppendPeerLocal(nil, p.Local)
+	case wire.PeerMoved:
+		written = wire.AppendPeerMoved(nil)
+	case wire.PeerFollowed:
+		written = wire.AppendPeerFollowed(nil)
 	default:
 		t.Fatalf("no writer for kind %v", p.Kind)
 	}

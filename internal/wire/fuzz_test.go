@@ -277,6 +277,24 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
+// checkLocal compares the argument of local with its text.
+func checkLocal(t *testing.T, text json.RawMessage, got *wire.Local) {
+	t.Helper()
+	if (got == nil) != (string(text) == "null") {
+		t.Fatalf("%q: %v", text, got)
+	}
+	if got == nil {
+		return
+	}
+	object := members(t, text, "socket", "ticket", "secret")
+	for name, value := range map[string]string{"socket": got.Socket, "ticket": got.Ticket, "secret": got.Secret} {
+		want := ""
+		if err := json.Unmarshal(orNull(object[name]), &want); err != nil || value != want {
+			t.Fatalf("%s %q, want %q (%v)", name, value, want, err)
+		}
+	}
+}
+
 // checkCard compares a card with the text of the value that it is from.
 func checkCard(t *testing.T, text, card []byte) {
 	t.Helper()
@@ -313,7 +331,8 @@ func FuzzParsePeerLine(f *testing.F) {
 		}
 		kinds := map[string]wire.PeerKind{"hello": wire.PeerHello, "cancel": wire.PeerCancel,
 			"pause": wire.PeerPause, "resume": wire.PeerResume, "drain": wire.PeerDrain, "drained": wire.PeerDrained,
-			"member": wire.PeerMember, "streams": wire.PeerStreams, "card": wire.PeerCard}
+			"member": wire.PeerMember, "streams": wire.PeerStreams, "card": wire.PeerCard, "local": wire.PeerLocal,
+			"moved": wire.PeerMoved, "followed": wire.PeerFollowed}
 		if p.Kind != kinds[name] {
 			t.Fatalf("%q is %v", text, p.Kind)
 		}
@@ -329,6 +348,8 @@ func FuzzParsePeerLine(f *testing.F) {
 			checkMembership(t, list[1], p.Member)
 		case wire.PeerCard:
 			checkCard(t, list[1], p.Card)
+		case wire.PeerLocal:
+			checkLocal(t, list[1], p.Local)
 		case wire.PeerHello:
 			checkCard(t, members(t, list[1], "card")["card"], p.Hello.Card)
 			if id := p.Hello.Identity; id != nil {

@@ -61,6 +61,8 @@ const (
 	keyPaused
 	keyDropped
 	keyCard
+	keySocket
+	keyTicket
 	keyCount
 )
 
@@ -73,7 +75,7 @@ func (k key) String() string {
 		"protocol", "max_message", "features", "token", "state", "error", "code", "command", "peers",
 		"identity", "key", "keys", "sig", "member", "mesh", "not_after", "policy", "lanes", "timeout_ms", "unsent",
 		"max_streams", "service", "stream", "secret", "path", "local", "remote", "rtt_us", "meta",
-		"messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams", "outages", "held_back", "paused", "dropped", "card"}[k]
+		"messages_sent", "messages_received", "bytes_sent", "bytes_received", "bytes_queued", "streams", "outages", "held_back", "paused", "dropped", "card", "socket", "ticket"}[k]
 }
 
 // keySet is a set of keys. Which names have a meaning, and must not be duplicated, differs from object to
@@ -238,6 +240,10 @@ func lookupText(name []byte) key {
 		return keyDropped
 	case "card":
 		return keyCard
+	case "socket":
+		return keySocket
+	case "ticket":
+		return keyTicket
 	}
 	return keyOther
 }

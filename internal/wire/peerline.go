@@ -18,11 +18,14 @@ const (
 	PeerMember
 	PeerStreams
 	PeerCard
+	PeerLocal
+	PeerMoved
+	PeerFollowed
 )
 
 // String returns the kind's name, for logs.
 func (k PeerKind) String() string {
-	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams", "card"}
+	names := [...]string{"unknown", "message", "hello", "cancel", "pause", "resume", "drain", "drained", "member", "streams", "card", "local", "moved", "followed"}
 	if int(k) >= len(names) {
 		k = PeerUnknown
 	}
@@ -39,6 +42,7 @@ type PeerLine struct {
 	Member    *Membership // of member
 	Number    int         // of drain and drained: which belong together
 	Stop      Stop        // of pause: what is held back, StopOrdered or StopNewWork
+	Local     *Local      // of local; nil if there is no other way
 	Card      []byte      // of card: JSON object, nil if there is none any more; refers to the line
 }
 
@@ -50,6 +54,14 @@ type Greeting struct {
 	Lanes      bool      // the writer reads text messages as a stream of their own
 	Identity   *Identity // nil if absent
 	Card       []byte    // JSON object, nil if absent
+	Local      string    // the mark of the writer's host, "" if absent
+}
+
+// A Local is where the two ends of a link may meet on their host.
+type Local struct {
+	Socket string // the name of the directory with the socket
+	Ticket string // for which link it is, in base64
+	Secret string // that both ends prove to know, in base64
 }
 
 // An Identity is the one in a hello: docs/protocol.md, "Identity".
@@ -124,7 +136,7 @@ func (s *scanner) control(p *PeerLine) (bad *Error) {
 // hasArgument reports whether a control line of this kind must have a second element.
 func (k PeerKind) hasArgument() bool {
 	switch k {
-	case PeerHello, PeerCancel, PeerDrain, PeerDrained, PeerMember, PeerCard:
+	case PeerHello, PeerCancel, PeerDrain, PeerDrained, PeerMember, PeerCard, PeerLocal:
 		return true
 	}
 	return false
@@ -138,6 +150,9 @@ func (s *scanner) argument(p *PeerLine) (bad *Error) {
 	}
 	if s.peek() == '{' {
 		switch p.Kind {
+		case PeerLocal:
+			p.Local = new(Local)
+			return s.object("local", []field{{keySocket, &p.Local.Socket}, {keyTicket, &p.Local.Ticket}, {keySecret, &p.Local.Secret}})
 		case PeerHello:
 			return s.hello(&p.Hello)
 		case PeerMember:
@@ -162,6 +177,11 @@ func (s *scanner) argument(p *PeerLine) (bad *Error) {
 	}
 	want := ""
 	switch p.Kind {
+	case PeerLocal:
+		if v.kind == 'n' {
+			return nil
+		}
+		want = "want an object"
 	case PeerHello, PeerMember:
 		want = "want an object"
 	case PeerCancel:
@@ -200,6 +220,12 @@ func controlKind(name []byte) PeerKind {
 		return PeerStreams
 	case "card":
 		return PeerCard
+	case "local":
+		return PeerLocal
+	case "moved":
+		return PeerMoved
+	case "followed":
+		return PeerFollowed
 	}
 	return PeerUnknown
 }
@@ -208,7 +234,7 @@ func (s *scanner) hello(h *Greeting) *Error {
 	return s.object("hello", []field{{keyProtocol, &h.Protocol}, {keyMaxMessage, &h.MaxMessage}, {keyMaxStreams, &h.MaxStreams}, {keyLanes, &h.Lanes}, {keyIdentity, func() *Error {
 		h.Identity = new(Identity)
 		return s.identity(h.Identity)
-	}}, {keyCard, &h.Card}})
+	}}, {keyCard, &h.Card}, {keyLocal, &h.Local}})
 }
 
 func (s *scanner) identity(id *Identity) *Error {
@@ -251,6 +277,7 @@ func AppendPeerHello(dst []byte, h Greeting) []byte {
 		}
 		dst = append(dst, '}')
 	}
+	dst = appendOptional(dst, `,"local":`, h.Local)
 	dst = appendCard(dst, h.Card)
 	return append(dst, "}]\n"...)
 }
@@ -264,6 +291,23 @@ func AppendPeerMember(dst []byte, m *Membership) []byte {
 func AppendPeerCard(dst, card []byte) []byte {
 	return append(appendOneLine(append(dst, `["card",`...), orNull(card)), "]\n"...)
 }
+
+// AppendPeerLocal appends the control line that says where the peer may find a way on this host; nil says that there is none.
+func AppendPeerLocal(dst []byte, l *Local) []byte {
+	if l == nil {
+		return append(dst, "[\"local\",null]\n"...)
+	}
+	dst = AppendString(append(dst, `["local",{"socket":`...), l.Socket)
+	dst = AppendString(append(dst, `,"ticket":`...), l.Ticket)
+	dst = AppendString(append(dst, `,"secret":`...), l.Secret)
+	return append(dst, "}]\n"...)
+}
+
+// AppendPeerMoved appends the control line that is the last on the data channel: what follows goes over the socket.
+func AppendPeerMoved(dst []byte) []byte { return append(dst, "[\"moved\"]\n"...) }
+
+// AppendPeerFollowed appends the control line, over the socket, that says that everything on the data channel was read.
+func AppendPeerFollowed(dst []byte) []byte { return append(dst, "[\"followed\"]\n"...) }
 
 func appendMembership(dst []byte, m *Membership) []byte {
 	dst = AppendString(append(dst, `{"mesh":`...), m.Mesh)

@@ -73,6 +73,9 @@ func NewReader(r io.Reader, maxLine int) *Reader {
 // SetMaxLine changes the limit, for the lines that follow.
 func (r *Reader) SetMaxLine(bytes int) { r.max = bytes }
 
+// Buffered returns how many bytes of lines that were not returned have been read.
+func (r *Reader) Buffered() int { return r.end - r.start }
+
 // SetAccount has f told how large the buffer becomes, in bytes, wherever it is larger than [ReaderKeep] before or
 // after. f may block a buffer that is to grow, or refuse it: its error is final, as one of the source.
 func (r *Reader) SetAccount(f func(bytes int) error) { r.account = f }

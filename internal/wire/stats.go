@@ -9,6 +9,7 @@ import (
 const (
 	PathDirect  = "direct"
 	PathRelayed = "relayed" // by a TURN server of either side
+	PathLocal   = "local"   // over a socket of the host
 )
 
 // Stats is the payload of a stats event: the live peers, and the sidecar itself.
@@ -20,7 +21,7 @@ type Stats struct {
 // PeerStats are the numbers of one link, since it is up. What is not known is empty.
 type PeerStats struct {
 	PeerID    string `json:"peer_id"`
-	Path      string `json:"path,omitempty"`   // PathDirect or PathRelayed; later versions may know others
+	Path      string `json:"path,omitempty"`   // PathDirect, PathRelayed or PathLocal; later versions may know others
 	Local     string `json:"local,omitempty"`  // the address and port with which the path begins
 	Remote    string `json:"remote,omitempty"` // those with which it ends
 	RoundTrip int    `json:"rtt_us,omitempty"` // microseconds, as last measured
