@@ -198,6 +198,9 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.Network.addressDefaults(); err != nil {
 		return c, err
 	}
+	if err := c.Network.localDefault(); err != nil {
+		return c, err
+	}
 	if c.DrainTimeout, err = duration("DrainTimeout", c.DrainTimeout, "MESH_DRAIN_TIMEOUT"); err != nil {
 		return c, err
 	}
@@ -328,7 +331,7 @@ func (c *Config) settings() (sidecar.Settings, error) {
 			CAFile: n.CAFile, CertFile: n.CertFile, KeyFile: n.KeyFile,
 		},
 		Network: sidecar.Network{
-			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, Interfaces: n.Interfaces, Addresses: n.Addresses, NoLoopback: n.NoLoopback, MDNS: n.MDNS,
+			RelayOnly: n.RelayOnly, UDPPort: n.UDPPort, Interfaces: n.Interfaces, Addresses: n.Addresses, NoLoopback: n.NoLoopback, NoLocal: n.NoLocal, MDNS: n.MDNS,
 			RecoveryTimeout: n.RecoveryTimeout, LogWebRTC: n.LogWebRTC,
 		},
 		Identity:   c.Identity.settings(),

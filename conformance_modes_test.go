@@ -76,6 +76,7 @@ type stage struct {
 	url     string // of the signaling server
 	dir     string
 	sidecar string // the executable
+	noLocal bool   // links go over the network
 }
 
 func newStage(t *testing.T, sidecar string) *stage {
@@ -129,7 +130,7 @@ func (s *stage) startAs(t *testing.T, mode Mode, id string, who Identity, edits 
 	a := &agent{id: id}
 	cfg := Config{
 		Mode: mode, SignalingURL: s.url, APIKey: id, WaitSignaling: true, Identity: who,
-		OnPeer: a.events.Add, OnError: a.reports.Add,
+		OnPeer: a.events.Add, OnError: a.reports.Add, Network: Network{NoLocal: s.noLocal},
 		Logger: zerolog.New(&a.log).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
 	}
 	for _, edit := range edits {
@@ -260,7 +261,7 @@ func (o *ownSidecar) run(t *testing.T) {
 	o.cmd = exec.Command(o.stage.sidecar, "-no-stun", "-log-format", "json")
 	o.cmd.Dir = filepath.Dir(o.socket) // where no .env is
 	o.cmd.Env = append(os.Environ(), "SIGNALING_URL="+o.stage.url, "TOKEN_URL=", "API_KEY="+o.id, "IPC_SOCKET="+o.socket,
-		"MESH_IDENTITY_KEY="+o.who.KeyFile, "MESH_NAME="+o.who.MeshName, "MESH_IDENTITY_POLICY="+string(o.who.Policy),
+		"MESH_NO_LOCAL="+strconv.FormatBool(o.stage.noLocal), "MESH_IDENTITY_KEY="+o.who.KeyFile, "MESH_NAME="+o.who.MeshName, "MESH_IDENTITY_POLICY="+string(o.who.Policy),
 		"MESH_IDENTITY_REQUIRED="+strconv.FormatBool(o.who.Required), "MESH_KNOWN_PEERS="+o.who.KnownPeersFile,
 		"MESH_ROOTS="+strings.Join(o.who.Roots, ","), "MESH_MEMBERSHIP="+o.who.MembershipFile, "MESH_REVOKED="+o.who.RevokedFile)
 	o.cmd.Stderr = &o.log

@@ -65,6 +65,13 @@ func TestConformance(t *testing.T) {
 			})
 		}
 	}
+	for _, mode := range modesHere() { // as between two hosts
+		t.Run(mode.String()+"-"+mode.String()+"-network", func(t *testing.T) {
+			p := &pair{stage: newStage(t, sidecar), modes: [2]Mode{mode, mode}, full: !raceEnabled()}
+			p.noLocal = true
+			p.playAll(t)
+		})
+	}
 	t.Run("memory", func(t *testing.T) {
 		s := newStage(t, "")
 		room := rtc.NewRoom()

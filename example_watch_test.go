@@ -25,10 +25,10 @@ func ExampleMesh_Stats() {
 		log.Fatal(err)
 	}
 	for _, p := range st.Peers {
-		fmt.Println(p.ID, p.Path, "sent", p.MessagesSent, "received", p.MessagesReceived, "outages", p.Outages)
+		fmt.Println(p.ID, "sent", p.MessagesSent, "received", p.MessagesReceived, "outages", p.Outages)
 	}
 	// Output:
-	// bob direct sent 3 received 3 outages 0
+	// bob sent 3 received 3 outages 0
 }
 
 // An observer counts what happens, without asking.

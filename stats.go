@@ -81,6 +81,8 @@ const (
 	PathDirect Path = wire.PathDirect
 	// PathRelayed: they pass a TURN server, of this agent or of the peer.
 	PathRelayed Path = wire.PathRelayed
+	// PathLocal: they pass no network, but a Unix socket of this host; see Network.NoLocal.
+	PathLocal Path = wire.PathLocal
 )
 
 // Stats returns the numbers of the links to the peers. They come from the sidecar,

@@ -22,13 +22,22 @@ func testStats(t *testing.T, p *pair) {
 		if _, err := way[0].Stats(over); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("when it is given up: %v", err)
 		}
+		if !p.noLocal && !sidecar.InMemory(p.url) {
+			testutil.Eventually(t, "a link over a socket", func() bool {
+				st, err := way[0].Stats(ctx)
+				return err == nil && len(st.Peers) == 1 && st.Peers[0].Path == PathLocal
+			})
+		}
 		st, err := way[0].Stats(ctx) // not the response to the one before
 		if err != nil || len(st.Peers) != 1 {
 			t.Fatalf("%s: %+v, %v", way[0].id, st, err)
 		}
 		got := st.Peers[0]
-		addresses := !sidecar.InMemory(p.url) // which has none
-		if got.Peer != way[0].Peers()[0] || got.Path != PathDirect || got.Local.IsValid() != addresses || got.Remote.IsValid() != addresses || got.RTT < 0 {
+		path, addresses := PathDirect, !sidecar.InMemory(p.url) && p.noLocal // others have none
+		if !sidecar.InMemory(p.url) && !p.noLocal {
+			path = PathLocal
+		}
+		if got.Peer != way[0].Peers()[0] || got.Path != path || got.Local.IsValid() != addresses || got.Remote.IsValid() != addresses || got.RTT < 0 {
 			t.Errorf("%s has a link %+v", way[0].id, got)
 		}
 		if st.Signaling.State != SignalingConnected || st.Restarts != 0 {

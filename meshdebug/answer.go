@@ -144,7 +144,7 @@ func readAnswer(from string, payload any, taken time.Time) (*view, error) {
 func counted(n int64) int { return int(max(0, min(n, maxCounted))) }
 
 func knownPath(p mesh.Path) mesh.Path {
-	if p == mesh.PathDirect || p == mesh.PathRelayed {
+	if p == mesh.PathDirect || p == mesh.PathRelayed || p == mesh.PathLocal {
 		return p
 	}
 	return ""

@@ -33,8 +33,11 @@ func statsOfPair(ctx context.Context, m *mesh.Mesh) (mesh.Stats, error) {
 		_, _ = h.Write([]byte(min(m.ID(), p.ID) + "\n" + max(m.ID(), p.ID)))
 		n := h.Sum32()
 		p.RTT = time.Duration(300+n%997*n%80_000) * time.Microsecond
-		if n%9 == 0 {
+		switch n % 9 {
+		case 0:
 			p.Path = mesh.PathRelayed
+		case 1:
+			p.Path = mesh.PathLocal
 		}
 	}
 	return st, err

@@ -30,7 +30,7 @@ const scope = "github.com/chatixia-ai/mesh/otelmesh"
 const (
 	keyAgent     = attribute.Key("mesh.agent.id")         // this agent, in the metrics of Watch
 	keyPeer      = attribute.Key("mesh.peer.id")          // in spans, and in the metrics of Watch
-	keyPath      = attribute.Key("mesh.path")             // "direct" or "relayed"
+	keyPath      = attribute.Key("mesh.path")             // "direct", "relayed" or "local"
 	keyReason    = attribute.Key("mesh.drop.reason")      // a constant mesh.Drop...
 	keyChunks    = attribute.Key("mesh.stream.chunks")    // how many chunks a streamed reply had, in spans
 	keyAbandoned = attribute.Key("mesh.stream.abandoned") // that its asker has left the loop, in spans

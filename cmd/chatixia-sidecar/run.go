@@ -74,6 +74,7 @@ func withAdvice(err error) error {
 		"APIKey": "-api-key-file or API_KEY", "Socket": "-socket or IPC_SOCKET", "Network.UDPPort": "-udp-port",
 		"Network.RecoveryTimeout": "-recovery-timeout or MESH_RECOVERY_TIMEOUT",
 		"Network.Interfaces":      "-interfaces or MESH_INTERFACES", "Network.Addresses": "-addresses or MESH_ADDRESSES",
+		"Network.NoLocal":  "-no-local or MESH_NO_LOCAL",
 		"Identity.KeyFile": "-identity-key or MESH_IDENTITY_KEY", "Identity.Policy": "-identity-policy or MESH_IDENTITY_POLICY",
 		"Identity.Required": "-identity-required or MESH_IDENTITY_REQUIRED", "Identity.KnownPeersFile": "-known-peers or MESH_KNOWN_PEERS",
 		"Identity.Roots": "-roots or MESH_ROOTS", "Identity.MembershipFile": "-membership or MESH_MEMBERSHIP",

@@ -40,7 +40,7 @@ type settings struct {
 // variables are what a .env file may set: what this command reads, and what the Go library reads on the way to the
 // signaling server.
 var variables = append([]string{"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET",
-	"TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "MESH_RECOVERY_TIMEOUT", "MESH_INTERFACES", "MESH_ADDRESSES",
+	"TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "MESH_RECOVERY_TIMEOUT", "MESH_INTERFACES", "MESH_ADDRESSES", "MESH_NO_LOCAL",
 	"RUST_LOG", "NO_PROXY", "no_proxy"}, detours...)
 
 // detours are the variables by which the connection to the signaling server can be led elsewhere or read on the way.
@@ -93,6 +93,7 @@ Environment variables (a flag takes precedence over its variable; an empty varia
   MESH_RECOVERY_TIMEOUT -recovery-timeout
   MESH_INTERFACES       -interfaces
   MESH_ADDRESSES        -addresses
+  MESH_NO_LOCAL         -no-local
   MESH_IDENTITY_KEY, MESH_NAME, MESH_IDENTITY_POLICY, MESH_IDENTITY_REQUIRED,
   MESH_KNOWN_PEERS, MESH_ROOTS, MESH_MEMBERSHIP, MESH_REVOKED
                         -identity-key, -mesh-name, -identity-policy, -identity-required,
@@ -130,6 +131,10 @@ func parseSettings(args []string, output io.Writer) (settings, error) {
 	s.variable(fs, "recovery-timeout", "MESH_RECOVERY_TIMEOUT", "keep an interrupted link to a peer for this `duration`, such as 90s (default 60s)")
 	s.variable(fs, "interfaces", "MESH_INTERFACES", "use only the network interfaces of these `names` or patterns, separated by commas, such as eth0,wg* (default all)")
 	s.variable(fs, "addresses", "MESH_ADDRESSES", "use only addresses of these `networks`, separated by commas, such as 10.0.0.0/8,fd00::/8 (default all)")
+	fs.BoolFunc("no-local", "have links to agents of this user on this host go the way of all others, and not over a Unix socket", func(value string) error {
+		s.environ["MESH_NO_LOCAL"] = value
+		return nil
+	})
 	fs.Func("udp-port", "use one UDP `port` for all peers, \"any\" for one that the system picks (default: one for each connection)", s.udpPort)
 	fs.StringVar(&s.network.CAFile, "ca-file", "", "trust the certificate authorities in this PEM `file` as well when connecting to the signaling server, and to TURN servers over TLS")
 	fs.StringVar(&s.network.CertFile, "cert-file", "", "present the certificate in this PEM `file` to the signaling server")

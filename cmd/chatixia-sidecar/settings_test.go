@@ -87,7 +87,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, w := range []string{
 		"SIGNALING_URL", "TOKEN_URL", "API_KEY", "IPC_SOCKET", "TURN_URL", "TURN_SECRET", "TURN_USERNAME", "TURN_PASSWORD", "ICE_TRANSPORT_POLICY", "RUST_LOG", "MESH_RECOVERY_TIMEOUT", "-recovery-timeout",
-		"MESH_INTERFACES", "-interfaces", "MESH_ADDRESSES", "-addresses",
+		"MESH_INTERFACES", "-interfaces", "MESH_ADDRESSES", "-addresses", "MESH_NO_LOCAL", "-no-local",
 		"-signaling-url", "-token-url", "-api-key-file", "-socket", "-turn-url", "-relay-only", "-udp-port", "-mdns", "-no-stun", "-log-format", "-log-level", "-trust-dotenv-with-secrets", "MESH_TRUST_DOTENV_WITH_SECRETS",
 		"MESH_IDENTITY_KEY", "MESH_IDENTITY_POLICY", "MESH_IDENTITY_REQUIRED", "MESH_KNOWN_PEERS", "MESH_ROOTS", "MESH_MEMBERSHIP", "MESH_REVOKED", "MESH_NAME",
 		"-identity-key", "-identity-policy", "-identity-required", "-known-peers", "-roots", "-membership", "-revoked", "-mesh-name",

@@ -14,7 +14,7 @@ import (
 
 const pingHelp = `Measure how long a request and its response take: every agent responds to ping with pong.
 The first one waits until there is a link to the peer, and that time does not count. At the end
-it says which way the link takes: direct, or relayed by a TURN server, and between which addresses.
+it says which way the link takes: direct, or relayed by a TURN server, and between which addresses; or local, over a socket of this host.
 
 Exit status 1 if no ping had a response.`
 
@@ -96,7 +96,10 @@ func (p *shownPings) look(ctx context.Context, m *mesh.Mesh) error {
 	}
 	for _, s := range st.Peers {
 		if s.ID == p.Peer {
-			p.Path, p.Local, p.Remote = s.Path, s.Local.String(), s.Remote.String()
+			p.Path = s.Path
+			if s.Local.IsValid() {
+				p.Local, p.Remote = s.Local.String(), s.Remote.String()
+			}
 		}
 	}
 	return nil
@@ -133,7 +136,11 @@ func (p *shownPings) print(c *cobra.Command) error {
 		}
 		text += fmt.Sprintf("; least %.3f ms, average %.3f ms, most %.3f ms", slices.Min(p.RTT), total/float64(p.Responses), slices.Max(p.RTT))
 	}
-	if p.Path != "" {
+	switch p.Path {
+	case "":
+	case mesh.PathLocal:
+		text += "\nlocal, over a socket of this host"
+	default:
 		text += fmt.Sprintf("\n%s, from %s to %s", p.Path, p.Local, p.Remote)
 	}
 	if err := printEvent(c, p, text); err != nil {

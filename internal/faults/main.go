@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -25,10 +27,16 @@ type row struct {
 }
 
 // table lists the faults in the order in which they are run.
-func table() []row {
+func table(local bool) []row {
 	var all []row
 	for _, rows := range [][]row{processRows, networkRows, natRows, signalingRows, loadRows, streamRows, endRows, hostRows} {
 		all = append(all, rows...)
+	}
+	if local {
+		network := append(slices.Concat(networkRows, natRows), row{name: "stream-cut"}, row{name: "peer-suspended"})
+		all = slices.DeleteFunc(all, func(w row) bool {
+			return slices.ContainsFunc(network, func(n row) bool { return n.name == w.name })
+		})
 	}
 	return all
 }
@@ -36,6 +44,7 @@ func table() []row {
 // options are the flags.
 type options struct {
 	quick, times, list bool
+	local              bool
 	seed               uint64
 	churn              time.Duration
 	memory             string
@@ -71,6 +80,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.BoolVar(&o.quick, "quick", false, "fewer repetitions, and shorter ones")
 	f.BoolVar(&o.times, "times", false, "a row also fails when something took longer than it may")
 	f.BoolVar(&o.list, "list", false, "only list the rows")
+	f.BoolVar(&o.local, "local", false, "have links go over sockets of this host, as they do by default between processes of one user: without the rows about the network")
 	f.Uint64Var(&o.seed, "seed", 1, "of which packets are lost, and at which moments most things happen")
 	f.DurationVar(&o.churn, "churn", 0, "how long agents come and go in the row churn; 0: five minutes, or ten seconds with -quick")
 	f.StringVar(&o.memory, "memory", "", "write the memory of the row churn to this `file`, which bench -memory draws")
@@ -94,8 +104,11 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
+	if err := os.Setenv("MESH_NO_LOCAL", strconv.FormatBool(!o.local)); err != nil {
+		return err
+	}
 	if o.list {
-		for _, w := range table() {
+		for _, w := range table(o.local) {
 			if o.rows.MatchString(w.name) {
 				fmt.Fprintf(stdout, "%-20s %s\n", w.name, w.about)
 			}
@@ -123,7 +136,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	words := make(map[string]int)
 	ran := 0
 	begin := time.Now()
-	for _, w := range table() {
+	for _, w := range table(o.local) {
 		if !o.rows.MatchString(w.name) {
 			continue
 		}

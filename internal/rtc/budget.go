@@ -42,6 +42,7 @@ type budget struct {
 	roundTrip func() time.Duration // of the path, as last measured; 0 if it is not known
 
 	bytes   atomic.Int64
+	fixed   bool        // it is what it is; the writer's
 	renewed atomic.Bool // newPath was called
 
 	begun     time.Time // of the measurement under way
@@ -78,6 +79,12 @@ func (b *budget) low() uint64 {
 // newPath has the budget learn anew what the path carries.
 func (b *budget) newPath() { b.renewed.Store(true) }
 
+// fix sets the budget for good.
+func (b *budget) fix(bytes int64) {
+	b.fixed = true
+	b.bytes.Store(bytes)
+}
+
 // dry notes that there is nothing to send, while so many bytes are on their way. A stream's sender is waited for after each of its
 // slices, too: as long as the budget is nearly used up, there is enough.
 func (b *budget) dry(waiting uint64) {
@@ -88,6 +95,9 @@ func (b *budget) dry(waiting uint64) {
 
 // observe notes how many bytes have been delivered in all.
 func (b *budget) observe(now time.Time, delivered uint64) {
+	if b.fixed {
+		return
+	}
 	if b.renewed.Swap(false) {
 		b.rates, b.last, b.grown, b.steady, b.rtt, b.larger = [budgetRates]float64{}, 0, 0, 0, 0, nil
 		b.begun, b.asked = time.Time{}, time.Time{}

@@ -53,8 +53,16 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 	})
 }
 
-// makeStreams makes the channel for streams.
+// makeStreams makes the channel for streams, at the end that made the offer.
 func (s *session) makeStreams() {
+	switch {
+	case s.peer.move.wanted.Load():
+		s.peer.out.setStreams() // the other end connects
+		return
+	case s.onHost.proposing:
+		s.onHost.streams = true
+		return
+	}
 	dc, err := s.pc.CreateDataChannel(streamsLabel, nil)
 	if err != nil {
 		s.n.lost(s, localErrorf("create the data channel for streams: %w", err))
@@ -95,10 +103,13 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	}
 	s.peer = newPeer(binding, s.remote, dc, maxSend, s.roundTrip, &s.n.cfg, s.n.ev)
 	s.peer.useLineMemory(s.n.lines)
-	s.peer.streams.make = s.peer.out.setStreams
+	s.peer.streams.make = func() { s.post(s.askForStreams) }
 	if s.offerer {
 		s.peer.streams.make = func() { s.post(s.makeStreams) }
 	}
+	s.peer.move.dial = s.visit
+	s.peer.move.settled = func() { s.post(s.settle) }
+	s.peer.move.failed = func() { s.post(s.notOnHost) }
 	s.peer.admit, s.peer.stats = s.admit, s.stats
 	s.peer.up = func() { s.post(s.peerUp) }
 	s.peer.down = func(err error) { s.post(func() { s.n.lost(s, err) }) }
@@ -136,5 +147,8 @@ func (s *session) peerUp() {
 	switch s.ice {
 	case webrtc.ICEConnectionStateDisconnected, webrtc.ICEConnectionStateFailed:
 		s.iceChanged(s.ice) // it was ignored until now
+	}
+	if s.offerer && s.peer.move.possible() {
+		s.propose()
 	}
 }

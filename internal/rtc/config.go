@@ -19,6 +19,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/signal"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -51,6 +52,10 @@ type Config struct {
 	// Log receives what happens to peers. Message contents are never logged.
 	Log zerolog.Logger
 
+	// Socket is that of a sidecar's process, beside which there is room for another one; "" if there is none.
+	Socket string
+
+	boot string                  // the id of this host, "" if it has none
 	card *atomic.Pointer[[]byte] // see Node.SetCard; nil until withDefaults
 
 	timing timing
@@ -166,6 +171,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.QueueHard <= 0 {
 		c.QueueHard = c.QueueHigh + 2*c.Limits.MaxMessage
+	}
+	if c.boot == "" && !c.NoLocal {
+		c.boot = sock.Boot()
 	}
 	if c.card == nil {
 		c.card = new(atomic.Pointer[[]byte])

@@ -17,7 +17,7 @@ import (
 // left handles signaling's word that a peer's process has probably ended.
 func (n *Node) left(l signal.LeftPayload) {
 	sl := n.slots[l.PeerID]
-	if sl == nil || sl.cur == nil || !sl.cur.up || l.Ago < 0 {
+	if sl == nil || sl.cur == nil || !sl.cur.up || sl.cur.onHost.moved.Load() || l.Ago < 0 {
 		return
 	}
 	s := sl.cur
@@ -68,7 +68,7 @@ func (s *session) judge() {
 func (n *Node) hearsOthers(s *session) bool {
 	others := 0
 	for _, sl := range n.slots {
-		if o := sl.cur; o != nil && o != s && o.up && o.leftAt.IsZero() {
+		if o := sl.cur; o != nil && o != s && o.up && o.leftAt.IsZero() && !o.onHost.moved.Load() {
 			if !o.recovering && time.Since(o.lastHeard()) < o.checks.disconnected {
 				return true
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/pace"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -187,6 +188,10 @@ func (n *Node) drop(sl *slot, reason error) {
 // abandon ends all of a session but its connection.
 func (s *session) abandon(reason error) {
 	s.stopTimers()
+	s.revoke()
+	if where := s.onHost.where; where != nil && errors.Is(reason, ErrDied) {
+		s.n.wg.Go(func() { sock.Tidy(where.Socket) }) // which the dead process has left behind
+	}
 	if s.peer != nil {
 		s.peer.end(reason)
 	}
@@ -195,6 +200,10 @@ func (s *session) abandon(reason error) {
 // closeSession closes a session's connection in a goroutine, since that takes up to half a second when the
 // network is gone.
 func (n *Node) closeSession(s *session) {
+	if s.onHost.left {
+		return
+	}
+	s.onHost.left = true
 	n.closing++
 	n.wg.Go(func() {
 		if err := s.pc.GracefulClose(); err != nil {
@@ -212,11 +221,14 @@ func (n *Node) closeSession(s *session) {
 // transportGone handles the end of the SCTP association or of the PeerConnection, neither of which
 // comes back.
 func (s *session) transportGone() {
-	if s.peer != nil {
+	switch {
+	case s.peer == nil:
+		s.n.lost(s, ErrPeerClosed)
+	case s.peer.move.both():
+		s.leaveWebRTC()
+	default:
 		s.peer.remoteGone()
-		return
 	}
-	s.n.lost(s, ErrPeerClosed)
 }
 
 // transportFailed handles the failure of ICE or DTLS before the link is up; iceChanged handles later ones.

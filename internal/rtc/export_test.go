@@ -13,6 +13,8 @@ import (
 
 	"github.com/pion/transport/v5"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // Quick makes waits short enough for tests. baseWait and glareHold keep their proportion to each other.
@@ -128,6 +130,7 @@ func (c *Config) Proxy(f func(*http.Request) (*url.URL, error)) { c.proxy = f }
 
 // OnlyLoopback keeps other networks of the test machine out.
 func (c *Config) OnlyLoopback() {
+	c.NoLocal = true // which is no network
 	c.ipFilter = func(ip net.IP) bool { return ip.IsLoopback() }
 }
 
@@ -285,4 +288,38 @@ func (p *Peer) FarEndGone() bool {
 // MostDoubled returns how many packets may be sent twice in a time, by the fastest.
 func MostDoubled(d time.Duration) int64 {
 	return int64(doubledRate.Burst) + int64(d/doubledRate.Every) + 1
+}
+
+// Boot sets the id of the host.
+func (c *Config) Boot(id string) { c.boot = id }
+
+// BreakSockets closes the sockets to a peer, as the end of this process would, and reports whether there are any.
+func (n *Node) BreakSockets(peer string) bool {
+	return inLoop(n, peer, func(sl *slot) bool {
+		m := &sl.cur.peer.move
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, c := range []*localChannel{m.second, m.channel} {
+			if c != nil {
+				c.close()
+			}
+		}
+		return m.channel != nil
+	})
+}
+
+// A Door is a door.
+type Door struct{ d door }
+
+func NewDoor() *Door { return new(Door) }
+
+func (d *Door) Issue(come func(byte, net.Conn)) (*wire.Local, error) {
+	_, where, err := d.d.issue(come)
+	return where, err
+}
+
+func (d *Door) Close() { d.d.close() }
+
+func Visit(ctx context.Context, where *wire.Local, purpose byte) (net.Conn, error) {
+	return visit(ctx, where, purpose)
 }

@@ -62,7 +62,7 @@ func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
 
 // Unacknowledged returns how many bytes of a lane the peer has not acknowledged, or had not when the link ended.
 func (p *Peer) Unacknowledged(in wire.Lane) int {
-	return p.out.unacknowledged(in, p.dc.BufferedAmount())
+	return p.out.unacknowledged(in, p.unconfirmed())
 }
 
 // flushPeers begins a flush of each live peer that needs one.
@@ -97,9 +97,17 @@ func (n *Node) FlushStreams(ctx context.Context) (late []string) {
 	return late
 }
 
+// unconfirmed returns how many of the last bytes of messages and control lines the peer may not have.
+func (p *Peer) unconfirmed() uint64 {
+	if n, ok := p.out.unconfirmed(); ok {
+		return n
+	}
+	return p.dc.BufferedAmount()
+}
+
 // flushed reports whether everything was sent and acknowledged.
 func (p *Peer) flushed() bool {
-	return p.out.size() == 0 && p.dc.BufferedAmount() == 0
+	return p.out.size() == 0 && p.unconfirmed() == 0
 }
 
 func (p *Peer) flush() *flush {

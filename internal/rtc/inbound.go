@@ -140,6 +140,9 @@ func (n *Node) offered(id string, o description) {
 
 // applyRestart answers an offer to restart ICE.
 func (n *Node) applyRestart(s *session, o description) {
+	if s.onHost.moved.Load() { // it has no use for a path
+		return
+	}
 	s.number = o.number
 	s.stale = false
 	s.refreshServers() // before the offer is applied, which begins to gather

@@ -75,6 +75,7 @@ type Node struct {
 	box     *mailbox
 	mail    mail
 	lines   *lineMemory
+	door    door
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
 	endWatch  context.CancelFunc // ends watchIdentities and watchHost
@@ -120,6 +121,7 @@ func New(cfg Config, sig Signaler, ev Events) (*Node, error) {
 		lines:  newLineMemory(&cfg),
 		closed: make(chan struct{}),
 		peers:  make(map[*Peer]struct{}),
+		door:   door{socket: cfg.Socket},
 		slots:  make(map[string]*slot),
 	}
 	if addrs, _, err := a.net.addrs(); err == nil { // else all of them will be news
@@ -207,6 +209,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.box.post(n.stop)
 		n.endWatch()
 		n.lines.close()
+		n.door.close()
 		n.wg.Wait()
 		n.api.close()
 	})

@@ -44,21 +44,23 @@ type outbox struct {
 
 	stop atomic.Uint32 // wire.Stop that follows from the congested lanes; written under mu
 
-	mu      sync.Mutex
-	lanes   [wire.Lanes]lane
-	flight  flight
-	cancels int    // bytes of cancels that were added since all of them had been sent
-	last    uint64 // where the last of them ends in their lane
-	pause   pauseState
-	drain   drain
-	drained int // number of the drained to send; -1 if there is none
-	member  *wire.Membership
-	card    *[]byte // to be told; nil if there is nothing new
-	streams bool    // a channel for streams is to be asked for
-	closed  bool
-	lost    [wire.Lanes]int // bytes that were queued when it was closed
-	idle    bool            // the writer has nothing in hand
-	pace    wire.Pace
+	mu       sync.Mutex
+	lanes    [wire.Lanes]lane
+	flight   flight
+	confirms confirms
+	cancels  int    // bytes of cancels that were added since all of them had been sent
+	last     uint64 // where the last of them ends in their lane
+	pause    pauseState
+	drain    drain
+	drained  int // number of the drained to send; -1 if there is none
+	member   *wire.Membership
+	card     *[]byte // to be told; nil if there is nothing new
+	local    []byte  // lines about a move, to be sent
+	streams  bool    // a channel for streams is to be asked for
+	closed   bool
+	lost     [wire.Lanes]int // bytes that were queued when it was closed
+	idle     bool            // the writer has nothing in hand
+	pace     wire.Pace
 }
 
 // A drain is sent once what was queued before it has been.
@@ -93,6 +95,7 @@ func (o *outbox) addMessage(msg []byte, in wire.Lane, limit int) addResult {
 	if o.emptyLocked() && o.pace.Lone() && o.direct(lines, in) {
 		l.lines = lines[:0]
 		o.flight.add(in, len(lines))
+		o.confirms.wrote()
 		return added
 	}
 	o.commitLocked(in, lines)
@@ -197,6 +200,14 @@ func (o *outbox) setCard(card []byte) {
 	notify(o.wake)
 }
 
+// addLocal adds a line about a move.
+func (o *outbox) addLocal(line []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.local = append(o.local, line...)
+	notify(o.wake)
+}
+
 // take exchanges the writer's used-up buffer for lines queued in a lane.
 func (o *outbox) take(from wire.Lane, used []byte) []byte {
 	o.mu.Lock()
@@ -242,12 +253,14 @@ func (o *outbox) takeControl() (lines []byte) {
 	if o.card != nil {
 		lines = wire.AppendPeerCard(lines, *o.card)
 	}
+	lines = append(lines, o.local...)
 	if o.streams {
 		lines = wire.AppendPeerStreams(lines)
 	}
-	o.pause, o.drained, o.member, o.card, o.streams = pauseNone, -1, nil, nil, false
+	o.pause, o.drained, o.member, o.card, o.local, o.streams = pauseNone, -1, nil, nil, nil, false
 	if o.drainDueLocked() {
 		lines = wire.AppendPeerDrain(lines, o.drain.number)
+		o.confirms.drain(o.drain.number, o.flight.handed.total)
 		o.drain.number = 0
 	}
 	o.idle = o.idle && lines == nil
@@ -271,7 +284,7 @@ func (o *outbox) controlPending() bool {
 }
 
 func (o *outbox) controlPendingLocked() bool {
-	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.card != nil || o.streams || o.drainDueLocked()
+	return o.pause != pauseNone || o.drained >= 0 || o.member != nil || o.card != nil || o.local != nil || o.streams || o.drainDueLocked()
 }
 
 // sent notes that n bytes from a lane were sent.
@@ -279,6 +292,7 @@ func (o *outbox) sent(from wire.Lane, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.flight.add(from, n)
+	o.confirms.wrote()
 	if !o.closed {
 		o.lanes[from].sent += uint64(n)
 		o.settleLocked()
@@ -297,6 +311,44 @@ func (o *outbox) sizeLocked() (bytes int) {
 		bytes += o.lanes[i].queued()
 	}
 	return bytes
+}
+
+// busy notes that the writer has something in hand.
+func (o *outbox) busy() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.idle = false
+}
+
+// byDrains has what the peer has follow from drains alone, from now on. Of what was handed over so many bytes are not acknowledged. later is
+// called when some bytes are, and not again before confirm was.
+func (o *outbox) byDrains(unacknowledged uint64, later func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	total := o.flight.handed.total
+	o.confirms = confirms{later: later, until: total - min(unacknowledged, total)}
+}
+
+// heardDrained notes that the peer has everything before the drain of this number.
+func (o *outbox) heardDrained(number int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.confirms.drained(number)
+}
+
+// unconfirmed returns how many bytes the peer may not have of those that were handed over, if that follows from drains.
+func (o *outbox) unconfirmed() (bytes uint64, byDrains bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.flight.handed.total - o.confirms.until, o.confirms.later != nil
+}
+
+// confirm reports whether there are bytes that no drain is behind.
+func (o *outbox) confirm() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.confirms.armed = false
+	return !o.closed && o.confirms.last < o.flight.handed.total
 }
 
 // unacknowledged returns how many bytes of a lane are queued, or were when the link ended, or are among the last bytes handed

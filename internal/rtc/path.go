@@ -43,7 +43,7 @@ func (n *Node) watchPaths() {
 func (n *Node) watchSlot(sl *slot) bool {
 	n.watchParked(sl)
 	s := sl.cur
-	if s == nil || !s.up {
+	if s == nil || !s.up || s.onHost.moved.Load() {
 		return len(sl.parked) > 0
 	}
 	if s.quiet() {

@@ -49,17 +49,18 @@ type Events interface {
 // out.mu and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may
 // call Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
-	id     string
-	stream bool // stream framing, otherwise base framing
-	drains bool // the peer knows drain and drained
-	cfg    *Config
-	ev     Events
-	log    zerolog.Logger
-	dc     dataChannel
-	stats  func() wire.PeerStats
-	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
-	up     func()      // called after PeerConnected, once
-	down   func(error) // ends the link; called when the reader has ended, and by line
+	id      string
+	stream  bool // stream framing, otherwise base framing
+	drains  bool // the peer knows drain and drained
+	cfg     *Config
+	ev      Events
+	log     zerolog.Logger
+	dc      dataChannel
+	carrier *carrier // dc, in stream framing; else nil
+	stats   func() wire.PeerStats
+	admit   func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
+	up      func()      // called after PeerConnected, once
+	down    func(error) // ends the link; called when the reader has ended, and by line
 
 	binding identity.Link                  // what both ends sign
 	proof   atomic.Pointer[identity.Proof] // nil until the peer has said hello
@@ -79,6 +80,7 @@ type Peer struct {
 	done    chan struct{} // closed by end
 	why     error         // the link ended; valid after done
 
+	move    move
 	reading gate
 	lines   [2]longLine // of the binary and the text stream
 	flushes flushes
@@ -110,7 +112,11 @@ func newPeer(
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
-	p.transit.first = dc
+	if p.stream {
+		p.carrier = newCarrier(dc)
+		p.dc = p.carrier
+	}
+	p.transit.first = p.dc
 	p.streams.able, p.streams.ready, p.streams.opening = remote.streams, make(chan struct{}), make(chan struct{}, 1)
 	p.streams.left.L = &p.streams.mu
 	p.streams.oursMost = min(cfg.Limits.MaxStreams, wire.DefaultMaxStreams)
@@ -126,14 +132,14 @@ func newPeer(
 		p.sendMax.Store(int64(cfg.Limits.MaxMessage))
 		hello := wire.Greeting{
 			Protocol: wire.ProtocolVersion, MaxMessage: cfg.Limits.MaxMessage, Lanes: true, Identity: shownIdentity(cfg.Identity.Show(binding)),
-			Card: p.ownCard.first(cfg.card),
+			Card: p.ownCard.first(cfg.card), Local: p.beginMove(),
 		}
 		if remote.streams {
 			hello.MaxStreams = cfg.Limits.MaxStreams
 		}
 		p.hello = wire.AppendPeerHello(nil, hello)
 	}
-	dc.OnBufferedAmountLow(func() { notify(p.low) })
+	p.dc.OnBufferedAmountLow(func() { notify(p.low) })
 	return p
 }
 
@@ -290,6 +296,7 @@ func (p *Peer) end(reason error) {
 	}
 	p.why = reason
 	close(p.done)
+	p.move.end()
 	p.reading.close()
 	p.abandonLines()
 	lost := p.out.close()

@@ -44,7 +44,11 @@ func (p *Peer) readStream() error {
 		} else if wire.BadLine(err) == nil {
 			return p.endReason(err)
 		}
-		if greeted {
+		if greeted && err == nil && line.Kind == wire.PeerMoved {
+			if err := p.follow(r); err != nil {
+				return p.endReason(err)
+			}
+		} else if greeted {
 			p.deliver(&line, err)
 		} else if err := p.greet(&line, err); err != nil {
 			return err
@@ -73,6 +77,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 		p.streams.allow(min(l.Hello.MaxStreams, p.cfg.Limits.MaxStreams))
 	}
 	p.setPeerCard(l.Hello.Card)
+	p.move.peerMark = l.Hello.Local
 	p.lanes.Store(l.Hello.Lanes) // nothing has been sent yet that could be in the middle of a line
 	return p.verify(&l.Hello)
 }
@@ -110,7 +115,12 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 			p.out.setDrained(l.Number)
 		}
 	case wire.PeerDrained:
+		p.out.heardDrained(l.Number)
 		p.flushes.settle(l.Number)
+	case wire.PeerLocal:
+		p.localOffered(l.Local)
+	case wire.PeerFollowed:
+		p.peerFollowed()
 	case wire.PeerStreams:
 		if p.streams.able { // the other end asks for their channel
 			p.wantStreams()
@@ -124,7 +134,7 @@ func (p *Peer) deliver(l *wire.PeerLine, err error) {
 
 // endReason turns the error of a read into a reason.
 func (p *Peer) endReason(err error) error {
-	if errors.Is(err, ErrViolation) || errors.Is(err, ErrIdentity) {
+	if errors.Is(err, ErrViolation) || errors.Is(err, ErrIdentity) || errors.Is(err, ErrDied) {
 		return err
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, sctp.ErrUserInitiatedAbort) || errors.Is(err, sctp.ErrResetPacketInStateNotExist) {

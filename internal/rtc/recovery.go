@@ -24,6 +24,9 @@ var errNotRestartable = errors.New("it does not support ICE restarts")
 func (s *session) iceChanged(state webrtc.ICEConnectionState) {
 	s.log.Debug().Stringer("ice", state).Msg("ICE state")
 	s.ice = state
+	if s.onHost.moved.Load() {
+		return
+	}
 	switch state {
 	case webrtc.ICEConnectionStateConnected, webrtc.ICEConnectionStateCompleted:
 		if !s.doubtful { // watchPath decides
@@ -183,6 +186,7 @@ func (s *session) beginAgain() {
 // this end, either, or turns out to have none.
 func (s *session) asked() {
 	switch {
+	case s.onHost.moved.Load():
 	case !s.up:
 		s.stale = true
 		s.beginAgain()
@@ -278,6 +282,7 @@ func (n *Node) networkChanged() {
 		switch s := sl.cur; {
 		case s == nil:
 			n.dial(sl)
+		case s.onHost.moved.Load():
 		case came && !s.up:
 			s.stale = true
 			s.beginAgain()

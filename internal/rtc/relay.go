@@ -61,7 +61,7 @@ func (s *session) planRenewal() {
 // expire later. If there are none yet, Node.ICEServers comes back to it.
 func (s *session) renew() {
 	switch {
-	case !s.renewable || !s.up || s.recovering || !s.offerer || !s.remote.restart || !s.relayed():
+	case !s.renewable || !s.up || s.onHost.moved.Load() || s.recovering || !s.offerer || !s.remote.restart || !s.relayed():
 	case !s.n.api.expiry(time.Now()).After(s.credentials):
 	case !s.n.signaling(): // the restart would not arrive, and the link works
 		s.n.probe()

@@ -47,10 +47,11 @@ type session struct {
 	fingerprint string       // of the peer's certificate, as its first description says
 	channels    atomic.Int32 // data channels, ours and the peer's
 
-	peer *Peer // once there is a data channel
-	up   bool  // PeerConnected was called
-	upAt time.Time
-	ice  webrtc.ICEConnectionState
+	peer   *Peer // once there is a data channel
+	onHost onHost
+	up     bool // PeerConnected was called
+	upAt   time.Time
+	ice    webrtc.ICEConnectionState
 
 	path         [3]string    // that Events knows: kind and both ends
 	recovering   bool         // the link is interrupted

@@ -19,6 +19,8 @@ type Settings struct {
 	Addresses  []netip.Prefix `json:"addresses,omitempty"`
 	// NoLoopback leaves loopback addresses out, which are of use only to peers on this host.
 	NoLoopback bool `json:"no_loopback,omitempty"`
+	// NoLocal has links to processes of this user on this host go the way of all others, and not over a socket.
+	NoLocal bool `json:"no_local,omitempty"`
 	// MDNS resolves the .local names that browsers send in place of addresses.
 	MDNS bool `json:"mdns,omitempty"`
 	// RecoveryTimeout is how long a link may be interrupted before it is given up, 5 s more if there was a sign of life

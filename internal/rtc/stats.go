@@ -18,6 +18,10 @@ func (s *session) stats() wire.PeerStats {
 	st := wire.PeerStats{
 		PeerID: s.sl.id, RoundTrip: int(s.roundTrip().Microseconds()), Queued: s.peer.Queued(), Outages: int(s.outages.Load()),
 	}
+	if s.onHost.moved.Load() {
+		st.Path, st.RoundTrip = wire.PathLocal, 0
+		return st
+	}
 	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return st

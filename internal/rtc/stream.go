@@ -121,6 +121,11 @@ func (r *lineReader) ReadLine() ([]byte, error) {
 	}
 }
 
+// whole reports whether nothing has been read that is not part of a line that was returned.
+func (r *lineReader) whole() bool {
+	return r.stream.Buffered() == 0 && len(r.from.rest) == 0 && len(r.from.text) == 0 && (r.texts == nil || r.texts.Buffered() == 0)
+}
+
 func (r *lineReader) setMaxLine(bytes int) {
 	r.maxLine = bytes
 	r.stream.SetMaxLine(bytes)

@@ -60,12 +60,28 @@ func (c *streamChannel) Read(b []byte) (int, error) {
 			return 0, bad
 		}
 		if err != nil {
-			return 0, err
+			return 0, c.ended(err)
 		}
 	}
 	n := copy(b, c.in.rest)
 	c.in.rest = c.in.rest[:copy(c.in.rest, c.in.rest[n:])]
 	return n, nil
+}
+
+// ended returns the error of a read, once the link has ended with the channel: the multiplexer tells streams of an end of the channel as if
+// it were one of theirs.
+func (c *streamChannel) ended(err error) error {
+	select {
+	case <-c.closed:
+		return err
+	default:
+	}
+	c.peer.down(c.peer.endReason(err))
+	select {
+	case <-c.peer.done:
+	case <-c.closed:
+	}
+	return net.ErrClosed
 }
 
 // grant has the other end told that a stream may send more. It never blocks.

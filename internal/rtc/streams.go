@@ -172,6 +172,13 @@ func (s *streams) channelOrNil() *streamChannel {
 	return s.channel
 }
 
+// begun reports whether the channel was asked for.
+func (s *streams) begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 // wantStreams has the channel made, once.
 func (p *Peer) wantStreams() {
 	s := &p.streams

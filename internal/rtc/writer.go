@@ -29,6 +29,7 @@ type slice struct {
 	b       []byte
 	text    bool
 	control bool      // it is in no lane
+	moves   bool      // it is the last on the data channel
 	lane    wire.Lane // else
 }
 
@@ -65,6 +66,9 @@ func (p *Peer) write() {
 		if err := p.writeSlice(next.b, next.text); err != nil {
 			p.writeFailed(err)
 			return
+		}
+		if next.moves {
+			p.moveOut()
 		}
 		if !next.control {
 			w.hand[next.lane].pos += len(next.b)
@@ -106,6 +110,9 @@ func (w *writer) next() slice {
 	if !w.stream {
 		return w.slice(wire.LaneOrdered, ordered, false)
 	}
+	if w.move.due() {
+		return w.lastOfChannel(calls, ordered)
+	}
 	free := w.lanes || !ordered.within() // for lines that overtake ordered messages
 	if free && !calls.within() {
 		if lines := w.out.takeControl(); lines != nil {
@@ -131,6 +138,18 @@ func (w *writer) take(from wire.Lane) *piece {
 		*p = piece{lines: w.out.take(from, p.lines)}
 	}
 	return p
+}
+
+// lastOfChannel returns what is left to write to the data channel, of which the last is that the rest goes over a socket.
+func (w *writer) lastOfChannel(calls, ordered *piece) slice {
+	switch {
+	case calls.within():
+		return w.slice(wire.LaneCalls, calls, true)
+	case ordered.within():
+		return w.slice(wire.LaneOrdered, ordered, true)
+	}
+	w.out.busy() // so that nobody writes beside this
+	return slice{b: wire.AppendPeerMoved(w.out.takeControl()), text: w.lanes, control: true, moves: true}
 }
 
 func (w *writer) slice(of wire.Lane, p *piece, toLineEnd bool) slice {

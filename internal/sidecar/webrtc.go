@@ -55,7 +55,7 @@ func newWebRTC(set Settings, log zerolog.Logger, events networkEvents) (*webRTC,
 	cfg.OwnID = id.OwnID
 	w := &webRTC{set: set, log: log, events: events, client: signal.New(cfg)}
 	node, err := rtc.New(rtc.Config{
-		Settings: set.Network, Identity: id, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
+		Settings: set.Network, Socket: set.Socket, Identity: id, Limits: set.Limits, ICEServers: w.iceServers(), Log: log,
 		RootCAs: cfg.RootCAs, QueueHigh: outboundHigh, QueueHard: outboundHigh + crossing(set.Limits),
 	}, w.client, peerEvents{events})
 	if err != nil {

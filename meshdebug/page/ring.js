@@ -107,7 +107,7 @@ export class Ring {
     if (path.parentNode !== layer) layer.append(path);
     path.style.strokeWidth = busy ? (1.2 + strength * most).toFixed(1) : "";
     set(path, "class", [
-      busy && "busy", link.path === "relayed" && "relayed", holds(link) && "held", (link.a === chosen || link.b === chosen) && "of",
+      busy && "busy", link.path === "relayed" && "relayed", link.path === "local" && "local", holds(link) && "held", (link.a === chosen || link.b === chosen) && "of",
     ].filter(Boolean).join(" "));
   }
 

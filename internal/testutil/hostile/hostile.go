@@ -34,7 +34,7 @@ func Join(t testing.TB, url, id string) *Peer {
 		URL: "ws" + strings.TrimPrefix(url, "http") + "/ws", TokenURL: url + "/api/token", APIKey: id,
 	}})
 	p := &Peer{t: t, links: make(map[string]*rtc.Peer)}
-	node, err := rtc.New(rtc.Config{QueueHard: 64 << 20}, client, events{p})
+	node, err := rtc.New(rtc.Config{Settings: rtc.Settings{NoLocal: true}, QueueHard: 64 << 20}, client, events{p})
 	if err != nil {
 		t.Fatal(err)
 	}

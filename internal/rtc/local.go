@@ -1,0 +1,257 @@
+//go:build !js
+
+package rtc
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/chatixia-ai/mesh/internal/sock"
+	"github.com/chatixia-ai/mesh/internal/wire"
+)
+
+const (
+	// localPatience bounds an attempt to meet on a socket.
+	localPatience = time.Second
+	// maxGuests is how many connections to a door are looked at, at a time.
+	maxGuests = 64
+
+	ticketSize = 16
+	secretSize = 32
+	nonceSize  = 32
+)
+
+// The purposes of a connection.
+const (
+	localMessages byte = iota
+	localStreams
+	localPurposes
+)
+
+// A door is the socket at which the other ends of links that this node has offered may connect, if they are on this host. There is none
+// before the first of them is.
+type door struct {
+	socket   string // of the process; see Config.Socket
+	mu       sync.Mutex
+	dir      *sock.Dir
+	borrowed bool // the directory is not ours
+	listener net.Listener
+	tickets  map[[ticketSize]byte]*ticket
+	closed   bool
+	wg       sync.WaitGroup
+}
+
+// A ticket is for the connections of one link, of which there may be one for each purpose.
+type ticket struct {
+	id     [ticketSize]byte
+	secret [secretSize]byte
+	used   [localPurposes]bool
+	come   func(purpose byte, conn net.Conn)
+}
+
+// issue returns a ticket, and what the other end has to know. come is called with each connection that proves to be the other end's.
+func (d *door) issue(come func(purpose byte, conn net.Conn)) (*ticket, *wire.Local, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.openLocked(); err != nil {
+		return nil, nil, err
+	}
+	t := &ticket{come: come}
+	_, _ = rand.Read(t.id[:]) // never fails, as documented
+	_, _ = rand.Read(t.secret[:])
+	d.tickets[t.id] = t
+	encode := base64.StdEncoding.EncodeToString
+	return t, &wire.Local{Socket: d.dir.Name(), Ticket: encode(t.id[:]), Secret: encode(t.secret[:])}, nil
+}
+
+// revoke ends a ticket.
+func (d *door) revoke(t *ticket) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.tickets, t.id)
+}
+
+func (d *door) openLocked() error {
+	switch {
+	case d.closed:
+		return net.ErrClosed
+	case d.listener != nil:
+		return nil
+	}
+	dir, borrowed := sock.DirOf(d.socket), true
+	if dir == nil {
+		var err error
+		if dir, err = sock.NewDir(); err != nil {
+			return err
+		}
+		borrowed = false
+	}
+	listener, err := sock.Listen(dir.Door())
+	if err != nil && !borrowed {
+		err = errors.Join(err, dir.Remove())
+	}
+	if err != nil {
+		return err
+	}
+	d.borrowed = borrowed
+	d.dir, d.listener, d.tickets = dir, listener, make(map[[ticketSize]byte]*ticket)
+	d.wg.Go(func() { d.accept(listener) })
+	return nil
+}
+
+func (d *door) accept(l net.Listener) {
+	guests := make(chan struct{}, maxGuests)
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // such as a lack of descriptors
+			<-time.After(localPatience)
+			continue
+		}
+		guests <- struct{}{}
+		d.wg.Go(func() {
+			defer func() { <-guests }()
+			if err := d.admit(conn); err != nil {
+				_ = conn.Close()
+			}
+		})
+	}
+}
+
+// close lets nobody in any more, and returns when all goroutines have ended.
+func (d *door) close() {
+	d.mu.Lock()
+	d.closed = true
+	listener, dir, borrowed := d.listener, d.dir, d.borrowed
+	d.mu.Unlock()
+	if listener == nil {
+		return
+	}
+	_ = listener.Close()
+	d.wg.Wait()
+	if !borrowed {
+		_ = dir.Remove()
+	}
+}
+
+var errNoTicket = errors.New("it has no ticket")
+
+// admit passes on a connection that proves to be that of a link's other end.
+func (d *door) admit(conn net.Conn) error {
+	_ = conn.SetDeadline(time.Now().Add(localPatience))
+	if err := sock.CheckPeer(conn); err != nil {
+		return err
+	}
+	var asked [ticketSize + 1 + nonceSize]byte
+	if _, err := io.ReadFull(conn, asked[:]); err != nil {
+		return err
+	}
+	purpose := asked[ticketSize]
+	d.mu.Lock()
+	t := d.tickets[[ticketSize]byte(asked[:])]
+	d.mu.Unlock()
+	if t == nil || purpose >= localPurposes {
+		return errNoTicket
+	}
+	var response [nonceSize + sha256.Size]byte
+	_, _ = rand.Read(response[:nonceSize])
+	said := append(asked[:], response[:nonceSize]...)
+	copy(response[nonceSize:], t.proof("door", said))
+	if _, err := conn.Write(response[:]); err != nil {
+		return err
+	}
+	var proof [sha256.Size]byte
+	if _, err := io.ReadFull(conn, proof[:]); err != nil {
+		return err
+	}
+	if !hmac.Equal(proof[:], t.proof("guest", said)) {
+		return errNoTicket
+	}
+	d.mu.Lock()
+	again := t.used[purpose] || d.tickets[t.id] != t
+	t.used[purpose] = true
+	d.mu.Unlock()
+	if again {
+		return errNoTicket
+	}
+	_ = conn.SetDeadline(time.Time{})
+	t.come(purpose, conn)
+	return nil
+}
+
+// proof shows that who makes it knows the secret, for one connection.
+func (t *ticket) proof(who string, said []byte) []byte {
+	h := hmac.New(sha256.New, t.secret[:])
+	_, _ = io.WriteString(h, "mesh local\n"+who+"\n")
+	_, _ = h.Write(said)
+	return h.Sum(nil)
+}
+
+// ticketOf returns the ticket that the other end has sent.
+func ticketOf(l *wire.Local) (*ticket, error) {
+	t := new(ticket)
+	id, err1 := base64.StdEncoding.Strict().DecodeString(l.Ticket)
+	secret, err2 := base64.StdEncoding.Strict().DecodeString(l.Secret)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if copy(t.id[:], id) != ticketSize || copy(t.secret[:], secret) != secretSize || len(id) != ticketSize || len(secret) != secretSize {
+		return nil, errNoTicket
+	}
+	return t, nil
+}
+
+// visit connects to a door.
+func visit(ctx context.Context, l *wire.Local, purpose byte) (net.Conn, error) {
+	t, err := ticketOf(l)
+	if err != nil {
+		return nil, err
+	}
+	path, err := sock.Near(l.Socket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, localPatience)
+	defer cancel()
+	conn, err := sock.Dial(ctx, path) // whose other end is this user's, or nothing is written
+	if err != nil {
+		return nil, err
+	}
+	if err := t.visit(conn, purpose); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+func (t *ticket) visit(conn net.Conn, purpose byte) error {
+	_ = conn.SetDeadline(time.Now().Add(localPatience))
+	var asked [ticketSize + 1 + nonceSize]byte
+	copy(asked[:], t.id[:])
+	asked[ticketSize] = purpose
+	_, _ = rand.Read(asked[ticketSize+1:])
+	if _, err := conn.Write(asked[:]); err != nil {
+		return err
+	}
+	var response [nonceSize + sha256.Size]byte
+	if _, err := io.ReadFull(conn, response[:]); err != nil {
+		return err
+	}
+	said := append(asked[:], response[:nonceSize]...)
+	if !hmac.Equal(response[nonceSize:], t.proof("door", said)) {
+		return errNoTicket
+	}
+	if _, err := conn.Write(t.proof("guest", said)); err != nil {
+		return err
+	}
+	return conn.SetDeadline(time.Time{})
+}
