@@ -17,6 +17,7 @@ type job struct {
 	Fleet      *fleetJob   `json:",omitempty"`
 	Discard    *discardJob `json:",omitempty"`
 	Streams    *streamsJob `json:",omitempty"`
+	Far        *farJob     `json:",omitempty"`
 	CPUProfile string      `json:",omitempty"`
 }
 
@@ -83,6 +84,8 @@ func work(raw string) error {
 		return j.Discard.work(os.Stdin, os.Stdout)
 	case j.Streams != nil:
 		return j.Streams.work(os.Stdout)
+	case j.Far != nil:
+		return j.Far.work(os.Stdin, os.Stdout)
 	}
 	return fmt.Errorf("%s: no job in %s", jobEnv, raw)
 }

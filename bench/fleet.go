@@ -22,9 +22,18 @@ type fleet interface {
 	close()
 }
 
+// A fleetKind is what the links of a fleet are. It begins the names of its numbers.
+type fleetKind string
+
+const (
+	pionLinks  fleetKind = "pion"  // bare
+	meshLinks  fleetKind = "mesh"  // over WebRTC
+	localLinks fleetKind = "local" // the mesh's, over the local path
+)
+
 // A fleetJob is to measure a fleet in a process of its own.
 type fleetJob struct {
-	Mesh   bool // of the mesh; else of bare pion
+	Kind   fleetKind
 	Agents int
 	Idle   time.Duration // how long to look at the fleet doing nothing; 0: not at all
 }
@@ -46,8 +55,12 @@ type fleetResult struct {
 const fleetTimeout = 2 * time.Minute
 
 func (j *fleetJob) open() fleet {
-	if j.Mesh {
+	switch j.Kind {
+	case meshLinks:
+		return &meshFleet{network: webRTC}
+	case localLinks:
 		return &meshFleet{}
+	case pionLinks:
 	}
 	return &pionFleet{}
 }

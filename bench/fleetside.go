@@ -12,14 +12,9 @@ type fleetSide struct {
 	name string
 }
 
-// newFleetSide is a side that gives numbers that begin with "mesh_<n>_" or
-// "pion_<n>_".
-func newFleetSide(o options, mesh bool, n int, idle time.Duration) side {
-	kind := "pion"
-	if mesh {
-		kind = "mesh"
-	}
-	f := &fleetSide{name: fmt.Sprintf("%s_%d_", kind, n), job: job{Fleet: &fleetJob{Mesh: mesh, Agents: n, Idle: idle}}}
+// newFleetSide is a side that gives numbers that begin with "<kind>_<n>_".
+func newFleetSide(o options, kind fleetKind, n int, idle time.Duration) side {
+	f := &fleetSide{name: fmt.Sprintf("%s_%d_", kind, n), job: job{Fleet: &fleetJob{Kind: kind, Agents: n, Idle: idle}}}
 	if o.cpuProfile != "" {
 		f.job.CPUProfile = fmt.Sprintf("%s.%s%d", o.cpuProfile, kind, n)
 	}

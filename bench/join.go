@@ -26,7 +26,7 @@ func (j *meshJoin) setup(ctx context.Context) (err error) {
 }
 
 func (j *meshJoin) round(ctx context.Context) (reading, error) {
-	return joinTwo(ctx, j.name, mesh.Config{SignalingURL: j.rooms.url(0)}, [2]string{"first", "second"})
+	return joinTwo(ctx, j.name, mesh.Config{SignalingURL: j.rooms.url(0), Network: webRTC}, [2]string{"first", "second"})
 }
 
 func (j *meshJoin) close() {

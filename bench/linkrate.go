@@ -44,7 +44,7 @@ func openRawLines(context.Context) (pipe, error) {
 // linkLine returns a line of smallSize bytes, newline included, and the message
 // in it.
 func linkLine() (line, msg []byte, err error) {
-	fields := wire.MessageFields{Type: "bench", RequestID: "123456789012", SourceAgent: "near", TargetAgent: farID}
+	fields := wire.MessageFields{Type: "bench", RequestID: echoID, SourceAgent: nearID, TargetAgent: farID}
 	envelope := len(wire.AppendSend(nil, farID, nil))
 	msg, err = fullMessage(smallSize-envelope, fields)
 	return wire.AppendSend(nil, farID, msg), msg, err

@@ -11,12 +11,13 @@ import (
 )
 
 // A meshFleet is agents with in-process sidecars and their signaling server,
-// configured as by default.
+// configured as by default but for the network.
 type meshFleet struct {
-	rooms  *rooms
-	agents []*mesh.Mesh
-	count  *counter
-	msg    mesh.Message
+	network mesh.Network
+	rooms   *rooms
+	agents  []*mesh.Mesh
+	count   *counter
+	msg     mesh.Message
 }
 
 func (f *meshFleet) open(ctx context.Context, n int, linked bool) (err error) {
@@ -31,13 +32,27 @@ func (f *meshFleet) open(ctx context.Context, n int, linked bool) (err error) {
 		return err
 	}
 	f.agents = make([]*mesh.Mesh, n)
-	return each(n, func(i int) error {
+	err = each(n, func(i int) error {
 		room := i
 		if linked {
 			room = 0
 		}
 		return f.start(ctx, i, room, linked)
 	})
+	if err != nil || !linked || f.network.NoLocal {
+		return err
+	}
+	for i, m := range f.agents {
+		for k := range f.agents {
+			if k == i {
+				continue
+			}
+			if err := waitLocal(ctx, m, peerName(k)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *meshFleet) start(ctx context.Context, i, room int, linked bool) error {
@@ -46,7 +61,7 @@ func (f *meshFleet) start(ctx context.Context, i, room int, linked bool) error {
 		return nil, nil
 	}
 	m, err := mesh.New(ctx, mesh.Config{
-		SignalingURL: f.rooms.url(room), APIKey: peerName(i), WaitSignaling: true,
+		SignalingURL: f.rooms.url(room), APIKey: peerName(i), WaitSignaling: true, Network: f.network,
 		Handlers: map[string]mesh.Handler{f.msg.Type: receive},
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ func openMeshPipe(mode mesh.Mode, size int) func(context.Context) (pipe, error) 
 		if err != nil {
 			return nil, err
 		}
-		if p.pair, err = openMeshPair(ctx, mode, p.handlers()); err != nil {
+		if p.pair, err = openMeshPair(ctx, mode, webRTC, p.handlers()); err != nil {
 			return nil, err
 		}
 		return p, nil
@@ -76,20 +76,19 @@ type meshEcho struct {
 
 func openMeshEcho(mode mesh.Mode) func(context.Context) (echoer, error) {
 	return func(ctx context.Context) (echoer, error) {
-		const typ, id = "bench_request", "123456789012"                                                          // as long as the ids that Request draws
-		payload, err := fill(smallSize, wire.MessageFields{Type: typ, RequestID: id, Timeout: 30 * time.Second}) // as Request tells by default
+		payload, err := fill(smallSize, wire.MessageFields{Type: echoType, RequestID: echoID, Timeout: 30 * time.Second}) // as Request tells by default
 		if err != nil {
 			return nil, err
 		}
-		response, err := fill(smallSize, wire.MessageFields{Type: "bench_response", RequestID: id})
+		response, err := fill(smallSize, wire.MessageFields{Type: "bench_response", RequestID: echoID})
 		if err != nil {
 			return nil, err
 		}
-		pair, err := openMeshPair(ctx, mode, map[string]mesh.Handler{typ: reply(response)})
+		pair, err := openMeshPair(ctx, mode, webRTC, map[string]mesh.Handler{echoType: reply(response)})
 		if err != nil {
 			return nil, err
 		}
-		e := &meshEcho{pair: pair, msg: mesh.Message{Type: typ, Payload: payload}}
+		e := &meshEcho{pair: pair, msg: mesh.Message{Type: echoType, Payload: payload}}
 		if err := e.echo(ctx); err != nil {
 			e.close()
 			return nil, err

@@ -13,16 +13,25 @@ type meshPair struct {
 	near, far *mesh.Mesh
 }
 
-const farID = "far"
+const nearID, farID = "near", "far"
+
+// What an echo is asked for by.
+const (
+	echoType = "bench_request"
+	echoID   = "123456789012" // as long as the ids that Request draws
+)
+
+// webRTC keeps links to WebRTC, which is what is compared, though their ends are on one host.
+var webRTC = mesh.Network{NoLocal: true}
 
 // openMeshPair starts both agents in the mode; handlers are the far one's. Each
 // sidecar has one UDP socket, like the ends of a pionPair.
-func openMeshPair(ctx context.Context, mode mesh.Mode, handlers map[string]mesh.Handler) (*meshPair, error) {
+func openMeshPair(ctx context.Context, mode mesh.Mode, network mesh.Network, handlers map[string]mesh.Handler) (*meshPair, error) {
 	rooms, err := openRooms(1)
 	if err != nil {
 		return nil, err
 	}
-	p, err := openMeshPairAt(ctx, mesh.Config{Mode: mode, SignalingURL: rooms.url(0)}, handlers)
+	p, err := openMeshPairAt(ctx, mesh.Config{Mode: mode, SignalingURL: rooms.url(0), Network: network}, handlers)
 	if err != nil {
 		rooms.close()
 		return nil, err
@@ -42,7 +51,7 @@ func openMeshPairAt(ctx context.Context, cfg mesh.Config, handlers map[string]me
 		}
 	}()
 	cfg.Network.UDPPort, cfg.WaitSignaling = mesh.AnyUDPPort, true
-	cfg.APIKey = "near"
+	cfg.APIKey = nearID
 	if p.near, err = mesh.New(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -53,7 +62,7 @@ func openMeshPairAt(ctx context.Context, cfg mesh.Config, handlers map[string]me
 	if err = p.near.WaitPeer(ctx, farID); err != nil {
 		return nil, err
 	}
-	return p, p.far.WaitPeer(ctx, "near")
+	return p, p.far.WaitPeer(ctx, nearID)
 }
 
 func (p *meshPair) close() {

@@ -25,13 +25,8 @@ func openNATS(subscribe func(*nats.Msg)) (_ *natsPair, err error) {
 			p.close()
 		}
 	}()
-	p.server, err = server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
-	if err != nil {
-		return nil, fmt.Errorf("nats: %w", err)
-	}
-	p.server.Start()
-	if !p.server.ReadyForConnections(connectTimeout) {
-		return nil, errors.New("nats: the server does not start")
+	if p.server, err = startNATSServer(); err != nil {
+		return nil, err
 	}
 	for _, c := range []**nats.Conn{&p.near, &p.far} {
 		if *c, err = nats.Connect(p.server.ClientURL()); err != nil {
@@ -47,6 +42,18 @@ func openNATS(subscribe func(*nats.Msg)) (_ *natsPair, err error) {
 		return nil, err
 	}
 	return p, p.far.FlushTimeout(connectTimeout)
+}
+
+func startNATSServer() (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(connectTimeout) {
+		return nil, errors.New("nats: the server does not start")
+	}
+	return s, nil
 }
 
 func (p *natsPair) close() {

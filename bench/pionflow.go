@@ -37,6 +37,13 @@ func openPionPipe(size int, kind pionKind) func(context.Context) (pipe, error) {
 
 func newPionPipe(pair *pionPair, size int) *pionPipe {
 	p := &pionPipe{pair: pair, dc: pair.near, msg: make([]byte, size), low: make(chan struct{}, 1), count: newCounter()}
+	p.watchBuffer()
+	go p.receive()
+	return p
+}
+
+// watchBuffer has send go on once the buffer has room.
+func (p *pionPipe) watchBuffer() {
 	p.dc.SetBufferedAmountLowThreshold(pionBufferedLow)
 	p.dc.OnBufferedAmountLow(func() {
 		select {
@@ -44,8 +51,6 @@ func newPionPipe(pair *pionPair, size int) *pionPipe {
 		default:
 		}
 	})
-	go p.receive()
-	return p
 }
 
 // receive ends with the link.

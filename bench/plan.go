@@ -12,6 +12,9 @@ import (
 // The sizes at which bare pion is tried for its best throughput.
 var pionBulkSizes = []int{16 << 10, 32 << 10, 64 << 10}
 
+// localBulk is the size of the large messages between processes.
+const localBulk = 64 << 10
+
 func pionBulkName(size int) string { return fmt.Sprintf("bulk_pion_%dk_mbps", size>>10) }
 
 // growthSizes are the numbers of agents of which the growth is shown. The last
@@ -65,6 +68,30 @@ func plan(o options) []group {
 			newUnderBulk("rtt_under_bulk", netpath.Conditions{}, o.span()/2, 3*o.span()),
 			newUnderStream("rtt_under_stream", netpath.Conditions{}, o.span()/2, 3*o.span()),
 		}},
+		{"requests between processes", pick(o, 15, 3), []side{
+			newLatency(o, "rtt_pion_two_processes", farPion(true).echoer),
+			newLatency(o, "rtt_selfexec_two_processes", farMesh(mesh.SelfExec, webRTC).echoer),
+			newLatency(o, "rtt_local", farMesh(mesh.InProcess, mesh.Network{}).echoer),
+			newLatency(o, "rtt_local_selfexec", farMesh(mesh.SelfExec, mesh.Network{}).echoer),
+			newLatency(o, "rtt_nats_processes", farOpener(farNATS).echoer),
+		}},
+		{"messages between processes", pick(o, 15, 3), []side{
+			newFlow(o, "small_local_per_s", farMesh(mesh.InProcess, mesh.Network{}).pipe(smallSize)),
+			newFlow(o, "small_local_selfexec_per_s", farMesh(mesh.SelfExec, mesh.Network{}).pipe(smallSize)),
+			newFlow(o, "small_pion_two_processes_per_s", farPion(false).pipe(smallSize)),
+			newFlow(o, "small_nats_processes_per_s", farOpener(farNATS).pipe(smallSize)),
+		}},
+		{"bulk between processes", pick(o, 15, 3), []side{
+			newBulk(o, "bulk_local_mbps", localBulk, farMesh(mesh.InProcess, mesh.Network{}).pipe(localBulk)),
+			newBulk(o, "bulk_unix_socket_mbps", localBulk, farOpener(farUnix).pipe(localBulk)),
+		}},
+		{"requests under bulk on one host", pick(o, 7, 2), []side{
+			newUnderBulkLocal("rtt_under_bulk_local", o.span()/2, 3*o.span()),
+		}},
+		{"ends on one host", pick(o, 11, 3), []side{
+			newCloseIdle("close_idle_ms"),
+			newDetectDead("detect_dead_local_ms"),
+		}},
 		{"open a stream", pick(o, 11, 3), []side{
 			newStreamOpen(o, "stream_open_inprocess", openMeshStreams(mesh.InProcess)),
 			newStreamOpen(o, "stream_open_selfexec", openMeshStreams(mesh.SelfExec)),
@@ -108,10 +135,11 @@ func fleetGroup(o options, n int) group {
 		idle = pick(o, 10*time.Second, 4*time.Second) // whole intervals of ICE's keepalive, 2 s
 		rounds = pick(o, 5, 1)                        // what this one gives differs most
 	}
-	return group{fmt.Sprintf("mesh of %d", n), rounds, []side{
-		newFleetSide(o, false, n, idle),
-		newFleetSide(o, true, n, idle),
-	}}
+	sides := []side{newFleetSide(o, pionLinks, n, idle), newFleetSide(o, meshLinks, n, idle)}
+	if n == o.agents() {
+		sides = append(sides, newFleetSide(o, localLinks, n, idle))
+	}
+	return group{fmt.Sprintf("mesh of %d", n), rounds, sides}
 }
 
 // selected returns the part of the plan that the options ask for: every side

@@ -42,7 +42,7 @@ func acceptAll(l net.Listener, serve func(net.Conn)) {
 // openMeshStreams opens streams between two agents.
 func openMeshStreams(mode mesh.Mode) streamOpener {
 	return func(ctx context.Context, serve func(net.Conn)) (*streamPair, error) {
-		pair, err := openMeshPair(ctx, mode, nil)
+		pair, err := openMeshPair(ctx, mode, webRTC, nil)
 		if err != nil {
 			return nil, err
 		}

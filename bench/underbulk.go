@@ -22,6 +22,7 @@ type underBulk struct {
 	warm, span time.Duration
 
 	stream  bool // what carries the transfer; else messages
+	local   bool // over the local path
 	request mesh.Message
 	room    *wanRoom
 	path    *netpath.Path
@@ -39,6 +40,11 @@ func newUnderBulk(name string, c netpath.Conditions, warm, span time.Duration) s
 // newUnderStream is newUnderBulk with a stream for the transfer.
 func newUnderStream(name string, c netpath.Conditions, warm, span time.Duration) side {
 	return underBulk{name: name, conditions: c, warm: warm, span: span, stream: true}.side()
+}
+
+// newUnderBulkLocal is newUnderBulk over the local path.
+func newUnderBulkLocal(name string, warm, span time.Duration) side {
+	return underBulk{name: name, local: true, warm: warm, span: span}.side()
 }
 
 func (u underBulk) side() side {
@@ -76,8 +82,14 @@ func (u *underBulk) setup(ctx context.Context) (err error) {
 
 // open connects the agents.
 func (u *underBulk) open(ctx context.Context, handlers map[string]mesh.Handler) (err error) {
+	if u.local {
+		if u.pair, err = openMeshPair(ctx, mesh.InProcess, mesh.Network{}, handlers); err != nil {
+			return err
+		}
+		return waitLocal(ctx, u.pair.near, farID)
+	}
 	if u.conditions == (netpath.Conditions{}) {
-		u.pair, err = openMeshPair(ctx, mesh.InProcess, handlers)
+		u.pair, err = openMeshPair(ctx, mesh.InProcess, webRTC, handlers)
 		return err
 	}
 	if u.path, err = netpath.New(u.conditions, 1); err != nil {

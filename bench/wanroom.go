@@ -6,7 +6,7 @@ import (
 )
 
 // ends are the API keys, and so the peer ids, of the two agents at the ends of a path.
-var wanEnds = [2]string{"near", farID}
+var wanEnds = [2]string{nearID, farID}
 
 // A wanRoom is a signaling server that leads two agents to each other over a path.
 type wanRoom struct {
@@ -28,7 +28,7 @@ func openWANRoom(path *netpath.Path) (*wanRoom, error) {
 }
 
 // overPathOnly keeps agents to addresses from which a path leads anywhere.
-var overPathOnly = mesh.Network{Addresses: netpath.Addresses}
+var overPathOnly = mesh.Network{Addresses: netpath.Addresses, NoLocal: true}
 
 func (w *wanRoom) close() {
 	w.rooms.close()
