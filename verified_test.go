@@ -44,6 +44,7 @@ func startChat(t *testing.T, m *mallory, k *keyring, g guard) *chat {
 		other := names[1-i]
 		c.agents[i] = (&stage{url: m.url}).startAs(t, InProcess, name, g.who(k, name, name, other, other), func(cfg *Config) {
 			cfg.Network.RecoveryTimeout = time.Hour // all attacks may take longer than a minute
+			cfg.Network.NoLocal = true              // signaling means nothing to a link that has moved
 			cfg.Handlers = map[string]Handler{"count": func(_ context.Context, msg *Message) (any, error) {
 				c.came[i].Add(fmt.Sprintf("%s", msg.Payload))
 				return nil, nil

@@ -110,6 +110,7 @@ func TestPeers(t *testing.T) {
 
 func TestPing(t *testing.T) {
 	onMesh(t)
+	t.Setenv("MESH_NO_LOCAL", "1")
 	answering(t, "bob")
 	cli("ping", "bob", "-c", "2", "--interval", "10ms").hasStatus(t, 0, "bob: ", " ms", "2 of 2 pings had a response", "\ndirect, from ")
 	var p shownPings

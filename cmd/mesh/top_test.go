@@ -37,7 +37,7 @@ func TestTop(t *testing.T) {
 	p := start(t, "top", "--id", "watcher", "--interval", "100ms")
 	p.out.wait(t, "mesh, as watcher sees it  connected")
 	p.out.wait(t, "3 agents, 3 links, 0 relayed")
-	p.out.wait(t, "\nbob    carol    direct")
+	p.out.wait(t, "\nbob    carol    local")
 	p.out.wait(t, "bob came")
 	if strings.Contains(p.out.String(), "\x1b") {
 		t.Errorf("codes for a terminal where there is none:\n%s", &p.out)
