@@ -71,10 +71,10 @@ func ExampleWatch() {
 
 	for s := range meshdebug.Watch(context.Background(), alice) {
 		for _, l := range s.Links {
-			fmt.Printf("%s and %s: %s, told by %v\n", l.A, l.B, l.Path, l.By)
+			fmt.Printf("%s and %s, told by %v\n", l.A, l.B, l.By)
 		}
 		break
 	}
 	// Output:
-	// alice and bob: direct, told by [alice bob]
+	// alice and bob, told by [alice bob]
 }
