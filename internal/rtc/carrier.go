@@ -7,38 +7,43 @@ import (
 	"time"
 )
 
-// A carrier carries the slices of a link: by a data channel, and from a move on by a socket on the host. Each direction moves by itself.
+// A carrier carries the messages of a link, or its streams: by a data channel, and from a move on by a socket on the host. Each direction
+// moves by itself.
 type carrier struct {
-	first dataChannel // over WebRTC
-	over  atomic.Bool // everything on it was read by the other end
-	in    dataChannel // that is read; the reader's
-	local atomic.Pointer[localChannel]
+	first   dataChannel // over WebRTC
+	retired atomic.Bool // everything on it was read by the other end
+	in, out atomic.Pointer[localChannel]
 
+	// Of the writer.
+	low   uint64
 	onLow func()
 }
 
-func newCarrier(first dataChannel) *carrier { return &carrier{first: first, in: first} }
+func newCarrier(first dataChannel) *carrier { return &carrier{first: first} }
 
 // moveOut has what is written go over a socket. Only the writer calls it.
 func (c *carrier) moveOut(l *localChannel) {
 	l.OnBufferedAmountLow(c.onLow)
-	l.SetBufferedAmountLowThreshold(localBudget / 2)
+	l.SetBufferedAmountLowThreshold(c.low)
 	c.first.SetBufferedAmountLowThreshold(0)
-	c.local.Store(l)
+	c.out.Store(l)
 }
 
 // moveIn has what is read come from a socket. Only the reader calls it.
-func (c *carrier) moveIn(l *localChannel) { c.in = l }
+func (c *carrier) moveIn(l *localChannel) { c.in.Store(l) }
 
 // retire notes that the data channel is of no use any more.
-func (c *carrier) retire() { c.over.Store(true) }
+func (c *carrier) retire() { c.retired.Store(true) }
 
 func (c *carrier) ReadDataChannel(b []byte) (n int, text bool, err error) {
-	return c.in.ReadDataChannel(b)
+	if l := c.in.Load(); l != nil {
+		return l.ReadDataChannel(b)
+	}
+	return c.first.ReadDataChannel(b)
 }
 
 func (c *carrier) WriteDataChannel(b []byte, text bool) (int, error) {
-	if l := c.local.Load(); l != nil {
+	if l := c.out.Load(); l != nil {
 		return l.WriteDataChannel(b, text)
 	}
 	return c.first.WriteDataChannel(b, text)
@@ -46,28 +51,36 @@ func (c *carrier) WriteDataChannel(b []byte, text bool) (int, error) {
 
 // BufferedAmount returns how many bytes the other end has not acknowledged, and how many wait for the socket.
 func (c *carrier) BufferedAmount() (n uint64) {
-	l := c.local.Load()
+	l := c.out.Load()
 	if l != nil {
 		n = l.BufferedAmount()
 	}
-	if l == nil || !c.over.Load() {
+	if l == nil || !c.retired.Load() {
 		n += c.first.BufferedAmount()
 	}
 	return n
 }
 
-// SetBufferedAmountLowThreshold has the writer told when so little is left. After a move the data channel tells when nothing is.
+// SetBufferedAmountLowThreshold has the writer told when so little is left. After a move the data channel tells when nothing is. Only the
+// writer calls it.
 func (c *carrier) SetBufferedAmountLowThreshold(n uint64) {
-	if l := c.local.Load(); l != nil {
+	c.low = n
+	if l := c.out.Load(); l != nil {
 		l.SetBufferedAmountLowThreshold(n)
 		return
 	}
 	c.first.SetBufferedAmountLowThreshold(n)
 }
 
+// OnBufferedAmountLow is called before the writer knows of the carrier.
 func (c *carrier) OnBufferedAmountLow(f func()) {
 	c.onLow = f
 	c.first.OnBufferedAmountLow(f)
 }
 
-func (c *carrier) SetReadDeadline(t time.Time) error { return c.in.SetReadDeadline(t) }
+func (c *carrier) SetReadDeadline(t time.Time) error {
+	if l := c.in.Load(); l != nil {
+		return l.SetReadDeadline(t)
+	}
+	return c.first.SetReadDeadline(t)
+}

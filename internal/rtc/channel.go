@@ -56,7 +56,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 // makeStreams makes the channel for streams, at the end that made the offer.
 func (s *session) makeStreams() {
 	switch {
-	case s.peer.move.wanted.Load():
+	case s.peer.move.decided.Load():
 		s.peer.out.setStreams() // the other end connects
 		return
 	case s.onHost.proposing:
@@ -68,6 +68,7 @@ func (s *session) makeStreams() {
 		s.n.lost(s, localErrorf("create the data channel for streams: %w", err))
 		return
 	}
+	s.onHost.streamsMade = true
 	s.useChannel(dc)
 }
 
@@ -75,7 +76,9 @@ func (s *session) makeStreams() {
 func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
 	switch {
 	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && s.peer.streams.channelOrNil() == nil:
-		if err := s.peer.startStreams(dc, s.offerer); err != nil {
+		c := newCarrier(dc)
+		s.peer.move.carries(localStreams, c)
+		if err := s.peer.startStreams(c, s.offerer); err != nil {
 			s.n.lost(s, err)
 		}
 		return

@@ -224,7 +224,7 @@ func (s *session) transportGone() {
 	switch {
 	case s.peer == nil:
 		s.n.lost(s, ErrPeerClosed)
-	case s.peer.move.both():
+	case s.peer.move.complete():
 		s.leaveWebRTC()
 	default:
 		s.peer.remoteGone()

@@ -299,21 +299,24 @@ func (n *Node) BreakSockets(peer string) bool {
 		m := &sl.cur.peer.move
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for _, c := range []*localChannel{m.second, m.channel} {
-			if c != nil {
+		for i := range m.ways {
+			if c := m.ways[i].channel; c != nil {
 				c.close()
 			}
 		}
-		return m.channel != nil
+		return m.ways[localMessages].channel != nil
 	})
 }
+
+// WantStreams has the channel for streams made.
+func (p *Peer) WantStreams() { p.wantStreams() }
 
 // A Door is a door.
 type Door struct{ d door }
 
 func NewDoor() *Door { return new(Door) }
 
-func (d *Door) Issue(come func(byte, net.Conn)) (*wire.Local, error) {
+func (d *Door) Issue(come func(byte, net.Conn, func()) bool) (*wire.Local, error) {
 	_, where, err := d.d.issue(come)
 	return where, err
 }

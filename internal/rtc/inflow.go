@@ -66,6 +66,9 @@ func (f *inflows) pass(b []byte) error {
 	return nil
 }
 
+// whole reports whether what was passed ends with a frame.
+func (f *inflows) whole() bool { return f.have == 0 && f.payload == 0 }
+
 // frame handles the header of a frame.
 func (f *inflows) frame() error {
 	flags := binary.BigEndian.Uint16(f.header[2:])

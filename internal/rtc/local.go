@@ -36,6 +36,9 @@ const (
 	localPurposes
 )
 
+// localWelcome is the first byte from a door to a guest that it takes.
+const localWelcome = 1
+
 // A door is the socket at which the other ends of links that this node has offered may connect, if they are on this host. There is none
 // before the first of them is.
 type door struct {
@@ -54,11 +57,15 @@ type ticket struct {
 	id     [ticketSize]byte
 	secret [secretSize]byte
 	used   [localPurposes]bool
-	come   func(purpose byte, conn net.Conn)
+	come   comer
 }
 
-// issue returns a ticket, and what the other end has to know. come is called with each connection that proves to be the other end's.
-func (d *door) issue(come func(purpose byte, conn net.Conn)) (*ticket, *wire.Local, error) {
+// A comer is called with each connection that proves to be the other end's, and reports whether it takes it. If so it calls welcome, before
+// anything else is written to the connection.
+type comer func(purpose byte, conn net.Conn, welcome func()) bool
+
+// issue returns a ticket, and what the other end has to know.
+func (d *door) issue(come comer) (*ticket, *wire.Local, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.openLocked(); err != nil {
@@ -144,7 +151,10 @@ func (d *door) close() {
 	}
 }
 
-var errNoTicket = errors.New("it has no ticket")
+var (
+	errNoTicket  = errors.New("it has no ticket")
+	errNotWanted = errors.New("it comes too late")
+)
 
 // admit passes on a connection that proves to be that of a link's other end.
 func (d *door) admit(conn net.Conn) error {
@@ -185,7 +195,10 @@ func (d *door) admit(conn net.Conn) error {
 		return errNoTicket
 	}
 	_ = conn.SetDeadline(time.Time{})
-	t.come(purpose, conn)
+	welcome := func() { _, _ = conn.Write([]byte{localWelcome}) } // if it fails, so does the next read
+	if !t.come(purpose, conn, welcome) {
+		return errNotWanted
+	}
 	return nil
 }
 
@@ -211,7 +224,7 @@ func ticketOf(l *wire.Local) (*ticket, error) {
 	return t, nil
 }
 
-// visit connects to a door.
+// visit connects to a door. Once both ends have proven who they are, it blocks until the other one says whether it takes the connection.
 func visit(ctx context.Context, l *wire.Local, purpose byte) (net.Conn, error) {
 	t, err := ticketOf(l)
 	if err != nil {
@@ -221,19 +234,19 @@ func visit(ctx context.Context, l *wire.Local, purpose byte) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, localPatience)
+	early, cancel := context.WithTimeout(ctx, localPatience)
 	defer cancel()
-	conn, err := sock.Dial(ctx, path) // whose other end is this user's, or nothing is written
+	conn, err := sock.Dial(early, path) // whose other end is this user's, or nothing is written
 	if err != nil {
 		return nil, err
 	}
-	if err := t.visit(conn, purpose); err != nil {
+	if err := t.visit(ctx, conn, purpose); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-func (t *ticket) visit(conn net.Conn, purpose byte) error {
+func (t *ticket) visit(ctx context.Context, conn net.Conn, purpose byte) error {
 	_ = conn.SetDeadline(time.Now().Add(localPatience))
 	var asked [ticketSize + 1 + nonceSize]byte
 	copy(asked[:], t.id[:])
@@ -253,5 +266,20 @@ func (t *ticket) visit(conn net.Conn, purpose byte) error {
 	if _, err := conn.Write(t.proof("guest", said)); err != nil {
 		return err
 	}
-	return conn.SetDeadline(time.Time{})
+	return awaitWelcome(ctx, conn)
+}
+
+// awaitWelcome blocks until the door takes the connection: not for a time of our own, or the two ends could differ over what became of it.
+func awaitWelcome(ctx context.Context, conn net.Conn) error {
+	_ = conn.SetDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	var welcome [1]byte
+	_, err := io.ReadFull(conn, welcome[:])
+	switch {
+	case !stop():
+		return context.Cause(ctx)
+	case err == nil && welcome[0] != localWelcome:
+		return errNotWanted
+	}
+	return err
 }

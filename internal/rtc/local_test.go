@@ -56,13 +56,30 @@ func numbered(i int) string { return message(i, []int{10, 300, 40_000}[i%3]) }
 // A link of two processes on one host moves to a socket while messages go both ways, and streams: none is lost, or doubled, or out of
 // order.
 func TestMove(t *testing.T) {
-	t.Parallel()
+	for name, up := range map[string]func(*rtc.Peer){
+		"streams begin when they like": nil,
+		"streams begin first":          (*rtc.Peer).WantStreams,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			moves(t, up)
+		})
+	}
+}
+
+// moves has links move, at whose beginning up is called.
+func moves(t *testing.T, up func(*rtc.Peer)) {
 	n := 3000
 	if testing.Short() {
 		n = 300
 	}
-	for range 5 {
-		_, a, b := pair(t, onHost)
+	for range 3 {
+		h := newHub(t)
+		a, b := start(t, h, "a", onHost), start(t, h, "b", onHost)
+		a.onUp, b.onUp = up, up
+		a.join()
+		b.join()
+		linked(t, a, b)
 		var all sync.WaitGroup
 		ways := [][2]*agent{{a, b}, {b, a}}
 		for _, w := range ways {
@@ -211,7 +228,11 @@ func TestDoor(t *testing.T) {
 	d := rtc.NewDoor()
 	t.Cleanup(d.Close)
 	come := make(chan net.Conn, 10)
-	where, err := d.Issue(func(_ byte, c net.Conn) { come <- c })
+	where, err := d.Issue(func(_ byte, c net.Conn, welcome func()) bool {
+		welcome()
+		come <- c
+		return true
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,6 +295,30 @@ func TestDoor(t *testing.T) {
 			_ = c.Close()
 			t.Errorf("%s: let in", name)
 		}
+	}
+	late, err := d.Issue(func(byte, net.Conn, func()) bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := rtc.Visit(t.Context(), late, 0); err == nil {
+		_ = c.Close()
+		t.Error("a guest that came too late is let in")
+	}
+	silent, err := d.Issue(func(_ byte, c net.Conn, _ func()) bool {
+		come <- c
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel() // the link ends before the guest is welcome
+		c := testutil.Take(t, "the connection", come)
+		t.Cleanup(func() { _ = c.Close() })
+	}()
+	if c, err := rtc.Visit(ctx, silent, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("without a welcome: %v, %v", c, err)
 	}
 	for _, c := range idle { // they are shown out
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {

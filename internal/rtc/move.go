@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,39 +19,48 @@ import (
 const (
 	// confirmTime is how long after something was written to a socket the other end is asked to confirm that it has it.
 	confirmTime = 20 * time.Millisecond
-	// followPatience is how long the other end's word that it has moved may be ahead of the socket's.
-	followPatience = 2 * time.Second
+	// followPatience is how long the other end's word that it has moved may be ahead of our own knowledge of the socket.
+	followPatience = 10 * time.Second
 )
 
-// A move is how a link between two processes of one user on one host comes to go over a socket. Both ends say in their hello on which
+// A move is how a link between two processes of one user on one host comes to go over sockets. Both ends say in their hello on which
 // host they are, by a mark that means nothing to others. If it is the same one, the end that made the offer names a socket, and the other
 // end connects to it; both prove that they know a secret that only the data channel has carried. From then on each end writes `moved` as
 // its last line to the data channel, at the end of a line, and everything else to the socket, which the other end reads from when it has
-// read `moved`. So the order holds, and nothing is lost or doubled. When an end has also heard `followed`, that the other has read its
-// `moved`, nothing depends on the data channel any more.
+// read `moved`. So the order holds, and nothing is lost or doubled. Streams that have begun move likewise, between two frames of their own
+// data channel, to a second socket. When an end has also heard `followed`, that the other has read every `moved` of ours, nothing depends
+// on the data channels any more.
 //
-// Until it has written `moved` an end can go on as before. After that the end of either way is that of the link.
+// The end that made the offer decides, when it welcomes the last connection: until then the attempt can end, and the link goes on as before.
+// After that the end of either way is that of the link.
 type move struct {
 	mark     string // of our host for this link; "" if it cannot be moved
 	peerMark string // the reader's
 	dialled  bool   // the reader's
 
-	// What follows is of the session. settled is called once nothing depends on the data channel any more, and failed if there is no other
-	// way.
+	// What follows is of the session. settled is called once nothing depends on the data channels any more, and failed if there is no
+	// other way.
 	dial    func(*wire.Local)
 	settled func()
 	failed  func()
 
-	wanted atomic.Bool // the writer is to move
-	out    atomic.Bool // it has moved
+	decided atomic.Bool // the link moves
 
 	mu       sync.Mutex
-	channel  *localChannel
-	second   *localChannel // for streams
-	ready    chan struct{} // closed when there is a channel
-	in       bool          // the other end has moved
-	followed bool          // it has read all of the data channel
-	ended    bool          // the link has
+	ready    chan struct{} // closed when it is decided
+	streams  bool          // they move, too
+	ways     [localPurposes]way
+	followed bool // the other end has read all of the data channels
+	over     bool // the attempt has failed
+	ended    bool // the link has
+}
+
+// A way is what moves of a link: its messages, or its streams.
+type way struct {
+	carrier *carrier      // nil if there is no data channel for it
+	channel *localChannel // nil if there is none yet
+	due     atomic.Bool   // the writer is to move
+	in, out bool          // the other end has moved, and we have
 }
 
 // begin returns the mark of this host for the hello, "" if there is none.
@@ -81,39 +91,57 @@ func hostMark(boot string, l identity.Link) string {
 // possible reports whether both ends are on one host. It is known once the peer has said hello.
 func (m *move) possible() bool { return m.mark != "" && m.mark == m.peerMark }
 
-// due reports whether the writer is to move.
-func (m *move) due() bool { return m.wanted.Load() && !m.out.Load() }
-
-// both reports whether both directions go over the socket, so that the end of the data channel is no matter.
-func (m *move) both() bool {
+// expect begins an attempt, and says whether streams are to move, too.
+func (m *move) expect(streams bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.in && m.out.Load()
+	m.streams = streams
 }
 
-// to has the link go over a socket, and reports whether it still can. start is called if so, before the link can end.
-func (m *move) to(c *localChannel, start func()) bool {
+// movesStreams reports whether streams move, or have moved, from a data channel.
+func (m *move) movesStreams() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ended || m.channel != nil {
+	return m.streams
+}
+
+// carries notes the data channel that is used for a purpose.
+func (m *move) carries(purpose byte, c *carrier) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ways[purpose].carrier = c
+	m.dueLocked()
+}
+
+// take has a socket be used, or kept until there is the other one, and reports whether it still can. start is called if so, before the link
+// can end and before anything is written to the socket.
+func (m *move) take(purpose byte, c *localChannel, start func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := &m.ways[purpose]
+	early := purpose == localStreams && !m.streams && !m.decided.Load()
+	if m.ended || m.over || early || w.channel != nil {
 		return false
 	}
 	start()
-	m.channel = c
-	close(m.ready)
-	m.wanted.Store(true)
+	w.channel = c
+	if !m.decided.Load() && m.ways[localMessages].channel != nil && (!m.streams || m.ways[localStreams].channel != nil) {
+		m.decided.Store(true)
+		close(m.ready)
+		m.dueLocked()
+	}
 	return true
 }
 
-// also has a socket end with the link, and reports whether it still can; start is as with to.
-func (m *move) also(c *localChannel, start func()) bool {
+// giveUp ends the attempt, unless the link moves, and reports whether it did.
+func (m *move) giveUp() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ended || m.second != nil {
+	if m.decided.Load() {
 		return false
 	}
-	start()
-	m.second = c
+	m.over = true
+	m.leaveLocked()
 	return true
 }
 
@@ -122,30 +150,71 @@ func (m *move) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ended = true
-	for _, c := range []*localChannel{m.channel, m.second} {
-		if c != nil {
+	m.leaveLocked()
+}
+
+func (m *move) leaveLocked() {
+	for i := range m.ways {
+		if c := m.ways[i].channel; c != nil {
 			c.leave()
 		}
 	}
 }
 
+// movingLocked returns the ways that move from a data channel.
+func (m *move) movingLocked() []*way {
+	if m.streams {
+		return []*way{&m.ways[localMessages], &m.ways[localStreams]}
+	}
+	return []*way{&m.ways[localMessages]}
+}
+
+// dueLocked tells the writer what is to move.
+func (m *move) dueLocked() {
+	if !m.decided.Load() {
+		return
+	}
+	for _, w := range m.movingLocked() {
+		w.due.Store(w.carrier != nil && !w.out)
+	}
+}
+
+// due reports whether the writer is to move.
+func (m *move) due(purpose byte) bool { return m.ways[purpose].due.Load() }
+
+// complete reports whether everything goes over sockets in both directions, so that the end of the data channels is no matter.
+func (m *move) complete() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.completeLocked()
+}
+
+func (m *move) completeLocked() bool {
+	return !slices.ContainsFunc(m.movingLocked(), func(w *way) bool { return !w.in || !w.out })
+}
+
 // moveOut has what is written go over the socket, once `moved` was written to the data channel. The writer calls it.
-func (p *Peer) moveOut() {
+func (p *Peer) moveOut(purpose byte) {
 	m := &p.move
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p.out.byDrains(p.dc.BufferedAmount(), func() { time.AfterFunc(confirmTime, p.confirm) })
-	p.budget.fix(localBudget)
-	p.carrier.moveOut(m.channel)
-	m.out.Store(true)
-	p.sayFollowedLocked()
+	if purpose == localMessages {
+		p.out.byDrains(p.dc.BufferedAmount(), func() { time.AfterFunc(confirmTime, p.confirm) })
+		p.budget.fix(localBudget)
+	}
+	w := &m.ways[purpose]
+	w.carrier.moveOut(w.channel)
+	w.out = true
+	m.dueLocked()
+	p.movedLocked()
 }
 
-// follow has what is read come from the socket, since `moved` was the last line on the data channel. The reader calls it.
-func (p *Peer) follow(r *lineReader) error {
+// follow has what is read come from the socket, since `moved` was the last on the data channel; whole says that nothing before it is
+// unfinished. The goroutine that reads calls it.
+func (p *Peer) follow(purpose byte, whole bool) error {
 	m := &p.move
-	if !m.possible() || !r.whole() {
-		return fmt.Errorf("%w: it moves where there is no way, or in the middle of a line", ErrViolation)
+	if !m.possible() || !whole {
+		return fmt.Errorf("%w: it moves where there is no way, or in the middle of something", ErrViolation)
 	}
 	late := time.NewTimer(followPatience)
 	defer late.Stop()
@@ -158,31 +227,43 @@ func (p *Peer) follow(r *lineReader) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.in {
-		return fmt.Errorf("%w: it moves twice", ErrViolation)
+	w := &m.ways[purpose]
+	if w.in || w.channel == nil || w.carrier == nil {
+		return fmt.Errorf("%w: it moves twice, or what is not to move", ErrViolation)
 	}
-	m.in = true
-	p.carrier.moveIn(m.channel)
-	p.sayFollowedLocked()
+	w.in = true
+	w.carrier.moveIn(w.channel)
+	p.movedLocked()
 	return nil
 }
 
-// sayFollowedLocked tells the other end that everything on the data channel was read, once both directions go over the socket.
-func (p *Peer) sayFollowedLocked() {
-	if p.move.in && p.move.out.Load() {
+// movedLocked comes after each step of the move. It tells the other end that everything on the data channels was read, once nothing is left
+// to move.
+func (p *Peer) movedLocked() {
+	if p.move.completeLocked() {
 		p.out.addLocal(wire.AppendPeerFollowed(nil))
+		p.settleLocked()
 	}
 }
 
-// peerFollowed handles the other end's word that it has read everything on the data channel.
+// peerFollowed handles the other end's word that it has read everything on the data channels.
 func (p *Peer) peerFollowed() {
 	m := &p.move
 	m.mu.Lock()
-	settled := m.in && m.out.Load() && !m.followed
-	m.followed = m.followed || settled
-	m.mu.Unlock()
-	if settled {
-		p.carrier.retire()
+	defer m.mu.Unlock()
+	again := m.followed
+	m.followed = true
+	if !again {
+		p.settleLocked()
+	}
+}
+
+// settleLocked ends the move, if both ends have nothing left to do.
+func (p *Peer) settleLocked() {
+	if m := &p.move; m.followed && m.completeLocked() {
+		for _, w := range m.movingLocked() {
+			w.carrier.retire()
+		}
 		m.settled()
 	}
 }

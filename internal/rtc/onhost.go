@@ -15,14 +15,15 @@ import (
 
 // onHost is what a session knows of that.
 type onHost struct {
-	proposing bool        // the other end is asked to connect
-	ticket    *ticket     // of the end that has made the offer
-	where     *wire.Local // that the other end was told
-	streams   bool        // streams are wanted
-	dialling  bool        // for streams
-	failures  int         // of that
-	moved     atomic.Bool // nothing depends on WebRTC any more
-	left      bool        // the connection is closed, or about to be
+	proposing   bool        // the other end is asked to connect
+	ticket      *ticket     // of the end that has made the offer
+	where       *wire.Local // that the other end was told, once it has connected
+	streams     bool        // streams are wanted
+	streamsMade bool        // they have a data channel
+	dialling    bool        // for streams
+	failures    int         // of that
+	moved       atomic.Bool // nothing depends on WebRTC any more
+	left        bool        // the connection is closed, or about to be
 }
 
 // localTries is how often a connection for streams is tried.
@@ -30,10 +31,9 @@ const localTries = 3
 
 // propose offers the peer, which is on this host, a socket to meet at.
 func (s *session) propose() {
-	if s.peer.streams.begun() { // streams would keep the data channel
-		return
-	}
 	s.onHost.proposing = true
+	streams := s.onHost.streamsMade
+	s.peer.move.expect(streams)
 	s.n.wg.Go(func() { // it makes a directory
 		t, where, err := s.n.door.issue(s.come)
 		s.n.box.post(func() {
@@ -44,6 +44,7 @@ func (s *session) propose() {
 			case !s.sl.has(s):
 				s.n.door.revoke(t)
 			default:
+				where.Streams = streams
 				s.onHost.ticket = t
 				s.peer.out.addLocal(wire.AppendPeerLocal(nil, where))
 				s.after(2*localPatience, s.notOnHost)
@@ -55,7 +56,7 @@ func (s *session) propose() {
 // notOnHost ends the attempt, unless it has succeeded.
 func (s *session) notOnHost() {
 	h := &s.onHost
-	if !h.proposing || s.peer.move.wanted.Load() {
+	if !h.proposing || !s.peer.move.giveUp() {
 		return
 	}
 	h.proposing = false
@@ -74,50 +75,95 @@ func (s *session) revoke() {
 }
 
 // come takes a connection of the peer's. The door's goroutine calls it.
-func (s *session) come(purpose byte, conn net.Conn) {
-	if purpose == localStreams {
-		s.streamsOnHost(conn)
-		return
-	}
-	if s.moveTo(conn) {
+func (s *session) come(purpose byte, conn net.Conn, welcome func()) bool {
+	c := s.take(purpose, conn, welcome)
+	switch {
+	case c == nil:
+		return false
+	case purpose == localMessages:
 		s.post(func() {
 			s.onHost.proposing = false
 			if s.onHost.streams {
 				s.peer.out.setStreams()
 			}
 		})
+	case !s.peer.move.movesStreams():
+		s.streamsOnHost(c)
 	}
+	return true
+}
+
+// take has the link use a connection; it returns nil if it cannot, any more. It may be called from any goroutine.
+func (s *session) take(purpose byte, conn net.Conn, welcome func()) *localChannel {
+	c := newLocalChannel(conn)
+	start := func() {
+		welcome()
+		s.n.wg.Go(c.pump)
+	}
+	if !s.peer.move.take(purpose, c, start) {
+		c.close()
+		return nil
+	}
+	notify(s.peer.out.wake)
+	return c
 }
 
 // visit connects to the socket that the peer has named. The reader calls it.
 func (s *session) visit(where *wire.Local) {
-	s.n.wg.Go(func() {
-		conn, err := visit(context.Background(), where, localMessages)
-		if err != nil {
+	s.peer.move.expect(where.Streams)
+	s.whileUp(func(ctx context.Context) {
+		if err := s.meet(ctx, where); err != nil {
 			s.log.Debug().Err(err).Msg("no way to a peer on this host")
 			s.peer.out.addLocal(wire.AppendPeerLocal(nil, nil))
-			return
-		}
-		if s.moveTo(conn) {
-			s.post(func() {
-				s.onHost.where = where
-				if s.peer.streams.begun() {
-					s.visitForStreams()
-				}
-			})
 		}
 	})
 }
 
-// moveTo has the link go over a connection, and reports whether it can. It may be called from any goroutine.
-func (s *session) moveTo(conn net.Conn) bool {
-	c := newLocalChannel(conn)
-	if !s.peer.move.to(c, func() { s.n.wg.Go(c.pump) }) {
-		c.close()
-		return false
+// meet makes the connections that a move takes.
+func (s *session) meet(ctx context.Context, where *wire.Local) error {
+	purposes := []byte{localMessages}
+	if where.Streams {
+		purposes = []byte{localStreams, localMessages} // the last one decides
 	}
-	notify(s.peer.out.wake)
-	return true
+	var conns []net.Conn
+	for _, purpose := range purposes {
+		conn, err := visit(ctx, where, purpose)
+		if err != nil {
+			for _, c := range conns {
+				_ = c.Close()
+			}
+			return err
+		}
+		conns = append(conns, conn)
+	}
+	for i, purpose := range purposes {
+		if s.take(purpose, conns[i], func() {}) == nil {
+			return nil // the link has ended
+		}
+	}
+	s.post(func() {
+		s.onHost.where = where
+		if s.peer.streams.begun() {
+			s.visitForStreams()
+		}
+	})
+	return nil
+}
+
+// whileUp has f run in a goroutine, under a context that ends with the link.
+func (s *session) whileUp(f func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.n.wg.Go(func() {
+		defer cancel()
+		f(ctx)
+	})
+	s.n.wg.Go(func() {
+		defer cancel()
+		select {
+		case <-s.peer.done:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // askForStreams has the channel for streams made, at the end that did not make the offer.
@@ -132,14 +178,16 @@ func (s *session) askForStreams() {
 // visitForStreams connects to the socket once more.
 func (s *session) visitForStreams() {
 	h := &s.onHost
-	if h.dialling || s.peer.streams.channelOrNil() != nil {
+	if h.dialling || h.where.Streams || s.peer.streams.channelOrNil() != nil {
 		return
 	}
 	h.dialling = true
-	s.n.wg.Go(func() {
-		conn, err := visit(context.Background(), h.where, localStreams)
+	s.whileUp(func(ctx context.Context) {
+		conn, err := visit(ctx, h.where, localStreams)
 		if err == nil {
-			s.streamsOnHost(conn)
+			if c := s.take(localStreams, conn, func() {}); c != nil {
+				s.streamsOnHost(c)
+			}
 			return
 		}
 		s.post(func() {
@@ -155,13 +203,8 @@ func (s *session) visitForStreams() {
 	})
 }
 
-// streamsOnHost has streams go over a connection. It may be called from any goroutine.
-func (s *session) streamsOnHost(conn net.Conn) {
-	c := newLocalChannel(conn)
-	if !s.peer.move.also(c, func() { s.n.wg.Go(c.pump) }) {
-		c.close()
-		return
-	}
+// streamsOnHost has streams go over a connection from the beginning. It may be called from any goroutine.
+func (s *session) streamsOnHost(c *localChannel) {
 	if err := s.peer.startStreams(c, s.offerer); err != nil {
 		s.post(func() { s.n.lost(s, err) })
 	}

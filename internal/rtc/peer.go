@@ -45,22 +45,21 @@ type Events interface {
 
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
-// Order of locks: evMu before out.mu, reading.mu, lineMemory.mu and that of the node's mailbox; Node.peersMu before
-// out.mu and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may
+// Order of locks: evMu before move.mu, reading.mu and lineMemory.mu; evMu and move.mu before out.mu and that of the node's mailbox;
+// Node.peersMu before out.mu and flushes.mu. No other two are held at once. evMu is the only one under which Events are called; those may
 // call Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
-	id      string
-	stream  bool // stream framing, otherwise base framing
-	drains  bool // the peer knows drain and drained
-	cfg     *Config
-	ev      Events
-	log     zerolog.Logger
-	dc      dataChannel
-	carrier *carrier // dc, in stream framing; else nil
-	stats   func() wire.PeerStats
-	admit   func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
-	up      func()      // called after PeerConnected, once
-	down    func(error) // ends the link; called when the reader has ended, and by line
+	id     string
+	stream bool // stream framing, otherwise base framing
+	drains bool // the peer knows drain and drained
+	cfg    *Config
+	ev     Events
+	log    zerolog.Logger
+	dc     dataChannel // in stream framing a carrier
+	stats  func() wire.PeerStats
+	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
+	up     func()      // called after PeerConnected, once
+	down   func(error) // ends the link; called when the reader has ended, and by line
 
 	binding identity.Link                  // what both ends sign
 	proof   atomic.Pointer[identity.Proof] // nil until the peer has said hello
@@ -113,8 +112,9 @@ func newPeer(
 		done:   make(chan struct{}),
 	}
 	if p.stream {
-		p.carrier = newCarrier(dc)
-		p.dc = p.carrier
+		c := newCarrier(dc)
+		p.move.carries(localMessages, c)
+		p.dc = c
 	}
 	p.transit.first = p.dc
 	p.streams.able, p.streams.ready, p.streams.opening = remote.streams, make(chan struct{}), make(chan struct{}, 1)

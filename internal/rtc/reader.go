@@ -45,7 +45,7 @@ func (p *Peer) readStream() error {
 			return p.endReason(err)
 		}
 		if greeted && err == nil && line.Kind == wire.PeerMoved {
-			if err := p.follow(r); err != nil {
+			if err := p.follow(localMessages, r.whole()); err != nil {
 				return p.endReason(err)
 			}
 		} else if greeted {

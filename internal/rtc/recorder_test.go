@@ -31,6 +31,7 @@ type recorder struct {
 	messages map[string][]string
 	busy     map[string]*atomic.Int32
 	onLine   func(p *rtc.Peer, l *wire.PeerLine) bool // true: handled
+	onUp     func(p *rtc.Peer)
 	onGone   func(p *rtc.Peer)
 	onFailed func()
 	onStream func(s *rtc.Stream)
@@ -68,6 +69,9 @@ func (r *recorder) PeerConnected(p *rtc.Peer) {
 	}
 	r.live[p.ID()] = p
 	r.log = append(r.log, "+"+p.ID())
+	if r.onUp != nil {
+		r.onUp(p)
+	}
 }
 
 func (r *recorder) PeerDisconnected(p *rtc.Peer, reason error) {

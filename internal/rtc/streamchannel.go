@@ -5,6 +5,7 @@ package rtc
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -37,7 +38,7 @@ type streamChannel struct {
 }
 
 func newStreamChannel(p *Peer, dc dataChannel, first bool) *streamChannel {
-	c := &streamChannel{peer: p, dc: dc, raw: channelReader{dc: dc}, grants: make(map[uint32]int), taken: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &streamChannel{peer: p, dc: dc, raw: channelReader{dc: dc, stream: true}, grants: make(map[uint32]int), taken: make(chan struct{}, 1), closed: make(chan struct{})}
 	c.in = &inflows{maxStreams: p.cfg.Limits.MaxStreams, streams: make(map[uint32]*inflow)}
 	if first {
 		c.in.ours = 1
@@ -53,7 +54,11 @@ func (c *streamChannel) Read(b []byte) (int, error) {
 			c.buf = make([]byte, wire.SliceSize)
 		}
 		n, err := c.raw.Read(c.buf)
-		if bad := c.in.pass(c.buf[:n]); bad != nil {
+		bad := c.in.pass(c.buf[:n])
+		if err == wire.ErrLater {
+			bad, err = c.moved(string(c.raw.text)), nil
+		}
+		if bad != nil {
 			c.mu.Lock()
 			c.bad = bad
 			c.mu.Unlock()
@@ -66,6 +71,14 @@ func (c *streamChannel) Read(b []byte) (int, error) {
 	n := copy(b, c.in.rest)
 	c.in.rest = c.in.rest[:copy(c.in.rest, c.in.rest[n:])]
 	return n, nil
+}
+
+// moved handles a text on the channel, which says that the rest goes over a socket of the host.
+func (c *streamChannel) moved(text string) error {
+	if text != string(wire.AppendPeerMoved(nil)) {
+		return fmt.Errorf("%w: a text on the channel for streams", ErrViolation)
+	}
+	return c.peer.follow(localStreams, c.in.whole())
 }
 
 // ended returns the error of a read, once the link has ended with the channel: the multiplexer tells streams of an end of the channel as if

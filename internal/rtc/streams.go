@@ -213,6 +213,7 @@ func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	if over {
 		_ = session.Close()
 	}
+	notify(p.out.wake) // it may be to move
 	return nil
 }
 

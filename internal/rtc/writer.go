@@ -68,7 +68,7 @@ func (p *Peer) write() {
 			return
 		}
 		if next.moves {
-			p.moveOut()
+			p.moveOut(localMessages)
 		}
 		if !next.control {
 			w.hand[next.lane].pos += len(next.b)
@@ -95,11 +95,19 @@ func (w *writer) writeStreams() (some bool, err error) {
 	if c == nil {
 		return false, nil
 	}
-	return c.take(func(b []byte) error {
-		n, err := c.dc.WriteDataChannel(b, false)
+	write := func(b []byte, text bool) error {
+		n, err := c.dc.WriteDataChannel(b, text)
 		w.transit.handed.Add(uint64(n))
 		return err
-	})
+	}
+	if w.move.due(localStreams) {
+		err := write(wire.AppendPeerMoved(nil), true)
+		if err == nil {
+			w.moveOut(localStreams)
+		}
+		return true, err
+	}
+	return c.take(func(b []byte) error { return write(b, false) })
 }
 
 // next returns what to write next; nothing if there is nothing. Control lines go first, then calls, then ordered messages.
@@ -110,7 +118,7 @@ func (w *writer) next() slice {
 	if !w.stream {
 		return w.slice(wire.LaneOrdered, ordered, false)
 	}
-	if w.move.due() {
+	if w.move.due(localMessages) {
 		return w.lastOfChannel(calls, ordered)
 	}
 	free := w.lanes || !ordered.within() // for lines that overtake ordered messages

@@ -286,7 +286,11 @@ func checkLocal(t *testing.T, text json.RawMessage, got *wire.Local) {
 	if got == nil {
 		return
 	}
-	object := members(t, text, "socket", "ticket", "secret")
+	object := members(t, text, "socket", "ticket", "secret", "streams")
+	streams := false
+	if err := json.Unmarshal(orNull(object["streams"]), &streams); err != nil || got.Streams != streams {
+		t.Fatalf("streams %v, want %v (%v)", got.Streams, streams, err)
+	}
 	for name, value := range map[string]string{"socket": got.Socket, "ticket": got.Ticket, "secret": got.Secret} {
 		want := ""
 		if err := json.Unmarshal(orNull(object[name]), &want); err != nil || value != want {

@@ -59,9 +59,10 @@ type Greeting struct {
 
 // A Local is where the two ends of a link may meet on their host.
 type Local struct {
-	Socket string // the name of the directory with the socket
-	Ticket string // for which link it is, in base64
-	Secret string // that both ends prove to know, in base64
+	Socket  string // the name of the directory with the socket
+	Ticket  string // for which link it is, in base64
+	Secret  string // that both ends prove to know, in base64
+	Streams bool   // the channel for streams moves there, too
 }
 
 // An Identity is the one in a hello: docs/protocol.md, "Identity".
@@ -152,7 +153,7 @@ func (s *scanner) argument(p *PeerLine) (bad *Error) {
 		switch p.Kind {
 		case PeerLocal:
 			p.Local = new(Local)
-			return s.object("local", []field{{keySocket, &p.Local.Socket}, {keyTicket, &p.Local.Ticket}, {keySecret, &p.Local.Secret}})
+			return s.object("local", []field{{keySocket, &p.Local.Socket}, {keyTicket, &p.Local.Ticket}, {keySecret, &p.Local.Secret}, {keyStreams, &p.Local.Streams}})
 		case PeerHello:
 			return s.hello(&p.Hello)
 		case PeerMember:
@@ -300,6 +301,9 @@ func AppendPeerLocal(dst []byte, l *Local) []byte {
 	dst = AppendString(append(dst, `["local",{"socket":`...), l.Socket)
 	dst = AppendString(append(dst, `,"ticket":`...), l.Ticket)
 	dst = AppendString(append(dst, `,"secret":`...), l.Secret)
+	if l.Streams {
+		dst = append(dst, `,"streams":true`...)
+	}
 	return append(dst, "}]\n"...)
 }
 
