@@ -37,7 +37,7 @@ const CONTROLS = new Map([
   ["member", shape([], { 1: MEMBER })],
   ["pause", shape([], { 1: PAUSE })],
   ["card", shape([], { 1: CARD })],
-  ["local", shape([], { 1: shape(["socket", "ticket", "secret"]) })], // between processes of one host, which a page has no part in
+  ["local", shape([], { 1: shape(["socket", "ticket", "secret", "streams"]) })], // between processes of one host, which a page has no part in
 ]);
 
 const encoder = new TextEncoder();
@@ -507,6 +507,7 @@ function checkControl([kind, argument]) {
   if (kind === "local") {
     check(argument === null || isObject(argument), "local has neither an object nor null");
     for (const key of ["socket", "ticket", "secret"]) text(key);
+    flag("streams");
   }
   if (kind !== "hello") return;
   check(isObject(argument), "hello has no object");
