@@ -220,7 +220,7 @@ func (b *inbox) pop() (raw []byte, event *PeerEvent, ctx context.Context, charge
 
 // notify runs the handler of a message that wants no response.
 func (b *inbox) notify(ctx context.Context, raw []byte) {
-	if err := wire.ParseMessage(raw, b.m.limits, &b.parsed); err != nil {
+	if err := wire.ParseMessage(raw, b.m.limits.Checked(), &b.parsed); err != nil {
 		b.m.report(fmt.Errorf("mesh: message from the sidecar rejected: %w", err)) // cannot happen: it was parsed before
 		return
 	}

@@ -23,7 +23,7 @@ func (c *ipc) read() {
 // process may hold locks then.
 func (c *ipc) take(line []byte, err error) bool {
 	if err == nil {
-		err = wire.ParseEvent(line, c.m.limits, &c.line)
+		err = wire.ParseEvent(line, c.limits, &c.line)
 	} else if wire.BadLine(err) == nil {
 		c.readErr = err
 		return false

@@ -20,6 +20,8 @@ type ipc struct {
 	link *link.Link
 	side *launched
 
+	limits wire.Limits // of lines that arrive
+
 	ready     chan struct{} // closed once it is known what the sidecar can do
 	drained   chan struct{} // closed when the sidecar said drained
 	replaced  chan struct{} // closed when the sidecar said that this agent was replaced
@@ -59,7 +61,7 @@ type ipc struct {
 // No clock decides it.
 func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	c := &ipc{
-		m: m, side: side, link: side.link,
+		m: m, side: side, link: side.link, limits: side.link.Limits(m.limits),
 		ready: make(chan struct{}), drained: make(chan struct{}),
 		replaced: make(chan struct{}), ended: make(chan struct{}), pong: make(chan struct{}, 1),
 		trusted: m.settings.Identity.Demand() == "", streams: make(map[string]*socketStream), card: m.cardText(),

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"net"
 	"sync"
+
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 const (
@@ -287,6 +289,14 @@ func (l *Link) Flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Limits returns the limits for lines that arrive. In memory this process has made them, and has checked what is in them.
+func (l *Link) Limits(lim wire.Limits) wire.Limits {
+	if _, ok := l.carrier.(*memory); ok {
+		return lim.Checked()
+	}
+	return lim
 }
 
 // Received returns how many bytes have arrived over the connection; 0 in memory.

@@ -28,7 +28,7 @@ type socket struct {
 	// received counts what is read.
 	received counter
 	sent     atomic.Int64
-	pace     wire.Pace // guarded by link.mu
+	pace     wire.Pace // guarded by link.mu, but for Heard
 }
 
 // A tryWriter writes as much as it can without blocking.
@@ -133,6 +133,7 @@ func (s *socket) serve(take Take) {
 // the error of writing is.
 func (s *socket) next() ([]byte, error) {
 	line, err := s.reader.ReadLine()
+	s.pace.Heard()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		if why := s.link.endReason(); why != nil {
 			err = why

@@ -4,19 +4,50 @@ package rtc
 
 import (
 	"bytes"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 const (
-	// keepBusy and keepIdle are the largest buffers kept while lines keep coming, and while none are queued.
-	keepBusy = 2 << 20
+	// keepIdle is the largest buffer that a lane keeps. Larger ones come from buffers, and go back there.
 	keepIdle = 64 << 10
-	// sealSize is where a buffer takes no more lines and the next one begins. What is queued is thus in pieces, which
-	// are freed as they are sent, instead of in one that would be copied whenever it grows.
-	sealSize = 1 << 20
+	// pieceSize is that of the buffers for many lines. What is queued is thus in pieces, which are freed as they are sent, instead of in
+	// one that would be copied whenever it grows.
+	pieceSize = 128 << 10
 )
+
+// buffers are for the lines of all lanes, by their size: pieceSize, twice as much and so on, up to 2 MiB.
+var buffers [5]sync.Pool
+
+// bufferFor returns an empty buffer for so many bytes, nil if they are too many.
+func bufferFor(need int) []byte {
+	for i := range buffers {
+		if size := pieceSize << i; need <= size {
+			if b, ok := buffers[i].Get().(*[]byte); ok {
+				return *b
+			}
+			return make([]byte, 0, size)
+		}
+	}
+	return nil
+}
+
+// release gives a buffer back, if it is from there; it returns one that the lane can keep instead.
+func release(b []byte) []byte {
+	for i := range buffers {
+		if cap(b) == pieceSize<<i {
+			b = b[:0]
+			buffers[i].Put(&b)
+			return nil
+		}
+	}
+	if cap(b) > keepIdle {
+		return nil
+	}
+	return b[:0]
+}
 
 // A lane is a queue of lines that are sent in order: byte buffers, one that lines are appended to, and those that are full.
 // Thousands of queued messages are thus a few pieces of memory, which the writer cuts into slices of the best size.
@@ -31,27 +62,39 @@ type lane struct {
 func (l *lane) queued() int { return int(l.added - l.sent) }
 func (l *lane) empty() bool { return len(l.lines) == 0 && len(l.full) == 0 }
 
+// reserve makes room for n bytes more in lines, which begins anew if it is nearly full.
+func (l *lane) reserve(n int) {
+	need := len(l.lines) + n
+	if need <= cap(l.lines) || need <= keepIdle {
+		return
+	}
+	if len(l.lines) >= max(cap(l.lines)*3/4, keepIdle) {
+		l.full, l.lines = append(l.full, l.lines), nil
+		need = n
+	}
+	if b := bufferFor(need); b != nil {
+		b = append(b, l.lines...)
+		release(l.lines)
+		l.lines = b
+	}
+}
+
 // commit takes over lines, to which some were appended.
 func (l *lane) commit(lines []byte) {
 	l.added += uint64(len(lines) - len(l.lines))
 	l.lines = lines
-	if len(lines) >= sealSize {
-		l.full, l.lines = append(l.full, lines), nil
-	}
 }
 
 // take exchanges the writer's used-up buffer for queued lines.
 func (l *lane) take(used []byte) (lines []byte) {
-	if cap(used) > keepBusy {
-		used = nil
-	}
+	used = release(used)
 	if len(l.full) == 0 {
-		lines, l.lines = l.lines, used[:0]
+		lines, l.lines = l.lines, used
 		return lines
 	}
 	lines, l.full[0] = l.full[0], nil
 	if l.full = l.full[1:]; l.lines == nil {
-		l.lines = used[:0]
+		l.lines = used
 	}
 	return lines
 }
@@ -59,13 +102,8 @@ func (l *lane) take(used []byte) (lines []byte) {
 // shrink gives up large buffers of an empty lane; it returns the writer's.
 func (l *lane) shrink(used []byte) []byte {
 	l.full = nil
-	if cap(l.lines) > keepIdle {
-		l.lines = nil
-	}
-	if cap(used) > keepIdle {
-		return nil
-	}
-	return used[:0]
+	l.lines = release(l.lines)
+	return release(used)
 }
 
 // settle decides whether the lane is congested.

@@ -104,7 +104,7 @@ func (c *localChannel) pump() {
 func (c *localChannel) take(used []byte) (b []byte, open bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if used != nil && cap(used) <= keepBusy {
+	if used != nil && cap(used) <= 2*localBudget {
 		c.spare = used[:0]
 	}
 	if len(c.waiting) == 0 {

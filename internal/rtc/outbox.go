@@ -91,6 +91,7 @@ func (o *outbox) addMessage(msg []byte, in wire.Lane, limit int) addResult {
 	case queued+len(msg)+1 > limit:
 		return addedFull
 	}
+	l.reserve(len(msg) + 1)
 	lines := wire.AppendPeerMessage(l.lines, msg)
 	if o.emptyLocked() && o.pace.Lone() && o.direct(lines, in) {
 		l.lines = lines[:0]

@@ -146,7 +146,7 @@ func TestOutboxPieces(t *testing.T) {
 		if len(used) == 0 {
 			break
 		}
-		if len(used) > 2*sealSize {
+		if len(used) > 2*pieceSize {
 			t.Errorf("the writer got %d bytes at once", len(used))
 		}
 		all = append(all, used...)
@@ -180,12 +180,13 @@ func TestOutboxPause(t *testing.T) {
 func TestOutboxGivesMemoryBack(t *testing.T) {
 	o := newOutbox(1<<20, 1<<18, false, never)
 	l := &o.lanes[ordered]
-	big := make([]byte, 2*keepBusy)
+	most := pieceSize << (len(buffers) - 1)
+	big := make([]byte, 2*most)
 	o.addMessage(big, ordered, 1<<30)
 	lines := o.take(ordered, nil)
 	o.addMessage(big[:10], ordered, 1<<30)
 	lines = o.take(ordered, lines)
-	if cap(l.lines) > keepBusy {
+	if cap(l.lines) > most {
 		t.Errorf("%d bytes kept while busy", cap(l.lines))
 	}
 	o.addMessage(big[:2*keepIdle], ordered, 1<<30)
@@ -239,7 +240,7 @@ func TestOutboxDrain(t *testing.T) {
 
 // A line is not written ahead of a long one that the writer has in hand, nor into the middle of it.
 func TestOutboxOrder(t *testing.T) {
-	for _, size := range []int{10, sealSize - 1, sealSize, 3 * sealSize} {
+	for _, size := range []int{10, pieceSize - 1, pieceSize, 3 * pieceSize} {
 		synctest.Test(t, func(t *testing.T) {
 			var direct []string
 			o := newOutbox(1<<30, 1, false, func(lines []byte, _ wire.Lane) bool {

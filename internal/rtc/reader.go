@@ -39,6 +39,7 @@ func (p *Peer) readStream() error {
 	greeted := false
 	for p.reading.wait() {
 		b, err := r.ReadLine()
+		p.out.pace.Heard()
 		if err == nil {
 			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
 		} else if wire.BadLine(err) == nil {

@@ -146,10 +146,11 @@ func (s *Sidecar) endBecause(ctx context.Context, why error) {
 func (s *Sidecar) read(ctx context.Context) error {
 	var cmd wire.Line
 	var end error
+	limits := s.link.Limits(s.limits)
 	first := true
 	s.link.Serve(func(line []byte, err error) bool {
 		if err == nil {
-			err = wire.ParseCommand(line, s.limits, &cmd)
+			err = wire.ParseCommand(line, limits, &cmd)
 		} else {
 			cmd = wire.Line{}
 		}

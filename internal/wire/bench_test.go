@@ -108,6 +108,15 @@ func BenchmarkScan(b *testing.B) {
 				}
 			}
 		})
+		b.Run(name+"/checked", func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			var m wire.Message
+			for b.Loop() {
+				if err := wire.ParseMessage(text, wire.Limits{}.Checked(), &m); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run(name+"/json.Valid", func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {

@@ -203,6 +203,10 @@ func checkLine(t *testing.T, text []byte, event bool, peerNames map[string]strin
 	if !checkVerdict(t, text, "{", err) {
 		return
 	}
+	var again wire.Line
+	if err := parse(input, fuzzLimits.Checked(), &again); err != nil || !reflect.DeepEqual(again, l) {
+		t.Fatalf("read again, without checks, it is %+v (%v), want %+v", again, err, l)
+	}
 	if n := depth(text); n > fuzzLimits.MaxDepth+wire.EnvelopeDepth {
 		t.Fatalf("line of depth %d accepted", n)
 	}

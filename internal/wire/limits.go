@@ -46,6 +46,15 @@ type Limits struct {
 	MaxMessage int // length in bytes of a message's JSON text
 	MaxDepth   int // nesting of a message, whose own object is level 1
 	MaxStreams int // streams that a peer may have open
+
+	checked bool
+}
+
+// Checked returns the limits for text that this process has checked before, or made with the functions of this package: the parsers
+// then pass over the insides of long strings.
+func (l Limits) Checked() Limits {
+	l.checked = true
+	return l
 }
 
 // MaxLine returns the length in bytes, without newline, of the longest link line within the limits.

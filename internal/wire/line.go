@@ -37,7 +37,7 @@ func parseLine(line []byte, lim Limits, l *Line, event bool) error {
 		return tooLarge("", "line", len(line), n)
 	}
 	lim = lim.withDefaults()
-	p := lineParser{scanner: scanner{b: line, limit: lim.depth()}, lim: lim}
+	p := lineParser{scanner: scanner{b: line, limit: lim.depth(), checked: lim.checked}, lim: lim}
 	p.envelope(&l.Message)
 	p.name(l, event)
 	if p.err != nil {

@@ -44,7 +44,7 @@ func (m *Message) Detach() {
 func ParseMessage(b []byte, lim Limits, m *Message) error {
 	*m = Message{}
 	lim = lim.withDefaults()
-	s := scanner{b: b, limit: lim.MaxDepth}
+	s := scanner{b: b, limit: lim.MaxDepth, checked: lim.checked}
 	if s.peek() != '{' {
 		s.unexpected("a JSON object")
 		return s.err

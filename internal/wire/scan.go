@@ -16,6 +16,7 @@ type scanner struct {
 	depth   int    // containers open at i
 	limit   int    // the most that may be open
 	outer   int    // those around the object that the limit is for; errors do not count them
+	checked bool   // the text was checked before
 	first   bool   // before the first member of the container entered last
 	key     key    // of the member that next moved to
 	alike   key    // if key is keyOther: the key that the member's name spells in another case

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"unicode/utf16"
@@ -41,6 +42,9 @@ func plain(text []byte) (n int, all uint64) {
 
 // str skips the string at the cursor and records whether it has escapes.
 func (s *scanner) str() bool {
+	if s.checked {
+		return s.checkedStr()
+	}
 	b, i := s.b, s.i+1
 	var all uint64 // disjunction of the bytes so far: has a high bit if one is not ASCII
 	s.escaped = false
@@ -83,6 +87,50 @@ func (s *scanner) str() bool {
 			i++
 		}
 	}
+}
+
+const (
+	checkedWindow = 4 << 10 // how far checkedStr looks for the end of a string before it looks for escapes
+	checkedWords  = 4       // how many words of eight bytes it looks at before that
+)
+
+// checkedStr is str for a text that was checked before.
+func (s *scanner) checkedStr() bool {
+	b, i := s.b, s.i+1
+	s.escaped = false
+	quote := 0 // the next one, unless i is behind it
+	for i < len(b) {
+		for n := 0; n < checkedWords && i+8 <= len(b); n++ {
+			if stop := stops(binary.LittleEndian.Uint64(b[i:])) & highBits; stop != 0 {
+				i += bits.TrailingZeros64(stop) / 8
+				break
+			}
+			i += 8
+		}
+		if i < len(b) && b[i] == '"' {
+			s.i = i + 1
+			return true
+		}
+		if i < len(b) && b[i] == '\\' {
+			s.escaped = true
+			i += len(`\"`)
+			continue
+		}
+		if i >= quote {
+			if quote = min(len(b), i+checkedWindow); i < quote {
+				if n := bytes.IndexByte(b[i:quote], '"'); n >= 0 {
+					quote = i + n
+				}
+			}
+		}
+		if n := bytes.IndexByte(b[i:quote], '\\'); n >= 0 {
+			i += n
+		} else {
+			i = quote
+		}
+	}
+	s.i = len(b)
+	return s.fail(CodeMalformed, "unterminated string")
 }
 
 // utf8 checks a part of the text. A check after the search for the string's end instead of within it
