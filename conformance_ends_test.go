@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,55 @@ func testConcurrent(t *testing.T, p *pair) {
 	asking.Wait()
 	if errs := failed.All(); len(errs) > 0 {
 		t.Errorf("%d of %d failed, first: %v", len(errs), 2*n, errs[0])
+	}
+}
+
+// testQuickHandler has a handler do all sorts of things after it was quick so often that it may run in the goroutine that reads.
+func testQuickHandler(t *testing.T, p *pair) {
+	ctx := bounded(t)
+	free := make(chan struct{})
+	for _, way := range p.ways() {
+		way[0].on(t, "quick_request", func(ctx context.Context, msg *Message) (any, error) {
+			var kind string
+			if err := msg.Decode(&kind); err != nil {
+				return nil, err
+			}
+			switch kind {
+			case "block":
+				<-free
+			case "free":
+				free <- struct{}{}
+			case "ask":
+				_, err := msg.Mesh().Request(ctx, msg.From, Message{Type: "quick_request", Payload: "quick"})
+				return kind, err
+			case "quit":
+				runtime.Goexit()
+			}
+			return kind, nil
+		})
+	}
+	for _, way := range p.ways() {
+		ask := func(kind string) error {
+			_, err := way[0].Request(ctx, way[1].id, Message{Type: "quick_request", Payload: kind})
+			return err
+		}
+		for _, kind := range []string{"quick", "ask", "quit", "block", "quick"} {
+			for range 20 {
+				if err := ask("quick"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			other := make(chan error, 1)
+			go func() { other <- ask(kind) }()
+			if kind == "block" { // nobody would read this
+				if err := ask("free"); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := testutil.Take(t, kind, other); (err != nil) != (kind == "quit") {
+				t.Errorf("%s: %v", kind, err)
+			}
+		}
 	}
 }
 
@@ -246,6 +296,31 @@ func testPeerLeaves(t *testing.T, p *pair) {
 }
 
 // testCloseBusy closes Alice's mesh amid messages and requests in both directions.
+// testCloseQuick has a handler close its mesh that has always been quick, so that it may run in the goroutine that reads.
+func testCloseQuick(t *testing.T, p *pair) {
+	closed := make(chan error, 1)
+	p.bob.on(t, "close_request", func(_ context.Context, msg *Message) (any, error) {
+		if msg.Payload == nil {
+			return nil, nil
+		}
+		closed <- msg.Mesh().Close()
+		return nil, nil
+	})
+	ctx := bounded(t)
+	for range 20 {
+		if _, err := p.alice.Request(ctx, "bob", Message{Type: "close_request"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.alice.Request(ctx, "bob", Message{Type: "close_request", Payload: 1}); !errors.Is(err, ErrPeerGone) {
+		t.Errorf("the request during which its handler closes: %v", err)
+	}
+	if err := testutil.Take(t, "Close", closed); err != nil && !errors.Is(err, ErrUnsent) {
+		t.Error(err)
+	}
+	testutil.Take(t, "the end of bob's mesh", p.bob.Done())
+}
+
 func testCloseBusy(t *testing.T, p *pair) {
 	ctx := bounded(t)
 	pad := text(16 << 10)

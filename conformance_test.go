@@ -42,12 +42,14 @@ var scenarios = []scenario{
 	{name: "awkward", run: testAwkward},
 	{name: "concurrent", run: testConcurrent},
 	{name: "slow-handler", run: testSlowHandler},
+	{name: "quick-handler", run: testQuickHandler, reports: true},
 	{name: "stats", run: testStats},
 	{name: "streams", run: testStreams},
 	{name: "net-conn", run: testNetConn},
 	{name: "sidecar-lost", run: testSidecarLost, reports: true},
 	{name: "peer-leaves", run: testPeerLeaves, ends: true},
 	{name: "close-busy", run: testCloseBusy, reports: true, ends: true},
+	{name: "close-quick", run: testCloseQuick, reports: true, ends: true},
 }
 
 // TestConformance runs every scenario for every pair of modes, or without

@@ -225,6 +225,17 @@ func (w *workers) run(f func()) {
 	}
 }
 
+// inline returns f for a goroutine that is none of the workers: while it runs f, it counts as one.
+func (w *workers) inline(f func()) func() {
+	return func() {
+		w.count(1)
+		w.wg.Add(1)
+		defer w.wg.Done()
+		defer w.count(-1)
+		f()
+	}
+}
+
 func (w *workers) work(f func()) {
 	defer w.count(-1) // f may also end the goroutine
 	for f != nil {

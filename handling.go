@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -18,19 +19,47 @@ type handling struct {
 	bytes  int  // charged to the inbox
 }
 
-// runLocked starts a request's handler.
-func (b *inbox) runLocked(msg *Message) {
+// runLocked starts a request's handler: in the goroutine that has read the request, if that can do it, and those before it took no time.
+func (b *inbox) runLocked(msg *Message, from *ipc) {
 	ctx, cancel := b.workContextLocked(msg.timeout)
 	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
 	b.asked[h.id] = h
 	b.requests++
 	b.m.inboxes.add(requestCost)
 	b.requestedLocked(h.bytes)
-	b.m.handlers.run(func() {
+	quick := b.m.quick(msg.Type)
+	work := func() {
 		defer cancel()
 		defer h.end() // the handler may also end its goroutine
+		defer quick.measure(time.Now())
 		b.respond(ctx, h, msg)
-	})
+	}
+	if !quick.is() || !from.link.Leave(b.m.handlers.inline(work)) {
+		b.m.handlers.run(work)
+	}
+}
+
+const (
+	// quickHandler is how long a handler may take that is not worth a change of goroutine.
+	quickHandler = 100 * time.Microsecond
+	// quickEnough is the score from which on a handler is one of those. Each request that took no longer adds one point, up to quickMost,
+	// and each that did takes quickLoss away.
+	quickEnough, quickMost, quickLoss = 4, 12, 6
+)
+
+// A quickness is the score of a handler.
+type quickness struct{ score atomic.Int32 }
+
+func (q *quickness) is() bool { return q.score.Load() >= quickEnough }
+
+// measure notes that a request was handled, which began then.
+func (q *quickness) measure(began time.Time) {
+	score := q.score.Load()
+	if time.Since(began) > quickHandler {
+		q.score.Store(max(score-quickLoss, 0))
+	} else if score < quickMost {
+		q.score.Store(score + 1) // that another goroutine does so, too, is no matter
+	}
 }
 
 // workContextLocked returns the context for the work on a request whose asker waits so

@@ -94,7 +94,7 @@ func (b *inbox) disconnected(e PeerEvent) {
 }
 
 // message takes one message that is no response to a pending call.
-func (b *inbox) message(typ string, w *wire.Message) {
+func (b *inbox) message(typ string, w *wire.Message, from *ipc) {
 	id := string(w.RequestID)
 	work := wire.WantsResponse(typ, id)
 	if !work && id != "" && b.m.handler(typ) == nil {
@@ -116,7 +116,7 @@ func (b *inbox) message(typ string, w *wire.Message) {
 			busy = true
 		default:
 			w.Detach()
-			b.runLocked(b.m.received(b.peer, typ, id, w))
+			b.runLocked(b.m.received(b.peer, typ, id, w), from)
 		}
 	})
 	if busy && !b.refuse(typ, id, w) {

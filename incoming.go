@@ -44,7 +44,7 @@ func (c *ipc) event(e *wire.Line) error {
 		return nil // of peers whose identity nobody has checked as this agent was told to
 	}
 	if e.Type == wire.TypeMessage {
-		m.receive(e.Peer, c.types.of(e.Message.Type), &e.Message)
+		c.receive(e.Peer, c.types.of(e.Message.Type), &e.Message)
 		return nil
 	}
 	peer := string(e.Peer)
@@ -125,7 +125,8 @@ func (n *typeName) of(b []byte) string {
 // work for a handler. Responses are matched here, on the read path, so that a
 // handler may itself wait for one. They are no queue: one for which no call waits
 // is dropped, unless the application has a handler for it.
-func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
+func (c *ipc) receive(from []byte, typ string, w *wire.Message) {
+	m := c.m
 	p := m.peerOf(from)
 	if p == nil {
 		m.report(&PeerError{Op: "receive", Type: typ, Peer: string(from), RequestID: string(w.RequestID), Err: ErrNotConnected})
@@ -141,7 +142,7 @@ func (m *Mesh) receive(from []byte, typ string, w *wire.Message) {
 			return
 		}
 	}
-	p.inbox.message(typ, w)
+	p.inbox.message(typ, w, c)
 }
 
 func (m *Mesh) peerOf(id []byte) *peer {

@@ -90,7 +90,8 @@ type Mesh struct {
 	waiters   map[string][]*waiter
 	refused   map[string]error // peers whose identity was refused, with the reason
 	byType    map[string]Handler
-	services  map[string]*listener // changed with listen held, too
+	quicks    map[string]*quickness // of the handlers in byType
+	services  map[string]*listener  // changed with listen held, too
 	signaling SignalingStatus
 	signaled  chan struct{} // closed when signaling changes
 }
@@ -129,6 +130,7 @@ func newMesh(ctx context.Context, cfg Config, launch func(context.Context, *Conf
 		waiters:   make(map[string][]*waiter),
 		refused:   make(map[string]error),
 		byType:    make(map[string]Handler),
+		quicks:    make(map[string]*quickness),
 		signaling: SignalingStatus{State: SignalingConnecting},
 		signaled:  make(chan struct{}),
 	}
@@ -223,6 +225,21 @@ func (m *Mesh) handler(typ string) Handler {
 		return nil // handle responds to it
 	}
 	return m.byType[""]
+}
+
+// quick returns how fast the handler for a type is.
+func (m *Mesh) quick(typ string) *quickness {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byType[typ] == nil {
+		typ = ""
+	}
+	q := m.quicks[typ]
+	if q == nil {
+		q = new(quickness)
+		m.quicks[typ] = q
+	}
+	return q
 }
 
 // handles reports whether there is a handler for just that type.

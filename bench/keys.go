@@ -38,8 +38,8 @@ func keys(o options) []key {
 	return []key{
 		{name: "request_rtt_inprocess_vs_pion", ours: "rtt_inprocess_us", base: []string{"rtt_pion_us"}, bound: atMost, target: 1.2, unit: "µs"},
 		{name: "request_rtt_selfexec_vs_pion", ours: "rtt_selfexec_us", base: []string{"rtt_pion_us"}, bound: atMost, target: 1.7, unit: "µs"},
-		{name: "small_rate_inprocess_vs_pion", ours: "small_inprocess_per_s", base: []string{"small_pion_per_s"}, bound: atLeast, target: 2.5, unit: "msg/s"},
-		{name: "small_rate_selfexec_vs_pion", ours: "small_selfexec_per_s", base: []string{"small_pion_per_s"}, bound: atLeast, target: 2, unit: "msg/s"},
+		{name: "small_rate_inprocess_vs_pion", ours: "small_inprocess_per_s", base: []string{"small_pion_per_s"}, bound: atLeast, target: 1.3, unit: "msg/s"},
+		{name: "small_rate_selfexec_vs_pion", ours: "small_selfexec_per_s", base: []string{"small_pion_per_s"}, bound: atLeast, target: 1, unit: "msg/s"},
 		{name: "small_rate_inprocess_vs_libp2p_webrtc", ours: "small_inprocess_per_s", base: []string{"small_libp2p_webrtc_per_s"}, bound: atLeast, target: 1.4, unit: "msg/s"},
 		{name: "bulk_64k_vs_pion", ours: "bulk_mesh_64k_mbps", base: best, bound: atLeast, target: 0.9, unit: "MB/s"},
 		{name: "bulk_1m_vs_pion", ours: "bulk_mesh_1m_mbps", base: best, bound: atLeast, target: 0.9, unit: "MB/s"},

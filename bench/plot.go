@@ -25,7 +25,7 @@ var (
 	gridColor  = color.RGBA{R: 0xe4, G: 0xe4, B: 0xe4, A: 0xff}
 )
 
-// plotAll writes speed.svg and growth.svg, or distance.svg for -wan.
+// plotAll writes host.svg, speed.svg and growth.svg, or distance.svg for -wan.
 func plotAll(dir string, r *report) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -33,8 +33,10 @@ func plotAll(dir string, r *report) error {
 	if r.info.WAN {
 		return plotDistance(filepath.Join(dir, "distance.svg"), r)
 	}
-	if err := plotSpeed(filepath.Join(dir, "speed.svg"), r); err != nil {
-		return err
+	for name, charts := range map[string][]bars{"host.svg": hostBars, "speed.svg": speedBars()} {
+		if err := plotBars(filepath.Join(dir, name), charts, r); err != nil {
+			return err
+		}
 	}
 	return plotGrowth(filepath.Join(dir, "growth.svg"), r)
 }

@@ -48,8 +48,8 @@ func TestCharts(t *testing.T) {
 		r     *results
 		files []string
 	}{
-		{"complete", loopback, sample(loopback), []string{"speed.svg", "growth.svg"}},
-		{"nothing", loopback, &results{}, []string{"speed.svg", "growth.svg"}},
+		{"complete", loopback, sample(loopback), []string{"host.svg", "speed.svg", "growth.svg"}},
+		{"nothing", loopback, &results{}, []string{"host.svg", "speed.svg", "growth.svg"}},
 		{"complete, over distance", wan, sample(wan), []string{"distance.svg"}},
 		{"nothing, over distance", wan, &results{}, []string{"distance.svg"}},
 	} {

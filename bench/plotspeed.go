@@ -41,17 +41,41 @@ func bulkBars() []bar {
 	return bars
 }
 
-// plotSpeed draws round trips and rates.
-func plotSpeed(path string, r *report) error {
-	charts := []struct {
-		title string
-		unit  float64 // what the axis counts
-		bars  []bar
-	}{
+// A bars is a chart of round trips or rates.
+type bars struct {
+	title string
+	unit  float64 // what the axis counts
+	bars  []bar
+}
+
+func speedBars() []bars {
+	return []bars{
 		{"Round trip of 256 bytes, µs (less is better)", 1, rttBars},
 		{"Messages of 256 bytes, 1,000/s (more is better)", 1e3, smallBars},
 		{"Large messages, MB/s (more is better)", 1, bulkBars()},
 	}
+}
+
+// hostBars are about processes of one host.
+var hostBars = []bars{
+	{"Round trip of 256 bytes, µs (less is better)", 1, []bar{
+		{"mesh, in process", "rtt_local_us", meshColor},
+		{"mesh, forked", "rtt_local_selfexec_us", meshColor},
+		{"bare pion", "rtt_pion_two_processes_us", pionColor},
+		{"NATS", "rtt_nats_processes_us", otherColor},
+	}},
+	{"Messages of 256 bytes, 1,000/s (more is better)", 1e3, []bar{
+		{"mesh, in process", "small_local_per_s", meshColor},
+		{"NATS", "small_nats_processes_per_s", otherColor},
+	}},
+	{"Messages of 64 KiB, MB/s (more is better)", 1, []bar{
+		{"mesh, in process", "bulk_local_mbps", meshColor},
+		{"Unix socket, checked", "bulk_unix_socket_mbps", otherColor},
+	}},
+}
+
+// plotBars draws charts side by side.
+func plotBars(path string, charts []bars, r *report) error {
 	var plots []*plot.Plot
 	for _, c := range charts {
 		p, err := barChart(c.title, c.unit, c.bars, r.info.Numbers)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -63,12 +64,15 @@ type carrier interface {
 	// passLocked does what it can, without blocking, for lines that found the link idle, and reports
 	// whether that is all there is to do. It is called with the link's mu held.
 	passLocked() bool
-	// added is called after lines were added, without locks.
-	added()
+	// added is called after lines were added, without locks. inline says that the caller can do what they call for; that is what it
+	// returns, nil if nothing is left to do.
+	added(inline bool) (work func())
+	// leave is Link.Leave.
+	leave(work func()) bool
 	// run does what is left to do for waiting lines until the link has ended.
 	run()
 	// serve is Link.Serve.
-	serve(take Take)
+	serve(take Take, w *relief.Watch)
 	// close ends the connection. first says that the link was open until now.
 	close(first bool)
 }
@@ -103,10 +107,18 @@ func newLink() *Link {
 // system call, and a lone one is never delayed.
 func (l *Link) Run() { l.carrier.run() }
 
+// Leave has work, which may take long, be done by the goroutine that has called take, once that has returned, and reports whether it will. It
+// won't if more lines are there already, or if the goroutine has other things to do. Only take may call it.
+func (l *Link) Leave(work func()) bool { return l.carrier.leave(work) }
+
 // Serve calls take for each line, or for what was wrong with one, in order and one at a time, until take
 // returns false, which it must for an error that is no *wire.Error. In memory the goroutine that wrote a
 // line calls take, so take must not block.
-func (l *Link) Serve(take Take) { l.carrier.serve(take) }
+func (l *Link) Serve(take Take) {
+	w := new(relief.Watch)
+	l.carrier.serve(take, w)
+	w.Close()
+}
 
 // Write adds the lines that add appends. It blocks, under ctx, while QueueSize bytes or more are waiting
 // already. The error is ErrClosed or the cause of ctx.
@@ -127,7 +139,7 @@ func (l *Link) Write(ctx context.Context, add func([]byte) []byte) error {
 // has been paused meanwhile, or all callers that waited would send after the pause. The error is
 // ErrClosed.
 func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
-	defer l.carrier.added()
+	defer l.carrier.added(false)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -155,7 +167,18 @@ func (l *Link) WaitRoom(ctx context.Context, room <-chan struct{}) error {
 // WriteNow adds lines without ever blocking: control lines, and events whose volume the account to keeps
 // in check. to may be nil. The error is ErrClosed or, without an account, ErrOverflow.
 func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
-	defer l.carrier.added()
+	defer l.carrier.added(false)
+	return l.append(to, add)
+}
+
+// WriteNowInline is WriteNow for a caller that can do what the line calls for at the other end, if that is in this process: work, if it is
+// not nil, which may take long and wants no locks held.
+func (l *Link) WriteNowInline(to Account, add func([]byte) []byte) (work func(), err error) {
+	err = l.append(to, add)
+	return l.carrier.added(true), err
+}
+
+func (l *Link) append(to Account, add func([]byte) []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

@@ -3,6 +3,8 @@ package link
 import (
 	"io"
 	"sync/atomic"
+
+	"github.com/chatixia-ai/mesh/internal/relief"
 )
 
 // A memory carries lines within this process, without a connection: the end that takes lines (pump)
@@ -27,14 +29,17 @@ func Pipe() (a, b *Link) {
 // passLocked leaves everything to added, which follows.
 func (m *memory) passLocked() bool { return true }
 
-func (m *memory) added() { m.other.look() }
+func (m *memory) added(inline bool) (work func()) { return m.other.look(inline) }
 
 // look has the lines for this end taken, if it is served.
-func (m *memory) look() {
+func (m *memory) look(inline bool) (work func()) {
 	if p := m.pump.Load(); p != nil {
-		p.wrote()
+		return p.wrote(inline)
 	}
+	return nil
 }
+
+func (m *memory) leave(work func()) bool { return m.pump.Load().leave(work) }
 
 // run only settles charges: the goroutines that write and read take the lines, and they may hold the
 // locks of accounts.
@@ -55,10 +60,10 @@ func (m *memory) run() {
 	m.link.drop()
 }
 
-func (m *memory) serve(take Take) {
+func (m *memory) serve(take Take, _ *relief.Watch) {
 	p := newPump(m, take)
 	m.pump.Store(p)
-	p.wrote() // lines may have come before
+	p.wrote(false) // lines may have come before
 	p.work()
 }
 
@@ -91,6 +96,6 @@ func (m *memory) close(first bool) {
 		return
 	}
 	m.far.end(io.EOF)
-	m.look() // both readers see it
-	m.other.look()
+	m.look(false) // both readers see it
+	m.other.look(false)
 }

@@ -23,6 +23,10 @@ type pump struct {
 	batch []byte // what was taken from the other end
 	rest  []byte // the part of batch that is still to be taken
 
+	// Of the goroutine that has the pump.
+	inline bool   // it can do what a line calls for
+	left   func() // that is for it to do
+
 	state atomic.Int32
 	owner chan struct{} // buffered 1: it is the owner's turn
 	ended chan struct{} // closed when take wanted no more lines
@@ -52,18 +56,30 @@ func (p *pump) work() {
 	}
 }
 
-// wrote is called after lines were written, without a lock that taking a line may need.
-func (p *pump) wrote() {
+// wrote is called after lines were written, without a lock that taking a line may need. inline says that the caller can do what a line calls
+// for, which it returns.
+func (p *pump) wrote(inline bool) (work func()) {
 	if !p.claim() {
-		return
+		return nil
 	}
 	more := true
+	p.inline = inline
 	defer func() { // also after a panic, which the writer may recover
 		if more {
 			p.owner <- struct{}{} // only the goroutine that has the pump sends
 		}
 	}()
-	more = p.run(pumpShare)
+	work, more = p.run(pumpShare)
+	return work
+}
+
+// leave is Link.Leave.
+func (p *pump) leave(work func()) bool {
+	if !p.inline || p.left != nil || len(p.rest) > 0 {
+		return false
+	}
+	p.left = work
+	return true
 }
 
 // claim gives the caller the pump, or has the goroutine that has it look again.
@@ -79,23 +95,35 @@ func (p *pump) claim() bool {
 }
 
 // run takes lines until there are none, and gives the pump back; or keeps it and returns true, after a
-// share of them.
-func (p *pump) run(share int) (more bool) {
+// share of them. It also returns what was left for the caller to do.
+func (p *pump) run(share int) (work func(), more bool) {
 	for {
 		for n := 0; ; share -= 1 + n>>10 {
 			if share <= 0 {
-				return true
+				if work == nil {
+					work = p.takeLeft()
+				}
+				return work, true
 			}
 			var ok bool
 			if n, ok = p.next(); !ok {
 				break
 			}
 		}
+		if work == nil {
+			work = p.takeLeft()
+		}
 		if p.state.CompareAndSwap(pumpBusy, pumpIdle) {
-			return false
+			return work, false
 		}
 		p.state.Store(pumpBusy)
 	}
+}
+
+// takeLeft takes what was left to do. Nothing more will be.
+func (p *pump) takeLeft() (work func()) {
+	work, p.left, p.inline = p.left, nil, false
+	return work
 }
 
 // next takes one line, of n bytes, if one is there. Our own codec wrote it, so its end can be relied on;

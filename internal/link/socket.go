@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -29,6 +30,7 @@ type socket struct {
 	received counter
 	sent     atomic.Int64
 	pace     wire.Pace // guarded by link.mu, but for Heard
+	left     func()    // by take, for the goroutine that reads
 }
 
 // A tryWriter writes as much as it can without blocking.
@@ -81,7 +83,7 @@ func (s *socket) passLocked() bool {
 	return s.link.size == 0
 }
 
-func (s *socket) added() {}
+func (s *socket) added(bool) (work func()) { return nil }
 
 func (s *socket) run() {
 	var b batch
@@ -124,9 +126,31 @@ func (s *socket) stopWriting(err error) {
 	_ = s.conn.SetReadDeadline(time.Now().Add(lastWords)) // fails if the connection is closed: then reads fail, too
 }
 
-func (s *socket) serve(take Take) {
-	for take(s.next()) {
+func (s *socket) serve(take Take, w *relief.Watch) {
+	ended := make(chan struct{})
+	var post *relief.Post
+	read := func() {
+		for take(s.next()) {
+			if work := s.left; work != nil {
+				s.left = nil
+				if !post.Do(work) {
+					return
+				}
+			}
+		}
+		close(ended)
 	}
+	post = relief.NewPost(w, read)
+	go read() // not here: the work of one who was relieved is not waited for
+	<-ended
+}
+
+func (s *socket) leave(work func()) bool {
+	if s.reader.Buffered() > 0 {
+		return false
+	}
+	s.left = work
+	return true
 }
 
 // next reads a line. A connection that does not end after stopWriting is no reason for the link's end:

@@ -48,8 +48,9 @@ type api struct {
 	relay   bool
 	servers []webrtc.ICEServer // owned by the node's loop
 	turn    *turnDialer
-	mux     *mux               // nil if each connection has ports of its own
-	hurry   context.CancelFunc // ends name lookups
+	mux     *mux                   // nil if each connection has ports of its own
+	ended   *webrtc.PeerConnection // of closed; owned by the node's loop
+	hurry   context.CancelFunc     // ends name lookups
 }
 
 func newAPI(cfg Config) (*api, error) {
@@ -106,6 +107,19 @@ func newAPI(cfg Config) (*api, error) {
 	}
 	a.turn.use(a.servers)
 	return a, nil
+}
+
+// closed returns a PeerConnection that is closed, to stand for those whose memory is to be freed; nil if none can be made. The loop calls it.
+func (a *api) closed() *webrtc.PeerConnection {
+	if a.ended == nil {
+		pc, err := a.webrtc.NewPeerConnection(webrtc.Configuration{})
+		if err != nil {
+			return nil
+		}
+		_ = pc.GracefulClose() // nothing of it was begun
+		a.ended = pc
+	}
+	return a.ended
 }
 
 // fillNet sets net to the system's network, unless a test has set it.

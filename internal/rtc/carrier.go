@@ -10,8 +10,7 @@ import (
 // A carrier carries the messages of a link, or its streams: by a data channel, and from a move on by a socket on the host. Each direction
 // moves by itself.
 type carrier struct {
-	first   dataChannel // over WebRTC
-	retired atomic.Bool // everything on it was read by the other end
+	first   atomic.Pointer[dataChannel] // over WebRTC; nil once everything on it was read by the other end
 	in, out atomic.Pointer[localChannel]
 
 	// Of the writer.
@@ -19,44 +18,47 @@ type carrier struct {
 	onLow func()
 }
 
-func newCarrier(first dataChannel) *carrier { return &carrier{first: first} }
+func newCarrier(first dataChannel) *carrier {
+	c := &carrier{}
+	c.first.Store(&first)
+	return c
+}
 
 // moveOut has what is written go over a socket. Only the writer calls it.
 func (c *carrier) moveOut(l *localChannel) {
 	l.OnBufferedAmountLow(c.onLow)
 	l.SetBufferedAmountLowThreshold(c.low)
-	c.first.SetBufferedAmountLowThreshold(0)
+	(*c.first.Load()).SetBufferedAmountLowThreshold(0)
 	c.out.Store(l)
 }
 
 // moveIn has what is read come from a socket. Only the reader calls it.
 func (c *carrier) moveIn(l *localChannel) { c.in.Store(l) }
 
-// retire notes that the data channel is of no use any more.
-func (c *carrier) retire() { c.retired.Store(true) }
+// retire forgets the data channel, with all the memory of its connection: it is of no use any more.
+func (c *carrier) retire() { c.first.Store(nil) }
 
 func (c *carrier) ReadDataChannel(b []byte) (n int, text bool, err error) {
 	if l := c.in.Load(); l != nil {
 		return l.ReadDataChannel(b)
 	}
-	return c.first.ReadDataChannel(b)
+	return (*c.first.Load()).ReadDataChannel(b)
 }
 
 func (c *carrier) WriteDataChannel(b []byte, text bool) (int, error) {
 	if l := c.out.Load(); l != nil {
 		return l.WriteDataChannel(b, text)
 	}
-	return c.first.WriteDataChannel(b, text)
+	return (*c.first.Load()).WriteDataChannel(b, text)
 }
 
 // BufferedAmount returns how many bytes the other end has not acknowledged, and how many wait for the socket.
 func (c *carrier) BufferedAmount() (n uint64) {
-	l := c.out.Load()
-	if l != nil {
+	if l := c.out.Load(); l != nil {
 		n = l.BufferedAmount()
 	}
-	if l == nil || !c.retired.Load() {
-		n += c.first.BufferedAmount()
+	if first := c.first.Load(); first != nil {
+		n += (*first).BufferedAmount()
 	}
 	return n
 }
@@ -69,18 +71,18 @@ func (c *carrier) SetBufferedAmountLowThreshold(n uint64) {
 		l.SetBufferedAmountLowThreshold(n)
 		return
 	}
-	c.first.SetBufferedAmountLowThreshold(n)
+	(*c.first.Load()).SetBufferedAmountLowThreshold(n)
 }
 
 // OnBufferedAmountLow is called before the writer knows of the carrier.
 func (c *carrier) OnBufferedAmountLow(f func()) {
 	c.onLow = f
-	c.first.OnBufferedAmountLow(f)
+	(*c.first.Load()).OnBufferedAmountLow(f)
 }
 
 func (c *carrier) SetReadDeadline(t time.Time) error {
 	if l := c.in.Load(); l != nil {
 		return l.SetReadDeadline(t)
 	}
-	return c.first.SetReadDeadline(t)
+	return (*c.first.Load()).SetReadDeadline(t)
 }

@@ -128,7 +128,11 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 
 // roundTrip returns the last round trip time that ICE has measured, 0 if none. It may be called from any goroutine.
 func (s *session) roundTrip() time.Duration {
-	stats, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	path := s.path.Load()
+	if path == nil {
+		return 0
+	}
+	stats, ok := path.GetSelectedCandidatePairStats()
 	if !ok {
 		return 0
 	}
@@ -138,7 +142,7 @@ func (s *session) roundTrip() time.Duration {
 // peerUp handles a link that has come up: PeerConnected was called.
 func (s *session) peerUp() {
 	s.up, s.upAt = true, time.Now()
-	s.path = pathOf(s.stats())
+	s.toldPath = pathOf(s.stats())
 	stopTimer(s.deadline)
 	s.deadline = nil
 	if s.peer.streams.able {

@@ -211,11 +211,23 @@ func (n *Node) closeSession(s *session) {
 		}
 		n.box.post(func() {
 			n.closing--
+			if s.sl.has(s) { // it goes on over a socket
+				s.forgetWebRTC()
+			}
 			if s.onClosed != nil {
 				s.onClosed()
 			}
 		})
 	})
+}
+
+// forgetWebRTC lets the memory of the connection be freed.
+func (s *session) forgetWebRTC() {
+	s.path.Store(nil)
+	s.haste = &haste{}
+	if closed := s.n.api.closed(); closed != nil {
+		s.pc = closed
+	}
 }
 
 // transportGone handles the end of the SCTP association or of the PeerConnection, neither of which

@@ -311,6 +311,11 @@ func (n *Node) BreakSockets(peer string) bool {
 // WantStreams has the channel for streams made.
 func (p *Peer) WantStreams() { p.wantStreams() }
 
+// Connection calls f in the loop with the PeerConnection to a peer. It may be called in Events.
+func (n *Node) Connection(peer string, f func(*webrtc.PeerConnection)) {
+	n.box.post(func() { f(n.slots[peer].cur.pc) })
+}
+
 // A Door is a door.
 type Door struct{ d door }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func senders(t *testing.T, n int, limits wire.Limits) []*sender {
 				close(s.done)
 			})
 		}
-		go s.peer.read()
+		go s.peer.newReader(new(relief.Watch), func() {}).run()
 		s.send(wire.AppendPeerHello(nil, wire.Greeting{Protocol: 1}))
 	}
 	t.Cleanup(func() {

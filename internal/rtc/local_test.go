@@ -16,6 +16,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"weak"
+
+	"github.com/pion/webrtc/v4"
 
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
@@ -105,6 +108,35 @@ func moves(t *testing.T, up func(*rtc.Peer)) {
 		a.close(t)
 		testutil.Eventually(t, "b hears that a left", func() bool { return b.history() == "[+a -a]" })
 		b.close(t)
+	}
+}
+
+// Of the PeerConnection nothing is left after a move: that is most of what a link takes.
+func TestMoveFreesMemory(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	ends := []*agent{start(t, h, "a", onHost), start(t, h, "b", onHost)}
+	connections := make([]chan weak.Pointer[webrtc.PeerConnection], 2)
+	for i, e := range ends {
+		connections[i] = make(chan weak.Pointer[webrtc.PeerConnection], 1)
+		e.onUp = func(p *rtc.Peer) {
+			e.Connection(p.ID(), func(pc *webrtc.PeerConnection) { connections[i] <- weak.Make(pc) })
+		}
+		e.join()
+	}
+	moved(t, ends[0], ends[1])
+	for i, c := range connections {
+		pc := testutil.Take(t, "the connection", c)
+		testutil.Eventually(t, ends[i].id+" has no PeerConnection", func() bool {
+			runtime.GC()
+			return pc.Value() == nil
+		})
+	}
+	send(t, ends[0].peer("b"), message(1, 10))
+	testutil.Eventually(t, "the message", func() bool { return len(ends[1].received("a")) == 1 })
+	for _, e := range ends {
+		e.NetworkChanged()
+		e.ICEServers(nil)
 	}
 }
 

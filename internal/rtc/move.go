@@ -91,6 +91,12 @@ func hostMark(boot string, l identity.Link) string {
 // possible reports whether both ends are on one host. It is known once the peer has said hello.
 func (m *move) possible() bool { return m.mark != "" && m.mark == m.peerMark }
 
+// inIdle reports whether messages come from a socket of which nothing is read that was not passed on. The reader calls it.
+func (m *move) inIdle() bool {
+	c := m.ways[localMessages].carrier.in.Load()
+	return c != nil && c.start == c.end
+}
+
 // expect begins an attempt, and says whether streams are to move, too.
 func (m *move) expect(streams bool) {
 	m.mu.Lock()

@@ -25,6 +25,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/logs"
 	"github.com/chatixia-ai/mesh/internal/pace"
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -76,6 +77,7 @@ type Node struct {
 	mail    mail
 	lines   *lineMemory
 	door    door
+	relief  relief.Watch   // of the readers
 	wg      sync.WaitGroup // the loop, closers of connections, readers and writers
 
 	endWatch  context.CancelFunc // ends watchIdentities and watchHost
@@ -211,6 +213,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.lines.close()
 		n.door.close()
 		n.wg.Wait()
+		n.relief.Close()
 		n.api.close()
 	})
 	<-n.closed
@@ -226,12 +229,14 @@ func (n *Node) start(p *Peer) {
 	if p.streams.able {
 		n.wg.Go(p.endStreams)
 	}
-	n.wg.Go(func() {
-		p.read()
+	n.wg.Add(1)
+	r := p.newReader(&n.relief, func() {
 		n.peersMu.Lock()
 		delete(n.peers, p)
 		n.peersMu.Unlock()
+		n.wg.Done()
 	})
+	go r.run() // until it says that it has ended
 }
 
 // stop ends all sessions and then the loop.

@@ -81,6 +81,8 @@ type Peer struct {
 
 	move    move
 	reading gate
+	inline  bool        // the reader can do what a line calls for; like left the reader's
+	left    func()      // that is for it to do
 	lines   [2]longLine // of the binary and the text stream
 	flushes flushes
 	streams streams

@@ -9,59 +9,94 @@ import (
 
 	"github.com/pion/sctp"
 
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // maxHello bounds the first line of a stream in bytes, since nothing is known of the peer before it.
 const maxHello = 64 << 10
 
-// read is the reader goroutine, which also reports the link's end.
-func (p *Peer) read() {
-	var err error
-	if p.stream {
-		err = p.readStream()
-	} else {
-		err = p.readTexts()
-	}
-	p.down(err) // first: a Connect in PeerDisconnected must not find a link that is up
-	p.end(err)
+// A reader reads what a peer sends, and reports the link's end. It is used by one goroutine at a time.
+type reader struct {
+	*Peer
+	post  *relief.Post
+	ended func() // called once, last
+
+	from    *lineReader // in stream framing
+	greeted bool        // the first line was read
+	texts   channelReader
+	line    wire.PeerLine
 }
 
-// readStream reads stream framing: lines, the first of which is hello.
-func (p *Peer) readStream() error {
-	r := newLineReader(p.dc, min(maxHello, p.cfg.Limits.MaxLine()), &p.lines)
-	defer func() {
-		for i := range p.lines {
-			_ = p.lines[i].resize(0) // never fails
-		}
-	}()
-	var line wire.PeerLine
-	greeted := false
-	for p.reading.wait() {
-		b, err := r.ReadLine()
-		p.out.pace.Heard()
-		if err == nil {
-			err = wire.ParsePeerLine(b, p.cfg.Limits, &line)
-		} else if wire.BadLine(err) == nil {
-			return p.endReason(err)
-		}
-		if greeted && err == nil && line.Kind == wire.PeerMoved {
-			if err := p.follow(localMessages, r.whole()); err != nil {
-				return p.endReason(err)
-			}
-		} else if greeted {
-			p.deliver(&line, err)
-		} else if err := p.greet(&line, err); err != nil {
-			return err
-		} else {
-			greeted = true
-			r.setMaxLine(p.cfg.Limits.MaxLine())
-			p.admit()
-		}
-		r.shrink() // reading may be stopped
+func (p *Peer) newReader(w *relief.Watch, ended func()) *reader {
+	r := &reader{Peer: p, ended: ended, texts: channelReader{dc: p.dc}}
+	r.post = relief.NewPost(w, r.run)
+	if p.stream {
+		r.from = newLineReader(p.dc, min(maxHello, p.cfg.Limits.MaxLine()), &p.lines)
 	}
-	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+	return r
 }
+
+// run reads until the link has ended, or another goroutine reads on.
+func (r *reader) run() {
+	err := fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+	for r.reading.wait() {
+		next := r.readLine
+		if !r.stream {
+			next = r.readText
+		}
+		if e := next(); e != nil {
+			err = e
+			break
+		}
+		if work := r.left; work != nil {
+			r.left = nil
+			if !r.post.Do(work) {
+				return
+			}
+		}
+	}
+	for i := range r.lines {
+		_ = r.lines[i].resize(0) // never fails
+	}
+	r.down(err) // first: a Connect in PeerDisconnected must not find a link that is up
+	r.end(err)
+	r.ended()
+}
+
+// readLine reads the next line of stream framing, the first of which is hello.
+func (r *reader) readLine() error {
+	b, err := r.from.ReadLine()
+	r.out.pace.Heard()
+	if err == nil {
+		err = wire.ParsePeerLine(b, r.cfg.Limits, &r.line)
+	} else if wire.BadLine(err) == nil {
+		return r.endReason(err)
+	}
+	if r.greeted && err == nil && r.line.Kind == wire.PeerMoved {
+		if err := r.follow(localMessages, r.from.whole()); err != nil {
+			return r.endReason(err)
+		}
+	} else if r.greeted {
+		r.inline = r.move.inIdle() && r.from.whole()
+		r.deliver(&r.line, err)
+	} else if err := r.greet(&r.line, err); err != nil {
+		return err
+	} else {
+		r.greeted = true
+		r.from.setMaxLine(r.cfg.Limits.MaxLine())
+		r.admit()
+	}
+	r.from.shrink() // reading may be stopped
+	return nil
+}
+
+// Inline reports whether the reader can do what a line calls for, since no more have come. Only who handles Events.PeerLine may ask, and call
+// Leave.
+func (p *Peer) Inline() bool { return p.inline }
+
+// Leave has the reader do work once Events.PeerLine has returned and no lock is held. Other lines wait, but not for long.
+func (p *Peer) Leave(work func()) { p.left = work }
 
 // greet handles the first line of a stream.
 func (p *Peer) greet(l *wire.PeerLine, err error) error {
@@ -83,20 +118,16 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 	return p.verify(&l.Hello)
 }
 
-// readTexts reads base framing: each data channel message is one mesh message.
-func (p *Peer) readTexts() error {
-	r := channelReader{dc: p.dc}
-	var line wire.PeerLine
-	for p.reading.wait() {
-		b, _, err := r.next()
-		if err != nil {
-			return p.endReason(err)
-		}
-		p.announce() // a message implies the acknowledgement of the channel
-		line = wire.PeerLine{Kind: wire.PeerMessage}
-		p.deliver(&line, wire.ParseMessage(b, p.cfg.Limits, &line.Message))
+// readText reads base framing: each data channel message is one mesh message.
+func (r *reader) readText() error {
+	b, _, err := r.texts.next()
+	if err != nil {
+		return r.endReason(err)
 	}
-	return fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
+	r.announce() // a message implies the acknowledgement of the channel
+	r.line = wire.PeerLine{Kind: wire.PeerMessage}
+	r.deliver(&r.line, wire.ParseMessage(b, r.cfg.Limits, &r.line.Message))
+	return nil
 }
 
 // deliver reports one line, or what was wrong with it.

@@ -23,7 +23,8 @@ type session struct {
 	n    *Node
 	sl   *slot
 	pc   *webrtc.PeerConnection
-	cert [sha256.Size]byte // hash of our certificate
+	path atomic.Pointer[webrtc.ICETransport] // of pc, for other goroutines; nil once the link goes on without it
+	cert [sha256.Size]byte                   // hash of our certificate
 	log  zerolog.Logger
 
 	checks   checks
@@ -53,7 +54,7 @@ type session struct {
 	upAt   time.Time
 	ice    webrtc.ICEConnectionState
 
-	path         [3]string    // that Events knows: kind and both ends
+	toldPath     [3]string    // that Events knows: kind and both ends
 	recovering   bool         // the link is interrupted
 	parkedAt     time.Time    // base: the link ended, and nothing has been heard since; else zero
 	cutAt        time.Time    // since
@@ -107,6 +108,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 		self: n.self, n: n, sl: sl, pc: pc, cert: cert.hash, checks: often, failures: f, sources: from, twice: twice, haste: early, began: time.Now(),
 		negotiation: negotiation{session: randomID(), offerer: offerer},
 	}
+	s.path.Store(pc.SCTP().Transport().ICETransport())
 	f.transport = func() { s.post(s.transportFailed) }
 	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {

@@ -22,7 +22,11 @@ func (s *session) stats() wire.PeerStats {
 		st.Path, st.RoundTrip = wire.PathLocal, 0
 		return st
 	}
-	pair, err := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	path := s.path.Load()
+	if path == nil {
+		return st
+	}
+	pair, err := path.GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return st
 	}
@@ -40,8 +44,8 @@ func (s *session) pathChanged() {
 	if !s.up {
 		return
 	}
-	if path := pathOf(s.stats()); path != s.path {
-		s.path = path
+	if path := pathOf(s.stats()); path != s.toldPath {
+		s.toldPath = path
 		s.peer.emit(func() { s.peer.ev.PeerPath(s.peer) })
 	}
 }

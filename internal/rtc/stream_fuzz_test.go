@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -49,7 +50,11 @@ func FuzzReadStream(f *testing.F) {
 		var ev streamEvents
 		p := newPeer(link, withDrain, &slicedChannel{text: stream, cuts: cuts}, maxMessageSize, noRoundTrip, &cfg, &ev)
 		p.up = func() {}
-		err := p.readStream()
+		r := p.newReader(new(relief.Watch), func() {})
+		err := r.readLine()
+		for err == nil {
+			err = r.readLine()
+		}
 
 		want, reason := streamWant(linesOf(stream, cuts), cfg.Limits, required, shown)
 		if !errors.Is(err, reason) {

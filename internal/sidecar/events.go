@@ -99,14 +99,22 @@ func (s *Sidecar) peerOf(l peerLink) *peer {
 func (s *Sidecar) forward(p *peer, m *wire.Message) {
 	t := s.terms.Load()
 	var unread error
-	s.event(p, func(b []byte) []byte {
+	add := func(b []byte) []byte {
 		n := len(b)
 		b = wire.AppendMessage(b, p.ID(), m.Raw)
 		if unread = t.check(m.Raw, len(b)-n); unread != nil {
 			b = b[:n]
 		}
 		return b
-	})
+	}
+	if p.Inline() {
+		work, err := s.link.WriteNowInline(p, add)
+		if s.written(err); work != nil {
+			p.Leave(work)
+		}
+	} else {
+		s.event(p, add)
+	}
 	if unread != nil {
 		s.outside.Warn(p.ID()).Str("peer", p.ID()).Int("bytes", len(m.Raw)).Int64("dropped", s.dropped.Add(1)).AnErr("reason", unread).
 			Msg("message dropped: the agent does not read it")

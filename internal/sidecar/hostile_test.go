@@ -115,6 +115,8 @@ func (h *held) Resume()                      {}
 func (h *held) SetReading(on bool)           { h.unread.Store(!on) }
 func (h *held) Stats() wire.PeerStats        { return wire.PeerStats{PeerID: h.id} }
 func (h *held) StreamsBegun() bool           { return h.streams }
+func (h *held) Inline() bool                 { return false }
+func (h *held) Leave(func())                 {}
 func (h *held) Violation(string)             { h.ended.Store(true) }
 
 // says has the peer say a line, if it is read.

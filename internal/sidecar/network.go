@@ -47,6 +47,10 @@ type peerLink interface {
 	Pause(wire.Stop)    // asks the peer to send no ordered messages, or no new work
 	Resume()            // ends that
 	SetReading(on bool) // stops and continues reading what the peer sends
+	// Inline reports whether networkEvents.peerLine may leave work, which Leave does: it is done by the goroutine that reads what the
+	// peer sends, once it holds no locks.
+	Inline() bool
+	Leave(work func())
 	// StreamsBegun reports whether there have been streams, which stop while the peer is not read.
 	StreamsBegun() bool
 	// Violation ends the link, because the peer broke the protocol.

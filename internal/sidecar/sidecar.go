@@ -213,10 +213,15 @@ func (s *Sidecar) peerList() wire.PeerList {
 
 // event writes a line of the base protocol. The account is that of the peer who caused it, nil if none did.
 func (s *Sidecar) event(to link.Account, add func([]byte) []byte) {
+	s.written(s.link.WriteNow(to, add))
+}
+
+// written handles the error of an event.
+func (s *Sidecar) written(err error) {
 	// The link refuses only when it has ended, and then there is no reader, or when the agent has not read
 	// for a very long time. An agent that misses events would be wrong about its peers for good, so that
 	// is the end.
-	if err := s.link.WriteNow(to, add); errors.Is(err, link.ErrOverflow) {
+	if errors.Is(err, link.ErrOverflow) {
 		s.log.Error().Err(err).Msg("agent not reading; closing link")
 		s.link.Close()
 	}
