@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 table='
 .                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/strict ./internal/wire github.com/rs/zerolog
 ./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
-./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/signal ./internal/sock ./internal/wire github.com/libp2p/go-yamux/v5 github.com/pion github.com/rs/zerolog
-./internal/link    ./internal/sock ./internal/wire
+./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/relief ./internal/signal ./internal/sock ./internal/wire github.com/libp2p/go-yamux/v5 github.com/pion github.com/rs/zerolog
+./internal/link    ./internal/relief ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog
 ./internal/sock    ./internal/nowait golang.org/x/sys
 ./internal/signal  ./internal/backoff ./internal/logs github.com/coder/websocket github.com/rs/zerolog
@@ -22,6 +22,7 @@ table='
 ./internal/strict
 ./internal/backoff
 ./internal/pace
+./internal/relief
 ./internal/hostaddr golang.org/x/sys
 ./internal/cores
 ./internal/local

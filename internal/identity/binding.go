@@ -12,6 +12,7 @@ import (
 // The tags keep a signature of one kind from passing for one of another.
 const (
 	linkTag        = "mesh link 1"
+	sumTag         = "mesh link sum 1"
 	descriptionTag = "mesh description 1"
 	statementTag   = "mesh member 1"
 )
@@ -27,6 +28,14 @@ type Link struct {
 // far returns the link as the other end sees it.
 func (l Link) far() Link {
 	return Link{!l.Offerer, l.Other, l.Own, l.OtherCert, l.OwnCert, l.OtherSession, l.OwnSession}
+}
+
+// Sum returns a hash of the link, the same one at both ends and another one for any other link.
+func (l Link) Sum() [sha256.Size]byte {
+	if !l.Offerer {
+		l = l.far()
+	}
+	return sha256.Sum256(fields(sumTag, l.Own, l.Other, string(l.OwnCert[:]), string(l.OtherCert[:]), l.OwnSession, l.OtherSession))
 }
 
 // text returns what the end whose view this is signs with its key.

@@ -139,7 +139,7 @@ func (l *Link) Write(ctx context.Context, add func([]byte) []byte) error {
 // has been paused meanwhile, or all callers that waited would send after the pause. The error is
 // ErrClosed.
 func (l *Link) TryWrite(add func([]byte) []byte) (room <-chan struct{}, err error) {
-	defer l.carrier.added(false)
+	defer l.added()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -167,7 +167,7 @@ func (l *Link) WaitRoom(ctx context.Context, room <-chan struct{}) error {
 // WriteNow adds lines without ever blocking: control lines, and events whose volume the account to keeps
 // in check. to may be nil. The error is ErrClosed or, without an account, ErrOverflow.
 func (l *Link) WriteNow(to Account, add func([]byte) []byte) error {
-	defer l.carrier.added(false)
+	defer l.added()
 	return l.append(to, add)
 }
 
@@ -177,6 +177,9 @@ func (l *Link) WriteNowInline(to Account, add func([]byte) []byte) (work func(),
 	err = l.append(to, add)
 	return l.carrier.added(true), err
 }
+
+// added has added lines taken, if that is for the goroutine to do that has added them.
+func (l *Link) added() { _ = l.carrier.added(false) }
 
 func (l *Link) append(to Account, add func([]byte) []byte) error {
 	l.mu.Lock()

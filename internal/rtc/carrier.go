@@ -13,9 +13,8 @@ type carrier struct {
 	first   atomic.Pointer[dataChannel] // over WebRTC; nil once everything on it was read by the other end
 	in, out atomic.Pointer[localChannel]
 
-	// Of the writer.
-	low   uint64
-	onLow func()
+	low   atomic.Uint64
+	onLow func() // set before the writer knows of the carrier
 }
 
 func newCarrier(first dataChannel) *carrier {
@@ -27,16 +26,20 @@ func newCarrier(first dataChannel) *carrier {
 // moveOut has what is written go over a socket. Only the writer calls it.
 func (c *carrier) moveOut(l *localChannel) {
 	l.OnBufferedAmountLow(c.onLow)
-	l.SetBufferedAmountLowThreshold(c.low)
-	(*c.first.Load()).SetBufferedAmountLowThreshold(0)
 	c.out.Store(l)
+	c.SetBufferedAmountLowThreshold(c.low.Load())
 }
 
 // moveIn has what is read come from a socket. Only the reader calls it.
 func (c *carrier) moveIn(l *localChannel) { c.in.Store(l) }
 
-// retire forgets the data channel, with all the memory of its connection: it is of no use any more.
-func (c *carrier) retire() { c.first.Store(nil) }
+// retire forgets the data channel, with all the memory of its connection: it is of no use any more. What the writer waits for may have come with
+// that.
+func (c *carrier) retire() {
+	c.first.Store(nil)
+	c.SetBufferedAmountLowThreshold(c.low.Load())
+	c.onLow()
+}
 
 func (c *carrier) ReadDataChannel(b []byte) (n int, text bool, err error) {
 	if l := c.in.Load(); l != nil {
@@ -63,15 +66,20 @@ func (c *carrier) BufferedAmount() (n uint64) {
 	return n
 }
 
-// SetBufferedAmountLowThreshold has the writer told when so little is left. After a move the data channel tells when nothing is. Only the
-// writer calls it.
+// SetBufferedAmountLowThreshold has the writer told when so little is left, or before: while bytes are on their way by both the data channel
+// and the socket, each of them tells when it has half of that.
 func (c *carrier) SetBufferedAmountLowThreshold(n uint64) {
-	c.low = n
-	if l := c.out.Load(); l != nil {
-		l.SetBufferedAmountLowThreshold(n)
-		return
+	c.low.Store(n)
+	first, l := c.first.Load(), c.out.Load()
+	if first != nil && l != nil {
+		n /= 2
 	}
-	(*c.first.Load()).SetBufferedAmountLowThreshold(n)
+	if l != nil {
+		l.SetBufferedAmountLowThreshold(n)
+	}
+	if first != nil {
+		(*first).SetBufferedAmountLowThreshold(n)
+	}
 }
 
 // OnBufferedAmountLow is called before the writer knows of the carrier.

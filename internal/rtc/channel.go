@@ -32,8 +32,11 @@ type dataChannel interface {
 	SetReadDeadline(t time.Time) error
 }
 
-// useChannel passes a data channel to the loop once it is open. It is called from pion's goroutines too.
-func (s *session) useChannel(dc *webrtc.DataChannel) {
+// theirChannel passes on a data channel that the peer has made.
+func (s *session) theirChannel(dc *webrtc.DataChannel) { s.useChannel(dc, false) }
+
+// useChannel passes a data channel to the loop once it is open; ours says that this end has made it. It is called from pion's goroutines too.
+func (s *session) useChannel(dc *webrtc.DataChannel, ours bool) {
 	switch n := s.channels.Add(1); {
 	case n == maxChannels+1:
 		s.post(func() { s.n.lost(s, fmt.Errorf("%w: it opens data channels without end", ErrViolation)) })
@@ -49,7 +52,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 			return
 		}
 		reliable := dc.Ordered() && dc.MaxRetransmits() == nil && dc.MaxPacketLifeTime() == nil
-		s.post(func() { s.channelOpen(channel, dc.Label(), reliable) })
+		s.post(func() { s.channelOpen(channel, dc.Label(), reliable, ours) })
 	})
 }
 
@@ -57,7 +60,7 @@ func (s *session) useChannel(dc *webrtc.DataChannel) {
 func (s *session) makeStreams() {
 	switch {
 	case s.peer.move.decided.Load():
-		s.peer.out.setStreams() // the other end connects
+		s.streamsOnHost()
 		return
 	case s.onHost.proposing:
 		s.onHost.streams = true
@@ -69,13 +72,13 @@ func (s *session) makeStreams() {
 		return
 	}
 	s.onHost.streamsMade = true
-	s.useChannel(dc)
+	s.useChannel(dc, true)
 }
 
 // channelOpen makes a Peer of the data channel and starts its goroutines.
-func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable bool) {
+func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliable, ours bool) {
 	switch {
-	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && s.peer.streams.channelOrNil() == nil:
+	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && ours == s.offerer && s.peer.streams.channelOrNil() == nil:
 		c := newCarrier(dc)
 		s.peer.move.carries(localStreams, c)
 		if err := s.peer.startStreams(c, s.offerer); err != nil {

@@ -2,41 +2,55 @@
 
 package rtc
 
+import "github.com/chatixia-ai/mesh/internal/wire"
+
+// maxDrainMarks bounds the drains that are remembered: of those that the other end does not respond to there may be any number.
+const maxDrainMarks = 64
+
 // confirms are what the other end of a socket is known to have read, since a socket tells nothing of that: what is before a drain that it has
 // responded to.
 type confirms struct {
-	later func() // nil where the data channel's acknowledgements count
+	later func() // has confirm called; nil where the data channel's acknowledgements count
 	armed bool   // later was called, and confirm was not since then
 
-	marks []drainMark // of drains without a response
-	last  uint64      // bytes before the last drain
-	until uint64      // bytes that are confirmed
+	marks []drainMark // of drains without a response, the latest
+	until mark        // what is confirmed
 }
 
-// A drainMark is how many bytes were handed over before a drain.
+// A drainMark is what was handed over before a drain.
 type drainMark struct {
 	number int
-	bytes  uint64
+	before mark
 }
 
-// wrote notes that bytes were handed over.
+// wrote notes that there are bytes to confirm. At most one drain is under way for that.
 func (c *confirms) wrote() {
-	if c.later != nil && !c.armed {
+	if !c.armed && len(c.marks) == 0 {
 		c.armed = true
 		c.later()
 	}
 }
 
-// drain notes a drain behind so many bytes.
-func (c *confirms) drain(number int, bytes uint64) {
-	if c.later != nil {
-		c.marks, c.last = append(c.marks, drainMark{number, bytes}), bytes
+// drain notes a drain behind what was handed over.
+func (c *confirms) drain(number int, before mark) {
+	if c.later == nil {
+		return
 	}
+	if len(c.marks) == maxDrainMarks {
+		c.marks = c.marks[:copy(c.marks, c.marks[1:])]
+	}
+	c.marks = append(c.marks, drainMark{number, before})
 }
 
 func (c *confirms) drained(number int) {
-	for len(c.marks) > 0 && c.marks[0].number <= number {
-		c.until = c.marks[0].bytes
-		c.marks = c.marks[1:]
+	n := 0
+	for ; n < len(c.marks) && c.marks[n].number <= number; n++ {
+		c.until = c.marks[n].before
 	}
+	c.marks = c.marks[:copy(c.marks, c.marks[n:])]
+}
+
+// unconfirmed returns how many bytes of a lane, of those handed over, the peer may not have.
+func (c *confirms) unconfirmed(of wire.Lane, handed *mark) int {
+	return int(handed.lanes[of] - c.until.lanes[of])
 }

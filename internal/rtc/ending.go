@@ -236,7 +236,8 @@ func (s *session) transportGone() {
 	switch {
 	case s.peer == nil:
 		s.n.lost(s, ErrPeerClosed)
-	case s.peer.move.complete():
+	case s.peer.move.complete(): // the other end has closed it
+		s.peer.move.gone()
 		s.leaveWebRTC()
 	default:
 		s.peer.remoteGone()

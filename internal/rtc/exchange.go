@@ -22,7 +22,7 @@ func (s *session) offer() error {
 	if err != nil {
 		return localErrorf("create the data channel: %w", err)
 	}
-	s.useChannel(dc)
+	s.useChannel(dc, true)
 	return s.sendOffer(nil)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/pion/transport/v5"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -316,18 +317,49 @@ func (n *Node) Connection(peer string, f func(*webrtc.PeerConnection)) {
 	n.box.post(func() { f(n.slots[peer].cur.pc) })
 }
 
+// doorLink is the link of a Door's tickets.
+var doorLink = identity.Link{Offerer: true, Own: "a", Other: "b", OwnSession: "1", OtherSession: "2"}
+
+// RogueStreams makes a channel for streams, whichever end this is.
+func (n *Node) RogueStreams(peer string) error {
+	return inLoop(n, peer, func(sl *slot) error {
+		_, err := sl.cur.pc.CreateDataChannel(streamsLabel, nil)
+		return err
+	})
+}
+
+// Offerer reports whether this end has made the offer.
+func (n *Node) Offerer(peer string) bool {
+	return inLoop(n, peer, func(sl *slot) bool { return sl.cur.offerer })
+}
+
+// Offers reports whether this end of a link has made the offer. It may be called in Events.
+func (*Node) Offers(p *Peer) bool { return p.binding.Offerer }
+
+// KeepConnection leaves the PeerConnection open, as if word of its end were lost. It may be called in Events, before a move.
+func (n *Node) KeepConnection(peer string) {
+	n.box.post(func() { n.slots[peer].cur.onHost.left = true })
+}
+
 // A Door is a door.
 type Door struct{ d door }
 
 func NewDoor() *Door { return new(Door) }
 
 func (d *Door) Issue(come func(byte, net.Conn, func()) bool) (*wire.Local, error) {
-	_, where, err := d.d.issue(come)
+	_, where, err := d.d.issue(doorLink, come)
 	return where, err
 }
 
 func (d *Door) Close() { d.d.close() }
 
+// VisitAs is Visit by the end of another link.
+func VisitAs(ctx context.Context, own string, where *wire.Local) (net.Conn, error) {
+	link := doorLink
+	link.Own = own
+	return visit(ctx, link, where, 0)
+}
+
 func Visit(ctx context.Context, where *wire.Local, purpose byte) (net.Conn, error) {
-	return visit(ctx, where, purpose)
+	return visit(ctx, doorLink, where, purpose)
 }

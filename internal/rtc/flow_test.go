@@ -93,6 +93,10 @@ func TestBackpressure(t *testing.T) {
 // A peer that leaves is noticed even while its messages are not read.
 func TestPeerLeavesWhileNotRead(t *testing.T) {
 	h, a, b := pair(t)
+	testLeavesWhileNotRead(t, h, a, b)
+}
+
+func testLeavesWhileNotRead(t *testing.T, h *hub, a, b *agent) {
 	b.peer("a").SetReading(false)
 	send(t, a.peer("b"), message(1, 100))
 	send(t, a.peer("b"), message(2, 100))

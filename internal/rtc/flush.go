@@ -45,7 +45,7 @@ func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
 		sum, some := unsent[f.peer.id], false
 		for lane := range sum {
 			bytes := f.peer.Unacknowledged(wire.Lane(lane))
-			if f.peer.drains {
+			if f.peer.drains && !f.peer.out.confirmed() { // which was behind them
 				bytes -= len(wire.AppendPeerDrain(nil, f.number))
 			}
 			if bytes > 0 {
@@ -62,7 +62,7 @@ func (n *Node) Unsent(ctx context.Context) map[string][wire.Lanes]int {
 
 // Unacknowledged returns how many bytes of a lane the peer has not acknowledged, or had not when the link ended.
 func (p *Peer) Unacknowledged(in wire.Lane) int {
-	return p.out.unacknowledged(in, p.unconfirmed())
+	return p.out.unacknowledged(in, p.dc.BufferedAmount())
 }
 
 // flushPeers begins a flush of each live peer that needs one.
@@ -99,8 +99,8 @@ func (n *Node) FlushStreams(ctx context.Context) (late []string) {
 
 // unconfirmed returns how many of the last bytes of messages and control lines the peer may not have.
 func (p *Peer) unconfirmed() uint64 {
-	if n, ok := p.out.unconfirmed(); ok {
-		return n
+	if p.out.confirmed() {
+		return p.out.unconfirmed()
 	}
 	return p.dc.BufferedAmount()
 }
@@ -169,6 +169,14 @@ type flushes struct {
 	mu   sync.Mutex
 	last int // number of the latest
 	open []*flush
+}
+
+// number returns that of a drain which belongs to no flush.
+func (fs *flushes) number() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.last++
+	return fs.last
 }
 
 func (fs *flushes) begin(p *Peer) *flush {

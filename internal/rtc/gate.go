@@ -25,6 +25,13 @@ func (g *gate) wait() bool {
 	return !g.off && !g.closed
 }
 
+// shut reports whether reading is stopped.
+func (g *gate) shut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.off
+}
+
 func (g *gate) set(on bool) { g.update(func() { g.off = !on }) }
 func (g *gate) remoteGone() { g.update(func() { g.gone = true }) }
 func (g *gate) close()      { g.update(func() { g.closed = true }) }

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/identity"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -48,6 +50,8 @@ type door struct {
 	borrowed bool // the directory is not ours
 	listener net.Listener
 	tickets  map[[ticketSize]byte]*ticket
+	guests   map[net.Conn]struct{} // that are looked at
+	closing  chan struct{}         // closed by close
 	closed   bool
 	wg       sync.WaitGroup
 }
@@ -56,6 +60,7 @@ type door struct {
 type ticket struct {
 	id     [ticketSize]byte
 	secret [secretSize]byte
+	link   [sha256.Size]byte // identity.Link.Sum
 	used   [localPurposes]bool
 	come   comer
 }
@@ -64,14 +69,14 @@ type ticket struct {
 // anything else is written to the connection.
 type comer func(purpose byte, conn net.Conn, welcome func()) bool
 
-// issue returns a ticket, and what the other end has to know.
-func (d *door) issue(come comer) (*ticket, *wire.Local, error) {
+// issue returns a ticket for a link, and what the other end has to know.
+func (d *door) issue(link identity.Link, come comer) (*ticket, *wire.Local, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.openLocked(); err != nil {
 		return nil, nil, err
 	}
-	t := &ticket{come: come}
+	t := &ticket{link: link.Sum(), come: come}
 	_, _ = rand.Read(t.id[:]) // never fails, as documented
 	_, _ = rand.Read(t.secret[:])
 	d.tickets[t.id] = t
@@ -87,11 +92,14 @@ func (d *door) revoke(t *ticket) {
 }
 
 func (d *door) openLocked() error {
-	switch {
-	case d.closed:
+	if d.closed {
 		return net.ErrClosed
-	case d.listener != nil:
-		return nil
+	}
+	if d.listener != nil {
+		if _, err := os.Lstat(d.dir.Door()); err == nil {
+			return nil
+		}
+		d.shutLocked() // somebody has removed it
 	}
 	dir, borrowed := sock.DirOf(d.socket), true
 	if dir == nil {
@@ -109,46 +117,85 @@ func (d *door) openLocked() error {
 		return err
 	}
 	d.borrowed = borrowed
-	d.dir, d.listener, d.tickets = dir, listener, make(map[[ticketSize]byte]*ticket)
+	d.dir, d.listener = dir, listener
+	if d.tickets == nil {
+		d.tickets, d.guests, d.closing = make(map[[ticketSize]byte]*ticket), make(map[net.Conn]struct{}), make(chan struct{})
+	}
 	d.wg.Go(func() { d.accept(listener) })
 	return nil
 }
 
+// shutLocked ends the listener and its directory.
+func (d *door) shutLocked() {
+	if d.listener == nil {
+		return
+	}
+	_ = d.listener.Close()
+	if !d.borrowed {
+		_ = d.dir.Remove()
+	}
+	d.listener = nil
+}
+
 func (d *door) accept(l net.Listener) {
-	guests := make(chan struct{}, maxGuests)
+	room := make(chan struct{}, maxGuests)
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // such as a lack of descriptors
-			<-time.After(localPatience)
+			select {
+			case <-time.After(localPatience):
+			case <-d.closing:
+			}
 			continue
 		}
-		guests <- struct{}{}
+		select {
+		case room <- struct{}{}:
+		case <-d.closing:
+			_ = conn.Close()
+			return
+		}
 		d.wg.Go(func() {
-			defer func() { <-guests }()
-			if err := d.admit(conn); err != nil {
+			defer func() { <-room }()
+			if err := d.receive(conn); err != nil {
 				_ = conn.Close()
 			}
 		})
 	}
 }
 
+// receive admits a guest, unless the door is closed meanwhile.
+func (d *door) receive(conn net.Conn) error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return net.ErrClosed
+	}
+	d.guests[conn] = struct{}{}
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.guests, conn)
+	}()
+	return d.admit(conn)
+}
+
 // close lets nobody in any more, and returns when all goroutines have ended.
 func (d *door) close() {
 	d.mu.Lock()
+	if !d.closed && d.closing != nil {
+		close(d.closing)
+	}
 	d.closed = true
-	listener, dir, borrowed := d.listener, d.dir, d.borrowed
+	d.shutLocked()
+	for conn := range d.guests {
+		_ = conn.Close()
+	}
 	d.mu.Unlock()
-	if listener == nil {
-		return
-	}
-	_ = listener.Close()
 	d.wg.Wait()
-	if !borrowed {
-		_ = dir.Remove()
-	}
 }
 
 var (
@@ -194,25 +241,27 @@ func (d *door) admit(conn net.Conn) error {
 	if again {
 		return errNoTicket
 	}
-	_ = conn.SetDeadline(time.Time{})
 	welcome := func() { _, _ = conn.Write([]byte{localWelcome}) } // if it fails, so does the next read
+	_ = conn.SetDeadline(time.Time{})
 	if !t.come(purpose, conn, welcome) {
 		return errNotWanted
 	}
 	return nil
 }
 
-// proof shows that who makes it knows the secret, for one connection.
+// proof shows that who makes it knows the secret, for one connection of one link: who has it from a peer that is at the other end of another
+// link is none.
 func (t *ticket) proof(who string, said []byte) []byte {
 	h := hmac.New(sha256.New, t.secret[:])
 	_, _ = io.WriteString(h, "mesh local\n"+who+"\n")
+	_, _ = h.Write(t.link[:])
 	_, _ = h.Write(said)
 	return h.Sum(nil)
 }
 
-// ticketOf returns the ticket that the other end has sent.
-func ticketOf(l *wire.Local) (*ticket, error) {
-	t := new(ticket)
+// ticketOf returns the ticket that the other end of a link has sent.
+func ticketOf(link identity.Link, l *wire.Local) (*ticket, error) {
+	t := &ticket{link: link.Sum()}
 	id, err1 := base64.StdEncoding.Strict().DecodeString(l.Ticket)
 	secret, err2 := base64.StdEncoding.Strict().DecodeString(l.Secret)
 	if err := errors.Join(err1, err2); err != nil {
@@ -225,8 +274,8 @@ func ticketOf(l *wire.Local) (*ticket, error) {
 }
 
 // visit connects to a door. Once both ends have proven who they are, it blocks until the other one says whether it takes the connection.
-func visit(ctx context.Context, l *wire.Local, purpose byte) (net.Conn, error) {
-	t, err := ticketOf(l)
+func visit(ctx context.Context, link identity.Link, l *wire.Local, purpose byte) (net.Conn, error) {
+	t, err := ticketOf(link, l)
 	if err != nil {
 		return nil, err
 	}

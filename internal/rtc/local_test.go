@@ -208,6 +208,202 @@ func TestUnsentOnHost(t *testing.T) {
 	}
 }
 
+// What was sent before a link moves is confirmed without anything after it.
+func TestConfirmedAfterMove(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	a, b := start(t, h, "a", onHost), start(t, h, "b", onHost)
+	a.onUp = func(p *rtc.Peer) { send(t, p, message(1, 1000)) }
+	a.join()
+	b.join()
+	moved(t, a, b)
+	testutil.Eventually(t, "all is confirmed", func() bool { return a.peer("b").Unacknowledged(wire.LaneOrdered) == 0 })
+}
+
+// A message counts as not sent to the byte, without the drain behind it.
+func TestUnsentSmallOnHost(t *testing.T) {
+	t.Parallel()
+	_, a, b := pair(t, onHost)
+	moved(t, a, b)
+	testutil.Eventually(t, "all is confirmed", func() bool { return a.peer("b").Unacknowledged(wire.LaneOrdered) == 0 })
+	b.peer("a").SetReading(false)
+	send(t, a.peer("b"), `{"type":"read"}`) // the last line that is
+	testutil.Eventually(t, "the first", func() bool { return len(b.received("a")) == 1 })
+	before := a.peer("b").Unacknowledged(wire.LaneOrdered)
+	send(t, a.peer("b"), `{"type":"t"}`)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if unsent := a.Unsent(ctx)["b"][wire.LaneOrdered]; unsent != before+len(`{"type":"t"}`)+1 {
+		t.Errorf("%d bytes were not sent, want %d more than %d", unsent, len(`{"type":"t"}`)+1, before)
+	}
+}
+
+// A flush ends although there is always more to send.
+func TestFlushUnderLoadOnHost(t *testing.T) {
+	t.Parallel()
+	_, a, b := pair(t, onHost)
+	b.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
+		<-time.After(time.Millisecond)
+		return true
+	}
+	moved(t, a, b)
+	p, stop, ended := a.peer("b"), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for p.Queued() > 900<<10 {
+				runtime.Gosched()
+			}
+			_ = p.Send([]byte(message(i, 10_000)), wire.LaneOrdered)
+		}
+	}()
+	testutil.Eventually(t, "a backlog", func() bool { return p.Queued() > 800<<10 })
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience)
+	defer cancel()
+	for range 3 {
+		if err := a.Flush(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := p.Unacknowledged(wire.LaneOrdered); n > 16<<20 {
+		t.Errorf("%d bytes are not confirmed", n)
+	}
+	close(stop)
+	<-ended
+}
+
+// The largest card passes.
+func TestCardOnHost(t *testing.T) {
+	t.Parallel()
+	_, a, b := pair(t, onHost)
+	moved(t, a, b)
+	a.SetCard([]byte(`{"x":"` + strings.Repeat("x", wire.MaxCard-len(`{"x":""}`)) + `"}`))
+	testutil.Eventually(t, "the card", func() bool {
+		p := b.peer("a")
+		return p == nil || len(p.Card()) == wire.MaxCard
+	})
+	if got := b.history(); got != "[+a]" {
+		t.Errorf("history %s", got)
+	}
+}
+
+func TestLeavesWhileNotReadOnHost(t *testing.T) {
+	t.Parallel()
+	h, a, b := pair(t, onHost)
+	moved(t, a, b)
+	testLeavesWhileNotRead(t, h, a, b)
+}
+
+// What has arrived before a peer left is read, although something is sent to it after that.
+func TestSendAfterEndOnHost(t *testing.T) {
+	t.Parallel()
+	const count = 100
+	h := newHub(t)
+	a, b := start(t, h, "a", onHost), start(t, h, "b", onHost)
+	first, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
+		once.Do(func() {
+			close(first)
+			<-release
+		})
+		return false
+	}
+	a.join()
+	b.join()
+	moved(t, a, b)
+	for i := range count {
+		send(t, a.peer("b"), message(i, 1000))
+	}
+	<-first
+	p := b.peer("a")
+	testutil.Eventually(t, "all are on their way", func() bool { return a.peer("b").Queued() == 0 })
+	h.leave("a")
+	a.close(t)
+	for range 1000 { // until it fails, too
+		if p.Send([]byte(message(1, 1000)), wire.LaneOrdered) != nil {
+			break
+		}
+	}
+	close(release)
+	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
+	if n := len(b.received("a")); n != count {
+		t.Errorf("%d of %d messages", n, count)
+	}
+}
+
+// Streams begin, and new links move, after somebody has removed the directory of the socket.
+func TestDirectoryGone(t *testing.T) {
+	dir := testutil.ShortDir(t)
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	h := newHub(t)
+	a, b := start(t, h, "a", onHost).join(), start(t, h, "b", onHost).join()
+	moved(t, a, b)
+	all, _ := filepath.Glob(dir + "/mesh-*")
+	for _, d := range all {
+		_ = os.RemoveAll(d)
+	}
+	echoes(t, open(t, a, b), 100_000)
+	c := start(t, h, "c", onHost).join()
+	moved(t, a, c)
+	moved(t, b, c)
+	if got := a.history() + b.history(); got != "[+b +c][+a +c]" {
+		t.Errorf("history %s", got)
+	}
+}
+
+// A channel for streams that the wrong end makes is none, and the link goes on.
+func TestRogueStreams(t *testing.T) {
+	t.Parallel()
+	for _, local := range []bool{true, false} {
+		_, a, b := pair(t, func(c *rtc.Config) { c.NoLocal = !local })
+		rogue, other := a, b
+		if a.Offerer("b") {
+			rogue, other = b, a
+		}
+		if err := rogue.RogueStreams(other.id); err != nil && !local {
+			t.Fatal(err)
+		}
+		echoes(t, open(t, rogue, other), 100_000)
+		echoes(t, open(t, other, rogue), 100_000)
+		if got := a.history() + b.history(); got != "[+b][+a]" {
+			t.Errorf("history %s", got)
+		}
+	}
+}
+
+// The end that has not made the offer closes the PeerConnection, too, though it hears nothing of the other one's.
+func TestConnectionIsClosedAnyway(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	a, b := start(t, h, "a", onHost), start(t, h, "b", onHost)
+	connections := make(chan *webrtc.PeerConnection, 2)
+	up := func(e *agent) func(*rtc.Peer) {
+		return func(p *rtc.Peer) {
+			e.Connection(p.ID(), func(pc *webrtc.PeerConnection) { connections <- pc })
+			if e.Offers(p) {
+				e.KeepConnection(p.ID())
+			}
+		}
+	}
+	a.onUp, b.onUp = up(a), up(b)
+	a.join()
+	b.join()
+	moved(t, a, b)
+	one, two := <-connections, <-connections
+	testutil.Eventually(t, "one is closed", func() bool {
+		return one.ConnectionState() == webrtc.PeerConnectionStateClosed || two.ConnectionState() == webrtc.PeerConnectionStateClosed
+	})
+	_ = one.GracefulClose()
+	_ = two.GracefulClose()
+}
+
 // Signaling cannot end a link that goes over a socket, or have it look for a path.
 func TestSignalingAfterMove(t *testing.T) {
 	t.Parallel()
@@ -319,6 +515,14 @@ func TestDoor(t *testing.T) {
 	defer second.Close()
 	if len(come) > 0 {
 		t.Error("somebody came twice")
+	}
+	other, err := d.Issue(func(byte, net.Conn, func()) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := rtc.VisitAs(t.Context(), "x", other); err == nil {
+		_ = c.Close()
+		t.Error("who was told of the door by its guest is let in")
 	}
 	wrong := *where
 	wrong.Secret = base64.StdEncoding.EncodeToString(make([]byte, 32))

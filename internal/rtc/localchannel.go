@@ -28,6 +28,8 @@ const (
 	// localRead is the size of the buffer for what arrives while much does, and localIdle otherwise.
 	localRead = 128 << 10
 	localIdle = 2 << 10
+	// hangUpLook is how often it is looked whether the other end of a socket that is not read is gone.
+	hangUpLook = 100 * time.Millisecond
 	// deathPatience is how long after its sockets a process that dies may end itself.
 	deathPatience = 50 * time.Millisecond
 	// localWrite is how much is written at a time by the goroutine that does so when the socket is full.
@@ -47,27 +49,47 @@ type localChannel struct {
 	spare   []byte // for waiting
 	low     uint64
 	onLow   func()
+	broken  bool // nothing can be written any more
 	closed  bool
+	hungUp  func(why error) // called when the other end is gone while the socket is not read; nil while it is
 
 	// Of the reader.
 	in         []byte
-	start, end int // in[start:end] is unread
-	last       int // bytes that the last read gave
+	start, end int             // in[start:end] is unread
+	last       int             // bytes that the last read gave
+	idle       [localIdle]byte // the buffer while little comes
 }
 
 // localBuffers are buffers of localRead bytes.
 var localBuffers = sync.Pool{New: func() any { return new([localRead]byte) }}
 
 func newLocalChannel(conn net.Conn) *localChannel {
-	return &localChannel{conn: conn, direct: sock.NewDirect(conn), wake: make(chan struct{}, 1), onLow: func() {}}
+	c := &localChannel{conn: conn, direct: sock.NewDirect(conn), wake: make(chan struct{}, 1), onLow: func() {}}
+	c.in = c.idle[:]
+	c.direct.Idle = c.rest
+	return c
 }
 
 // WriteDataChannel does not block: what the socket does not take waits.
-func (c *localChannel) WriteDataChannel(b []byte, text bool) (int, error) {
+func (c *localChannel) WriteDataChannel(b []byte, text bool) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return 0, io.ErrClosedPipe
+	for {
+		part := b[:min(len(b), wire.SliceSize)]
+		if err := c.writeLocked(part, text); err != nil {
+			return n, err
+		}
+		n += len(part)
+		if b = b[len(part):]; len(b) == 0 {
+			return n, nil
+		}
+	}
+}
+
+// writeLocked writes one message, with its header.
+func (c *localChannel) writeLocked(b []byte, text bool) error {
+	if c.closed || c.broken {
+		return io.ErrClosedPipe
 	}
 	head := [localHeader]byte{0, byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))}
 	if text {
@@ -75,19 +97,32 @@ func (c *localChannel) WriteDataChannel(b []byte, text bool) (int, error) {
 	}
 	if len(c.waiting) > 0 || c.taken > 0 {
 		c.waiting = append(append(c.waiting, head[:]...), b...)
-		return len(b), nil
+		return nil
 	}
 	c.frame = append(append(c.frame[:0], head[:]...), b...)
 	if n := c.direct.TryWrite(c.frame); n < len(c.frame) {
 		c.waiting = append(c.waiting, c.frame[n:]...)
 		notify(c.wake)
 	}
-	return len(b), nil
+	return nil
 }
 
-// pump writes what waits, until the channel is closed.
+// pump writes what waits, until the channel is closed. While the socket is not read it looks whether the other end is there.
 func (c *localChannel) pump() {
-	for range c.wake {
+	for {
+		var look <-chan time.Time
+		if c.unread() != nil {
+			look = time.After(hangUpLook)
+		}
+		select {
+		case <-c.wake:
+		case <-look:
+			if hungUp := c.unread(); hungUp != nil && sock.Hung(c.conn) {
+				c.setUnread(nil)
+				hungUp(c.whyEnded())
+			}
+			continue
+		}
 		for b, open := c.take(nil); ; b, open = c.take(b) {
 			if !open {
 				return
@@ -98,6 +133,20 @@ func (c *localChannel) pump() {
 			c.write(b)
 		}
 	}
+}
+
+// setUnread notes that the socket is not read, and has hungUp called once the other end is gone; nil: it is read again.
+func (c *localChannel) setUnread(hungUp func(why error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hungUp = hungUp
+	notify(c.wake)
+}
+
+func (c *localChannel) unread() func(error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hungUp
 }
 
 // take exchanges the pump's used-up buffer for what waits. It reports whether the channel is open.
@@ -119,9 +168,8 @@ func (c *localChannel) take(used []byte) (b []byte, open bool) {
 func (c *localChannel) write(b []byte) {
 	for len(b) > 0 {
 		n, err := c.conn.Write(b[:min(len(b), localWrite)])
-		b = b[n:]
-		if err != nil {
-			c.close()
+		if b = b[n:]; err != nil {
+			c.breakOff()
 			return
 		}
 		c.mu.Lock()
@@ -134,6 +182,15 @@ func (c *localChannel) write(b []byte) {
 			onLow()
 		}
 	}
+}
+
+// breakOff has writes fail from now on, since one has. What has arrived is read all the same.
+func (c *localChannel) breakOff() {
+	c.mu.Lock()
+	c.broken, c.waiting, c.taken = true, nil, 0
+	onLow := c.onLow
+	c.mu.Unlock()
+	onLow() // the writer finds out
 }
 
 func (c *localChannel) bufferedLocked() uint64 { return uint64(len(c.waiting) + c.taken) }
@@ -208,20 +265,24 @@ func (c *localChannel) whyEnded() error {
 
 // makeRoom makes room for n bytes from start on, in a buffer of the size that what arrives needs.
 func (c *localChannel) makeRoom(n int) {
-	before, empty := c.in, c.start == c.end
-	switch large := len(c.in) == localRead; {
-	case !large && (n > localIdle || c.last == localIdle):
+	before := c.in
+	switch {
+	case len(before) == localIdle && (n > localIdle || c.last == localIdle):
 		c.in = localBuffers.Get().(*[localRead]byte)[:]
-	case c.in == nil, large && empty && n <= localIdle && c.last < localIdle/2:
-		c.in = make([]byte, localIdle)
-	case !empty && c.start+n <= len(c.in):
+	case c.start < c.end && c.start+n <= len(c.in):
 		return
 	}
 	c.end = copy(c.in, before[c.start:c.end])
 	c.start = 0
-	if len(before) == localRead && len(c.in) != localRead {
-		localBuffers.Put((*[localRead]byte)(before))
+}
+
+// rest returns the buffer for what comes next, when nothing is there: a small one, unless a message has come in part.
+func (c *localChannel) rest() []byte {
+	if c.start == c.end && len(c.in) == localRead {
+		localBuffers.Put((*[localRead]byte)(c.in))
+		c.in, c.start, c.end, c.last = c.idle[:], 0, 0, 0
 	}
+	return c.in[c.end:]
 }
 
 func (c *localChannel) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }

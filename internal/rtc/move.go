@@ -30,13 +30,13 @@ const (
 // read `moved`. So the order holds, and nothing is lost or doubled. Streams that have begun move likewise, between two frames of their own
 // data channel, to a second socket. When an end has also heard `followed`, that the other has read every `moved` of ours, nothing depends
 // on the data channels any more.
+// If the link can carry streams that have not begun, a second socket is kept for them.
 //
-// The end that made the offer decides, when it welcomes the last connection: until then the attempt can end, and the link goes on as before.
-// After that the end of either way is that of the link.
+// The end that made the offer decides, when it welcomes the last connection, that for messages: until then the attempt can end, and the link
+// goes on as before. After that the end of either way is that of the link.
 type move struct {
-	mark     string // of our host for this link; "" if it cannot be moved
-	peerMark string // the reader's
-	dialled  bool   // the reader's
+	mark    string // of our host for this link; "" if it cannot be moved
+	dialled bool   // the reader's
 
 	// What follows is of the session. settled is called once nothing depends on the data channels any more, and failed if there is no
 	// other way.
@@ -47,8 +47,11 @@ type move struct {
 	decided atomic.Bool // the link moves
 
 	mu       sync.Mutex
+	peer     bool          // the other end is on this host
+	want     string        // the mark that it has then
 	ready    chan struct{} // closed when it is decided
-	streams  bool          // they move, too
+	able     bool          // the link can carry streams
+	streams  bool          // they move, too, from a data channel
 	ways     [localPurposes]way
 	followed bool // the other end has read all of the data channels
 	over     bool // the attempt has failed
@@ -59,6 +62,7 @@ type move struct {
 type way struct {
 	carrier *carrier      // nil if there is no data channel for it
 	channel *localChannel // nil if there is none yet
+	pumped  bool          // it has its goroutine
 	due     atomic.Bool   // the writer is to move
 	in, out bool          // the other end has moved, and we have
 }
@@ -66,30 +70,58 @@ type way struct {
 // begin returns the mark of this host for the hello, "" if there is none.
 func (p *Peer) beginMove() string {
 	m := &p.move
-	m.ready = make(chan struct{})
+	m.ready, m.able = make(chan struct{}), p.streams.able
 	m.settled, m.failed, m.dial = func() {}, func() {}, func(*wire.Local) {}
 	if !p.cfg.NoLocal && p.drains {
-		m.mark = hostMark(p.cfg.boot, p.binding)
+		m.mark, m.want = hostMarks(p.cfg.boot, p.binding)
 	}
 	return m.mark
 }
 
-// hostMark returns a mark by which the two ends of a link know that they are of one user on one host, and nobody else knows anything; "" if
-// this host has no id.
-func hostMark(boot string, l identity.Link) string {
+// hostMarks return the marks by which the two ends of a link know that they are of one user on one host, ours and the other end's. They tell nobody
+// else anything; and who does not know the host cannot make one from the other. They are "" if this host has no id.
+func hostMarks(boot string, l identity.Link) (own, other string) {
 	if boot == "" || l.OwnSession == "" || l.OtherSession == "" {
-		return ""
+		return "", ""
 	}
-	offerer, answerer := l.OwnSession, l.OtherSession
+	sum, roles := l.Sum(), []string{"offerer", "answerer"}
 	if !l.Offerer {
-		offerer, answerer = answerer, offerer
+		slices.Reverse(roles)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "mesh host\n%s\n%d\n%s\n%s", boot, os.Geteuid(), offerer, answerer))
-	return base64.StdEncoding.EncodeToString(sum[:])
+	mark := func(role string) string {
+		h := sha256.Sum256(fmt.Appendf(nil, "mesh host\n%s\n%d\n%s\n%x", boot, os.Geteuid(), role, sum))
+		return base64.StdEncoding.EncodeToString(h[:])
+	}
+	return mark(roles[0]), mark(roles[1])
+}
+
+// meets takes the mark in the other end's hello.
+func (m *move) meets(mark string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peer = m.mark != "" && mark == m.want
 }
 
 // possible reports whether both ends are on one host. It is known once the peer has said hello.
-func (m *move) possible() bool { return m.mark != "" && m.mark == m.peerMark }
+func (m *move) possible() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peer
+}
+
+// setReading has it noticed that the other end of the socket is gone while that is not read.
+func (m *move) setReading(on bool, hungUp func(error)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := &m.ways[localMessages]
+	switch {
+	case !w.in:
+	case on:
+		w.channel.setUnread(nil)
+	default:
+		w.channel.setUnread(hungUp)
+	}
+}
 
 // inIdle reports whether messages come from a socket of which nothing is read that was not passed on. The reader calls it.
 func (m *move) inIdle() bool {
@@ -104,13 +136,6 @@ func (m *move) expect(streams bool) {
 	m.streams = streams
 }
 
-// movesStreams reports whether streams move, or have moved, from a data channel.
-func (m *move) movesStreams() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.streams
-}
-
 // carries notes the data channel that is used for a purpose.
 func (m *move) carries(purpose byte, c *carrier) {
 	m.mu.Lock()
@@ -119,24 +144,51 @@ func (m *move) carries(purpose byte, c *carrier) {
 	m.dueLocked()
 }
 
-// take has a socket be used, or kept until there is the other one, and reports whether it still can. start is called if so, before the link
-// can end and before anything is written to the socket.
-func (m *move) take(purpose byte, c *localChannel, start func()) bool {
+// take has a socket be used, or kept, and reports whether it still can. If so welcome is called, before anything is written to the socket, and
+// pump for a socket that is used. The one for messages comes last.
+func (m *move) take(purpose byte, c *localChannel, welcome func(), pump func(*localChannel)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := &m.ways[purpose]
-	early := purpose == localStreams && !m.streams && !m.decided.Load()
-	if m.ended || m.over || early || w.channel != nil {
+	late := m.ended || m.over || m.decided.Load()
+	if late || w.channel != nil || purpose == localStreams && !m.able || purpose == localMessages && m.able && m.ways[localStreams].channel == nil {
 		return false
 	}
-	start()
+	welcome()
 	w.channel = c
-	if !m.decided.Load() && m.ways[localMessages].channel != nil && (!m.streams || m.ways[localStreams].channel != nil) {
+	if purpose == localMessages {
 		m.decided.Store(true)
+		for _, w := range m.movingLocked() {
+			w.pumped = true
+			pump(w.channel)
+		}
 		close(m.ready)
 		m.dueLocked()
 	}
 	return true
+}
+
+// kept returns the socket for streams that have not begun, once; nil if there is none. Its goroutine is begun by pump.
+func (m *move) kept(pump func(*localChannel)) *localChannel {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := &m.ways[localStreams]
+	if m.ended || m.streams || w.channel == nil || w.pumped {
+		return nil
+	}
+	w.pumped = true
+	pump(w.channel)
+	return w.channel
+}
+
+// gone forgets the data channels: the other end has closed them, once it needed them no more.
+func (m *move) gone() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.movingLocked() {
+		w.carrier.retire()
+	}
+	m.settled()
 }
 
 // giveUp ends the attempt, unless the link moves, and reports whether it did.
@@ -239,6 +291,9 @@ func (p *Peer) follow(purpose byte, whole bool) error {
 	}
 	w.in = true
 	w.carrier.moveIn(w.channel)
+	if purpose == localMessages && p.reading.shut() { // or SetReading comes to it
+		w.channel.setUnread(p.hungUp)
+	}
 	p.movedLocked()
 	return nil
 }
@@ -275,11 +330,7 @@ func (p *Peer) settleLocked() {
 }
 
 // confirm asks the other end to confirm what it has read.
-func (p *Peer) confirm() {
-	if p.out.confirm() {
-		p.flush()
-	}
-}
+func (p *Peer) confirm() { p.out.confirm(p.flushes.number()) }
 
 // localOffered handles where the other end waits on this host, or that it knows no way.
 func (p *Peer) localOffered(l *wire.Local) {

@@ -20,14 +20,12 @@ type onHost struct {
 	where       *wire.Local // that the other end was told, once it has connected
 	streams     bool        // streams are wanted
 	streamsMade bool        // they have a data channel
-	dialling    bool        // for streams
-	failures    int         // of that
 	moved       atomic.Bool // nothing depends on WebRTC any more
 	left        bool        // the connection is closed, or about to be
 }
 
-// localTries is how often a connection for streams is tried.
-const localTries = 3
+// leaveTime is how long the end that has not made the offer leaves it to the other one to close the PeerConnection.
+const leaveTime = 3 * time.Second
 
 // propose offers the peer, which is on this host, a socket to meet at.
 func (s *session) propose() {
@@ -35,13 +33,13 @@ func (s *session) propose() {
 	streams := s.onHost.streamsMade
 	s.peer.move.expect(streams)
 	s.n.wg.Go(func() { // it makes a directory
-		t, where, err := s.n.door.issue(s.come)
+		t, where, err := s.n.door.issue(s.peer.binding, s.come)
 		s.n.box.post(func() {
 			switch {
 			case err != nil:
 				s.log.Debug().Err(err).Msg("no socket for a peer on this host")
 				s.notOnHost()
-			case !s.sl.has(s):
+			case !s.sl.has(s), !s.onHost.proposing:
 				s.n.door.revoke(t)
 			default:
 				where.Streams = streams
@@ -76,37 +74,31 @@ func (s *session) revoke() {
 
 // come takes a connection of the peer's. The door's goroutine calls it.
 func (s *session) come(purpose byte, conn net.Conn, welcome func()) bool {
-	c := s.take(purpose, conn, welcome)
-	switch {
-	case c == nil:
+	if !s.take(purpose, conn, welcome) {
 		return false
-	case purpose == localMessages:
+	}
+	if purpose == localMessages {
 		s.post(func() {
 			s.onHost.proposing = false
 			if s.onHost.streams {
-				s.peer.out.setStreams()
+				s.streamsOnHost()
 			}
 		})
-	case !s.peer.move.movesStreams():
-		s.streamsOnHost(c)
 	}
 	return true
 }
 
-// take has the link use a connection; it returns nil if it cannot, any more. It may be called from any goroutine.
-func (s *session) take(purpose byte, conn net.Conn, welcome func()) *localChannel {
-	c := newLocalChannel(conn)
-	start := func() {
-		welcome()
-		s.n.wg.Go(c.pump)
-	}
-	if !s.peer.move.take(purpose, c, start) {
-		c.close()
-		return nil
+// take has the link use a connection, and reports whether it still can; if not, the connection is the caller's. It may be called from any
+// goroutine.
+func (s *session) take(purpose byte, conn net.Conn, welcome func()) bool {
+	if !s.peer.move.take(purpose, newLocalChannel(conn), welcome, s.pump) {
+		return false
 	}
 	notify(s.peer.out.wake)
-	return c
+	return true
 }
+
+func (s *session) pump(c *localChannel) { s.n.wg.Go(c.pump) }
 
 // visit connects to the socket that the peer has named. The reader calls it.
 func (s *session) visit(where *wire.Local) {
@@ -119,35 +111,40 @@ func (s *session) visit(where *wire.Local) {
 	})
 }
 
-// meet makes the connections that a move takes.
+// meet makes the connections that a move takes. The last one, for messages, decides.
 func (s *session) meet(ctx context.Context, where *wire.Local) error {
 	purposes := []byte{localMessages}
-	if where.Streams {
-		purposes = []byte{localStreams, localMessages} // the last one decides
+	if s.peer.streams.able {
+		purposes = []byte{localStreams, localMessages}
 	}
 	var conns []net.Conn
 	for _, purpose := range purposes {
-		conn, err := visit(ctx, where, purpose)
+		conn, err := visit(ctx, s.peer.binding, where, purpose)
 		if err != nil {
-			for _, c := range conns {
-				_ = c.Close()
-			}
+			closeAll(conns)
 			return err
 		}
 		conns = append(conns, conn)
 	}
 	for i, purpose := range purposes {
-		if s.take(purpose, conns[i], func() {}) == nil {
-			return nil // the link has ended
+		if !s.take(purpose, conns[i], func() {}) {
+			closeAll(conns[i:])
+			return nil // the link has ended, and with it those that were taken
 		}
 	}
 	s.post(func() {
 		s.onHost.where = where
 		if s.peer.streams.begun() {
-			s.visitForStreams()
+			s.streamsOnHost()
 		}
 	})
 	return nil
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		_ = c.Close()
+	}
 }
 
 // whileUp has f run in a goroutine, under a context that ends with the link.
@@ -168,50 +165,31 @@ func (s *session) whileUp(f func(ctx context.Context)) {
 
 // askForStreams has the channel for streams made, at the end that did not make the offer.
 func (s *session) askForStreams() {
-	if s.onHost.where != nil {
-		s.visitForStreams()
+	if s.peer.move.decided.Load() {
+		s.streamsOnHost()
 		return
 	}
-	s.peer.out.setStreams() // or visit comes to it
+	s.peer.out.setStreams() // or meet comes to it
 }
 
-// visitForStreams connects to the socket once more.
-func (s *session) visitForStreams() {
-	h := &s.onHost
-	if h.dialling || h.where.Streams || s.peer.streams.channelOrNil() != nil {
+// streamsOnHost has streams begin on the socket that was kept for them, and the other end do the same; unless they have a data channel, with
+// which they move.
+func (s *session) streamsOnHost() {
+	c := s.peer.move.kept(s.pump)
+	if c == nil {
 		return
 	}
-	h.dialling = true
-	s.whileUp(func(ctx context.Context) {
-		conn, err := visit(ctx, h.where, localStreams)
-		if err == nil {
-			if c := s.take(localStreams, conn, func() {}); c != nil {
-				s.streamsOnHost(c)
-			}
-			return
-		}
-		s.post(func() {
-			if h.failures++; h.failures == localTries {
-				s.n.lost(s, localErrorf("connect to a peer on this host for streams: %w", err))
-				return
-			}
-			s.after(localPatience, func() {
-				h.dialling = false
-				s.visitForStreams()
-			})
-		})
-	})
-}
-
-// streamsOnHost has streams go over a connection from the beginning. It may be called from any goroutine.
-func (s *session) streamsOnHost(c *localChannel) {
+	s.peer.out.setStreams()
 	if err := s.peer.startStreams(c, s.offerer); err != nil {
-		s.post(func() { s.n.lost(s, err) })
+		s.n.lost(s, err)
 	}
 }
 
 // settle is called when nothing depends on the PeerConnection any more.
 func (s *session) settle() {
+	if s.onHost.moved.Load() {
+		return
+	}
 	s.log.Debug().Dur("after", time.Since(s.upAt)).Msg("link goes over a socket of this host")
 	s.onHost.moved.Store(true)
 	s.stopTimers()
@@ -219,6 +197,8 @@ func (s *session) settle() {
 	s.pathChanged()
 	if s.offerer { // the other end hears of it
 		s.leaveWebRTC()
+	} else { // unless that is lost
+		s.after(leaveTime, s.leaveWebRTC)
 	}
 }
 

@@ -96,7 +96,7 @@ func (o *outbox) addMessage(msg []byte, in wire.Lane, limit int) addResult {
 	if o.emptyLocked() && o.pace.Lone() && o.direct(lines, in) {
 		l.lines = lines[:0]
 		o.flight.add(in, len(lines))
-		o.confirms.wrote()
+		o.confirmLocked()
 		return added
 	}
 	o.commitLocked(in, lines)
@@ -162,6 +162,10 @@ func (o *outbox) setPause(s pauseState) {
 func (o *outbox) setDrain(number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.setDrainLocked(number)
+}
+
+func (o *outbox) setDrainLocked(number int) {
 	o.drain.number = max(o.drain.number, number)
 	for i := range o.lanes {
 		o.drain.behind[i] = o.lanes[i].added
@@ -261,7 +265,7 @@ func (o *outbox) takeControl() (lines []byte) {
 	o.pause, o.drained, o.member, o.card, o.local, o.streams = pauseNone, -1, nil, nil, nil, false
 	if o.drainDueLocked() {
 		lines = wire.AppendPeerDrain(lines, o.drain.number)
-		o.confirms.drain(o.drain.number, o.flight.handed.total)
+		o.confirms.drain(o.drain.number, o.flight.handed)
 		o.drain.number = 0
 	}
 	o.idle = o.idle && lines == nil
@@ -293,7 +297,7 @@ func (o *outbox) sent(from wire.Lane, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.flight.add(from, n)
-	o.confirms.wrote()
+	o.confirmLocked()
 	if !o.closed {
 		o.lanes[from].sent += uint64(n)
 		o.settleLocked()
@@ -322,12 +326,31 @@ func (o *outbox) busy() {
 }
 
 // byDrains has what the peer has follow from drains alone, from now on. Of what was handed over so many bytes are not acknowledged. later is
-// called when some bytes are, and not again before confirm was.
+// called when some bytes are to be confirmed, and not again before confirm was.
 func (o *outbox) byDrains(unacknowledged uint64, later func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	total := o.flight.handed.total
-	o.confirms = confirms{later: later, until: total - min(unacknowledged, total)}
+	until := o.flight.handed
+	until.total -= min(unacknowledged, until.total)
+	for i := range until.lanes {
+		until.lanes[i] -= uint64(o.flight.unacknowledged(wire.Lane(i), unacknowledged))
+	}
+	o.confirms = confirms{later: later, until: until}
+	o.confirmLocked()
+}
+
+// confirmed reports whether what the peer has follows from drains.
+func (o *outbox) confirmed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.confirms.later != nil
+}
+
+// confirmLocked sees to it that what is not confirmed will be, unless a drain is to be sent anyway.
+func (o *outbox) confirmLocked() {
+	if o.confirms.later != nil && o.drain.number == 0 && !o.closed && o.confirms.until.total < o.flight.handed.total {
+		o.confirms.wrote()
+	}
 }
 
 // heardDrained notes that the peer has everything before the drain of this number.
@@ -335,29 +358,36 @@ func (o *outbox) heardDrained(number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.confirms.drained(number)
+	o.confirmLocked()
 }
 
-// unconfirmed returns how many bytes the peer may not have of those that were handed over, if that follows from drains.
-func (o *outbox) unconfirmed() (bytes uint64, byDrains bool) {
+// unconfirmed returns how many bytes of those that were handed over the peer may not have, as follows from drains.
+func (o *outbox) unconfirmed() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.flight.handed.total - o.confirms.until, o.confirms.later != nil
+	return o.flight.handed.total - o.confirms.until.total
 }
 
-// confirm reports whether there are bytes that no drain is behind.
-func (o *outbox) confirm() bool {
+// confirm has a drain of this number sent, unless one is to be sent or has no response yet. A further one would put it off.
+func (o *outbox) confirm(number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.confirms.armed = false
-	return !o.closed && o.confirms.last < o.flight.handed.total
+	if o.drain.number == 0 && len(o.confirms.marks) == 0 && !o.closed && o.confirms.until.total < o.flight.handed.total {
+		o.setDrainLocked(number)
+	}
 }
 
 // unacknowledged returns how many bytes of a lane are queued, or were when the link ended, or are among the last bytes handed
-// over, which are not acknowledged.
+// over, which are not acknowledged; on a socket, not confirmed.
 func (o *outbox) unacknowledged(in wire.Lane, last uint64) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lanes[in].queued() + o.lost[in] + o.flight.unacknowledged(in, last)
+	queued := o.lanes[in].queued() + o.lost[in]
+	if o.confirms.later != nil {
+		return queued + o.confirms.unconfirmed(in, &o.flight.handed)
+	}
+	return queued + o.flight.unacknowledged(in, last)
 }
 
 // close drops what is queued, and returns how many bytes that was.

@@ -320,3 +320,49 @@ func TestOutboxDirect(t *testing.T) {
 		}
 	})
 }
+
+// At most one drain is under way to confirm what was written to a socket, and one that waits is not put off.
+func TestConfirms(t *testing.T) {
+	o := newOutbox(1<<20, 1<<19, false, never)
+	asked := 0
+	o.byDrains(0, func() { asked++ })
+	number := 0
+	write := func() {
+		o.addMessage([]byte(`{"type":"x"}`), ordered, 1<<20)
+		o.sent(ordered, len(o.take(ordered, nil)))
+	}
+	for range 100 {
+		write()
+		if asked > 0 {
+			number++
+			o.confirm(number)
+		}
+		o.addMessage([]byte(`{"type":"later"}`), ordered, 1<<20) // more always waits
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for a drain, want once", asked)
+	}
+	o.sent(ordered, len(o.take(ordered, nil)))
+	if lines := o.takeControl(); string(lines) != "[\"drain\",1]\n" {
+		t.Errorf("sent %q", lines)
+	}
+	for range 100 {
+		write()
+		number++
+		o.confirm(number)
+	}
+	if lines := o.takeControl(); lines != nil || len(o.confirms.marks) != 1 {
+		t.Errorf("sent %q although no response has come; %d drains are remembered", lines, len(o.confirms.marks))
+	}
+	before := o.unconfirmed()
+	if o.heardDrained(1); o.unconfirmed() >= before || asked != 2 {
+		t.Errorf("%d bytes are unconfirmed after the response, %d before; asked %d times", o.unconfirmed(), before, asked)
+	}
+	for i := range 1000 {
+		o.setDrain(10_000 + i)
+		o.takeControl()
+	}
+	if n := len(o.confirms.marks); n > maxDrainMarks {
+		t.Errorf("%d drains without a response are remembered", n)
+	}
+}

@@ -81,9 +81,10 @@ type Peer struct {
 
 	move    move
 	reading gate
-	inline  bool        // the reader can do what a line calls for; like left the reader's
-	left    func()      // that is for it to do
-	lines   [2]longLine // of the binary and the text stream
+	goneFor atomic.Pointer[error] // why the other end was gone while reading was stopped, if that is known
+	inline  bool                  // the reader can do what a line calls for; like left the reader's
+	left    func()                // that is for it to do
+	lines   [2]longLine           // of the binary and the text stream
 	flushes flushes
 	streams streams
 
@@ -236,7 +237,17 @@ func (p *Peer) Violation(what string) { p.down(fmt.Errorf("%w: %s", ErrViolation
 
 // SetReading stops or continues reading from the data channel. After a stop, a call of PeerLine that is under
 // way is the last one; the peer's messages eventually fill its own queue.
-func (p *Peer) SetReading(on bool) { p.reading.set(on) }
+func (p *Peer) SetReading(on bool) {
+	p.reading.set(on)
+	p.move.setReading(on, p.hungUp)
+}
+
+// hungUp is called when the other end of the socket is gone while it is not read.
+func (p *Peer) hungUp(why error) {
+	why = p.endReason(why)
+	p.goneFor.Store(&why)
+	p.remoteGone()
+}
 
 // remoteGone is called when nothing more can arrive: the reader reads what has arrived, and then ends the link, unless
 // it is stopped or has no memory.

@@ -56,6 +56,9 @@ func (r *reader) run() {
 			}
 		}
 	}
+	if why := r.goneFor.Load(); why != nil {
+		err = *why
+	}
 	for i := range r.lines {
 		_ = r.lines[i].resize(0) // never fails
 	}
@@ -113,7 +116,7 @@ func (p *Peer) greet(l *wire.PeerLine, err error) error {
 		p.streams.allow(min(l.Hello.MaxStreams, p.cfg.Limits.MaxStreams))
 	}
 	p.setPeerCard(l.Hello.Card)
-	p.move.peerMark = l.Hello.Local
+	p.move.meets(l.Hello.Local)
 	p.lanes.Store(l.Hello.Lanes) // nothing has been sent yet that could be in the middle of a line
 	return p.verify(&l.Hello)
 }

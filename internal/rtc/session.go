@@ -136,7 +136,7 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	})
 	s.planRenewal()
 	pc.SCTP().OnClose(func(error) { s.post(s.transportGone) })
-	pc.OnDataChannel(s.useChannel)
+	pc.OnDataChannel(s.theirChannel)
 	s.setDeadline(n.cfg.ConnectTimeout, func() {
 		n.lost(s, fmt.Errorf("%w: no link within %s", ErrUnreachable, n.cfg.ConnectTimeout))
 	})

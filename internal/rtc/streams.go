@@ -195,8 +195,10 @@ func (p *Peer) wantStreams() {
 func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	c := newStreamChannel(p, dc, first)
 	dc.OnBufferedAmountLow(func() { notify(p.low) })
+	if !p.streams.use(c) { // before the multiplexer begins, since the writer is woken only by the first frame that waits
+		return fmt.Errorf("%w: a second channel for streams", ErrViolation)
+	}
 	p.transit.add(dc)
-	p.streams.use(c) // before the multiplexer begins, since the writer is woken only by the first frame that waits
 	mux := yamux.Client
 	if !first {
 		mux = yamux.Server
@@ -217,11 +219,15 @@ func (p *Peer) startStreams(dc dataChannel, first bool) error {
 	return nil
 }
 
-// use has the writer look for frames in the channel.
-func (s *streams) use(c *streamChannel) {
+// use has the writer look for frames in the channel, unless there is one already.
+func (s *streams) use(c *streamChannel) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.channel != nil {
+		return false
+	}
 	s.channel = c
+	return true
 }
 
 // streamsConfig has the multiplexer never refuse a stream by itself: its reader would wait for room to say so.

@@ -5,7 +5,10 @@ package sock
 import "net"
 
 // Direct is not available on this operating system.
-type Direct struct{ net.Conn }
+type Direct struct {
+	net.Conn
+	Idle func() []byte
+}
 
 // NewDirect returns nil.
 func NewDirect(net.Conn) *Direct { return nil }

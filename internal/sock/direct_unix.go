@@ -12,6 +12,9 @@ import (
 
 // Direct reads from a connection, and writes to it without blocking, by the system calls of package nowait.
 type Direct struct {
+	// Idle, if it is set, is called when Read finds nothing to read, and returns the buffer to read into instead.
+	Idle func() []byte
+
 	raw       syscall.RawConn
 	in, out   call
 	get, give func(fd uintptr) bool // made once, because a closure for each call would be an allocation
@@ -37,7 +40,11 @@ func NewDirect(c net.Conn) *Direct {
 	d := &Direct{raw: raw}
 	d.get = func(fd uintptr) bool {
 		d.in.n, d.in.err = nowait.Read(fd, d.in.b)
-		return d.in.err != nowait.ErrWait
+		wait := d.in.err == nowait.ErrWait
+		if wait && d.Idle != nil {
+			d.in.b = d.Idle()
+		}
+		return !wait
 	}
 	d.give = func(fd uintptr) bool {
 		d.out.n, d.out.err = nowait.Write(fd, d.out.b)
