@@ -225,15 +225,20 @@ func (w *workers) run(f func()) {
 	}
 }
 
-// inline returns f for a goroutine that is none of the workers: while it runs f, it counts as one.
+// inline returns f for a goroutine that is none of the workers, but counts as one until it has run f.
 func (w *workers) inline(f func()) func() {
+	w.count(1)
+	w.wg.Add(1)
 	return func() {
-		w.count(1)
-		w.wg.Add(1)
-		defer w.wg.Done()
-		defer w.count(-1)
+		defer w.uncount()
 		f()
 	}
+}
+
+// uncount notes that what inline has returned was run, or will not be.
+func (w *workers) uncount() {
+	w.count(-1)
+	w.wg.Done()
 }
 
 func (w *workers) work(f func()) {

@@ -20,45 +20,65 @@ type handling struct {
 }
 
 // runLocked starts a request's handler: in the goroutine that has read the request, if that can do it, and those before it took no time.
-func (b *inbox) runLocked(msg *Message, from *ipc) {
+func (b *inbox) runLocked(msg *Message, quick *quickness, from *ipc) {
 	ctx, cancel := b.workContextLocked(msg.timeout)
 	h := &handling{b: b, id: msg.RequestID, cancel: cancel, bytes: msg.cost()}
 	b.asked[h.id] = h
 	b.requests++
 	b.m.inboxes.add(requestCost)
 	b.requestedLocked(h.bytes)
-	quick := b.m.quick(msg.Type)
 	work := func() {
 		defer cancel()
 		defer h.end() // the handler may also end its goroutine
 		defer quick.measure(time.Now())
 		b.respond(ctx, h, msg)
 	}
-	if !quick.is() || !from.link.Leave(b.m.handlers.inline(work)) {
-		b.m.handlers.run(work)
+	if quick.begin() {
+		if from.link.Leave(b.m.handlers.inline(func() {
+			defer quick.end()
+			work()
+		})) {
+			return
+		}
+		b.m.handlers.uncount()
+		quick.end()
 	}
+	b.m.handlers.run(work)
 }
 
 const (
 	// quickHandler is how long a handler may take that is not worth a change of goroutine.
 	quickHandler = 100 * time.Microsecond
-	// quickEnough is the score from which on a handler is one of those. Each request that took no longer adds one point, up to quickMost,
-	// and each that did takes quickLoss away.
-	quickEnough, quickMost, quickLoss = 4, 12, 6
+	// slowHandler is how long one takes that has held up others.
+	slowHandler = time.Millisecond
+	// quickEnough is the score from which on a handler is quick. Each request that took no longer adds one point, up to quickMost, and each
+	// that did takes quickLoss away. After a slow one the score is slowScore.
+	quickEnough, quickMost, quickLoss, slowScore = 4, 12, 6, -64
 )
 
-// A quickness is the score of a handler.
-type quickness struct{ score atomic.Int32 }
+// A quickness is what is known of a handler.
+type quickness struct {
+	score   atomic.Int32
+	working atomic.Bool // a reader runs it
+}
 
-func (q *quickness) is() bool { return q.score.Load() >= quickEnough }
+// begin reports whether a reader may run the handler, which calls end. One at a time does: nobody knows yet how long that one takes.
+func (q *quickness) begin() bool {
+	return q.score.Load() >= quickEnough && q.working.CompareAndSwap(false, true)
+}
+
+func (q *quickness) end() { q.working.Store(false) }
 
 // measure notes that a request was handled, which began then.
 func (q *quickness) measure(began time.Time) {
 	score := q.score.Load()
-	if time.Since(began) > quickHandler {
-		q.score.Store(max(score-quickLoss, 0))
-	} else if score < quickMost {
-		q.score.Store(score + 1) // that another goroutine does so, too, is no matter
+	switch took := time.Since(began); {
+	case took > slowHandler:
+		q.score.Store(slowScore)
+	case took > quickHandler:
+		q.score.Store(score - min(quickLoss, max(score, 0)))
+	case score < quickMost:
+		q.score.CompareAndSwap(score, score+1) // else another one counts
 	}
 }
 

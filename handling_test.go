@@ -52,3 +52,44 @@ func TestRequestTellsItsTimeout(t *testing.T) {
 		}
 	})
 }
+
+// A handler is run by a reader after it was quick some times, one request at a time, and not again for long after it was slow.
+func TestQuickness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q quickness
+		requests := func(n int, took time.Duration) {
+			for range n {
+				began := time.Now()
+				<-time.After(took)
+				q.measure(began)
+			}
+		}
+		may := func(want bool, when string) {
+			t.Helper()
+			got := q.begin()
+			if got != want {
+				t.Errorf("%s: %t", when, got)
+			}
+			if got {
+				if q.begin() {
+					t.Errorf("%s: twice at a time", when)
+				}
+				q.end()
+			}
+		}
+		may(false, "at first")
+		requests(quickEnough, quickHandler)
+		may(true, "after quick ones")
+		requests(quickMost, quickHandler)
+		requests(1, 2*quickHandler)
+		may(true, "after one that took a bit longer")
+		requests(2, 2*quickHandler)
+		may(false, "after several of those")
+		requests(quickMost, quickHandler)
+		requests(1, 2*slowHandler)
+		requests(60, quickHandler)
+		may(false, "after a slow one and 60 quick ones")
+		requests(20, quickHandler)
+		may(true, "after 20 more")
+	})
+}

@@ -102,6 +102,10 @@ func (b *inbox) message(typ string, w *wire.Message, from *ipc) {
 		return
 	}
 	var dropped error
+	var quick *quickness
+	if work {
+		quick = b.m.quick(typ)
+	}
 	busy := false
 	b.update(func() {
 		switch {
@@ -116,7 +120,7 @@ func (b *inbox) message(typ string, w *wire.Message, from *ipc) {
 			busy = true
 		default:
 			w.Detach()
-			b.runLocked(b.m.received(b.peer, typ, id, w), from)
+			b.runLocked(b.m.received(b.peer, typ, id, w), quick, from)
 		}
 	})
 	if busy && !b.refuse(typ, id, w) {

@@ -231,7 +231,7 @@ func (m *Mesh) handler(typ string) Handler {
 func (m *Mesh) quick(typ string) *quickness {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.byType[typ] == nil {
+	if m.byType[typ] == nil && typ != wire.MessagePing {
 		typ = ""
 	}
 	q := m.quicks[typ]

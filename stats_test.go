@@ -45,6 +45,7 @@ func testStats(t *testing.T, p *pair) {
 		}
 	}
 	countStats(t, p)
+	askBeside(t, p)
 	var all sync.WaitGroup
 	for range 100 {
 		all.Go(func() {
@@ -54,6 +55,40 @@ func testStats(t *testing.T, p *pair) {
 		})
 	}
 	all.Wait()
+}
+
+// askBeside has numbers asked for while requests come and go.
+func askBeside(t *testing.T, p *pair) {
+	ctx := bounded(t)
+	p.bob.on(t, "beside_request", echo)
+	var asking, all sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := p.alice.Request(ctx, "bob", Message{Type: "beside_request", Payload: 1}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		all.Go(func() {
+			for range 3000 {
+				if _, err := p.bob.Stats(ctx); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(stop)
+	asking.Wait()
 }
 
 // countStats checks what is counted.

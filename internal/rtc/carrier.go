@@ -92,5 +92,8 @@ func (c *carrier) SetReadDeadline(t time.Time) error {
 	if l := c.in.Load(); l != nil {
 		return l.SetReadDeadline(t)
 	}
-	return (*c.first.Load()).SetReadDeadline(t)
+	if first := c.first.Load(); first != nil {
+		return (*first).SetReadDeadline(t)
+	}
+	return nil // it has moved in this moment, and ends with the socket
 }

@@ -175,7 +175,7 @@ type signaledAgent struct {
 	conns []net.Conn // to the server
 }
 
-func signaled(t *testing.T, url, id string) *signaledAgent {
+func signaled(t *testing.T, url, id string, edit ...func(*rtc.Config)) *signaledAgent {
 	t.Helper()
 	s := &signaledAgent{net: newCable(t)}
 	client := signal.New(signal.Config{
@@ -185,6 +185,9 @@ func signaled(t *testing.T, url, id string) *signaledAgent {
 	cfg := rtc.Config{}
 	cfg.OnlyLoopback()
 	cfg.UseNet(s.net)
+	for _, f := range edit {
+		f(&cfg)
+	}
 	s.agent = &agent{recorder: newRecorder(t, id), id: id}
 	node, err := rtc.New(cfg, client, s.recorder)
 	if err != nil {

@@ -112,9 +112,7 @@ func (p *Peer) flushed() bool {
 
 func (p *Peer) flush() *flush {
 	f := p.flushes.begin(p)
-	if p.drains {
-		p.out.setDrain(f.number)
-	} else {
+	if !p.drains {
 		notify(p.out.wake) // for the writer to watch the acknowledgements
 	}
 	return f
@@ -171,18 +169,12 @@ type flushes struct {
 	open []*flush
 }
 
-// number returns that of a drain which belongs to no flush.
-func (fs *flushes) number() int {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.last++
-	return fs.last
-}
-
 func (fs *flushes) begin(p *Peer) *flush {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	fs.last++
+	if fs.last++; p.drains {
+		fs.last = p.out.setDrain() // with the lock held, since the response may be fast
+	}
 	f := &flush{peer: p, number: fs.last, done: make(chan struct{})}
 	fs.open = append(fs.open, f)
 	return f

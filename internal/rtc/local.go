@@ -289,13 +289,18 @@ func visit(ctx context.Context, link identity.Link, l *wire.Local, purpose byte)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.visit(ctx, conn, purpose); err != nil {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	err = t.visit(conn, purpose)
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-func (t *ticket) visit(ctx context.Context, conn net.Conn, purpose byte) error {
+func (t *ticket) visit(conn net.Conn, purpose byte) error {
 	_ = conn.SetDeadline(time.Now().Add(localPatience))
 	var asked [ticketSize + 1 + nonceSize]byte
 	copy(asked[:], t.id[:])
@@ -315,19 +320,15 @@ func (t *ticket) visit(ctx context.Context, conn net.Conn, purpose byte) error {
 	if _, err := conn.Write(t.proof("guest", said)); err != nil {
 		return err
 	}
-	return awaitWelcome(ctx, conn)
+	return awaitWelcome(conn)
 }
 
 // awaitWelcome blocks until the door takes the connection: not for a time of our own, or the two ends could differ over what became of it.
-func awaitWelcome(ctx context.Context, conn net.Conn) error {
+func awaitWelcome(conn net.Conn) error {
 	_ = conn.SetDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	var welcome [1]byte
 	_, err := io.ReadFull(conn, welcome[:])
-	switch {
-	case !stop():
-		return context.Cause(ctx)
-	case err == nil && welcome[0] != localWelcome:
+	if err == nil && welcome[0] != localWelcome {
 		return errNotWanted
 	}
 	return err

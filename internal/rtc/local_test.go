@@ -9,7 +9,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -24,6 +26,7 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
+	"github.com/chatixia-ai/mesh/signaling"
 )
 
 // onHost has a node use sockets with peers of this host.
@@ -299,7 +302,7 @@ func TestLeavesWhileNotReadOnHost(t *testing.T) {
 	testLeavesWhileNotRead(t, h, a, b)
 }
 
-// What has arrived before a peer left is read, although something is sent to it after that.
+// What has arrived before a peer left is read, although something is sent to it after that, and although streams hear of the end first.
 func TestSendAfterEndOnHost(t *testing.T) {
 	t.Parallel()
 	const count = 100
@@ -317,6 +320,7 @@ func TestSendAfterEndOnHost(t *testing.T) {
 	a.join()
 	b.join()
 	moved(t, a, b)
+	echoes(t, open(t, a, b), 1000)
 	for i := range count {
 		send(t, a.peer("b"), message(i, 1000))
 	}
@@ -334,6 +338,55 @@ func TestSendAfterEndOnHost(t *testing.T) {
 	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
 	if n := len(b.received("a")); n != count {
 		t.Errorf("%d of %d messages", n, count)
+	}
+}
+
+// TestChildAgent is an agent in a process of its own, for TestKilledUnread.
+func TestChildAgent(t *testing.T) {
+	if url := os.Getenv("RTC_TEST_URL"); url != "" {
+		signaled(t, url, "b", onHost)
+		select {}
+	}
+}
+
+// The death of a peer's process is one, also if it shows first in that nothing can be written, while the peer is not read.
+func TestKilledUnread(t *testing.T) {
+	t.Parallel()
+	keys := map[string]signaling.Key{"key-a": {PeerID: "a", Role: "agent"}, "key-b": {PeerID: "b", Role: "agent"}}
+	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := httptest.NewServer(server)
+	t.Cleanup(func() {
+		server.Close()
+		site.Close()
+	})
+	a := signaled(t, site.URL, "a", onHost)
+	child := exec.Command(os.Args[0], "-test.run=^TestChildAgent$")
+	child.Env = append(os.Environ(), "RTC_TEST_URL="+site.URL)
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	})
+	testutil.Eventually(t, "a socket", func() bool {
+		p := a.peer("b")
+		return p != nil && p.Stats().Path == wire.PathLocal
+	})
+	p := a.peer("b")
+	p.SetReading(false)
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(a.history(), "-b") {
+		_ = p.Send([]byte(message(1, 1000)), wire.LaneOrdered)
+		runtime.Gosched()
+	}
+	if why := get(a.recorder, func() error { return a.reasons[0] }); !errors.Is(why, rtc.ErrDied) {
+		t.Errorf("the reason is %v", why)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
@@ -107,6 +108,30 @@ func (m *move) possible() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.peer
+}
+
+// ending reports whether messages come from a socket whose other end is gone, which the end of that for streams says.
+func (m *move) ending() bool {
+	c := m.socket()
+	if c == nil {
+		return false
+	}
+	for end := time.Now().Add(deathPatience); !sock.Hung(c.conn); <-time.After(deathPatience / 10) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// socket returns the socket for messages if they come from there; nil otherwise.
+func (m *move) socket() *localChannel {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := &m.ways[localMessages]; w.in {
+		return w.channel
+	}
+	return nil
 }
 
 // setReading has it noticed that the other end of the socket is gone while that is not read.
@@ -330,7 +355,7 @@ func (p *Peer) settleLocked() {
 }
 
 // confirm asks the other end to confirm what it has read.
-func (p *Peer) confirm() { p.out.confirm(p.flushes.number()) }
+func (p *Peer) confirm() { p.out.confirm() }
 
 // localOffered handles where the other end waits on this host, or that it knows no way.
 func (p *Peer) localOffered(l *wire.Local) {

@@ -3,6 +3,8 @@
 package rtc
 
 import (
+	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/chatixia-ai/mesh/internal/identity"
+	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -231,5 +234,33 @@ func TestCarrierTellsOfRoom(t *testing.T) {
 			room(dc, c)
 			testutil.Take(t, "word of room", woken)
 		})
+	}
+}
+
+// Who stands before a door that does not respond leaves when the link has ended.
+func TestVisitEnds(t *testing.T) {
+	dir, err := sock.NewDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Remove()
+	l, err := sock.Listen(dir.Door())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			_, _ = io.ReadFull(conn, make([]byte, 10)) // it is there
+			cancel()
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	}()
+	encode := base64.StdEncoding.EncodeToString
+	where := &wire.Local{Socket: dir.Name(), Ticket: encode(make([]byte, ticketSize)), Secret: encode(make([]byte, secretSize))}
+	if _, err := visit(ctx, identity.Link{}, where, localMessages); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ends with %v", err)
 	}
 }

@@ -52,6 +52,7 @@ type outbox struct {
 	last     uint64 // where the last of them ends in their lane
 	pause    pauseState
 	drain    drain
+	drains   int // how many were set
 	drained  int // number of the drained to send; -1 if there is none
 	member   *wire.Membership
 	card     *[]byte // to be told; nil if there is nothing new
@@ -158,26 +159,28 @@ func (o *outbox) setPause(s pauseState) {
 	notify(o.wake)
 }
 
-// setDrain has a drain sent behind what is queued. The highest number stands for those below it.
-func (o *outbox) setDrain(number int) {
+// setDrain has a drain sent behind what is queued, and returns its number. The highest number stands for those below it.
+func (o *outbox) setDrain() (number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.setDrainLocked(number)
+	return o.setDrainLocked()
 }
 
-func (o *outbox) setDrainLocked(number int) {
-	o.drain.number = max(o.drain.number, number)
+func (o *outbox) setDrainLocked() (number int) {
+	o.drains++
+	o.drain.number = o.drains
 	for i := range o.lanes {
 		o.drain.behind[i] = o.lanes[i].added
 	}
 	notify(o.wake)
+	return o.drains
 }
 
 // setDrained replaces a drained that has not been sent: the latest number stands for those before it.
 func (o *outbox) setDrained(number int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.drained = number
+	o.drained = max(o.drained, number)
 	notify(o.wake)
 }
 
@@ -368,13 +371,13 @@ func (o *outbox) unconfirmed() uint64 {
 	return o.flight.handed.total - o.confirms.until.total
 }
 
-// confirm has a drain of this number sent, unless one is to be sent or has no response yet. A further one would put it off.
-func (o *outbox) confirm(number int) {
+// confirm has a drain sent, unless one is to be sent or has no response yet. A further one would put it off.
+func (o *outbox) confirm() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.confirms.armed = false
 	if o.drain.number == 0 && len(o.confirms.marks) == 0 && !o.closed && o.confirms.until.total < o.flight.handed.total {
-		o.setDrainLocked(number)
+		o.setDrainLocked()
 	}
 }
 

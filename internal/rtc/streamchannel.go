@@ -89,7 +89,9 @@ func (c *streamChannel) ended(err error) error {
 		return err
 	default:
 	}
-	c.peer.down(c.peer.endReason(err))
+	if !c.peer.move.ending() { // else the reader of messages has the word, when it has read what has arrived
+		c.peer.down(c.peer.endReason(err))
+	}
 	select {
 	case <-c.peer.done:
 	case <-c.closed:
