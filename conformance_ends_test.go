@@ -128,7 +128,7 @@ func testQuickHandler(t *testing.T, p *pair) {
 			}
 			other := make(chan error, 1)
 			go func() { other <- ask(kind) }()
-			if kind == "block" { // nobody would read this
+			if kind == "block" { // which must not keep this one from being read
 				if err := ask("free"); err != nil {
 					t.Error(err)
 				}

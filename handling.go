@@ -62,7 +62,8 @@ type quickness struct {
 	working atomic.Bool // a reader runs it
 }
 
-// begin reports whether a reader may run the handler, which calls end. One at a time does: nobody knows yet how long that one takes.
+// begin reports whether a reader may run the handler; if so it calls end afterwards. Only one reader may at a time, since it is not yet known how
+// long that request takes.
 func (q *quickness) begin() bool {
 	return q.score.Load() >= quickEnough && q.working.CompareAndSwap(false, true)
 }

@@ -145,12 +145,7 @@ func (f *farEnd) openPion(ctx context.Context) (func(), error) {
 	if err := describe(pc, answer, f.out); err != nil {
 		return nil, err
 	}
-	select {
-	case err = <-opened:
-	case <-time.After(connectTimeout):
-		err = errors.New("bare pion did not connect")
-	}
-	if err != nil {
+	if err := awaitOpen(opened); err != nil {
 		return nil, err
 	}
 	if f.Echo {

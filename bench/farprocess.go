@@ -263,11 +263,7 @@ func (l *farLink) connectPion(ctx context.Context, echo bool) (*datachannel.Data
 	if err := pc.SetRemoteDescription(answer); err != nil {
 		return nil, err
 	}
-	select {
-	case err = <-opened:
-	case <-time.After(connectTimeout):
-		err = errors.New("bare pion did not connect")
-	}
+	err = awaitOpen(opened)
 	return link.near, err
 }
 

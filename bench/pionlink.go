@@ -79,6 +79,16 @@ func onOpen(dc *webrtc.DataChannel, to **datachannel.DataChannel, opened chan<- 
 	})
 }
 
+// awaitOpen blocks until onOpen has said that the data channel is open.
+func awaitOpen(opened <-chan error) error {
+	select {
+	case err := <-opened:
+		return err
+	case <-time.After(connectTimeout):
+		return errors.New("bare pion did not connect")
+	}
+}
+
 // negotiate exchanges offer, answer and candidates. Each end has the other's
 // description before it hears of the other's candidates.
 func negotiate(near, far *webrtc.PeerConnection, lead func(int, string) (string, bool)) error {

@@ -63,7 +63,7 @@ func TestRelief(t *testing.T) {
 	})
 }
 
-// Work may end its goroutine; somebody reads on.
+// Work may end its goroutine; then another goroutine reads on.
 func TestGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w relief.Watch

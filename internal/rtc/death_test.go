@@ -134,7 +134,9 @@ func loaded(t *testing.T, p *rtc.Peer) {
 	<-begun
 }
 
-func testPeerIsKilled(t *testing.T, load bool) {
+// serveSignaling runs a signaling server for the agents a and b, and returns its URL.
+func serveSignaling(t *testing.T) (url string) {
+	t.Helper()
 	keys := map[string]signaling.Key{"key-a": {PeerID: "a", Role: "agent"}, "key-b": {PeerID: "b", Role: "agent"}}
 	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
 	if err != nil {
@@ -145,7 +147,12 @@ func testPeerIsKilled(t *testing.T, load bool) {
 		_ = server.Close()
 		site.Close()
 	})
-	a, b := signaled(t, site.URL, "a"), signaled(t, site.URL, "b")
+	return site.URL
+}
+
+func testPeerIsKilled(t *testing.T, load bool) {
+	url := serveSignaling(t)
+	a, b := signaled(t, url, "a"), signaled(t, url, "b")
 	linked(t, a.agent, b.agent)
 	b.reset(false)
 	time.Sleep(6 * time.Second) // in which a dead one is found out

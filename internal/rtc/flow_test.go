@@ -105,20 +105,26 @@ func testLeavesWhileNotRead(t *testing.T, h *hub, a, b *agent) {
 	testutil.Eventually(t, "the end", func() bool { return b.peer("a") == nil })
 }
 
+// holdUp has the first line that an agent gets held up until release is closed; first is closed when it has come.
+func holdUp(a *agent) (first <-chan struct{}, release chan<- struct{}) {
+	come, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
+		once.Do(func() {
+			close(come)
+			<-free
+		})
+		return false
+	}
+	return come, free
+}
+
 // What a peer sent before it left is delivered before the news that it left, however slow the handler.
 func TestPeerLeavesBeforeItIsRead(t *testing.T) {
 	const count = 50
 	h := newHub(t)
 	a, b := start(t, h, "a"), start(t, h, "b")
-	first, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	b.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
-		once.Do(func() {
-			close(first)
-			<-release
-		})
-		return false
-	}
+	first, release := holdUp(b)
 	a.join()
 	b.join()
 	linked(t, a, b)

@@ -172,8 +172,10 @@ type flushes struct {
 func (fs *flushes) begin(p *Peer) *flush {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if fs.last++; p.drains {
+	if p.drains {
 		fs.last = p.out.setDrain() // with the lock held, since the response may be fast
+	} else {
+		fs.last++
 	}
 	f := &flush{peer: p, number: fs.last, done: make(chan struct{})}
 	fs.open = append(fs.open, f)

@@ -99,7 +99,7 @@ func (d *door) openLocked() error {
 		if _, err := os.Lstat(d.dir.Door()); err == nil {
 			return nil
 		}
-		d.shutLocked() // somebody has removed it
+		d.shutLocked() // its directory was removed
 	}
 	dir, borrowed := sock.DirOf(d.socket), true
 	if dir == nil {
@@ -183,7 +183,7 @@ func (d *door) receive(conn net.Conn) error {
 	return d.admit(conn)
 }
 
-// close lets nobody in any more, and returns when all goroutines have ended.
+// close admits no more guests, and returns when all goroutines have ended.
 func (d *door) close() {
 	d.mu.Lock()
 	if !d.closed && d.closing != nil {
@@ -249,8 +249,8 @@ func (d *door) admit(conn net.Conn) error {
 	return nil
 }
 
-// proof shows that who makes it knows the secret, for one connection of one link: who has it from a peer that is at the other end of another
-// link is none.
+// proof shows that who makes it knows the secret, for one connection of one link: a secret that was passed
+// on by a peer of another link proves nothing.
 func (t *ticket) proof(who string, said []byte) []byte {
 	h := hmac.New(sha256.New, t.secret[:])
 	_, _ = io.WriteString(h, "mesh local\n"+who+"\n")

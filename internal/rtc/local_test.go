@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +25,6 @@ import (
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/wire"
-	"github.com/chatixia-ai/mesh/signaling"
 )
 
 // onHost has a node use sockets with peers of this host.
@@ -308,15 +306,7 @@ func TestSendAfterEndOnHost(t *testing.T) {
 	const count = 100
 	h := newHub(t)
 	a, b := start(t, h, "a", onHost), start(t, h, "b", onHost)
-	first, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	b.onLine = func(*rtc.Peer, *wire.PeerLine) bool {
-		once.Do(func() {
-			close(first)
-			<-release
-		})
-		return false
-	}
+	first, release := holdUp(b)
 	a.join()
 	b.join()
 	moved(t, a, b)
@@ -352,19 +342,10 @@ func TestChildAgent(t *testing.T) {
 // The death of a peer's process is one, also if it shows first in that nothing can be written, while the peer is not read.
 func TestKilledUnread(t *testing.T) {
 	t.Parallel()
-	keys := map[string]signaling.Key{"key-a": {PeerID: "a", Role: "agent"}, "key-b": {PeerID: "b", Role: "agent"}}
-	server, err := signaling.New(signaling.Config{Secret: strings.Repeat("s", 32), Keys: keys, AllowWeakSecrets: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	site := httptest.NewServer(server)
-	t.Cleanup(func() {
-		server.Close()
-		site.Close()
-	})
-	a := signaled(t, site.URL, "a", onHost)
+	url := serveSignaling(t)
+	a := signaled(t, url, "a", onHost)
 	child := exec.Command(os.Args[0], "-test.run=^TestChildAgent$")
-	child.Env = append(os.Environ(), "RTC_TEST_URL="+site.URL)
+	child.Env = append(os.Environ(), "RTC_TEST_URL="+url)
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -30,8 +30,7 @@ const (
 // its last line to the data channel, at the end of a line, and everything else to the socket, which the other end reads from when it has
 // read `moved`. So the order holds, and nothing is lost or doubled. Streams that have begun move likewise, between two frames of their own
 // data channel, to a second socket. When an end has also heard `followed`, that the other has read every `moved` of ours, nothing depends
-// on the data channels any more.
-// If the link can carry streams that have not begun, a second socket is kept for them.
+// on the data channels any more. If the link can carry streams that have not begun, a second socket is kept for them.
 //
 // The end that made the offer decides, when it welcomes the last connection, that for messages: until then the attempt can end, and the link
 // goes on as before. After that the end of either way is that of the link.
@@ -68,7 +67,7 @@ type way struct {
 	in, out bool          // the other end has moved, and we have
 }
 
-// begin returns the mark of this host for the hello, "" if there is none.
+// beginMove returns the mark of this host for the hello, "" if there is none.
 func (p *Peer) beginMove() string {
 	m := &p.move
 	m.ready, m.able = make(chan struct{}), p.streams.able
@@ -79,8 +78,8 @@ func (p *Peer) beginMove() string {
 	return m.mark
 }
 
-// hostMarks return the marks by which the two ends of a link know that they are of one user on one host, ours and the other end's. They tell nobody
-// else anything; and who does not know the host cannot make one from the other. They are "" if this host has no id.
+// hostMarks returns the marks by which the two ends of a link recognise that they are of one user on one host: ours, and that of the other end. A third
+// party learns nothing from them, and cannot make one from the other. They are "" if this host has no id.
 func hostMarks(boot string, l identity.Link) (own, other string) {
 	if boot == "" || l.OwnSession == "" || l.OtherSession == "" {
 		return "", ""
@@ -282,7 +281,7 @@ func (p *Peer) moveOut(purpose byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if purpose == localMessages {
-		p.out.byDrains(p.dc.BufferedAmount(), func() { time.AfterFunc(confirmTime, p.confirm) })
+		p.out.byDrains(p.dc.BufferedAmount(), func() { time.AfterFunc(confirmTime, p.out.confirm) })
 		p.budget.fix(localBudget)
 	}
 	w := &m.ways[purpose]
@@ -353,9 +352,6 @@ func (p *Peer) settleLocked() {
 		m.settled()
 	}
 }
-
-// confirm asks the other end to confirm what it has read.
-func (p *Peer) confirm() { p.out.confirm() }
 
 // localOffered handles where the other end waits on this host, or that it knows no way.
 func (p *Peer) localOffered(l *wire.Local) {

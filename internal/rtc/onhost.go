@@ -17,7 +17,7 @@ import (
 type onHost struct {
 	proposing   bool        // the other end is asked to connect
 	ticket      *ticket     // of the end that has made the offer
-	where       *wire.Local // that the other end was told, once it has connected
+	where       *wire.Local // the door of the other end, once this end has connected to it
 	streams     bool        // streams are wanted
 	streamsMade bool        // they have a data channel
 	moved       atomic.Bool // nothing depends on WebRTC any more

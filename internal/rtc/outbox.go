@@ -328,59 +328,6 @@ func (o *outbox) busy() {
 	o.idle = false
 }
 
-// byDrains has what the peer has follow from drains alone, from now on. Of what was handed over so many bytes are not acknowledged. later is
-// called when some bytes are to be confirmed, and not again before confirm was.
-func (o *outbox) byDrains(unacknowledged uint64, later func()) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	until := o.flight.handed
-	until.total -= min(unacknowledged, until.total)
-	for i := range until.lanes {
-		until.lanes[i] -= uint64(o.flight.unacknowledged(wire.Lane(i), unacknowledged))
-	}
-	o.confirms = confirms{later: later, until: until}
-	o.confirmLocked()
-}
-
-// confirmed reports whether what the peer has follows from drains.
-func (o *outbox) confirmed() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.confirms.later != nil
-}
-
-// confirmLocked sees to it that what is not confirmed will be, unless a drain is to be sent anyway.
-func (o *outbox) confirmLocked() {
-	if o.confirms.later != nil && o.drain.number == 0 && !o.closed && o.confirms.until.total < o.flight.handed.total {
-		o.confirms.wrote()
-	}
-}
-
-// heardDrained notes that the peer has everything before the drain of this number.
-func (o *outbox) heardDrained(number int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.confirms.drained(number)
-	o.confirmLocked()
-}
-
-// unconfirmed returns how many bytes of those that were handed over the peer may not have, as follows from drains.
-func (o *outbox) unconfirmed() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.flight.handed.total - o.confirms.until.total
-}
-
-// confirm has a drain sent, unless one is to be sent or has no response yet. A further one would put it off.
-func (o *outbox) confirm() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.confirms.armed = false
-	if o.drain.number == 0 && len(o.confirms.marks) == 0 && !o.closed && o.confirms.until.total < o.flight.handed.total {
-		o.setDrainLocked()
-	}
-}
-
 // unacknowledged returns how many bytes of a lane are queued, or were when the link ended, or are among the last bytes handed
 // over, which are not acknowledged; on a socket, not confirmed.
 func (o *outbox) unacknowledged(in wire.Lane, last uint64) int {

@@ -41,11 +41,7 @@ func (p *Peer) newReader(w *relief.Watch, ended func()) *reader {
 func (r *reader) run() {
 	err := fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
 	for r.reading.wait() {
-		next := r.readLine
-		if !r.stream {
-			next = r.readText
-		}
-		if e := next(); e != nil {
+		if e := r.next(); e != nil {
 			err = e
 			break
 		}
@@ -65,6 +61,14 @@ func (r *reader) run() {
 	r.down(err) // first: a Connect in PeerDisconnected must not find a link that is up
 	r.end(err)
 	r.ended()
+}
+
+// next reads one line, or in base framing one message.
+func (r *reader) next() error {
+	if r.stream {
+		return r.readLine()
+	}
+	return r.readText()
 }
 
 // readLine reads the next line of stream framing, the first of which is hello.
