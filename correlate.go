@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"sync"
 	"time"
+
+	"github.com/chatixia-ai/mesh/internal/relief"
 )
 
 // Request sends a message and blocks until its response arrives, under ctx or for
@@ -50,6 +52,7 @@ func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (reply *Messa
 		m.calls.drop(call)
 		return nil, false, err
 	}
+	m.attend(ctx, call)
 	var r result
 	select {
 	case r = <-call.done:
@@ -64,6 +67,14 @@ func (m *Mesh) ask(ctx context.Context, peer string, msg *Message) (reply *Messa
 		r.err = r.reply.failure()
 	}
 	return r.reply, true, r.err
+}
+
+// attend has the caller read what the peer sends until the call has ended, where it
+// can: in the process of the sidecar, from a peer on the same host.
+func (m *Mesh) attend(ctx context.Context, call *call) {
+	if c := m.ipc(); c != nil && c.side.door != nil {
+		c.side.door.Attend(ctx, call.key.peer, &call.guest)
+	}
 }
 
 // requestIDs draws ids of 12 hex digits: what agents in other languages draw, and
@@ -104,6 +115,12 @@ type call struct {
 	key    callKey
 	done   chan result // buffered 1, sent to exactly once
 	chunks *chunkQueue // nil if the response alone is wanted
+	guest  relief.Guest
+}
+
+func (c *call) end(r result) {
+	c.done <- r
+	c.guest.Leave()
 }
 
 type result struct {
@@ -164,7 +181,7 @@ func (c *calls) perPeer() map[string]int {
 func (c *calls) fail(peer, id string, err error) bool {
 	p := c.take(peer, []byte(id))
 	if p != nil {
-		p.done <- result{err: err}
+		p.end(result{err: err})
 	}
 	return p != nil
 }
@@ -197,7 +214,7 @@ func (c *calls) failIf(match func(callKey) bool, err error) {
 	for k, p := range c.pending {
 		if match(k) {
 			delete(c.pending, k)
-			p.done <- result{err: err}
+			p.end(result{err: err})
 		}
 	}
 }

@@ -138,7 +138,7 @@ func (c *ipc) receive(from []byte, typ string, w *wire.Message) {
 	if len(w.RequestID) > 0 && wire.CanRespond(typ) {
 		if call := m.calls.take(p.id, w.RequestID); call != nil {
 			w.Detach()
-			call.done <- result{reply: m.received(p.id, typ, call.key.id, w)}
+			call.end(result{reply: m.received(p.id, typ, call.key.id, w)})
 			return
 		}
 	}

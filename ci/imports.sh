@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 # First the package, then what it may import: . and ./x are packages of this repository, the rest are other
 # modules with all of their packages. The first row that matches a package counts.
 table='
-.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/strict ./internal/wire github.com/rs/zerolog
-./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
+.                  ./internal/backoff ./internal/cores ./internal/identity ./internal/link ./internal/logs ./internal/pace ./internal/relief ./internal/sidecar ./internal/signal ./internal/sock ./internal/spawn ./internal/strict ./internal/wire github.com/rs/zerolog
+./internal/sidecar ./internal/identity ./internal/link ./internal/logs ./internal/relief ./internal/rtc ./internal/signal ./internal/sock ./internal/wire github.com/rs/zerolog
 ./internal/rtc     ./internal/backoff ./internal/hostaddr ./internal/identity ./internal/logs ./internal/nowait ./internal/pace ./internal/relief ./internal/signal ./internal/sock ./internal/wire github.com/libp2p/go-yamux/v5 github.com/pion github.com/rs/zerolog
 ./internal/link    ./internal/relief ./internal/sock ./internal/wire
 ./internal/spawn   github.com/rs/zerolog

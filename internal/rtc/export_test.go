@@ -363,3 +363,10 @@ func VisitAs(ctx context.Context, own string, where *wire.Local) (net.Conn, erro
 func Visit(ctx context.Context, where *wire.Local, purpose byte) (net.Conn, error) {
 	return visit(ctx, doorLink, where, purpose)
 }
+
+// SeatVacant reports whether the reader waits for something to read, and there is no guest in its place.
+func (p *Peer) SeatVacant() bool {
+	p.seat.mu.Lock()
+	defer p.seat.mu.Unlock()
+	return p.seat.vacant
+}

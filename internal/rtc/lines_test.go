@@ -180,13 +180,15 @@ func TestLinesAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				all := senders(t, peers, longLimits)
 				line := lineOf(longMessage)
+				var sending sync.WaitGroup
+				defer sending.Wait() // time stands still once the test has ended
 				for _, s := range all {
-					go func() {
+					sending.Go(func() {
 						for part := range slices.Chunk(line, 10_000) {
 							s.send(part)
 							<-time.After(10 * time.Millisecond) // so that they get to the same point together
 						}
-					}()
+					})
 				}
 				for wait := time.Now(); time.Since(wait) < time.Hour; <-time.After(time.Second) {
 					if !slices.ContainsFunc(all, func(s *sender) bool { return s.received() == 0 }) {

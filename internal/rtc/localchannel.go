@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/chatixia-ai/mesh/internal/nowait"
 	"github.com/chatixia-ai/mesh/internal/sock"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
@@ -52,6 +53,7 @@ type localChannel struct {
 	broken  bool // nothing can be written any more
 	closed  bool
 	hungUp  func(why error) // called when the other end is gone while the socket is not read; nil while it is
+	watch   *sock.Watch     // by share
 
 	// Of the reader.
 	in         []byte
@@ -214,6 +216,21 @@ func (c *localChannel) OnBufferedAmountLow(f func()) {
 	c.onLow = f
 }
 
+// share has reads return wire.ErrLater instead of blocking, but for those of guests: who reads is to wait for the Watch instead. Only who reads
+// calls it.
+func (c *localChannel) share() (*sock.Watch, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, net.ErrClosed
+	}
+	w, err := sock.NewWatch(c.conn)
+	if err == nil {
+		c.watch, c.direct.Later = w, true
+	}
+	return w, err
+}
+
 // ReadDataChannel returns the next message. It keeps one that does not fit b, and returns io.ErrShortBuffer then.
 func (c *localChannel) ReadDataChannel(b []byte) (n int, text bool, err error) {
 	if err := c.fill(localHeader); err != nil {
@@ -244,6 +261,8 @@ func (c *localChannel) fill(n int) error {
 		got, err := c.direct.Read(c.in[c.end:])
 		c.end, c.last = c.end+got, got
 		switch {
+		case errors.Is(err, nowait.ErrWait):
+			return wire.ErrLater
 		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 			return c.whyEnded()
 		case err != nil:
@@ -308,5 +327,8 @@ func (c *localChannel) close() {
 	c.waiting = nil
 	_ = c.conn.SetDeadline(time.Unix(1, 0)) // a write under way holds up the close otherwise
 	_ = c.conn.Close()
+	if c.watch != nil {
+		c.watch.Close()
+	}
 	notify(c.wake)
 }

@@ -81,6 +81,7 @@ type Peer struct {
 
 	move    move
 	reading gate
+	seat    seat
 	goneFor atomic.Pointer[error] // why the other end was gone while reading was stopped, if that is known
 	inline  bool                  // the reader can do what a line calls for; like left the reader's
 	left    func()                // that is for it to do
@@ -127,6 +128,7 @@ func newPeer(
 	p.out = newOutbox(cfg.QueueHigh, cfg.QueueLow, !p.stream, p.writeDirect)
 	p.admit = p.announce
 	p.reading.init()
+	p.seat.left.L = &p.seat.mu
 	for i := range p.lines {
 		p.lines[i].other, p.lines[i].end = &p.lines[1-i], func(err error) { p.down(err) }
 	}

@@ -26,6 +26,7 @@ type reader struct {
 	greeted bool        // the first line was read
 	texts   channelReader
 	line    wire.PeerLine
+	failed  error // reading is over
 }
 
 func (p *Peer) newReader(w *relief.Watch, ended func()) *reader {
@@ -41,10 +42,19 @@ func (p *Peer) newReader(w *relief.Watch, ended func()) *reader {
 func (r *reader) run() {
 	err := fmt.Errorf("%w while reading was stopped", ErrPeerClosed)
 	for r.reading.wait() {
-		if e := r.next(); e != nil {
-			err = e
+		if r.failed == nil {
+			r.failed = r.next()
+		}
+		if r.failed == wire.ErrLater { //nolint:errorlint // it is never wrapped
+			r.failed = nil
+			r.rest()
+			continue
+		}
+		if r.failed != nil {
+			err = r.failed
 			break
 		}
+		r.share()
 		if work := r.left; work != nil {
 			r.left = nil
 			if !r.post.Do(work) {
@@ -74,6 +84,9 @@ func (r *reader) next() error {
 // readLine reads the next line of stream framing, the first of which is hello.
 func (r *reader) readLine() error {
 	b, err := r.from.ReadLine()
+	if err == wire.ErrLater { //nolint:errorlint // it is never wrapped
+		return err
+	}
 	r.out.pace.Heard()
 	if err == nil {
 		err = wire.ParsePeerLine(b, r.cfg.Limits, &r.line)
@@ -85,7 +98,7 @@ func (r *reader) readLine() error {
 			return r.endReason(err)
 		}
 	} else if r.greeted {
-		r.inline = r.move.inIdle() && r.from.whole()
+		r.inline = !r.from.from.guest && r.idle()
 		r.deliver(&r.line, err)
 	} else if err := r.greet(&r.line, err); err != nil {
 		return err
@@ -97,6 +110,9 @@ func (r *reader) readLine() error {
 	r.from.shrink() // reading may be stopped
 	return nil
 }
+
+// idle reports whether messages come from a socket, of which nothing was read that has not been passed on.
+func (r *reader) idle() bool { return r.move.inIdle() && r.from.whole() }
 
 // Inline reports whether the reader can do what a line calls for, since no more have come. Only who handles Events.PeerLine may ask, and call
 // Leave.

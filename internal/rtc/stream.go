@@ -13,10 +13,13 @@ import (
 // channelReader reads a data channel: as a stream of bytes, or message by message.
 type channelReader struct {
 	dc     dataChannel
-	stream bool   // stream framing, where text messages are a stream of their own
-	buf    []byte // for messages that did not fit, of usual lengths
-	rest   []byte // of a message, not yet read
-	text   []byte // of a text message, not yet read
+	stream bool         // stream framing, where text messages are a stream of their own
+	buf    []byte       // for messages that did not fit, of usual lengths
+	rest   []byte       // of a message, not yet read
+	text   []byte       // of a text message, not yet read
+	lines  *wire.Reader // of what Read returns; nil in base framing
+	guest  bool         // a guest reads: a long line is not for it, since that may have to wait for memory
+	later  bool         // wire.ErrLater was returned because there is nothing to read, or nothing for a guest
 }
 
 // Read implements io.Reader. It reads straight into b if the message fits, as the slices of a peer that
@@ -24,6 +27,9 @@ type channelReader struct {
 // be read, by texts, before the next call.
 func (r *channelReader) Read(b []byte) (int, error) {
 	for len(r.rest) == 0 {
+		if r.tooLong(r.lines) {
+			return 0, wire.ErrLater
+		}
 		n, text, err := r.dc.ReadDataChannel(b)
 		part := b[:n]
 		if errors.Is(err, io.ErrShortBuffer) {
@@ -35,6 +41,7 @@ func (r *channelReader) Read(b []byte) (int, error) {
 		}
 		switch {
 		case err != nil:
+			r.later = err == wire.ErrLater //nolint:errorlint // our own channel's
 			return 0, err
 		case r.stream && text:
 			r.text, r.rest = append(r.text[:0], part...), nil
@@ -48,6 +55,12 @@ func (r *channelReader) Read(b []byte) (int, error) {
 		r.rest = nil
 	}
 	return n, nil
+}
+
+// tooLong reports whether the line that is being read is not for a guest, which one is that reads.
+func (r *channelReader) tooLong(lines *wire.Reader) bool {
+	r.later = r.guest && lines.Buffered() > guestLine
+	return r.later
 }
 
 // next reads one whole message, valid until the next call. pion keeps a message that does not fit.
@@ -68,10 +81,16 @@ func (r *channelReader) next() (msg []byte, text bool, err error) {
 }
 
 // A textReader reads the stream of text messages, as far as it has arrived.
-type textReader struct{ *channelReader }
+type textReader struct {
+	*channelReader
+	of *lineReader
+}
 
 // Read implements io.Reader. It returns wire.ErrLater when the last text message has been read.
 func (r textReader) Read(b []byte) (int, error) {
+	if r.tooLong(r.of.texts) {
+		return 0, wire.ErrLater
+	}
 	if len(r.text) == 0 {
 		if cap(r.text) > wire.SliceSize { // no peer of ours sends such texts
 			r.text = nil
@@ -98,24 +117,26 @@ type lineReader struct {
 func newLineReader(dc dataChannel, maxLine int, long *[2]longLine) *lineReader {
 	r := &lineReader{from: &channelReader{dc: dc, stream: true}, maxLine: maxLine, long: long}
 	r.stream = wire.NewReader(r.from, maxLine)
+	r.from.lines = r.stream
 	r.stream.SetAccount(long[0].resize)
 	return r
 }
 
-// ReadLine returns the next line, like that of a wire.Reader.
+// ReadLine returns the next line, like that of a wire.Reader. It returns wire.ErrLater if there is none now, and reading is not to block, or if it
+// is not for a guest.
 func (r *lineReader) ReadLine() ([]byte, error) {
-	for {
+	for r.from.later = false; ; {
 		if r.inTexts {
-			if line, err := r.texts.ReadLine(); err != wire.ErrLater {
+			if line, err := r.texts.ReadLine(); err != wire.ErrLater || r.from.later {
 				return line, err
 			}
 			r.inTexts = false
 		}
-		if line, err := r.stream.ReadLine(); err != wire.ErrLater {
+		if line, err := r.stream.ReadLine(); err != wire.ErrLater || r.from.later {
 			return line, err
 		}
 		if r.inTexts = true; r.texts == nil {
-			r.texts = wire.NewReader(textReader{r.from}, r.maxLine)
+			r.texts = wire.NewReader(textReader{r.from, r}, r.maxLine)
 			r.texts.SetAccount(r.long[1].resize)
 		}
 	}

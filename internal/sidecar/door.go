@@ -5,10 +5,12 @@ import (
 	"crypto/subtle"
 	"sync"
 
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// A Door is where an agent gets the streams of its sidecar: by itself in the process of the sidecar, else by connections to the socket.
+// A Door is where an agent gets the streams of its sidecar: by itself in the process of the sidecar, else by connections to the socket. In the process of the
+// sidecar it is also where requests wait for their responses.
 type Door struct {
 	mu      sync.Mutex
 	sidecar *Sidecar
@@ -34,6 +36,20 @@ func (d *Door) leaving(peer string) <-chan struct{} {
 		return nil
 	}
 	return s.streams.leaving(peer)
+}
+
+// Attend has the caller, who waits for a response of a peer, read what that sends until g is over, or ctx. It may also return before.
+func (d *Door) Attend(ctx context.Context, peer string, g *relief.Guest) {
+	s := d.agent()
+	if s == nil {
+		return
+	}
+	s.mu.RLock()
+	p := s.peers[peer]
+	s.mu.RUnlock()
+	if p != nil {
+		p.Attend(ctx, g)
+	}
 }
 
 // Stream opens a stream to a service of a peer, or takes one that the agent was told of, as the first line of a connection for a

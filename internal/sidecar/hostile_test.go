@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/link"
 	"github.com/chatixia-ai/mesh/internal/logs"
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/testutil"
 	"github.com/chatixia-ai/mesh/internal/testutil/hostile"
@@ -117,7 +119,9 @@ func (h *held) Stats() wire.PeerStats        { return wire.PeerStats{PeerID: h.i
 func (h *held) StreamsBegun() bool           { return h.streams }
 func (h *held) Inline() bool                 { return false }
 func (h *held) Leave(func())                 {}
-func (h *held) Violation(string)             { h.ended.Store(true) }
+
+func (h *held) Attend(context.Context, *relief.Guest) {}
+func (h *held) Violation(string)                      { h.ended.Store(true) }
 
 // says has the peer say a line, if it is read.
 func (h *held) says(line string) bool {

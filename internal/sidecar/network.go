@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 
+	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/rtc"
 	"github.com/chatixia-ai/mesh/internal/signal"
 	"github.com/chatixia-ai/mesh/internal/wire"
@@ -51,6 +52,8 @@ type peerLink interface {
 	// peer sends, once it holds no locks.
 	Inline() bool
 	Leave(work func())
+	// Attend may have the caller read what the peer sends until the guest is over, or ctx. It may also return before.
+	Attend(ctx context.Context, g *relief.Guest)
 	// StreamsBegun reports whether there have been streams, which stop while the peer is not read.
 	StreamsBegun() bool
 	// Violation ends the link, because the peer broke the protocol.

@@ -3,9 +3,13 @@
 package sock
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/chatixia-ai/mesh/internal/nowait"
 )
@@ -14,7 +18,13 @@ import (
 type Direct struct {
 	// Idle, if it is set, is called when Read finds nothing to read, and returns the buffer to read into instead.
 	Idle func() []byte
+	// Later says that Read does not block: it returns [nowait.ErrWait] if there is nothing to read.
+	Later bool
+	// Until, if it is set, has Read block all the same, but for no longer than until that is over: see Interrupt.
+	Until interface{ Over() bool }
 
+	conn      net.Conn
+	blocks    atomic.Bool // in Read, under Until
 	raw       syscall.RawConn
 	in, out   call
 	get, give func(fd uintptr) bool // made once, because a closure for each call would be an allocation
@@ -37,20 +47,36 @@ func NewDirect(c net.Conn) *Direct {
 	if err != nil {
 		return nil
 	}
-	d := &Direct{raw: raw}
+	d := &Direct{conn: c, raw: raw}
 	d.get = func(fd uintptr) bool {
 		d.in.n, d.in.err = nowait.Read(fd, d.in.b)
 		wait := d.in.err == nowait.ErrWait
 		if wait && d.Idle != nil {
 			d.in.b = d.Idle()
 		}
-		return !wait
+		return !wait || !d.mayBlock()
 	}
 	d.give = func(fd uintptr) bool {
 		d.out.n, d.out.err = nowait.Write(fd, d.out.b)
 		return true // do not block until there is room
 	}
 	return d
+}
+
+// mayBlock reports whether Read is to block, since there is nothing to read.
+func (d *Direct) mayBlock() bool {
+	if d.Until == nil {
+		return !d.Later
+	}
+	d.blocks.Store(true) // first: either Interrupt sees it, or we see why it was called
+	return !d.Until.Over()
+}
+
+// Interrupt has a Read that blocks look whether what it is to block for is over.
+func (d *Direct) Interrupt() {
+	if d.blocks.Load() {
+		_ = d.conn.SetReadDeadline(time.Unix(1, 0)) // fails if the connection is closed: then Read does not block
+	}
 }
 
 // Read reads like Read of the connection. It must not be called concurrently.
@@ -61,7 +87,13 @@ func (d *Direct) Read(b []byte) (int, error) {
 	d.in.b = b
 	err := d.raw.Read(d.get)
 	d.in.b = nil
+	d.blocks.Store(false)
 	switch {
+	case d.Later && errors.Is(err, os.ErrDeadlineExceeded): // by Interrupt, which may also come too late
+		if err = d.conn.SetReadDeadline(time.Time{}); err == nil {
+			err = nowait.ErrWait
+		}
+		return 0, err
 	case err != nil:
 		return 0, err
 	case d.in.n == 0 && d.in.err == nil:
