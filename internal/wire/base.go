@@ -23,7 +23,10 @@ func CheckBase(msg []byte) error {
 			depth--
 			i++
 		case '"':
-			end := stringEnd(msg, i)
+			end := stringEnd(msg, i+1) + 1
+			if end == 0 { // it was to be valid
+				return &Error{CodeMalformed, "unterminated string"}
+			}
 			if unpairedSurrogate(msg[i:end]) {
 				return &Error{CodeMalformed, "unpaired surrogate, which base parties do not read, in the string at byte " + strconv.Itoa(i)}
 			}
@@ -39,16 +42,6 @@ func CheckBase(msg []byte) error {
 		}
 	}
 	return nil
-}
-
-// stringEnd returns the index after the string that starts at i.
-func stringEnd(b []byte, i int) int {
-	for i++; i < len(b) && b[i] != '"'; i++ {
-		if b[i] == '\\' {
-			i++
-		}
-	}
-	return min(i+1, len(b))
 }
 
 // numberEnd returns the index after the number that starts at i.

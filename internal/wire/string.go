@@ -12,32 +12,41 @@ const (
 	everyByte = 0x0101010101010101
 	highBits  = 0x80 * everyByte
 
-	longString = 128 // bytes of a string after which str calls plain
+	longString  = 128 // bytes of a string after which str looks for its end first
+	fewEscapes  = 4   // among them, for which that pays
+	shortString = 32  // the same for checkedStr
 )
 
 // stops tests eight bytes at a time: it sets the high bit of each byte that is '"', '\\' or below 0x20 in x.
 // A borrow can set further bits, but only above one that is right: the lowest bit is always right.
 func stops(x uint64) uint64 {
 	quote, slash := x^('"'*everyByte), x^('\\'*everyByte)
-	return ((x - ' '*everyByte) | (quote - everyByte) | (slash - everyByte)) &^ x
+	return (controls(x) | (quote - everyByte) | (slash - everyByte)) &^ x
 }
 
-// plain returns the number of bytes at the start of text, a multiple of 32, among which stops finds none,
-// and the disjunction of all of them. It is for long strings; for short ones the call does not pay. The race detector, which would
-// take most of the time of tests with long messages here, sees those bytes where they are read and copied.
+// controls is stops for bytes below 0x20 alone, but for those above 0x7F, which have to be masked.
+func controls(x uint64) uint64 { return x - ' '*everyByte }
+
+// plain reports whether there is no control character in text, and returns the disjunction of all bytes. It is for long strings; for short ones the
+// call does not pay. The race detector, which would take most of the time of tests with long messages here, sees those bytes where they are read
+// and copied.
 //
 //go:norace
-func plain(text []byte) (n int, all uint64) {
+func plain(text []byte) (all uint64, ok bool) {
+	var bad uint64
 	for ; len(text) >= 32; text = text[32:] {
 		w, x := binary.LittleEndian.Uint64(text), binary.LittleEndian.Uint64(text[8:])
 		y, z := binary.LittleEndian.Uint64(text[16:]), binary.LittleEndian.Uint64(text[24:])
-		if (stops(w)|stops(x)|stops(y)|stops(z))&highBits != 0 {
-			break
-		}
+		bad |= controls(w)&^w | controls(x)&^x | controls(y)&^y | controls(z)&^z
 		all |= w | x | y | z
-		n += 32
 	}
-	return n, all
+	for _, c := range text {
+		all |= uint64(c)
+		if c < ' ' {
+			return all, false
+		}
+	}
+	return all, bad&highBits == 0
 }
 
 // str skips the string at the cursor and records whether it has escapes.
@@ -48,8 +57,9 @@ func (s *scanner) str() bool {
 	b, i := s.b, s.i+1
 	var all uint64 // disjunction of the bytes so far: has a high bit if one is not ASCII
 	s.escaped = false
+	escapes, long := 0, i+longString
 	for {
-		for from := i; i+8 <= len(b); {
+		for ; i+8 <= len(b); i += 8 {
 			x := binary.LittleEndian.Uint64(b[i:])
 			stop := stops(x) & highBits
 			all |= x
@@ -57,9 +67,12 @@ func (s *scanner) str() bool {
 				i += bits.TrailingZeros64(stop) / 8
 				break
 			}
-			if i += 8; i-from == longString {
-				n, seen := plain(b[i:])
-				i, all = i+n, all|seen
+			if i >= long && escapes <= fewEscapes {
+				long = len(b) // once
+				if end, seen, ok := s.longStr(i); ok {
+					i, all = end, all|seen
+					break
+				}
 			}
 		}
 		if i >= len(b) {
@@ -73,6 +86,7 @@ func (s *scanner) str() bool {
 			return all&highBits == 0 || s.utf8(start, i)
 		case c == '\\':
 			s.escaped = true
+			escapes++
 			n := escapeLen(b[i:])
 			if n == 0 {
 				s.i = i
@@ -89,48 +103,71 @@ func (s *scanner) str() bool {
 	}
 }
 
-const (
-	checkedWindow = 4 << 10 // how far checkedStr looks for the end of a string before it looks for escapes
-	checkedWords  = 4       // how many words of eight bytes it looks at before that
-)
+// longStr returns the end of a string that goes on at i, and the disjunction of all bytes up to there; ok is false if something is wrong with it.
+func (s *scanner) longStr(i int) (end int, all uint64, ok bool) {
+	end = stringEnd(s.b, i)
+	if end < 0 {
+		return 0, 0, false
+	}
+	text := s.b[i:end]
+	if all, ok = plain(text); !ok {
+		return 0, 0, false
+	}
+	for {
+		n := bytes.IndexByte(text, '\\')
+		if n < 0 {
+			return end, all, true
+		}
+		s.escaped = true
+		length := escapeLen(text[n:])
+		if length == 0 {
+			return 0, 0, false
+		}
+		text = text[n+length:]
+	}
+}
+
+// stringEnd returns where the quote is that ends a string of which b[i:] is the rest, which does not begin within an escape; -1 if there is none.
+func stringEnd(b []byte, i int) int {
+	for start := i; ; i++ {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return -1
+		}
+		i += n
+		slashes := 0
+		for i-slashes > start && b[i-slashes-1] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i
+		}
+	}
+}
 
 // checkedStr is str for a text that was checked before.
 func (s *scanner) checkedStr() bool {
-	b, i := s.b, s.i+1
-	s.escaped = false
-	quote := 0 // the next one, unless i is behind it
-	for i < len(b) {
-		for n := 0; n < checkedWords && i+8 <= len(b); n++ {
-			if stop := stops(binary.LittleEndian.Uint64(b[i:])) & highBits; stop != 0 {
-				i += bits.TrailingZeros64(stop) / 8
-				break
-			}
-			i += 8
-		}
-		if i < len(b) && b[i] == '"' {
-			s.i = i + 1
-			return true
-		}
-		if i < len(b) && b[i] == '\\' {
-			s.escaped = true
-			i += len(`\"`)
+	b, start := s.b, s.i+1
+	i := start
+	for ; i+8 <= len(b) && i < start+shortString; i += 8 {
+		stop := stops(binary.LittleEndian.Uint64(b[i:])) & highBits
+		if stop == 0 {
 			continue
 		}
-		if i >= quote {
-			if quote = min(len(b), i+checkedWindow); i < quote {
-				if n := bytes.IndexByte(b[i:quote], '"'); n >= 0 {
-					quote = i + n
-				}
-			}
+		if i += bits.TrailingZeros64(stop) / 8; b[i] == '"' {
+			s.escaped, s.i = false, i+1
+			return true
 		}
-		if n := bytes.IndexByte(b[i:quote], '\\'); n >= 0 {
-			i += n
-		} else {
-			i = quote
-		}
+		break
 	}
-	s.i = len(b)
-	return s.fail(CodeMalformed, "unterminated string")
+	end := stringEnd(b, i)
+	if end < 0 {
+		s.i = len(b)
+		return s.fail(CodeMalformed, "unterminated string")
+	}
+	s.escaped = bytes.IndexByte(b[i:end], '\\') >= 0
+	s.i = end + 1
+	return true
 }
 
 // utf8 checks a part of the text. A check after the search for the string's end instead of within it
