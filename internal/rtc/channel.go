@@ -81,9 +81,7 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	case label == streamsLabel && s.peer != nil && s.peer.streams.able && reliable && ours == s.offerer && s.peer.streams.channelOrNil() == nil:
 		c := newCarrier(dc)
 		s.peer.move.carries(localStreams, c)
-		if err := s.peer.startStreams(c, s.offerer); err != nil {
-			s.n.lost(s, err)
-		}
+		s.startStreams(c)
 		return
 	case label != channelLabel || s.peer != nil:
 		s.n.outside.Warn(s.sl.id).Str("peer", s.sl.id).Str("label", logs.Cut(label)).Msg("unexpected data channel; closing it")
@@ -129,6 +127,17 @@ func (s *session) channelOpen(dc *datachannel.DataChannel, label string, reliabl
 	s.n.start(s.peer)
 }
 
+// startStreams begins to use a channel for streams.
+func (s *session) startStreams(c dataChannel) {
+	if err := s.peer.startStreams(c, s.offerer); err != nil {
+		s.n.lost(s, err)
+		return
+	}
+	if s.up { // else peerUp comes to it
+		s.n.wg.Go(s.peer.acceptStreams)
+	}
+}
+
 // roundTrip returns the last round trip time that ICE has measured, 0 if none. It may be called from any goroutine.
 func (s *session) roundTrip() time.Duration {
 	path := s.path.Load()
@@ -148,7 +157,7 @@ func (s *session) peerUp() {
 	s.toldPath = pathOf(s.stats())
 	stopTimer(s.deadline)
 	s.deadline = nil
-	if s.peer.streams.able {
+	if s.peer.streams.started() {
 		s.n.wg.Go(s.peer.acceptStreams)
 	}
 	s.sl.linked()

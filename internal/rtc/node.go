@@ -225,10 +225,10 @@ func (n *Node) start(p *Peer) {
 	n.peersMu.Lock()
 	n.peers[p] = struct{}{}
 	n.peersMu.Unlock()
-	n.wg.Go(p.write)
-	if p.streams.able {
-		n.wg.Go(p.endStreams)
-	}
+	n.wg.Go(func() {
+		p.write()
+		p.endStreams()
+	})
 	n.wg.Add(1)
 	r := p.newReader(&n.relief, func() {
 		n.peersMu.Lock()

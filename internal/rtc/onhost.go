@@ -180,9 +180,7 @@ func (s *session) streamsOnHost() {
 		return
 	}
 	s.peer.out.setStreams()
-	if err := s.peer.startStreams(c, s.offerer); err != nil {
-		s.n.lost(s, err)
-	}
+	s.startStreams(c)
 }
 
 // settle is called when nothing depends on the PeerConnection any more.

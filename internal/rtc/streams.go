@@ -172,6 +172,16 @@ func (s *streams) channelOrNil() *streamChannel {
 	return s.channel
 }
 
+// started reports whether the channel is in use.
+func (s *streams) started() bool {
+	select {
+	case <-s.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // begun reports whether the channel was asked for.
 func (s *streams) begun() bool {
 	s.mu.Lock()
@@ -247,7 +257,7 @@ func (p *Peer) streamsConfig() *yamux.Config {
 	}
 }
 
-// acceptStreams passes the streams that the peer opens, until the end of the link, which the end of their channel is, too. It begins when
+// acceptStreams passes the streams that the peer opens, until the end of the link, which the end of their channel is, too. It is called when
 // the link is up.
 func (p *Peer) acceptStreams() {
 	select {
@@ -293,10 +303,8 @@ func (p *Peer) endStreams() {
 	p.streams.over = true
 	p.streams.left.Broadcast()
 	p.streams.mu.Unlock()
-	select {
-	case <-p.streams.ready:
+	if p.streams.started() {
 		_ = p.streams.session.Close()
-	default:
 	}
 	p.streams.work.Wait()
 }
@@ -321,9 +329,7 @@ func (s *streams) finish(f func()) {
 
 // flushStreams blocks until the peer has what was written to streams, or the link or ctx ends.
 func (p *Peer) flushStreams(ctx context.Context) error {
-	select {
-	case <-p.streams.ready:
-	default:
+	if !p.streams.started() {
 		return nil
 	}
 	if err := p.streams.channel.flush(ctx); err != nil {
