@@ -28,7 +28,7 @@ type farJob struct {
 	Mode mesh.Mode
 	// Network is that of the mesh.
 	Network mesh.Network
-	// Echo has pion send everything back.
+	// Echo has pion and unix send everything back.
 	Echo bool
 }
 
@@ -187,7 +187,11 @@ func (f *farEnd) openUnix() (func(), error) {
 			if err != nil {
 				return
 			}
-			if wire.Check(line, wire.Limits{}) == nil {
+			switch {
+			case wire.Check(line, wire.Limits{}) != nil: // it is missing
+			case f.Echo:
+				_, _ = conn.Write(append(line, '\n')) // it ends with the connection
+			default:
 				f.arrived.Add(1)
 			}
 		}

@@ -267,11 +267,15 @@ func (l *farLink) connectPion(ctx context.Context, echo bool) (*datachannel.Data
 	return link.near, err
 }
 
-// farUnix sends lines over a Unix socket, many in one write where they are small.
-func farUnix(ctx context.Context, size int) (*farLink, error) {
+// farUnix sends lines over a Unix socket, many in one write where they are small. With echo they come back.
+func farUnix(echo bool) farOpener {
+	return func(ctx context.Context, size int) (*farLink, error) { return openFarUnix(ctx, size, echo) }
+}
+
+func openFarUnix(ctx context.Context, size int, echo bool) (*farLink, error) {
 	l := &farLink{}
 	var err error
-	if l.far, err = startFar(ctx, farJob{Kind: "unix"}); err != nil {
+	if l.far, err = startFar(ctx, farJob{Kind: "unix", Echo: echo}); err != nil {
 		return l, err
 	}
 	l.closeFirst(l.far.close)
@@ -291,6 +295,14 @@ func farUnix(ctx context.Context, size int) (*farLink, error) {
 	line = append(line, '\n')
 	p := &linkPipe{connPair: connPair{near: conn}, batch: make([]byte, 0, linkBatch), add: func(dst []byte) []byte { return append(dst, line...) }}
 	l.sendOne, l.flushed = p.send, p.flush
+	back := make([]byte, len(line))
+	l.trip = func(context.Context) error {
+		if _, err := conn.Write(line); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(conn, back)
+		return err
+	}
 	return l, nil
 }
 

@@ -61,6 +61,7 @@ func keys(o options) []key {
 		{name: "request_rtt_local_selfexec_vs_pion", ours: "rtt_local_selfexec_us", base: []string{"rtt_pion_two_processes_us"}, bound: atMost, target: 0.7, unit: "µs"},
 		{name: "request_rtt_selfexec_vs_pion_two_processes", ours: "rtt_selfexec_two_processes_us", base: []string{"rtt_pion_two_processes_us"}, bound: atMost, target: 1.4, unit: "µs"},
 		{name: "request_rtt_local_vs_nats", ours: "rtt_local_us", base: []string{"rtt_nats_processes_us"}, bound: atMost, target: 0.5, unit: "µs"},
+		{name: "request_rtt_local_vs_unix_socket", ours: "rtt_local_us", base: []string{"rtt_unix_socket_two_processes_us"}, unit: "µs"},
 		{name: "small_rate_local_vs_nats", ours: "small_local_per_s", base: []string{"small_nats_processes_per_s"}, bound: atLeast, target: 0.6, unit: "msg/s"},
 		{name: "bulk_local_vs_unix_socket", ours: "bulk_local_mbps", base: []string{"bulk_unix_socket_mbps"}, bound: atLeast, target: 0.5, unit: "MB/s"},
 		{name: "rtt_under_bulk_local_ms", ours: "rtt_under_bulk_local_ms", bound: atMost, target: 5, unit: "ms"},

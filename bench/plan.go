@@ -74,6 +74,7 @@ func plan(o options) []group {
 			newLatency(o, "rtt_local", farMesh(mesh.InProcess, mesh.Network{}).echoer),
 			newLatency(o, "rtt_local_selfexec", farMesh(mesh.SelfExec, mesh.Network{}).echoer),
 			newLatency(o, "rtt_nats_processes", farOpener(farNATS).echoer),
+			newLatency(o, "rtt_unix_socket_two_processes", farUnix(true).echoer),
 		}},
 		{"messages between processes", pick(o, 15, 3), []side{
 			newFlow(o, "small_local_per_s", farMesh(mesh.InProcess, mesh.Network{}).pipe(smallSize)),
@@ -83,7 +84,7 @@ func plan(o options) []group {
 		}},
 		{"bulk between processes", pick(o, 15, 3), []side{
 			newBulk(o, "bulk_local_mbps", localBulk, farMesh(mesh.InProcess, mesh.Network{}).pipe(localBulk)),
-			newBulk(o, "bulk_unix_socket_mbps", localBulk, farOpener(farUnix).pipe(localBulk)),
+			newBulk(o, "bulk_unix_socket_mbps", localBulk, farUnix(false).pipe(localBulk)),
 		}},
 		{"requests under bulk on one host", pick(o, 7, 2), []side{
 			newUnderBulkLocal("rtt_under_bulk_local", o.span()/2, 3*o.span()),

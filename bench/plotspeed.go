@@ -63,6 +63,7 @@ var hostBars = []bars{
 		{"mesh, forked", "rtt_local_selfexec_us", meshColor},
 		{"bare pion", "rtt_pion_two_processes_us", pionColor},
 		{"NATS", "rtt_nats_processes_us", otherColor},
+		{"Unix socket, checked", "rtt_unix_socket_two_processes_us", otherColor},
 	}},
 	{"Messages of 256 bytes, 1,000/s (more is better)", 1e3, []bar{
 		{"mesh, in process", "small_local_per_s", meshColor},

@@ -19,6 +19,7 @@ var tableKeys = []string{
 	"stream_rate_inprocess_vs_pion", "stream_rate_selfexec_vs_pion", "stream_rate_inprocess_vs_gostream", "stream_rate_inprocess_vs_tcp",
 	"stream_open_ms", "stream_open_inprocess_vs_gostream", "stream_open_selfexec_vs_gostream", "stream_open_inprocess_vs_tcp",
 	"request_rtt_local_vs_pion", "request_rtt_local_selfexec_vs_pion", "request_rtt_selfexec_vs_pion_two_processes", "request_rtt_local_vs_nats",
+	"request_rtt_local_vs_unix_socket",
 	"small_rate_local_vs_nats", "bulk_local_vs_unix_socket", "rtt_under_bulk_local_ms", "close_idle_ms", "detect_dead_local_ms",
 	"local_memory_per_link_vs_webrtc", "local_idle_cpu_vs_webrtc",
 	"rtt_under_stream_ms", "streams_10000_us", "streams_10000_goroutines", "streams_10000_memory_kb",
