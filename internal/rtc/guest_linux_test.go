@@ -35,9 +35,12 @@ func echoOf(msg string) string {
 func sits(a *agent) *table {
 	t := &table{guests: make(map[string]*relief.Guest), paused: make(chan struct{})}
 	a.onLine = func(p *rtc.Peer, l *wire.PeerLine) bool {
-		if l.Kind == wire.PeerPause {
+		switch l.Kind {
+		case wire.PeerPause:
 			<-t.paused
 			return true
+		case wire.PeerResume:
+			panic("resumed")
 		}
 		if back := echoOf(string(l.Message.Raw)); back != "" {
 			_ = p.Send([]byte(back), wire.LaneCalls)
@@ -222,6 +225,26 @@ func TestGuestLeavesLines(t *testing.T) {
 	guests.paused <- struct{}{} // and now they are read together
 	<-left
 	testutil.Eventually(t, "all", func() bool { return len(a.received("b")) == before+count })
+}
+
+// A link goes on although what a guest has read made it panic, and who has asked recovers.
+func TestGuestPanics(t *testing.T) {
+	t.Parallel()
+	a, b, guests, _ := seated(t)
+	testutil.Eventually(t, "an empty seat", a.peer("b").SeatVacant)
+	panicked := make(chan any)
+	go func() {
+		defer func() { panicked <- recover() }()
+		a.peer("b").Attend(t.Context(), guests.add("never"))
+	}()
+	testutil.Eventually(t, "a guest", func() bool { return !a.peer("b").SeatVacant() })
+	b.peer("a").Resume()
+	if testutil.Take(t, "a panic", panicked) == nil {
+		t.Error("no panic")
+	}
+	before := len(a.received("b"))
+	send(t, a.peer("b"), message(1, 100))
+	testutil.Eventually(t, "a message", func() bool { return len(a.received("b")) == before+1 })
 }
 
 // A link ends although a guest reads, in every way that it can, and so does the guest.

@@ -42,15 +42,17 @@ func (p *Peer) Attend(ctx context.Context, g *relief.Guest) {
 	g.Sit(c.direct)
 	stop := context.AfterFunc(ctx, g.Leave)
 	c.direct.Until, r.from.from.guest = g, true
+	defer func() { // also after a panic, which the caller may recover
+		c.direct.Until, r.from.from.guest = nil, false
+		stop()
+		g.Sit(nil)
+		if !g.Over() {
+			p.seat.closed.Store(unlucky)
+		}
+		p.seat.leave(r.failed != nil || !r.idle())
+	}()
 	for !g.Over() && !r.reading.shut() && r.attend() {
 	}
-	c.direct.Until, r.from.from.guest = nil, false
-	stop()
-	g.Sit(nil)
-	if !g.Over() {
-		p.seat.closed.Store(unlucky)
-	}
-	p.seat.leave(r.failed != nil || !r.idle())
 }
 
 // attend reads one line for a guest, and reports whether it was none of those that another one waits for.
