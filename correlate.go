@@ -143,7 +143,7 @@ func (c *calls) add(peer, id string, chunks *chunkQueue) (*call, error) {
 	if c.pending == nil {
 		c.pending = make(map[callKey]*call)
 	}
-	p := &call{key: k, done: make(chan result, 1), chunks: chunks}
+	p := &call{key: k, done: make(chan result, 1), chunks: chunks, guest: relief.Guest{For: id}}
 	c.pending[k] = p
 	return p, nil
 }

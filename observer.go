@@ -7,7 +7,8 @@ import (
 )
 
 // An Observer is told of what happens to a mesh, for those who count or trace it by themselves; a nil function is not
-// called. The functions are called where it happens, so they must return at once and call no method of the mesh that blocks.
+// called. The functions are called where it happens, which may be in a goroutine that has called a method of the mesh, such as
+// Send: they must return at once, take no lock that is held meanwhile, and call no method of the mesh that blocks.
 // Calls about one peer come in order; those about different peers, and Dropped, may be concurrent.
 type Observer struct {
 	LinkUp func(Peer)

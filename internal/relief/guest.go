@@ -5,6 +5,9 @@ import "sync"
 // A Guest is a goroutine that waits for something which one that reads is about to bring. Where the other one has nothing to read, the guest
 // may read in its place until that has come: then it need not be woken. The zero Guest waits, and has no place.
 type Guest struct {
+	// For is the id of the request whose response the guest waits for.
+	For string
+
 	mu    sync.Mutex
 	over  bool
 	place Place

@@ -2,7 +2,10 @@ package rtc_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -14,41 +17,44 @@ import (
 	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// A table is where guests of an agent sit, by the messages that they wait for.
+// A table is where guests of an agent sit, by the ids of the responses that they wait for.
 type table struct {
 	mu     sync.Mutex
 	guests map[string]*relief.Guest
-	paused chan struct{} // receives when a pause comes, which is handled while it does
+	hold   chan struct{} // receives while the response "hold" is being handled
 }
 
-const echo = `{"echo":true,`
-
-// echoOf returns what an agent with a table sends back for a message, "" for an echo.
-func echoOf(msg string) string {
-	if strings.HasPrefix(msg, echo) {
-		return ""
-	}
-	return echo + msg[1:]
+// responseTo returns what an agent with a table sends back for a message, which is no response.
+func responseTo(msg string) string {
+	return fmt.Sprintf(`{"type":"x_response","request_id":"%s","was":"%s`, idOf(msg), strings.TrimPrefix(msg, `{"type":"`))
 }
 
-// sits has the agent's guests leave when the echoes that they wait for come, and sends back what is no echo.
+func idOf(msg string) string {
+	h := fnv.New64()
+	_, _ = io.WriteString(h, msg) // never fails
+	return fmt.Sprint(h.Sum64())
+}
+
+// sits has the agent's guests leave when the responses that they wait for come, and responds to what is none.
 func sits(a *agent) *table {
-	t := &table{guests: make(map[string]*relief.Guest), paused: make(chan struct{})}
+	t := &table{guests: make(map[string]*relief.Guest), hold: make(chan struct{})}
 	a.onLine = func(p *rtc.Peer, l *wire.PeerLine) bool {
-		switch l.Kind {
-		case wire.PeerPause:
-			<-t.paused
+		if l.Kind != wire.PeerMessage {
 			return true
-		case wire.PeerResume:
-			panic("resumed")
 		}
-		if back := echoOf(string(l.Message.Raw)); back != "" {
-			_ = p.Send([]byte(back), wire.LaneCalls)
+		id := string(l.Message.RequestID)
+		switch id {
+		case "":
+			_ = p.Send([]byte(responseTo(string(l.Message.Raw))), wire.LaneCalls)
 			return true
+		case "hold":
+			<-t.hold
+		case "panic":
+			panic(id)
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if g := t.guests[string(l.Message.Raw)]; g != nil {
+		if g := t.guests[id]; g != nil {
 			g.Leave()
 		}
 		return false
@@ -56,17 +62,34 @@ func sits(a *agent) *table {
 	return t
 }
 
-func (t *table) add(msg string) *relief.Guest {
+func response(id string, n int) string {
+	return fmt.Sprintf(`{"type":"x_response","request_id":"%s","n":%d}`, id, n)
+}
+
+func (t *table) add(id string) *relief.Guest {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	g := new(relief.Guest)
-	t.guests[msg] = g
+	g := &relief.Guest{For: id}
+	t.guests[id] = g
 	return g
 }
 
-// asks sends a message, and waits for its echo as a guest. It reports whether that has come when the guest has left.
+// sit has a guest at a peer, which has a seat for it, wait for a response; left is closed once it has left.
+func (t *table) sit(tt *testing.T, p *rtc.Peer, id string) (left chan any) {
+	testutil.Eventually(tt, "an empty seat", p.SeatVacant)
+	left = make(chan any, 1)
+	g := &relief.Guest{For: id}
+	go func() {
+		defer func() { left <- recover() }()
+		p.Attend(tt.Context(), g)
+	}()
+	testutil.Eventually(tt, "a guest", func() bool { return !p.SeatVacant() })
+	return left
+}
+
+// asks sends a message, and waits for the response as a guest. It reports whether that has come when the guest has left.
 func (t *table) asks(tt *testing.T, p *rtc.Peer, msg string) bool {
-	g := t.add(echoOf(msg))
+	g := t.add(idOf(msg))
 	send(tt, p, msg)
 	p.Attend(tt.Context(), g)
 	return g.Over()
@@ -107,7 +130,7 @@ func TestGuest(t *testing.T) {
 			}
 			testutil.Eventually(t, "all", func() bool { return len(a.received("b")) == before+count })
 			for i, m := range a.received("b")[before:] {
-				if m != echoOf(message(i, size)) {
+				if m != responseTo(message(i, size)) {
 					t.Fatalf("message %d: %.60s", i, m)
 				}
 			}
@@ -142,15 +165,14 @@ func TestGuests(t *testing.T) {
 		testutil.Eventually(t, "all", func() bool { return len(w.at.received(w.from.id)) >= w.before+each*askers })
 		next := map[string]int{}
 		for _, m := range w.at.received(w.from.id)[w.before:] {
-			for k := range askers {
-				kind := echoOf(fmt.Sprintf(`{"type":"%s%d"`, w.at.id, k))
-				if strings.HasPrefix(m, kind) {
-					if want := fmt.Sprintf(`%s,"n":%d}`, kind, next[kind]); m != want {
-						t.Fatalf("%s instead of %s", m, want)
-					}
-					next[kind]++
-				}
+			var got struct {
+				Was string `json:"was"`
+				N   int    `json:"n"`
 			}
+			if err := json.Unmarshal([]byte(m), &got); err != nil || got.N != next[got.Was] && got.Was != "t" {
+				t.Fatalf("%s instead of %d, %v", m, next[got.Was], err)
+			}
+			next[got.Was]++
 		}
 	}
 }
@@ -158,47 +180,47 @@ func TestGuests(t *testing.T) {
 // A guest goes when it is no longer interested, when something else has come, and when reading is stopped; the reader goes on.
 func TestGuestLeaves(t *testing.T) {
 	t.Parallel()
-	soon := func(t *testing.T) context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	for name, why := range map[string]func(t *testing.T, a, b *agent, g *relief.Guest){
-		"its context ends": func(t *testing.T, a, _ *agent, g *relief.Guest) { a.peer("b").Attend(soon(t), g) },
-		"it is told to": func(t *testing.T, a, _ *agent, g *relief.Guest) {
+	for name, why := range map[string]func(t *testing.T, a *agent, guests *table){
+		"its context ends": func(t *testing.T, a *agent, _ *table) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			a.peer("b").Attend(ctx, &relief.Guest{For: "never"})
+		},
+		"it is told to": func(t *testing.T, a *agent, _ *table) {
+			g := &relief.Guest{For: "never"}
 			time.AfterFunc(20*time.Millisecond, g.Leave)
 			a.peer("b").Attend(t.Context(), g)
 		},
-		"it was told to before": func(t *testing.T, a, _ *agent, g *relief.Guest) {
+		"it was told to before": func(t *testing.T, a *agent, _ *table) {
+			g := &relief.Guest{For: "never"}
 			g.Leave()
 			a.peer("b").Attend(t.Context(), g)
 		},
-		"another message comes": func(t *testing.T, a, _ *agent, g *relief.Guest) {
+		"another message comes": func(t *testing.T, a *agent, guests *table) {
+			left := guests.sit(t, a.peer("b"), "never")
 			send(t, a.peer("b"), message(1, 100))
-			a.peer("b").Attend(t.Context(), g)
-			if g.Over() {
-				t.Error("the guest is over")
-			}
+			testutil.Take(t, "the guest leaves", left)
 		},
-		"a long one comes": func(t *testing.T, a, _ *agent, g *relief.Guest) {
+		"a long one comes": func(t *testing.T, a *agent, guests *table) {
+			left := guests.sit(t, a.peer("b"), idOf(message(1, 1<<20)))
 			send(t, a.peer("b"), message(1, 1<<20))
-			a.peer("b").Attend(t.Context(), g)
+			testutil.Take(t, "the guest leaves", left)
 		},
-		"reading is stopped": func(t *testing.T, a, b *agent, g *relief.Guest) {
+		"reading is stopped": func(t *testing.T, a *agent, _ *table) {
 			a.peer("b").SetReading(false)
-			a.peer("b").Attend(t.Context(), g)
+			a.peer("b").Attend(t.Context(), &relief.Guest{For: "never"})
 			a.peer("b").SetReading(true)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a, b, guests, _ := seated(t)
+			a, _, guests, _ := seated(t)
 			before := len(a.received("b"))
-			why(t, a, b, guests.add("never"))
+			why(t, a, guests)
 			send(t, a.peer("b"), message(2, 100))
 			testutil.Eventually(t, "a message", func() bool {
 				got := a.received("b")
-				return len(got) > before && got[len(got)-1] == echoOf(message(2, 100))
+				return len(got) > before && got[len(got)-1] == responseTo(message(2, 100))
 			})
 		})
 	}
@@ -209,37 +231,35 @@ func TestGuestLeavesLines(t *testing.T) {
 	t.Parallel()
 	a, b, guests, _ := seated(t)
 	before := len(a.received("b"))
-	testutil.Eventually(t, "an empty seat", a.peer("b").SeatVacant)
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
-		a.peer("b").Attend(t.Context(), guests.add("never"))
-	}()
-	testutil.Eventually(t, "a guest", func() bool { return !a.peer("b").SeatVacant() })
-	b.peer("a").Pause(wire.StopOrdered)
+	left := guests.sit(t, a.peer("b"), "hold")
 	const count = 3
+	send(t, b.peer("a"), response("hold", 0))
 	for i := range count {
-		send(t, b.peer("a"), echoOf(message(i, 100)))
+		send(t, b.peer("a"), response("other", i))
 	}
 	testutil.Eventually(t, "all are on their way", func() bool { return b.peer("a").Queued() == 0 })
-	guests.paused <- struct{}{} // and now they are read together
+	guests.hold <- struct{}{} // and now they are read together
 	<-left
-	testutil.Eventually(t, "all", func() bool { return len(a.received("b")) == before+count })
+	testutil.Eventually(t, "all", func() bool { return len(a.received("b")) == before+1+count })
+}
+
+// What is not for a guest is handled by the reader: it may lead to code of the application, which waits for what the guest's caller does.
+func TestGuestHandlesNothingElse(t *testing.T) {
+	t.Parallel()
+	a, b, guests, _ := seated(t)
+	left := guests.sit(t, a.peer("b"), "never")
+	send(t, b.peer("a"), response("hold", 0)) // which another one waits for
+	testutil.Take(t, "the guest leaves", left)
+	guests.hold <- struct{}{}
 }
 
 // A link goes on although what a guest has read made it panic, and who has asked recovers.
 func TestGuestPanics(t *testing.T) {
 	t.Parallel()
 	a, b, guests, _ := seated(t)
-	testutil.Eventually(t, "an empty seat", a.peer("b").SeatVacant)
-	panicked := make(chan any)
-	go func() {
-		defer func() { panicked <- recover() }()
-		a.peer("b").Attend(t.Context(), guests.add("never"))
-	}()
-	testutil.Eventually(t, "a guest", func() bool { return !a.peer("b").SeatVacant() })
-	b.peer("a").Resume()
-	if testutil.Take(t, "a panic", panicked) == nil {
+	left := guests.sit(t, a.peer("b"), "panic")
+	send(t, b.peer("a"), response("panic", 0))
+	if testutil.Take(t, "a panic", left) == nil {
 		t.Error("no panic")
 	}
 	before := len(a.received("b"))

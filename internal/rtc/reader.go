@@ -26,6 +26,8 @@ type reader struct {
 	greeted bool        // the first line was read
 	texts   channelReader
 	line    wire.PeerLine
+	bad     error // what is wrong with line
+	kept    bool  // line is yet to be passed on
 	failed  error // reading is over
 }
 
@@ -81,8 +83,19 @@ func (r *reader) next() error {
 	return r.readText()
 }
 
-// readLine reads the next line of stream framing, the first of which is hello.
+// readLine reads the next line of stream framing and passes it on.
 func (r *reader) readLine() error {
+	if !r.kept {
+		if err := r.takeLine(); err != nil {
+			return err
+		}
+	}
+	r.kept = false
+	return r.passLine()
+}
+
+// takeLine reads the next line.
+func (r *reader) takeLine() error {
 	b, err := r.from.ReadLine()
 	if err == wire.ErrLater { //nolint:errorlint // it is never wrapped
 		return err
@@ -93,6 +106,13 @@ func (r *reader) readLine() error {
 	} else if wire.BadLine(err) == nil {
 		return r.endReason(err)
 	}
+	r.bad = err
+	return nil
+}
+
+// passLine handles the line that was read. The first one is hello.
+func (r *reader) passLine() error {
+	err := r.bad
 	if r.greeted && err == nil && r.line.Kind == wire.PeerMoved {
 		if err := r.follow(localMessages, r.from.whole()); err != nil {
 			return r.endReason(err)

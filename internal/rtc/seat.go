@@ -49,22 +49,39 @@ func (p *Peer) Attend(ctx context.Context, g *relief.Guest) {
 		if !g.Over() {
 			p.seat.closed.Store(unlucky)
 		}
-		p.seat.leave(r.failed != nil || !r.idle())
+		p.seat.leave(r.failed != nil || r.kept || !r.idle())
 	}()
-	for !g.Over() && !r.reading.shut() && r.attend() {
+	for r.failed == nil && !r.kept && !g.Over() && !r.reading.shut() && r.attend(g) {
 	}
 }
 
-// attend reads one line for a guest, and reports whether it was none of those that another one waits for.
-func (r *reader) attend() (more bool) {
-	switch err := r.next(); err { //nolint:errorlint // it is never wrapped
-	case nil:
-		return r.line.Kind != wire.PeerMessage && r.line.Kind != wire.PeerCancel
-	case wire.ErrLater: // the guest was interrupted, or the line is too long for it
-		return r.from.whole()
-	default:
+// attend reads one line for a guest, and reports whether it was for it. All others are the reader's to pass on: they may lead to code of the
+// application, which knows nothing of guests.
+func (r *reader) attend(g *relief.Guest) (more bool) {
+	switch err := r.takeLine(); {
+	case err == wire.ErrLater: //nolint:errorlint // it is never wrapped
+		return r.from.whole() // the guest was interrupted, or the line is too long for it
+	case err != nil:
 		r.failed = err
+	case !r.isFor(g):
+		r.kept = true
 		return false
+	default:
+		r.failed = r.passLine()
+	}
+	return r.failed == nil
+}
+
+// isFor reports whether the line that was read is what a guest waits for, or a mere confirmation.
+func (r *reader) isFor(g *relief.Guest) bool {
+	switch l := &r.line; {
+	case r.bad != nil:
+		return false
+	case l.Kind == wire.PeerDrain, l.Kind == wire.PeerDrained:
+		return true
+	default:
+		typ := string(l.Message.Type)
+		return l.Kind == wire.PeerMessage && string(l.Message.RequestID) == g.For && wire.CanRespond(typ) && !wire.IsChunk(typ)
 	}
 }
 

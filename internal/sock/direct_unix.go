@@ -84,6 +84,9 @@ func (d *Direct) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	if d.Until != nil && d.Until.Over() { // however much there is to read
+		return 0, nowait.ErrWait
+	}
 	d.in.b = b
 	err := d.raw.Read(d.get)
 	d.in.b = nil

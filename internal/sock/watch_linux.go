@@ -38,6 +38,9 @@ func NewWatch(c net.Conn) (*Watch, error) {
 		w.raw, err = w.set.SyscallConn()
 	}
 	if err == nil {
+		err = w.set.SetReadDeadline(time.Time{}) // fails if the runtime cannot wait for it
+	}
+	if err == nil {
 		err = w.control(syscall.EPOLL_CTL_ADD, syscall.EPOLLIN)
 	}
 	if err != nil {
