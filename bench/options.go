@@ -72,7 +72,7 @@ func pick[T any](o options, full, quick T) T {
 
 // span is how long one round of a rate or of a latency lasts.
 func (o options) span() time.Duration {
-	return pick(o, 700*time.Millisecond, 200*time.Millisecond)
+	return pick(o, 700*time.Millisecond, 130*time.Millisecond)
 }
 
 // agents is the size of the large mesh.

@@ -46,7 +46,7 @@ func plan(o options) []group {
 			newFanout(o, "broadcast_16", broadcastOnce),
 			newFanout(o, "send_16", sendToEach),
 		}},
-		{"round trip", pick(o, 15, 4), []side{
+		{"round trip", pick(o, 15, 3), []side{
 			newLatency(o, "rtt_pion", openPionEcho),
 			newLatency(o, "rtt_inprocess", openMeshEcho(mesh.InProcess)),
 			newLatency(o, "rtt_selfexec", openMeshEcho(mesh.SelfExec)),
@@ -54,7 +54,7 @@ func plan(o options) []group {
 			newLatency(o, "rtt_libp2p_quic", openP2PEcho(p2pQUIC)),
 			newLatency(o, "rtt_nats", openNATSEcho),
 		}},
-		{"small messages", pick(o, 15, 4), []side{
+		{"small messages", pick(o, 15, 3), []side{
 			newFlow(o, "small_pion_per_s", openPionPipe(smallSize, pionKind{shared: true})),
 			newFlow(o, "small_pion_blockwrite_per_s", openPionPipe(smallSize, pionKind{shared: true, blockWrite: true})),
 			newFlow(o, "small_inprocess_per_s", openMeshPipe(mesh.InProcess, smallSize)),
