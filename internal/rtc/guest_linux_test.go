@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chatixia-ai/mesh/internal/relief"
 	"github.com/chatixia-ai/mesh/internal/rtc"
@@ -74,14 +73,14 @@ func (t *table) add(id string) *relief.Guest {
 	return g
 }
 
-// sit has a guest at a peer, which has a seat for it, wait for a response; left is closed once it has left.
-func (t *table) sit(tt *testing.T, p *rtc.Peer, id string) (left chan any) {
+// sit has a guest at a peer, which has a seat for it, wait for a response. left receives once it has left, a panic if there was one.
+func sit(ctx context.Context, tt *testing.T, p *rtc.Peer, g *relief.Guest) (left chan any) {
+	tt.Helper()
 	testutil.Eventually(tt, "an empty seat", p.SeatVacant)
 	left = make(chan any, 1)
-	g := &relief.Guest{For: id}
 	go func() {
 		defer func() { left <- recover() }()
-		p.Attend(tt.Context(), g)
+		p.Attend(ctx, g)
 	}()
 	testutil.Eventually(tt, "a guest", func() bool { return !p.SeatVacant() })
 	return left
@@ -180,33 +179,35 @@ func TestGuests(t *testing.T) {
 // A guest goes when it is no longer interested, when something else has come, and when reading is stopped; the reader goes on.
 func TestGuestLeaves(t *testing.T) {
 	t.Parallel()
-	for name, why := range map[string]func(t *testing.T, a *agent, guests *table){
-		"its context ends": func(t *testing.T, a *agent, _ *table) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			defer cancel()
-			a.peer("b").Attend(ctx, &relief.Guest{For: "never"})
+	for name, why := range map[string]func(t *testing.T, a *agent){
+		"its context ends": func(t *testing.T, a *agent) {
+			ctx, cancel := context.WithCancel(t.Context())
+			left := sit(ctx, t, a.peer("b"), &relief.Guest{For: "never"})
+			cancel()
+			testutil.Take(t, "the guest leaves", left)
 		},
-		"it is told to": func(t *testing.T, a *agent, _ *table) {
+		"it is told to": func(t *testing.T, a *agent) {
 			g := &relief.Guest{For: "never"}
-			time.AfterFunc(20*time.Millisecond, g.Leave)
-			a.peer("b").Attend(t.Context(), g)
+			left := sit(t.Context(), t, a.peer("b"), g)
+			g.Leave()
+			testutil.Take(t, "the guest leaves", left)
 		},
-		"it was told to before": func(t *testing.T, a *agent, _ *table) {
+		"it was told to before": func(t *testing.T, a *agent) {
 			g := &relief.Guest{For: "never"}
 			g.Leave()
 			a.peer("b").Attend(t.Context(), g)
 		},
-		"another message comes": func(t *testing.T, a *agent, guests *table) {
-			left := guests.sit(t, a.peer("b"), "never")
+		"another message comes": func(t *testing.T, a *agent) {
+			left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: "never"})
 			send(t, a.peer("b"), message(1, 100))
 			testutil.Take(t, "the guest leaves", left)
 		},
-		"a long one comes": func(t *testing.T, a *agent, guests *table) {
-			left := guests.sit(t, a.peer("b"), idOf(message(1, 1<<20)))
+		"a long one comes": func(t *testing.T, a *agent) {
+			left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: idOf(message(1, 1<<20))})
 			send(t, a.peer("b"), message(1, 1<<20))
 			testutil.Take(t, "the guest leaves", left)
 		},
-		"reading is stopped": func(t *testing.T, a *agent, _ *table) {
+		"reading is stopped": func(t *testing.T, a *agent) {
 			a.peer("b").SetReading(false)
 			a.peer("b").Attend(t.Context(), &relief.Guest{For: "never"})
 			a.peer("b").SetReading(true)
@@ -214,9 +215,9 @@ func TestGuestLeaves(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a, _, guests, _ := seated(t)
+			a, _, _, _ := seated(t)
 			before := len(a.received("b"))
-			why(t, a, guests)
+			why(t, a)
 			send(t, a.peer("b"), message(2, 100))
 			testutil.Eventually(t, "a message", func() bool {
 				got := a.received("b")
@@ -231,7 +232,7 @@ func TestGuestLeavesLines(t *testing.T) {
 	t.Parallel()
 	a, b, guests, _ := seated(t)
 	before := len(a.received("b"))
-	left := guests.sit(t, a.peer("b"), "hold")
+	left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: "hold"})
 	const count = 3
 	send(t, b.peer("a"), response("hold", 0))
 	for i := range count {
@@ -247,7 +248,7 @@ func TestGuestLeavesLines(t *testing.T) {
 func TestGuestHandlesNothingElse(t *testing.T) {
 	t.Parallel()
 	a, b, guests, _ := seated(t)
-	left := guests.sit(t, a.peer("b"), "never")
+	left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: "never"})
 	send(t, b.peer("a"), response("hold", 0)) // which another one waits for
 	testutil.Take(t, "the guest leaves", left)
 	guests.hold <- struct{}{}
@@ -256,8 +257,8 @@ func TestGuestHandlesNothingElse(t *testing.T) {
 // A link goes on although what a guest has read made it panic, and who has asked recovers.
 func TestGuestPanics(t *testing.T) {
 	t.Parallel()
-	a, b, guests, _ := seated(t)
-	left := guests.sit(t, a.peer("b"), "panic")
+	a, b, _, _ := seated(t)
+	left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: "panic"})
 	send(t, b.peer("a"), response("panic", 0))
 	if testutil.Take(t, "a panic", left) == nil {
 		t.Error("no panic")
@@ -277,14 +278,10 @@ func TestGuestAtEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a, b, guests, _ := seated(t)
-			left := make(chan struct{})
-			go func() {
-				defer close(left)
-				a.peer("b").Attend(t.Context(), guests.add("never"))
-			}()
-			time.AfterFunc(20*time.Millisecond, func() { end(t, a, b) })
-			<-left
+			a, b, _, _ := seated(t)
+			left := sit(t.Context(), t, a.peer("b"), &relief.Guest{For: "never"})
+			end(t, a, b)
+			testutil.Take(t, "the guest leaves", left)
 			testutil.Eventually(t, "the end", func() bool { return strings.HasPrefix(a.history(), "[+b -b") })
 		})
 	}

@@ -46,7 +46,7 @@ type Events interface {
 // Peer is a link that can carry messages. Its methods may be called from any goroutine and never block.
 //
 // Order of locks: evMu before move.mu, reading.mu and lineMemory.mu; evMu and move.mu before out.mu and that of the node's mailbox;
-// move.mu before reading.mu, too; flushes.mu before out.mu, and Node.peersMu before both. No other two are held at once. evMu is the only one under which Events are called; those may
+// move.mu before reading.mu, too; flushes.mu before out.mu, and Node.peersMu before both; seat.mu is held with none. No other two are held at once. evMu is the only one under which Events are called; those may
 // call Send, which acquires out.mu and, if evMu is free, settles congestion.
 type Peer struct {
 	id     string

@@ -4,6 +4,7 @@ package rtc
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -32,7 +33,7 @@ type seat struct {
 	vacant bool
 }
 
-// Attend has the caller read what the peer sends until g is over, or ctx, if that is of use and nobody else reads. It may return before g is over.
+// Attend has the caller read what the peer sends until g is over, or ctx, if no other goroutine reads. It may return before g is over.
 func (p *Peer) Attend(ctx context.Context, g *relief.Guest) {
 	r := p.seat.take()
 	if r == nil {
@@ -128,7 +129,7 @@ func (r *reader) share() {
 	}
 	w, err := c.share()
 	if err != nil { // there are no descriptors left, say
-		s.closed.Store(1 << 30)
+		s.closed.Store(math.MaxInt32)
 		s.wanted.Store(false)
 		return
 	}

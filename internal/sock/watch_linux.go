@@ -73,7 +73,7 @@ func (w *Watch) control(op int, events uint32) error {
 	return err
 }
 
-// Off has what comes wake nobody in Wait, unless it is the end of the connection.
+// Off has data that arrives no longer wake Wait; the end of the connection does.
 func (w *Watch) Off() { _ = w.control(syscall.EPOLL_CTL_MOD, 0) } // fails if either was closed, which Wait tells
 
 // On ends Off. What has come meanwhile counts.

@@ -101,6 +101,17 @@ func TestInterrupt(t *testing.T) {
 	if n, err := d.Read(b); err != nowait.ErrWait { //nolint:errorlint // itself
 		t.Errorf("%d, %v", n, err)
 	}
+	write(t, far, "x")
+	done := new(relief.Guest)
+	done.Leave()
+	d.Until = done
+	if n, err := d.Read(b); err != nowait.ErrWait { //nolint:errorlint // itself
+		t.Errorf("a guest that is over reads on: %d, %v", n, err)
+	}
+	d.Until = nil
+	if n, err := d.Read(b); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
 	for range 100 {
 		over := new(relief.Guest)
 		over.Sit(d)
