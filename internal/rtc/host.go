@@ -23,6 +23,9 @@ const (
 	maxHostAddrs = 16
 	// retryMin and retryMax are the delays after which a shared UDP port tries again to listen at an address.
 	retryMin, retryMax = time.Second, 30 * time.Second
+	// watchDelay is how long after its start a node begins to watch the host's addresses. Looking at them takes time, and the first
+	// links have better use for it.
+	watchDelay = 50 * time.Millisecond
 )
 
 // host is the network with the best of those addresses that ICE may use, and no others.
@@ -168,8 +171,14 @@ func (h *host) from(network string) (netip.Addr, error) {
 
 // watchHost keeps up with the host's addresses until ctx ends.
 func (n *Node) watchHost(ctx context.Context) {
+	select {
+	case <-time.After(watchDelay):
+	case <-ctx.Done():
+		return
+	}
 	changes := hostaddr.Watch(ctx)
 	n.api.follow()
+	n.box.post(n.catchUp)
 	for tries := 0; ; {
 		var retry <-chan time.Time
 		if n.api.mux != nil && n.api.mux.unsettled() {

@@ -266,6 +266,13 @@ func (n *Node) signalingResponded() {
 // interfaces come and go all the time, as on a host of containers, it would never be left to its end.
 var moveRate = pace.Rate{Burst: 3, Every: 5 * time.Second}
 
+// catchUp handles a change of this host's addresses that came before they were watched.
+func (n *Node) catchUp() {
+	if addrs, _, err := n.api.net.addrs(); err == nil && !slices.Equal(reach(addrs), n.addrs) {
+		n.networkChanged()
+	}
+}
+
 // networkChanged handles a change of this host's addresses, which a shared UDP port follows by now. Signaling may have lost
 // its connection by that, and links their path.
 func (n *Node) networkChanged() {
