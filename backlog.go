@@ -1,14 +1,20 @@
 package mesh
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 const (
 	// pieceLeast and pieceMost bound the pieces of memory in which messages wait, in
-	// bytes, but for one of a longer message.
+	// bytes, but for those of long messages.
 	pieceLeast = 512
 	pieceMost  = 64 << 10
 	// pieceKept is the largest piece kept while nothing waits.
 	pieceKept = 4 << 10
+	// longMessage is how long a message is, in bytes, that has a piece of its own: little of
+	// any piece is left empty.
+	longMessage = pieceMost / 8
 	// eventCost is what an event that waits is charged, in bytes.
 	eventCost = 256
 	// maxEvents is how many events may wait before a peer that came is forgotten
@@ -21,10 +27,36 @@ const (
 // between them. A message that waits thus costs its bytes. As a Message it would
 // cost twenty times as much, if it is small.
 type backlog struct {
-	pieces  [][]byte // messages, each ended by LF
-	head    int      // where the next message begins in the first piece
-	in, out int      // how many messages were added and taken
+	pieces  []piece
+	head    int // where the next message begins in the first piece
+	in, out int // how many messages were added and taken
 	events  []eventAt
+}
+
+// A piece is one long message, or several, each ended by LF.
+type piece struct {
+	bytes []byte
+	long  bool
+}
+
+// mostPieces are the pieces of pieceMost bytes that no backlog uses.
+var mostPieces = sync.Pool{New: func() any { return new([pieceMost]byte) }}
+
+func newPiece(size int) piece {
+	if size == pieceMost {
+		return piece{bytes: mostPieces.Get().(*[pieceMost]byte)[:0]}
+	}
+	return piece{bytes: make([]byte, 0, size)}
+}
+
+// fits reports whether so many bytes more go into the piece.
+func (p *piece) fits(n int) bool { return !p.long && cap(p.bytes)-len(p.bytes) >= n }
+
+func (p *piece) free() {
+	if !p.long && cap(p.bytes) == pieceMost {
+		mostPieces.Put((*[pieceMost]byte)(p.bytes[:pieceMost]))
+	}
+	*p = piece{}
 }
 
 // An eventAt waits behind so many of all messages added.
@@ -36,24 +68,31 @@ type eventAt struct {
 // addMessage adds a message, which has no LF in it, and returns its charge in bytes.
 func (q *backlog) addMessage(raw []byte) (charge int) {
 	need := len(raw) + 1
-	last := len(q.pieces) - 1
-	if last < 0 || cap(q.pieces[last])-len(q.pieces[last]) < need {
-		size := pieceLeast
-		switch {
-		case need > pieceMost/8:
-			size = need // a piece of its own: little of any piece is left empty
-		case last >= 0:
-			size = min(2*cap(q.pieces[last]), pieceMost)
-		}
-		if q.in == q.out {
-			q.pieces, last = nil, -1 // one was kept
-		}
-		q.pieces = append(q.pieces, make([]byte, 0, max(size, need)))
-		last++
+	if q.in == q.out && len(q.pieces) > 0 && !q.pieces[0].fits(need) {
+		q.pieces = nil // the one that was kept
 	}
-	q.pieces[last] = append(append(q.pieces[last], raw...), '\n')
+	if len(raw) >= longMessage {
+		q.pieces = append(q.pieces, piece{bytes.Clone(raw), true})
+	} else {
+		p := q.pieceFor(need)
+		p.bytes = append(append(p.bytes, raw...), '\n')
+	}
 	q.in++
 	return need
+}
+
+// pieceFor returns the last piece, or a new one, with room for so many bytes.
+func (q *backlog) pieceFor(need int) *piece {
+	size := pieceLeast
+	if last := len(q.pieces) - 1; last >= 0 && !q.pieces[last].long {
+		p := &q.pieces[last]
+		if p.fits(need) {
+			return p
+		}
+		size = min(2*cap(p.bytes), pieceMost)
+	}
+	q.pieces = append(q.pieces, newPiece(max(size, need)))
+	return &q.pieces[len(q.pieces)-1]
 }
 
 // addEvent adds an event and returns its charge in bytes. If many wait, a peer that
@@ -83,16 +122,13 @@ func (q *backlog) next() (raw []byte, event *PeerEvent, charge int, ok bool) {
 	if q.in == q.out {
 		return nil, nil, 0, false
 	}
-	piece := q.pieces[0]
-	line := piece[q.head : q.head+bytes.IndexByte(piece[q.head:], '\n')]
-	q.out++
-	if alone := len(line)+1 == len(piece); alone && cap(piece) > pieceKept && cap(piece) <= 2*len(piece) {
-		raw = line[:len(line):len(line)] // free gives the piece up
-	} else {
-		raw = bytes.Clone(line)
+	p := &q.pieces[0]
+	if raw = p.bytes; !p.long {
+		rest := p.bytes[q.head:]
+		raw = bytes.Clone(rest[:bytes.IndexByte(rest, '\n')])
 	}
-	q.head += len(line) + 1
-	if q.head == len(piece) {
+	q.out++
+	if q.head += len(raw) + 1; q.head >= len(p.bytes) {
 		q.free()
 	}
 	return raw, nil, len(raw) + 1, true
@@ -101,11 +137,12 @@ func (q *backlog) next() (raw []byte, event *PeerEvent, charge int, ok bool) {
 // free gives up the first piece, whose messages were taken.
 func (q *backlog) free() {
 	q.head = 0
-	if len(q.pieces) == 1 && cap(q.pieces[0]) <= pieceKept {
-		q.pieces[0] = q.pieces[0][:0]
+	p := &q.pieces[0]
+	if len(q.pieces) == 1 && !p.long && cap(p.bytes) <= pieceKept {
+		p.bytes = p.bytes[:0]
 		return
 	}
-	q.pieces[0] = nil
+	p.free()
 	q.pieces = q.pieces[1:]
 	if len(q.pieces) == 0 {
 		q.pieces = nil

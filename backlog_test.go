@@ -55,7 +55,7 @@ func TestBacklog(t *testing.T) {
 	}
 	kept := 0
 	for _, p := range q.pieces {
-		kept += cap(p)
+		kept += cap(p.bytes)
 	}
 	if kept > pieceKept || q.events != nil {
 		t.Errorf("%d bytes and %v are kept", kept, q.events)

@@ -27,8 +27,8 @@ const (
 	// sealSize is where a batch takes no more lines and the next one begins. What waits is thus in pieces, which are
 	// freed as they are written, instead of in one that would be copied whenever it grows.
 	sealSize = QueueSize
-	// keep is the largest buffer kept for reuse: that of a full queue, which would have to grow anew for
-	// each batch, but not that of one huge message.
+	// keep is the size of the buffers for batches behind others, and of the largest one that is kept for reuse: that of a full queue,
+	// which would have to grow anew for each batch, but not that of one huge message.
 	keep = 2 * QueueSize
 	// chargeCost is what each entry in a list of charges adds to its account: its memory, and that of the list.
 	chargeCost = 64
@@ -93,6 +93,9 @@ type batch struct {
 	lines   []byte
 	charges []charge
 }
+
+// buffers are those of keep bytes that no link has.
+var buffers = sync.Pool{New: func() any { return new([keep]byte) }}
 
 type charge struct {
 	to Account
@@ -200,7 +203,7 @@ func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
 	lone := l.size == 0 && !l.writing
 	if len(l.waiting.lines) >= sealSize {
 		l.sealed = append(l.sealed, l.waiting)
-		l.waiting = batch{}
+		l.waiting = batch{lines: buffers.Get().(*[keep]byte)[:0]}
 	}
 	before := len(l.waiting.lines)
 	l.waiting.lines = add(l.waiting.lines)
@@ -252,6 +255,8 @@ func (l *Link) takeLocked(used batch) (b batch) {
 		l.sealed = l.sealed[1:]
 		if cap(l.waiting.lines) == 0 {
 			l.waiting = used
+		} else if cap(used.lines) == keep {
+			buffers.Put((*[keep]byte)(used.lines[:keep]))
 		}
 	}
 	l.size -= len(b.lines)

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/chatixia-ai/mesh/internal/relief"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 // A memory carries lines within this process, without a connection: the end that takes lines (pump)
@@ -15,6 +16,8 @@ type memory struct {
 	other     *memory              // far's carrier
 	pump      atomic.Pointer[pump] // takes what far has, once this end is served
 	taken     []charge             // for lines that far has taken; guarded by link.mu
+	pace      wire.Pace            // of the lines of this end; guarded by link.mu, but for Heard
+	flowing   atomic.Bool          // they follow each other closely
 }
 
 // Pipe returns the two ends of a link in memory.
@@ -27,9 +30,18 @@ func Pipe() (a, b *Link) {
 }
 
 // passLocked leaves everything to added, which follows.
-func (m *memory) passLocked() bool { return true }
+func (m *memory) passLocked() bool {
+	m.flowing.Store(!m.pace.Lone())
+	return true
+}
 
-func (m *memory) added(inline bool) (work func()) { return m.other.look(inline) }
+func (m *memory) added(inline bool) (work func()) {
+	if p := m.other.pump.Load(); p != nil && m.flowing.Load() && !inline {
+		p.leaveToOwner()
+		return nil
+	}
+	return m.other.look(inline)
+}
 
 // look has the lines for this end taken, if it is served.
 func (m *memory) look(inline bool) (work func()) {

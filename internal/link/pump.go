@@ -15,7 +15,8 @@ const pumpShare = 64
 // agent to sidecar, and back, without a change of goroutine, which takes longer than all else that
 // happens to it on the link.
 //
-// The owner, the goroutine in Serve, takes over when so much comes that it would hold up the writer.
+// The owner, the goroutine in Serve, takes lines that follow each other closely (wire.Pace), which then go through both ends at the same
+// time, and takes over when so much comes that it would hold up the writer.
 type pump struct {
 	memory *memory
 	take   Take
@@ -66,11 +67,18 @@ func (p *pump) wrote(inline bool) (work func()) {
 	p.inline = inline
 	defer func() { // also after a panic, which the writer may recover
 		if more {
-			p.owner <- struct{}{} // only the goroutine that has the pump sends
+			p.owner <- struct{}{}
 		}
 	}()
 	work, more = p.run(pumpShare)
 	return work
+}
+
+// leaveToOwner has the owner take the lines that were written.
+func (p *pump) leaveToOwner() {
+	if p.claim() {
+		p.owner <- struct{}{} // only the goroutine that has the pump sends
+	}
 }
 
 // leave is Link.Leave.
@@ -142,6 +150,7 @@ func (p *pump) next() (n int, ok bool) {
 	case err == nil && len(p.rest) == 0:
 		return 0, false
 	case err == nil:
+		p.memory.pace.Heard()
 		line, p.rest, _ = bytes.Cut(p.rest, newline)
 	}
 	if !p.take(line, err) {

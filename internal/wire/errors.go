@@ -60,6 +60,9 @@ func (e *Error) Error() string {
 
 // BadLine returns what is wrong with a line if err is about the line alone, or nil if the connection failed.
 func BadLine(err error) *Error {
+	if err == nil {
+		return nil
+	}
 	var bad *Error
 	if errors.As(err, &bad) {
 		return bad

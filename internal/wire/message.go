@@ -148,8 +148,11 @@ func (s *scanner) optional(seen *keySet) (v value, once bool) {
 
 // DecodeMeta decodes Message.Meta. It returns nil if a member is no string: then it is the application's own.
 func DecodeMeta(text []byte) map[string]string {
+	if text == nil {
+		return nil
+	}
 	var members map[string]*string
-	if text == nil || json.Unmarshal(text, &members) != nil {
+	if json.Unmarshal(text, &members) != nil {
 		return nil
 	}
 	meta := make(map[string]string, len(members))
