@@ -27,8 +27,10 @@ const (
 	// sealSize is where a batch takes no more lines and the next one begins. What waits is thus in pieces, which are
 	// freed as they are written, instead of in one that would be copied whenever it grows.
 	sealSize = QueueSize
-	// keep is the size of the buffers for batches behind others, and of the largest one that is kept for reuse: that of a full queue,
-	// which would have to grow anew for each batch, but not that of one huge message.
+	// batchSize is that of the buffers for batches behind others, which need not grow unless a long line is their last.
+	batchSize = sealSize + sealSize/8
+	// keep is the largest buffer that a link keeps for reuse: that of a full queue, which would have to grow anew for
+	// each batch, but not that of one huge message.
 	keep = 2 * QueueSize
 	// chargeCost is what each entry in a list of charges adds to its account: its memory, and that of the list.
 	chargeCost = 64
@@ -94,8 +96,8 @@ type batch struct {
 	charges []charge
 }
 
-// buffers are those of keep bytes that no link has.
-var buffers = sync.Pool{New: func() any { return new([keep]byte) }}
+// buffers are those of batchSize bytes that no link has.
+var buffers = sync.Pool{New: func() any { return new([batchSize]byte) }}
 
 type charge struct {
 	to Account
@@ -203,7 +205,7 @@ func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
 	lone := l.size == 0 && !l.writing
 	if len(l.waiting.lines) >= sealSize {
 		l.sealed = append(l.sealed, l.waiting)
-		l.waiting = batch{lines: buffers.Get().(*[keep]byte)[:0]}
+		l.waiting = batch{lines: buffers.Get().(*[batchSize]byte)[:0]}
 	}
 	before := len(l.waiting.lines)
 	l.waiting.lines = add(l.waiting.lines)
@@ -255,8 +257,8 @@ func (l *Link) takeLocked(used batch) (b batch) {
 		l.sealed = l.sealed[1:]
 		if cap(l.waiting.lines) == 0 {
 			l.waiting = used
-		} else if cap(used.lines) == keep {
-			buffers.Put((*[keep]byte)(used.lines[:keep]))
+		} else if cap(used.lines) == batchSize {
+			buffers.Put((*[batchSize]byte)(used.lines[:batchSize]))
 		}
 	}
 	l.size -= len(b.lines)

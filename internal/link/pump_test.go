@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,9 @@ func TestPumpLooksAgain(t *testing.T) {
 	for range writers {
 		writing.Go(func() {
 			for round := range rounds {
+				if round%2 == 0 {
+					near.carrier.(*memory).pace.Heard() // the writers take it themselves
+				}
 				if err := near.WriteNow(nil, line("x")); err != nil {
 					t.Error(err)
 				}
@@ -153,6 +157,41 @@ func TestPumpWho(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A line that follows another one closely is left to the goroutine in Serve, unless one has come from the other end since.
+func TestPumpFlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var byWriter []bool
+		near, far := Pipe()
+		for _, l := range []*Link{near, far} {
+			started(t, l)
+			go l.Serve(func(_ []byte, err error) bool {
+				if err == nil && l == far {
+					byWriter = append(byWriter, bytes.Contains(debug.Stack(), []byte(".WriteNow(")))
+				}
+				return err == nil
+			})
+		}
+		defer near.Close()
+		write := func(l *Link) {
+			synctest.Wait()
+			if err := l.WriteNow(nil, line("x")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		write(near)
+		write(near) // at the same time
+		write(far)
+		write(near)
+		write(near)
+		time.Sleep(time.Millisecond)
+		write(near)
+		if want := []bool{true, false, true, false, true}; !slices.Equal(byWriter, want) {
+			t.Errorf("taken by the writer: %v, want %v", byWriter, want)
+		}
+	})
 }
 
 // A panic that the writer recovers does not stop the link.
