@@ -64,7 +64,7 @@ type Link struct {
 // A carrier brings the lines of a link to its other end: a socket, or the memory of this process.
 type carrier interface {
 	// passLocked does what it can, without blocking, for lines that found the link idle, and reports
-	// whether that is all there is to do. It is called with the link's mu held.
+	// whether they wait for nobody. If they do, it has seen to it, or added will. It is called with the link's mu held.
 	passLocked() bool
 	// added is called after lines were added, without locks. inline says that the caller can do what they call for; that is what it
 	// returns, nil if nothing is left to do.
@@ -118,7 +118,7 @@ func (l *Link) Leave(work func()) bool { return l.carrier.leave(work) }
 
 // Serve calls take for each line, or for what was wrong with one, in order and one at a time, until take
 // returns false, which it must for an error that is no *wire.Error. In memory the goroutine that wrote a
-// line calls take, so take must not block.
+// lone line calls take, so take must not block.
 func (l *Link) Serve(take Take) {
 	w := new(relief.Watch)
 	l.carrier.serve(take, w)
@@ -199,8 +199,7 @@ func (l *Link) append(to Account, add func([]byte) []byte) error {
 	return nil
 }
 
-// appendLocked adds lines, charges the account for those that wait, and wakes Run if they found the link
-// idle.
+// appendLocked adds lines, and charges the account for those that wait.
 func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
 	lone := l.size == 0 && !l.writing
 	if len(l.waiting.lines) >= sealSize {
@@ -216,9 +215,6 @@ func (l *Link) appendLocked(to Account, add func([]byte) []byte) {
 	}
 	if to != nil {
 		l.chargeLocked(to, n)
-	}
-	if lone {
-		l.wakeUp()
 	}
 }
 

@@ -31,8 +31,9 @@ func Pipe() (a, b *Link) {
 
 // passLocked leaves everything to added, which follows.
 func (m *memory) passLocked() bool {
-	m.flowing.Store(!m.pace.Lone())
-	return true
+	lone := m.pace.Lone()
+	m.flowing.Store(!lone)
+	return lone
 }
 
 func (m *memory) added(inline bool) (work func()) {

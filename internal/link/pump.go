@@ -11,7 +11,7 @@ import (
 const pumpShare = 64
 
 // A pump takes the lines of one end of a pipe without a goroutine that waits for them: the goroutine
-// that wrote a line has it taken, too, unless another one is at it already. So a message passes from
+// that wrote a lone line has it taken, too, unless another one is at it already. So a message passes from
 // agent to sidecar, and back, without a change of goroutine, which takes longer than all else that
 // happens to it on the link.
 //
@@ -63,14 +63,20 @@ func (p *pump) wrote(inline bool) (work func()) {
 	if !p.claim() {
 		return nil
 	}
-	more := true
+	more, panicked := true, true
 	p.inline = inline
-	defer func() { // also after a panic, which the writer may recover
+	defer func() {
+		if panicked { // which the writer may recover
+			if left := p.takeLeft(); left != nil {
+				go left()
+			}
+		}
 		if more {
 			p.owner <- struct{}{}
 		}
 	}()
 	work, more = p.run(pumpShare)
+	panicked = false
 	return work
 }
 
@@ -108,22 +114,18 @@ func (p *pump) run(share int) (work func(), more bool) {
 	for {
 		for n := 0; ; share -= 1 + n>>10 {
 			if share <= 0 {
-				if work == nil {
-					work = p.takeLeft()
-				}
-				return work, true
+				return p.takeLeft(), true
 			}
 			var ok bool
 			if n, ok = p.next(); !ok {
 				break
 			}
 		}
-		if work == nil {
-			work = p.takeLeft()
-		}
+		work = p.takeLeft()
 		if p.state.CompareAndSwap(pumpBusy, pumpIdle) {
 			return work, false
 		}
+		p.left = work
 		p.state.Store(pumpBusy)
 	}
 }

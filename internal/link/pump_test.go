@@ -159,7 +159,8 @@ func TestPumpWho(t *testing.T) {
 	}
 }
 
-// A line that follows another one closely is left to the goroutine in Serve, unless one has come from the other end since.
+// A line that follows another one closely is left to the goroutine in Serve, unless one has come from the other end since, and charged until
+// then.
 func TestPumpFlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var byWriter []bool
@@ -174,9 +175,10 @@ func TestPumpFlow(t *testing.T) {
 			})
 		}
 		defer near.Close()
+		var account tally
 		write := func(l *Link) {
 			synctest.Wait()
-			if err := l.WriteNow(nil, line("x")); err != nil {
+			if err := l.WriteNow(&account, line("x")); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
@@ -191,7 +193,48 @@ func TestPumpFlow(t *testing.T) {
 		if want := []bool{true, false, true, false, true}; !slices.Equal(byWriter, want) {
 			t.Errorf("taken by the writer: %v, want %v", byWriter, want)
 		}
+		const left = 2 * (2 + chargeCost)
+		if account.charged.Load() != left || account.released.Load() != left {
+			t.Errorf("charged %d, released %d, want %d", account.charged.Load(), account.released.Load(), left)
+		}
 	})
+}
+
+// What a line has left to do is done, and nothing more is left to a goroutine that is not there for it, when the taking of another one panics.
+func TestPumpPanicInline(t *testing.T) {
+	for _, lines := range []string{"work\nbad", "bad\nwork", "work"} {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := Pipe()
+			started(t, near)
+			did, refused := 0, 0
+			go far.Serve(func(l []byte, err error) bool {
+				switch string(l) {
+				case "work":
+					if !far.Leave(func() { did++ }) {
+						refused++
+					}
+					if lines == "work" {
+						if err := near.WriteNow(nil, line("bad")); err != nil {
+							t.Error(err)
+						}
+					}
+				case "bad":
+					panic("bad")
+				}
+				return err == nil
+			})
+			synctest.Wait()
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = near.WriteNowInline(nil, line(lines)) // it panics
+			}()
+			synctest.Wait()
+			if did+refused != 1 {
+				t.Errorf("%q: work was done %d times and refused %d times", lines, did, refused)
+			}
+			near.Close()
+		})
+	}
 }
 
 // A panic that the writer recovers does not stop the link.

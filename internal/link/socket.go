@@ -72,15 +72,18 @@ func (c *counter) Read(b []byte) (int, error) {
 // passLocked writes a lone line. When lines follow each other closely run does it, since it can write
 // several at once.
 func (s *socket) passLocked() bool {
-	if s.direct == nil || !s.pace.Lone() {
-		return false
+	if s.direct != nil && s.pace.Lone() {
+		w := &s.link.waiting
+		n := s.direct.TryWrite(w.lines)
+		s.sent.Add(int64(n))
+		w.lines = w.lines[:copy(w.lines, w.lines[n:])]
+		s.link.size = len(w.lines)
 	}
-	w := &s.link.waiting
-	n := s.direct.TryWrite(w.lines)
-	s.sent.Add(int64(n))
-	w.lines = w.lines[:copy(w.lines, w.lines[n:])]
-	s.link.size = len(w.lines)
-	return s.link.size == 0
+	if s.link.size == 0 {
+		return true
+	}
+	s.link.wakeUp()
+	return false
 }
 
 func (s *socket) added(bool) (work func()) { return nil }

@@ -178,7 +178,9 @@ func (n *Node) watchHost(ctx context.Context) {
 	}
 	changes := hostaddr.Watch(ctx)
 	n.api.follow()
-	n.box.post(n.catchUp)
+	if addrs, _, err := n.api.net.addrs(); err == nil {
+		n.box.post(func() { n.catchUp(addrs) })
+	}
 	for tries := 0; ; {
 		var retry <-chan time.Time
 		if n.api.mux != nil && n.api.mux.unsettled() {

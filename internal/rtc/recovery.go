@@ -266,9 +266,10 @@ func (n *Node) signalingResponded() {
 // interfaces come and go all the time, as on a host of containers, it would never be left to its end.
 var moveRate = pace.Rate{Burst: 3, Every: 5 * time.Second}
 
-// catchUp handles a change of this host's addresses that came before they were watched.
-func (n *Node) catchUp() {
-	if addrs, _, err := n.api.net.addrs(); err == nil && !slices.Equal(reach(addrs), n.addrs) {
+// catchUp handles a change of this host's addresses that came before they were watched; addrs are those of now. A change of routes alone is
+// missed, which is about links that are up, and there were hardly any yet.
+func (n *Node) catchUp(addrs []hostaddr.Addr) {
+	if !slices.Equal(reach(addrs), n.addrs) {
 		n.networkChanged()
 	}
 }
