@@ -42,6 +42,7 @@ type piece struct {
 // mostPieces are the pieces of pieceMost bytes that no backlog uses.
 var mostPieces = sync.Pool{New: func() any { return new([pieceMost]byte) }}
 
+// newPiece returns an empty piece for so many bytes of short messages.
 func newPiece(size int) piece {
 	if size == pieceMost {
 		return piece{bytes: mostPieces.Get().(*[pieceMost]byte)[:0]}

@@ -64,7 +64,7 @@ type Link struct {
 // A carrier brings the lines of a link to its other end: a socket, or the memory of this process.
 type carrier interface {
 	// passLocked does what it can, without blocking, for lines that found the link idle, and reports
-	// whether they wait for nobody. If they do, it has seen to it, or added will. It is called with the link's mu held.
+	// whether none of them waits. For those that do it wakes run, or leaves them to added. It is called with the link's mu held.
 	passLocked() bool
 	// added is called after lines were added, without locks. inline says that the caller can do what they call for; that is what it
 	// returns, nil if nothing is left to do.

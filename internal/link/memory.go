@@ -29,7 +29,7 @@ func Pipe() (a, b *Link) {
 	return ma.link, mb.link
 }
 
-// passLocked leaves everything to added, which follows.
+// passLocked leaves everything to added, which has a lone line taken before its writer goes on.
 func (m *memory) passLocked() bool {
 	lone := m.pace.Lone()
 	m.flowing.Store(!lone)

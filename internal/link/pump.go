@@ -63,27 +63,25 @@ func (p *pump) wrote(inline bool) (work func()) {
 	if !p.claim() {
 		return nil
 	}
-	more, panicked := true, true
+	more := true
 	p.inline = inline
-	defer func() {
-		if panicked { // which the writer may recover
-			if left := p.takeLeft(); left != nil {
-				go left()
-			}
+	defer func() { // also after a panic, which the writer may recover
+		if !more {
+			return
 		}
-		if more {
-			p.owner <- struct{}{}
+		if left := p.takeLeft(); left != nil { // only after a panic
+			go left() // whoever has left it waits for it
 		}
+		p.owner <- struct{}{} // only the goroutine that has the pump sends
 	}()
 	work, more = p.run(pumpShare)
-	panicked = false
 	return work
 }
 
 // leaveToOwner has the owner take the lines that were written.
 func (p *pump) leaveToOwner() {
 	if p.claim() {
-		p.owner <- struct{}{} // only the goroutine that has the pump sends
+		p.owner <- struct{}{}
 	}
 }
 

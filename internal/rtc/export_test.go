@@ -270,7 +270,7 @@ func (n *Node) ICE(id string) string {
 
 // Doubles reports whether packets to a peer are sent twice.
 func (n *Node) Doubles(id string) bool {
-	return inLoop(n, id, func(sl *slot) bool { return sl.cur.twice.on.Load() })
+	return inLoop(n, id, func(sl *slot) bool { return sl != nil && sl.cur != nil && sl.cur.twice.on.Load() })
 }
 
 // Recovering reports whether the link to a peer is interrupted.

@@ -267,7 +267,7 @@ func (n *Node) signalingResponded() {
 var moveRate = pace.Rate{Burst: 3, Every: 5 * time.Second}
 
 // catchUp handles a change of this host's addresses that came before they were watched; addrs are those of now. A change of routes alone is
-// missed, which is about links that are up, and there were hardly any yet.
+// missed. It matters to links that are up, and by then hardly any is.
 func (n *Node) catchUp(addrs []hostaddr.Addr) {
 	if !slices.Equal(reach(addrs), n.addrs) {
 		n.networkChanged()
