@@ -36,6 +36,7 @@ type fakeSidecar struct {
 	pings              bool               // pings are lines for the test
 	drains             func(*fakeSidecar) // in place of drained
 	failure            error              // of the next starts
+	withReady          string             // lines, each behind a line's end
 }
 
 // newFakeAgent returns a mesh whose sidecar is the test. An extended sidecar
@@ -95,7 +96,7 @@ func (f *fakeSidecar) serve(conn net.Conn, extended bool, done chan struct{}) {
 		switch {
 		case strings.Contains(line, `"type":"hello"`):
 			if extended {
-				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","ping","stats","cards"],"max_message":16777216}}`)
+				f.say(`{"type":"ready","payload":{"protocol":1,"features":["error","flow","cancel","drain","ping","stats","cards"],"max_message":16777216}}` + f.more())
 			}
 		case strings.Contains(line, `"type":"list_peers"`):
 			f.say(`{"type":"peer_list","payload":{"peers":[]}}`)
@@ -151,6 +152,19 @@ func (f *fakeSidecar) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failure = err
+}
+
+// sayWithReady has the next sidecars say a line in one breath with ready.
+func (f *fakeSidecar) sayWithReady(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.withReady += "\n" + line
+}
+
+func (f *fakeSidecar) more() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.withReady
 }
 
 // hangUp ends the connection, as a sidecar that crashes does.

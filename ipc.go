@@ -41,8 +41,8 @@ type ipc struct {
 	window     window        // if the sidecar knows ping
 	windowed   bool          // it does; valid after ready
 	stats      statsQueue
-	dropped    atomic.Int64 // messages that the sidecar has dropped, as it has said last
-	card       []byte       // that the sidecar was told last; guarded by Mesh.own.mu after the hello
+	dropped    int    // messages that the sidecar has dropped, as it has said last; guarded by Mesh.mu
+	card       []byte // that the sidecar was told last; guarded by Mesh.own.mu after the hello
 
 	// Of take alone.
 	trusted bool // peers and their messages are taken from this sidecar
@@ -87,7 +87,7 @@ func openIPC(ctx context.Context, m *Mesh, side *launched) (*ipc, error) {
 	}
 	c.link.Close()
 	<-c.ended
-	m.loseAll() // a base sidecar may have told of peers
+	m.loseAll(c) // a base sidecar may have told of peers
 	return nil, err
 }
 
@@ -258,6 +258,7 @@ func (c *ipc) drain(ctx context.Context, limit time.Duration) error {
 func (m *Mesh) begin(c *ipc) {
 	m.mu.Lock()
 	m.current = c
+	m.sidecars++
 	for _, p := range m.peers {
 		p.changeLocked()
 	}

@@ -82,17 +82,13 @@ func (m *Mesh) run(c *ipc) {
 			m.finish(c, c.successor)
 			return
 		}
-		cause, dropped := m.lose(c), int(c.dropped.Load())
+		cause := m.lose(c)
 		next, err := m.restart(&policy, time.Since(began), cause)
 		if next == nil {
 			m.finish(nil, err)
 			return
 		}
 		c = next
-		m.mu.Lock()
-		m.restarts++
-		m.lostDrops += dropped
-		m.mu.Unlock()
 		m.observe(m.cfg.Observer.Restarted != nil, func(o *Observer) { o.Restarted(cause) })
 	}
 }
@@ -100,7 +96,7 @@ func (m *Mesh) run(c *ipc) {
 // lose ends everything that depended on a sidecar that is gone, and returns why
 // it went.
 func (m *Mesh) lose(c *ipc) error {
-	m.loseAll()
+	m.loseAll(c)
 	c.side.stop(m.ctx)
 	cause := c.endError()
 	if d := c.side.diagnose(); d != nil {
@@ -114,10 +110,13 @@ func (m *Mesh) lose(c *ipc) error {
 	return cause
 }
 
-// loseAll ends all peer links, and the calls and attempts that wait for them.
-func (m *Mesh) loseAll() {
+// loseAll ends all peer links of a sidecar, and the calls and attempts that wait
+// for them.
+func (m *Mesh) loseAll(c *ipc) {
 	m.mu.Lock()
 	m.current = nil
+	m.lostDrops += c.dropped
+	c.dropped = 0
 	var gone []string
 	for id, p := range m.peers {
 		if p.live {

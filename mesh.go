@@ -84,7 +84,7 @@ type Mesh struct {
 	err       error // why done is closed
 	unsent    error // an *UnsentError, if not everything was sent by then
 	current   *ipc
-	restarts  int // sidecars after the first one
+	sidecars  int // that have begun
 	lostDrops int // by sidecars before this one
 	peers     map[string]*peer
 	waiters   map[string][]*waiter

@@ -105,15 +105,22 @@ func (m *Mesh) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	c.dropped.Store(int64(told.Dropped))
-	return m.statsOf(told), nil
+	st, running := m.statsOf(c, told)
+	if !running {
+		return Stats{}, c.gone()
+	}
+	return st, nil
 }
 
-// statsOf returns what the sidecar has told of the peers that are live.
-func (m *Mesh) statsOf(told wire.Stats) (st Stats) {
+// statsOf returns what the running sidecar has told of the peers that are live.
+func (m *Mesh) statsOf(c *ipc, told wire.Stats) (st Stats, running bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	st = Stats{Signaling: m.signaling, Restarts: m.restarts, Dropped: m.drops.counts()}
+	if m.current != c {
+		return Stats{}, false // what it has dropped is counted
+	}
+	c.dropped = max(c.dropped, told.Dropped)
+	st = Stats{Signaling: m.signaling, Restarts: m.sidecars - 1, Dropped: m.drops.counts()}
 	if n := m.lostDrops + told.Dropped; n > 0 {
 		st.Dropped[DropSidecar] = n
 	}
@@ -125,7 +132,7 @@ func (m *Mesh) statsOf(told wire.Stats) (st Stats) {
 			st.Peers = append(st.Peers, s)
 		}
 	}
-	return st
+	return st, true
 }
 
 // peerStats returns what the sidecar has told of a link.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chatixia-ai/mesh/internal/sidecar"
 	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
 func testStats(t *testing.T, p *pair) {
@@ -212,6 +213,24 @@ func TestDroppedAfterRestart(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := dropped(2); n != 5 {
 			t.Errorf("after a restart %d dropped", n)
+		}
+	})
+}
+
+// Who sees what a new sidecar does finds the restart counted, and what the one before had dropped.
+func TestRestartIsCountedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m *Mesh
+		seen := make(chan Stats, 1)
+		m, f := newFakeAgent(t, Config{Observer: Observer{LinkUp: func(Peer) {
+			st, _ := m.statsOf(m.ipc(), wire.Stats{})
+			seen <- st
+		}}}, true)
+		m.statsOf(m.ipc(), wire.Stats{Dropped: 3})
+		f.sayWithReady(`{"type":"peer_connected","payload":{"peer_id":"bob"}}`)
+		f.hangUp()
+		if st := <-seen; st.Restarts != 1 || st.Dropped[DropSidecar] != 3 {
+			t.Errorf("%d restarts, %d dropped", st.Restarts, st.Dropped[DropSidecar])
 		}
 	})
 }

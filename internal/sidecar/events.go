@@ -97,6 +97,7 @@ func (s *Sidecar) peerOf(l peerLink) *peer {
 
 // forward passes a message to the agent, or drops it if the agent does not read messages like it.
 func (s *Sidecar) forward(p *peer, m *wire.Message) {
+	p.in.message(len(m.Raw)) // before the agent can ask
 	t := s.terms.Load()
 	var unread error
 	add := func(b []byte) []byte {

@@ -43,7 +43,7 @@ func newVictim(t *testing.T) *victim {
 	near, far := link.Pipe()
 	v := &victim{t: t, far: far}
 	v.Sidecar = &Sidecar{link: near, log: zerolog.New(&v.log), outside: logs.NewOutside(zerolog.New(&v.log), logs.AgentBurst),
-		peers: make(map[string]*peer)}
+		peers: make(map[string]*peer), streams: newStreams()}
 	v.terms.Store(&terms{features: wire.Features()})
 	var running sync.WaitGroup
 	running.Go(near.Run)
@@ -83,6 +83,7 @@ type held struct {
 	id      string
 	unread  atomic.Bool
 	streams bool // it has some
+	inline  bool
 	ended   atomic.Bool
 	pauses  atomic.Int64
 	refuses error // of Send
@@ -117,7 +118,7 @@ func (h *held) Resume()                      {}
 func (h *held) SetReading(on bool)           { h.unread.Store(!on) }
 func (h *held) Stats() wire.PeerStats        { return wire.PeerStats{PeerID: h.id} }
 func (h *held) StreamsBegun() bool           { return h.streams }
-func (h *held) Inline() bool                 { return false }
+func (h *held) Inline() bool                 { return h.inline }
 func (h *held) Leave(func())                 {}
 
 func (h *held) Attend(context.Context, *relief.Guest) {}

@@ -222,7 +222,6 @@ func (p *peer) await(n int) {
 
 // arrived is called after a message of the peer was forwarded.
 func (p *peer) arrived(m *wire.Message) {
-	p.in.message(len(m.Raw))
 	response := m.RequestID != nil && wire.CanRespond(string(m.Type))
 	request := wire.WantsResponse(string(m.Type), string(m.RequestID))
 	p.update(func() {

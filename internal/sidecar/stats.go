@@ -62,9 +62,8 @@ func (c *counted) Read(b []byte) (int, error) {
 }
 
 func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.Stream.Write(b)
-	c.peer.out.bytes.Add(int64(n))
-	return n, err
+	c.peer.out.bytes.Add(int64(len(b))) // before the peer can answer; of a stream that was reset, what was not sent as well
+	return c.Stream.Write(b)
 }
 
 func (c *counted) Close() error {

@@ -160,7 +160,6 @@ func TestStreamNeverUsed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := newVictim(t)
 				v.reads(func(string) {})
-				v.streams = newStreams()
 				if err := v.streams.listen("http", true); err != nil {
 					t.Fatal(err)
 				}
