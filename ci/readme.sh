@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the commands that the README shows (go run ./..., go test ./...) as a newcomer would, and checks
-# that they leave nothing behind: no process, no socket, no file in the temporary directories. Then runs
-# the console blocks of the other documents.
+# that they leave nothing behind: no process, no socket, no file in the temporary directories. Its console
+# blocks are console.sh's.
 # For Linux and macOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,5 +44,3 @@ while read -r command; do
 		exit 1
 	fi
 done <<<"$commands"
-
-ci/console.sh
