@@ -25,24 +25,3 @@ func TestReceivedIsCountedFirst(t *testing.T) {
 		v.taken(bob)
 	}
 }
-
-// Whoever reads what was written to a stream finds it counted at the end that has written it.
-func TestWrittenIsCountedFirst(t *testing.T) {
-	v := newVictim(t)
-	p := v.peerOf(v.meet("bob"))
-	ours, theirs := pipe()
-	st, written := v.counted(p, ours), make(chan error)
-	go func() { _, err := st.Write([]byte("ab")); written <- err }()
-	for read, half := range []string{"a", "b"} {
-		b := make([]byte, 1)
-		if _, err := theirs.Read(b); err != nil || string(b) != half {
-			t.Fatalf("read %q, %v", b, err)
-		}
-		if n := p.stats().BytesSent; n <= read {
-			t.Errorf("%d bytes were read, %d are counted", read+1, n)
-		}
-	}
-	if err := <-written; err != nil {
-		t.Error(err)
-	}
-}
