@@ -207,7 +207,7 @@ func (n *Node) closeSession(s *session) {
 	n.closing++
 	n.wg.Go(func() {
 		if err := s.pc.GracefulClose(); err != nil {
-			s.log.Debug().Err(err).Msg("PeerConnection not closed cleanly")
+			s.debug().Err(err).Msg("PeerConnection not closed cleanly")
 		}
 		n.box.post(func() {
 			n.closing--

@@ -37,7 +37,7 @@ func (s *session) propose() {
 		s.n.box.post(func() {
 			switch {
 			case err != nil:
-				s.log.Debug().Err(err).Msg("no socket for a peer on this host")
+				s.debug().Err(err).Msg("no socket for a peer on this host")
 				s.notOnHost()
 			case !s.sl.has(s), !s.onHost.proposing:
 				s.n.door.revoke(t)
@@ -105,7 +105,7 @@ func (s *session) visit(where *wire.Local) {
 	s.peer.move.expect(where.Streams)
 	s.whileUp(func(ctx context.Context) {
 		if err := s.meet(ctx, where); err != nil {
-			s.log.Debug().Err(err).Msg("no way to a peer on this host")
+			s.debug().Err(err).Msg("no way to a peer on this host")
 			s.peer.out.addLocal(wire.AppendPeerLocal(nil, nil))
 		}
 	})
@@ -188,7 +188,7 @@ func (s *session) settle() {
 	if s.onHost.moved.Load() {
 		return
 	}
-	s.log.Debug().Dur("after", time.Since(s.upAt)).Msg("link goes over a socket of this host")
+	s.debug().Dur("after", time.Since(s.upAt)).Msg("link goes over a socket of this host")
 	s.onHost.moved.Store(true)
 	s.stopTimers()
 	s.recovering, s.doubtful = false, false

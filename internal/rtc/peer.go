@@ -54,7 +54,6 @@ type Peer struct {
 	drains bool // the peer knows drain and drained
 	cfg    *Config
 	ev     Events
-	log    zerolog.Logger
 	dc     dataChannel // in stream framing a carrier
 	stats  func() wire.PeerStats
 	admit  func()      // called when the peer has said hello, in place of announce; has announce called if the link counts
@@ -103,6 +102,9 @@ const (
 	stateEnded
 )
 
+// debug begins a line of the log.
+func (p *Peer) debug() *zerolog.Event { return p.cfg.Log.Debug().Str("peer", p.id) }
+
 // newPeer makes a Peer of an open data channel, to a peer of this description. maxSend is the longest data
 // channel message that it reads; roundTrip is for its budget.
 func newPeer(
@@ -110,7 +112,6 @@ func newPeer(
 ) *Peer {
 	p := &Peer{
 		id: binding.Other, stream: remote.stream, drains: remote.drain, cfg: cfg, ev: ev, dc: dc, binding: binding,
-		log:    cfg.Log.With().Str("peer", binding.Other).Logger(),
 		low:    make(chan struct{}, 1),
 		opened: make(chan struct{}, 1),
 		done:   make(chan struct{}),
@@ -283,7 +284,7 @@ func (p *Peer) announce() {
 	if !p.state.CompareAndSwap(statePending, stateLive) {
 		return
 	}
-	p.log.Debug().Bool("stream", p.stream).Msg("peer connected")
+	p.debug().Bool("stream", p.stream).Msg("peer connected")
 	p.ev.PeerConnected(p)
 	p.up()
 	p.tellCard()
@@ -316,7 +317,7 @@ func (p *Peer) end(reason error) {
 	p.abandonLines()
 	lost := p.out.close()
 	if was == stateLive {
-		p.log.Debug().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
+		p.debug().Err(reason).Int("unsent_bytes", lost).Msg("peer disconnected")
 		p.ev.PeerDisconnected(p, reason)
 	}
 }

@@ -22,7 +22,7 @@ var errNotRestartable = errors.New("it does not support ICE restarts")
 // iceChanged handles a change of ICE's state. A link survives the loss of its path: SCTP keeps what is not
 // acknowledged, and goes on after an ICE restart as if nothing had happened.
 func (s *session) iceChanged(state webrtc.ICEConnectionState) {
-	s.log.Debug().Stringer("ice", state).Msg("ICE state")
+	s.debug().Stringer("ice", state).Msg("ICE state")
 	s.ice = state
 	if s.onHost.moved.Load() {
 		return
@@ -148,7 +148,7 @@ func (s *session) hurry() {
 }
 
 func (s *session) restartICE() {
-	s.log.Debug().Int("number", s.number+1).Msg("ICE restart")
+	s.debug().Int("number", s.number+1).Msg("ICE restart")
 	s.number++
 	s.stale = false
 	s.refreshServers()
@@ -163,7 +163,7 @@ func (s *session) askForRestart() {
 	ask := s.desc
 	ask.Restart = true
 	if err := s.relay(signal.Answer, ask); err != nil {
-		s.log.Debug().Err(err).Msg("restart not asked for")
+		s.debug().Err(err).Msg("restart not asked for")
 	}
 }
 

@@ -67,7 +67,7 @@ func (s *session) renew() {
 		s.n.probe()
 		s.renewal = s.after(s.n.cfg.timing.probe, s.renew)
 	default:
-		s.log.Debug().Msg("TURN credentials expire soon; restarting ICE with new ones")
+		s.debug().Msg("TURN credentials expire soon; restarting ICE with new ones")
 		s.interrupted()
 		s.repair()
 	}

@@ -25,7 +25,6 @@ type session struct {
 	pc   *webrtc.PeerConnection
 	path atomic.Pointer[webrtc.ICETransport] // of pc, for other goroutines; nil once the link goes on without it
 	cert [sha256.Size]byte                   // hash of our certificate
-	log  zerolog.Logger
 
 	checks   checks
 	failures *failures
@@ -89,6 +88,11 @@ type session struct {
 	resend    *time.Timer
 }
 
+// debug begins a line of the log. A logger that knows the session would take memory for as long as the link lives.
+func (s *session) debug() *zerolog.Event {
+	return s.n.log.Debug().Str("peer", s.sl.id).Str("session", s.session)
+}
+
 // newSession makes a session and its PeerConnection. What pion reports of it counts only while the slot has it.
 func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	f, from, twice, early := &failures{}, &sources{}, &doubler{}, &haste{}
@@ -110,7 +114,6 @@ func (n *Node) newSession(sl *slot, offerer bool) (*session, error) {
 	}
 	s.path.Store(pc.SCTP().Transport().ICETransport())
 	f.transport = func() { s.post(s.transportFailed) }
-	s.log = n.log.With().Str("peer", sl.id).Str("session", s.session).Logger()
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
 		if c == nil {
 			s.post(s.gathered)

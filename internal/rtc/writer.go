@@ -81,7 +81,7 @@ func (p *Peer) write() {
 
 // writeFailed handles a write that failed. The reader learns of it too, but not while it is stopped.
 func (p *Peer) writeFailed(err error) {
-	p.log.Debug().Err(err).Msg("cannot write to the data channel")
+	p.debug().Err(err).Msg("cannot write to the data channel")
 	if c := p.move.socket(); c != nil && p.reading.shut() {
 		p.hungUp(c.whyEnded())
 		return
