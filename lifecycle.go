@@ -116,7 +116,6 @@ func (m *Mesh) loseAll(c *ipc) {
 	m.mu.Lock()
 	m.current = nil
 	m.lostDrops += c.dropped
-	c.dropped = 0
 	var gone []string
 	for id, p := range m.peers {
 		if p.live {

@@ -217,7 +217,7 @@ func TestDroppedAfterRestart(t *testing.T) {
 	})
 }
 
-// Who sees what a new sidecar does finds the restart counted, and what the one before had dropped.
+// A restart is counted, with what the lost sidecar had dropped, before the new sidecar is heard.
 func TestRestartIsCountedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m *Mesh

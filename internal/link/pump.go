@@ -70,7 +70,7 @@ func (p *pump) wrote(inline bool) (work func()) {
 			return
 		}
 		if left := p.takeLeft(); left != nil { // only after a panic
-			go left() // whoever has left it waits for it
+			go left() // Leave's caller waits for its end
 		}
 		p.owner <- struct{}{} // only the goroutine that has the pump sends
 	}()

@@ -3,25 +3,28 @@ package sidecar
 import (
 	"strings"
 	"testing"
+
+	"github.com/chatixia-ai/mesh/internal/testutil"
+	"github.com/chatixia-ai/mesh/internal/wire"
 )
 
-// Who has got a message finds it counted.
+// Messages are counted before the agent gets them.
 func TestReceivedIsCountedFirst(t *testing.T) {
 	v := newVictim(t)
 	bob := v.meet("bob")
 	bob.inline = true
-	told, line := 0, `{"type":"x","payload":"counted"}`
+	counted := make(chan wire.PeerStats, 3)
 	v.reads(func(said string) {
-		if !strings.Contains(said, "counted") {
-			return
-		}
-		told++
-		if st := v.peerOf(bob).stats(); st.MessagesReceived != told || st.BytesReceived != told*len(line) {
-			t.Errorf("the agent has message %d, and %d of %d bytes are counted", told, st.MessagesReceived, st.BytesReceived)
+		if strings.Contains(said, "counted") {
+			counted <- v.peerOf(bob).stats()
 		}
 	})
-	for range 3 {
+	line := `{"type":"x","payload":"counted"}`
+	for n := 1; n <= cap(counted); n++ {
 		bob.says(line)
-		v.taken(bob)
+		st := testutil.Take(t, "the message", counted)
+		if st.MessagesReceived != n || st.BytesReceived != n*len(line) {
+			t.Errorf("the agent has message %d, and %d of %d bytes are counted", n, st.MessagesReceived, st.BytesReceived)
+		}
 	}
 }

@@ -181,7 +181,7 @@ func TestStreamNeverUsed(t *testing.T) {
 	}
 }
 
-// Whoever reads what was written to a stream finds it counted at the end that has written it.
+// Bytes written to a stream are counted before the peer can read them.
 func TestWrittenIsCountedFirst(t *testing.T) {
 	v := newVictim(t)
 	p := v.peerOf(v.meet("bob"))
